@@ -1,9 +1,9 @@
 //! The engine: the control plane's side of the data threads.
 //!
-//! The engine opens connectors, hands plans to workers and reads counters. A stream is opened with the first rule that
-//! reads it and closed after the last. `opening` starts a rule, `together` starts several rules as one, `replacing` puts a
-//! new version in its place without a gap, `stopping` ends it, and `ending` ends everything. The engine knows neither
-//! files nor REST.
+//! The engine opens connectors, sends plans to workers and reads counters. It opens a stream with the first rule that
+//! reads it and closes it after the last. `opening` starts a rule, `together` starts several rules as one, `replacing`
+//! replaces a running rule by a new version without a gap, `stopping` ends a rule, and `ending` ends all of them. The
+//! engine knows neither files nor REST.
 //!
 //! One lock guards everything that runs. It is held for single steps and never across an await, so that a status
 //! request never waits for a peer or a disk. A lock by name (`locks`) keeps two rules from opening the same stream at
@@ -78,11 +78,11 @@ pub use crate::dataflow::row::ScannedRow;
 pub use crate::dataflow::state::checkpoint::CheckpointError;
 pub use crate::dataflow::state::measure::{StateSize, TableSize};
 
-/// How long a closed sink may go on sending what its clients have not taken. No caller waits for it.
+/// How long a closed sink may continue to send what its clients have not received. No caller waits for it.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// How long a rule that ends or is replaced may take to run what its sources have read. Only a client with `slowClient:
-/// block` that reads nothing makes it take this long.
+/// How long a rule that ends or is replaced may take to process what its sources have read. Only a client with
+/// `slowClient: block` that reads nothing makes it take this long.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// Settings of an engine.
@@ -92,7 +92,7 @@ pub struct EngineSettings {
     pub server: ServerSettings,
     /// The time zone of windows and dates.
     pub zone: jiff::tz::TimeZone,
-    /// Cancelled when the process is about to end: no rule starts from then on.
+    /// Cancelled when the process is about to end: no rule starts after that.
     pub shutdown: CancellationToken,
 }
 
@@ -103,16 +103,16 @@ pub struct RuleSpec {
     /// The source of each input of the plan; `None` for lookup tables and views.
     pub sources: Vec<Option<SourceSpec>>,
     pub sinks: Vec<SinkAction>,
-    /// Errors go to the sinks, too.
+    /// Errors of rows are sent to the sinks.
     pub send_error: bool,
-    /// What it keeps over restarts.
+    /// What survives restarts.
     pub keeps: Keeps,
-    /// the views that it shares a data thread with, beside those that it reads
+    /// other views that must share a data thread with the rule, besides those that it reads
     pub connected: Connected,
 }
 
 impl RuleSpec {
-    /// The names of the rule's streams with their sources.
+    /// The rule's streams with their sources.
     pub fn sources(&self) -> impl Iterator<Item = (&str, &SourceSpec)> {
         let named = self.plan.inputs.iter().zip(&self.sources);
         named.filter_map(|(input, source)| Some((input.stream.name.as_str(), source.as_ref()?)))
@@ -129,7 +129,7 @@ pub struct TableSpec {
 pub struct SinkAction {
     pub spec: SinkSpec,
     pub format: SinkFormat,
-    /// It gets messages that failed, and no results.
+    /// It gets failed messages, and no results.
     pub dead_letter: bool,
 }
 
@@ -165,7 +165,7 @@ pub enum EngineError {
 /// Runs rules, tables and views on data threads.
 pub struct Engine {
     threads: Vec<DataThread>,
-    /// Letters between them.
+    /// Messages between data threads.
     traffic: Traffic,
     connectors: Connectors,
     views: Arc<Views>,
@@ -175,7 +175,7 @@ pub struct Engine {
     slots: AtomicUsize,
     homes: Homes,
     measured: measure::Last,
-    /// Set once a client has held up the engine for the flush limit at the end of input.
+    /// Set if a client has held up the engine for the flush limit at the end of input.
     stuck: AtomicBool,
     shutdown: CancellationToken,
     /// Sinks and sources of ended rules that are still sending or closing.
@@ -199,9 +199,9 @@ struct Running {
 }
 
 struct RunningTable {
-    /// Slot and source of each data thread's copy.
+    /// Slot and source of the copy on each data thread.
     copies: Vec<(usize, Arc<dyn OpenSource>)>,
-    /// Of the first copy: all copies get the same rows.
+    /// The metrics of the first copy: all copies get the same rows.
     metrics: Arc<RuleMetrics>,
 }
 
@@ -211,11 +211,12 @@ struct StreamId {
     name: Text,
     def: Definition,
     place: Place,
-    /// of a scan table: a number of its own for each start of its rule, with which its rows begin
+    /// scan tables: a number for each start of the rule, so that each start reads the table's rows from the beginning
     scan: Option<usize>,
 }
 
-/// Which definition a stream has: one that was replaced is another stream, though its rules may go on reading it.
+/// The definition of a stream, compared by identity: a replaced definition makes another stream, even while rules still
+/// read the old one.
 #[derive(Clone, Debug)]
 struct Definition(Arc<StreamDef>);
 
@@ -234,29 +235,29 @@ impl Hash for Definition {
 }
 
 struct RunningStream {
-    /// The same on all of its threads.
+    /// The same on all threads.
     key: StreamKey,
-    /// One for each thread that reads it.
+    /// One for each thread that reads the stream.
     parts: Vec<StreamPart>,
-    /// `None` after the end of input, and where another process reads it.
+    /// `None` after the end of input, and if another process reads the stream.
     source: Option<Arc<dyn OpenSource>>,
     /// The status of the source when it was closed at the end of input.
     ended: Option<LinkStatus>,
-    /// Rules that read it, starting ones included.
+    /// The number of rules that read it, including those that are starting.
     rules: usize,
 }
 
 /// A stream on one thread.
 struct StreamPart {
     thread: usize,
-    /// Wakes its input: for its sockets, and for sinks that made it wait.
+    /// Wakes the input, for its sockets and for sinks that made it wait.
     signal: Signal,
-    /// What was read and has not run yet.
+    /// What was read and not yet processed.
     backlog: Backlog,
 }
 
 impl RunningStream {
-    /// What was read and has not run yet, on all threads.
+    /// What was read and not yet processed, on all threads.
     fn backlog(&self) -> Backlog {
         Backlog::of_all(self.parts.iter().map(|part| part.backlog.clone()))
     }
@@ -264,19 +265,19 @@ impl RunningStream {
 
 struct RunningRule {
     key: u64,
-    /// Each once.
+    /// Without repetition.
     streams: Vec<StreamId>,
     threads: RuleThreads,
     spread: Spread,
     metrics: Arc<RuleMetrics>,
-    /// Where its state is, if it has some.
+    /// Where its state is, if it has any.
     home: Option<Home>,
     sinks: Vec<RunningSink>,
-    /// The state that is on disk; 0: the initial one.
+    /// The number of the state that is on disk; 0: the initial one.
     kept: AtomicU64,
 }
 
-/// A sink of a rule. The next version of the rule takes it over, with its queues, if it wants the same sink.
+/// A sink of a rule. The rule's next version takes it over with its queues if it has the same sink.
 #[derive(Clone)]
 struct RunningSink {
     spec: SinkSpec,
@@ -292,7 +293,7 @@ impl Engine {
         Engine::start_in(settings, Clock::System, None)
     }
 
-    /// As [`Engine::start`], by another clock. Where it is a manual one, [`Engine::move_clock`] moves it.
+    /// As [`Engine::start`], with this clock. [`Engine::move_clock`] moves a manual one.
     ///
     /// # Errors
     /// [`EngineError::Thread`]
@@ -337,12 +338,12 @@ impl Engine {
         })
     }
 
-    /// Reads files that statements name from these folders, instead of `data`.
+    /// Reads files that statements name from these folders instead of `data`.
     pub fn with_files(self, files: FileRoots) -> Engine {
         Engine { connectors: self.connectors.with_files(files), ..self }
     }
 
-    /// Lets sinks send requests to what this allows, instead of public addresses alone.
+    /// Lets sinks send requests to these addresses, instead of public ones only.
     pub fn with_egress(self, egress: Egress) -> Engine {
         Engine { connectors: self.connectors.with_egress(egress), ..self }
     }
@@ -355,7 +356,7 @@ impl Engine {
     }
 
     /// Returns the current state of a rule; `None` if it has none, or if it has not changed since it was last stored.
-    /// The rule's thread stops while it writes the state.
+    /// The rule's thread pauses while it writes the state.
     pub async fn save_rule(&self, id: &str) -> Option<Result<Saved, CheckpointError>> {
         let (thread, key, kept) = {
             let running = self.running();
@@ -365,7 +366,7 @@ impl Engine {
         self.save_on(thread, key, kept).await
     }
 
-    /// Records that this state of a rule is on disk, so that it is not returned again while it does not change.
+    /// Records that this state is on disk, so that it is returned again only after a change.
     pub fn kept(&self, id: &str, saved: Mark) {
         if let Some(rule) = self.running().rules.get(id) {
             rule.kept.store(saved, Ordering::Relaxed);
@@ -377,17 +378,17 @@ impl Engine {
         self.connectors.websockets.refused()
     }
 
-    /// Clients that the data server refused, with the paths that they asked for: the last ones.
+    /// The last clients that the data server refused, with the paths that they requested.
     pub fn turned_away(&self) -> Vec<TurnedAway> {
         self.connectors.websockets.turned_away()
     }
 
-    /// Websocket connections that did not end in order, by cause.
+    /// Websocket connections that did not close cleanly, by cause.
     pub fn disconnects(&self) -> Vec<(&'static str, u64)> {
         self.connectors.websockets.disconnects()
     }
 
-    /// Bytes of large messages of websockets that are not whole yet.
+    /// Bytes of large websocket messages that are not complete yet.
     pub fn unfinished_bytes(&self) -> usize {
         self.connectors.websockets.unfinished_bytes()
     }
@@ -397,8 +398,7 @@ impl Engine {
         self.connectors.websockets.clone()
     }
 
-    /// Publishes a sink's results as server-sent events under a path of the data server. Returns the address on which
-    /// it listens.
+    /// Publishes a sink's results as server-sent events under a path of the data server. Returns the server's address.
     ///
     /// # Errors
     /// [`ConnectError`] if it cannot listen.
@@ -406,7 +406,7 @@ impl Engine {
         self.connectors.websockets.publish_events(path, sink).await
     }
 
-    /// Ends the server-sent events of a sink.
+    /// Stops publishing the server-sent events of a sink.
     pub async fn end_events(&self, path: &str, sink: &Arc<EventSink>) {
         self.connectors.websockets.end_events(path, sink).await;
     }
@@ -446,8 +446,8 @@ impl Engine {
 }
 
 impl Running {
-    /// Removes one reader from each of these streams. Returns the streams without readers: they are no longer found,
-    /// and a rule that reads one of them next opens it again.
+    /// Removes one reader from each of these streams and returns the streams that have none left. These are no longer
+    /// found: the next rule that reads one opens it again.
     fn leave(&mut self, streams: &[StreamId]) -> Vec<(StreamId, RunningStream)> {
         let leave = |id: &StreamId| {
             let stream = self.streams.get_mut(id)?;

@@ -1,13 +1,13 @@
 //! The log of the process: lines on stderr, in files, or both. A filter says which are written.
 //!
-//! All of it can be changed while the process runs, by the REST API's `PATCH /configs`. There is one log for the
-//! process; a program that embeds the library and starts a log of its own keeps that one.
+//! Everything about it can be changed while the process runs, by the REST API's `PATCH /configs`. A process has one
+//! log; a program that embeds the library and has set up a log of its own keeps that one.
 //!
-//! Texts from outside may stand in an event. It stays one line all the same: control characters are escaped.
+//! An event may contain texts from outside. It stays on one line: control characters are escaped.
 //!
-//! Writing a line never waits. A thread of its own writes to stderr, and another to the files, each behind a bounded
-//! queue. A line that finds its queue full, because nobody reads stderr or the disk is slow, is dropped and counted
-//! ([`lost_lines`]); the next line that is written says how many were.
+//! Writing a line never waits. One thread writes to stderr, another to the files, each from a bounded queue. If a queue
+//! is full, because nobody reads stderr or the disk is slow, the line is dropped and counted ([`lost_lines`]); the next
+//! line that is written reports how many were lost.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -25,13 +25,13 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::sync::locked;
 
-/// The target of the lines about changes through the REST API.
+/// The target of audit lines: changes made through the REST API.
 pub const AUDIT: &str = "plutino::audit";
 
-/// The target of the lines that say that the configuration was read again: they are written at any level.
+/// The target of lines about reloads of the configuration. They are written at any level.
 pub const RELOAD: &str = "plutino::reload";
 
-/// How many of the last lines are kept in memory, and the bytes of each.
+/// The number of recent lines kept in memory, and the most bytes kept of each.
 const KEPT_LINES: usize = 1000;
 const KEPT_BYTES: usize = 1024;
 
@@ -46,7 +46,7 @@ const WAITING_FOR_STDERR: usize = 1024;
 pub struct LogFile {
     /// `basic.rotateTime`, hours: a new file each hour; from 24 on, each day.
     pub hours: u64,
-    /// `basic.rotateCount`: files that are kept; 0: all.
+    /// `basic.rotateCount`: the number of files kept; 0: all.
     pub count: usize,
 }
 
@@ -59,7 +59,7 @@ impl Default for LogFile {
 /// Settings of the log.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
-    /// Lines are JSON objects.
+    /// Lines are JSON objects instead of text.
     pub json: bool,
     /// Lines go to stderr.
     pub console: bool,
@@ -68,7 +68,7 @@ pub struct LogSettings {
     /// Lines go to files.
     pub file: bool,
     pub rotation: LogFile,
-    /// `None`: there are no files.
+    /// The folder of the log files; `None`: no files.
     pub folder: Option<PathBuf>,
 }
 
@@ -104,49 +104,49 @@ struct Control {
     wish: Mutex<Wish>,
     /// Lines go to stderr.
     console: AtomicBool,
-    /// `None` once the log has ended.
+    /// `None` after the log has ended.
     stderr: Mutex<Option<Target>>,
     file: Mutex<Option<Target>>,
-    /// Lines lost by closed targets.
+    /// Lines lost by targets that are closed now.
     lost: AtomicUsize,
-    /// A line is being written to stderr.
+    /// Whether a line is being written to stderr.
     writing: Arc<AtomicBool>,
     recent: Mutex<Recent>,
 }
 
-/// The last lines.
+/// Recent lines, kept in memory.
 #[derive(Default)]
 struct Recent {
     lines: VecDeque<String>,
-    /// how many lines there were
+    /// number of lines so far
     last: u64,
 }
 
 struct Stderr(Arc<AtomicBool>);
 
-/// Where lines go: stderr, or the current file.
+/// A destination of lines: stderr, or the current file.
 struct Target {
     lines: NonBlocking,
-    /// Why lines are lost here.
+    /// The reason for lost lines, for the log.
     reason: &'static str,
-    /// Lost lines that were reported in the log.
+    /// How many lost lines the log has reported.
     told: usize,
-    /// Dropping it writes the queue, for at most a second.
+    /// Dropping it writes the queue out, for at most a second.
     _guard: WorkerGuard,
 }
 
 /// The requested settings of the log.
 #[derive(Clone, Debug)]
 struct Wish {
-    /// Directives, or a level.
+    /// Filter directives, or a level.
     level: String,
-    /// Write everything down to debug, whatever the level.
+    /// Write all levels down to debug, whatever `level` says.
     debug: bool,
     /// lines go to stderr
     console: bool,
     /// lines go to files
     file: bool,
-    /// The audit log is written at any level.
+    /// Write the audit log at any level.
     audit: bool,
 }
 
@@ -155,9 +155,8 @@ static CONTROL: OnceLock<Control> = OnceLock::new();
 /// A change of the log; `None` leaves a setting as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogChange {
-    /// The lowest level that is written.
     pub level: Option<Level>,
-    /// whether everything down to debug is written, whatever the level
+    /// whether to write all levels down to debug, whatever the level is
     pub debug: Option<bool>,
     /// whether lines go to stderr
     pub console: Option<bool>,
@@ -165,7 +164,6 @@ pub struct LogChange {
     pub file: Option<bool>,
 }
 
-/// A level, with its names in configurations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     Trace,
@@ -176,7 +174,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The level of this name, regardless of case; `fatal` and `panic`, which end eKuiper, are errors here.
+    /// The level with this name, regardless of case; eKuiper's `fatal` and `panic` count as error.
     pub fn of(name: &str) -> Option<Level> {
         Some(match name.to_ascii_lowercase().as_str() {
             "trace" => Level::Trace,
@@ -188,7 +186,7 @@ impl Level {
         })
     }
 
-    /// Its name in filter directives.
+    /// The level's name in filter directives.
     pub fn directive(self) -> &'static str {
         match self {
             Level::Trace => "trace",
@@ -203,7 +201,7 @@ impl Level {
 /// Starts the log of the process with these directives (`info`, `plutino=debug,warn` …).
 ///
 /// # Errors
-/// Directives that cannot be read, files that cannot be written.
+/// Invalid directives, or files that cannot be written.
 ///
 /// # Panics
 /// If the process has a log already.
@@ -215,7 +213,7 @@ pub fn start(directives: &str, settings: LogSettings) -> Result<(), LogError> {
         file: settings.file,
         audit: settings.audit,
     };
-    // Parsed as written, so that an error names what the user wrote.
+    // Parsed as written, so that an error shows what the user wrote.
     EnvFilter::try_new(directives)?;
     let (filter, handle) = reload::Layer::new(wish.filter()?);
     let file = if wish.file { Some(Target::file(&settings)?) } else { None };
@@ -234,23 +232,23 @@ pub fn start(directives: &str, settings: LogSettings) -> Result<(), LogError> {
         writing,
         recent: Mutex::default(),
     };
-    // There is one log, so this is not set yet.
+    // A second log was refused above, so this is not set yet.
     let _ = CONTROL.set(control);
     tracing_subscriber::registry().with(filter).with(lines).init();
     Ok(())
 }
 
-/// Writes a line to stderr that is not a log event: the output of a command. It waits no longer than log lines do.
+/// Writes a line to stderr that is not a log event, such as a command's output. It waits no longer than log lines do.
 pub fn say(text: &str) {
     let line = format!("{text}\n");
     match CONTROL.get() {
         Some(control) => control.console(&line),
-        // A closed stderr is ignored.
+        // Errors of a closed stderr are ignored.
         None => drop(io::stderr().lock().write_all(line.as_bytes())),
     }
 }
 
-/// Ends the log: writes the queues, for at most a second. Later lines go to stderr at once, if it is read.
+/// Ends the log: writes the queues out, for at most a second. Later lines go directly to stderr.
 pub fn finish() {
     if let Some(control) = CONTROL.get() {
         let targets = [locked(&control.file).take(), locked(&control.stderr).take()];
@@ -258,12 +256,12 @@ pub fn finish() {
     }
 }
 
-/// The last lines behind the one of this number, each with its number, and the number of the last one. At most the last
+/// The lines after the one with this number, each with its number, and the number of the last line. At most the last
 /// thousand are kept.
 pub fn recent(after: u64) -> (Vec<(u64, String)>, u64) {
     let Some(control) = CONTROL.get() else { return (Vec::new(), 0) };
     let recent = locked(&control.recent);
-    // A number of a process before this one.
+    // A number larger than the last one comes from an earlier process.
     let after = if after > recent.last { 0 } else { after };
     let first = recent.last - recent.lines.len() as u64 + 1;
     let numbered = (first..).zip(&recent.lines).filter(|(number, _)| *number > after);
@@ -277,17 +275,17 @@ pub fn lost_lines() -> usize {
     control.lost.load(Ordering::Relaxed) + of(&control.file) + of(&control.stderr)
 }
 
-/// Changes the log until the process ends. Without [`start`] there is nothing to change.
+/// Changes the log until the process ends. Does nothing before [`start`].
 ///
 /// # Errors
-/// The filter cannot be exchanged, or files cannot be written; then all stays as it is.
+/// The filter cannot be replaced, or files cannot be written; the log is unchanged.
 pub fn change(change: &LogChange) -> Result<(), LogError> {
     let Some(control) = CONTROL.get() else { return Ok(()) };
     let mut wish = locked(&control.wish);
     let new = wish.clone().with(change);
     let filter = new.filter()?;
     let opened = if new.file && !wish.file { Some(Target::file(&control.settings)?) } else { None };
-    // The file is not locked here: exchanging the filter may write lines.
+    // The file is not locked here, because replacing the filter may write lines.
     control.filter.reload(filter)?;
     if new.file != wish.file {
         let old = std::mem::replace(&mut *locked(&control.file), opened);
@@ -312,7 +310,7 @@ impl Wish {
     fn directives(&self) -> String {
         let level = match self {
             Wish { console: false, file: false, .. } => return "off".to_owned(),
-            // Trace is more than debug.
+            // `trace` writes more than `debug`, so it wins.
             Wish { debug: true, level, .. } if level != "trace" => "debug",
             Wish { level, .. } => level,
         };
@@ -328,14 +326,14 @@ impl Wish {
 }
 
 impl Control {
-    /// Writes a line to stderr. No caller waits behind a line that is stuck there.
+    /// Writes a line to stderr. If another line is stuck there, the caller does not wait.
     fn console(&self, line: &str) {
         match locked(&self.stderr).as_mut() {
             Some(stderr) => stderr.write(line, self.settings.json),
             None if self.writing.load(Ordering::Acquire) => {
                 self.lost.fetch_add(1, Ordering::Relaxed);
             }
-            // A closed stderr is no reason to stop.
+            // Errors of a closed stderr are ignored.
             None => drop(io::stderr().lock().write_all(line.as_bytes())),
         }
     }
@@ -396,7 +394,7 @@ impl Target {
             };
             let _ = self.lines.write_all(told.as_bytes());
         }
-        // It takes the line, or counts it as lost.
+        // The queue takes the line, or counts it as lost.
         let _ = self.lines.write_all(line.as_bytes());
     }
 }
@@ -424,7 +422,7 @@ impl Write for Stderr {
     }
 }
 
-/// Writes each event, which arrives in one piece, as one line to the targets.
+/// Writes each event as one line to the targets; an event arrives in one piece.
 struct Lines;
 
 impl Write for Lines {
@@ -499,7 +497,7 @@ mod tests {
         );
     }
 
-    /// A writer that takes nothing until it is let go.
+    /// A writer that blocks until the test releases it.
     struct Blocked(std::sync::mpsc::Receiver<()>);
 
     impl Write for Blocked {
@@ -520,7 +518,7 @@ mod tests {
         for n in 0..100 {
             target.write(&format!("line {n}\n"), false);
         }
-        // Of 100 lines and the lines that tell of lost ones, 10 wait, and one or two are being written.
+        // Of 100 lines and the reports about lost ones, 10 wait, and one or two are being written.
         assert!((80..200).contains(&target.lost()), "{}", target.lost());
         drop(release);
     }

@@ -1,17 +1,16 @@
-//! The memory budget of the process: how close the process is to it, and what is given up when it is short.
+//! The memory budget of the process: how much of it is used, and what gives way when it runs short.
 //!
-//! Three steps, each with its own share of the budget: no new clients; shorter queues of clients, of which those that
-//! hold most go; the rule that remembers most fails. What a step does is done where it belongs (the data server,
-//! clients' queues, the engine); here it is only measured and counted. The budget is that of the process, so this is one
-//! place for all.
+//! Three steps, each at its own share of the budget: refuse new clients; shorten clients' queues, the fullest first;
+//! fail the rule with the most state. The data server, the clients' queues and the engine take these steps; this module
+//! only measures and counts. The budget belongs to the process, so this state is global.
 //!
-//! It knows the system's files and nothing of rules or sockets.
+//! It reads the system's files and knows nothing of rules or sockets.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
-/// How long a measurement is reused, ms, so that frequent calls cost nothing.
+/// How long a measurement is reused, ms, so that frequent calls are cheap.
 const FRESH: i64 = 200;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,14 +19,14 @@ pub enum Pressure {
     None,
     /// From 85 % of the budget: no new clients.
     Clients,
-    /// From 92 %: clients' queues are short.
+    /// From 92 %: clients' queues are shortened.
     Queues,
     /// From 98 %: the rule with the largest state fails.
     Rules,
 }
 
 impl Pressure {
-    /// What gives way, as it is called in the metrics.
+    /// The step's name in the metrics.
     pub fn name(self) -> &'static str {
         match self {
             Pressure::None => "none",
@@ -65,7 +64,7 @@ pub fn budget() -> u64 {
     BUDGET.load(Ordering::Relaxed)
 }
 
-/// The step, by a measurement that is at most a moment old.
+/// The step, by a measurement that is at most [`FRESH`] old.
 pub fn pressure() -> Pressure {
     let budget = budget();
     if budget == 0 {
@@ -74,7 +73,7 @@ pub fn pressure() -> Pressure {
     let now = i64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(i64::MAX);
     let measured = MEASURED.load(Ordering::Relaxed);
     let stale = now.saturating_sub(measured) >= FRESH;
-    // One of the callers measures.
+    // Only one caller measures.
     if stale && MEASURED.compare_exchange(measured, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
         let pressure = Pressure::of(resident().unwrap_or(0), budget);
         let before = LEVEL.swap(pressure as u8, Ordering::Relaxed);
@@ -85,7 +84,7 @@ pub fn pressure() -> Pressure {
     level()
 }
 
-/// How short memory was when it was measured last. It costs next to nothing: for those who ask with each batch.
+/// The step at the last measurement. It is cheap enough to ask with each batch.
 pub fn level() -> Pressure {
     match LEVEL.load(Ordering::Relaxed) {
         0 => Pressure::None,
@@ -95,7 +94,6 @@ pub fn level() -> Pressure {
     }
 }
 
-/// Counts a refusal, cut or failure by this step.
 pub fn count(step: Pressure) {
     if let Some(acts) = (step as usize).checked_sub(1).and_then(|index| ACTS.get(index)) {
         acts.fetch_add(1, Ordering::Relaxed);
@@ -109,11 +107,11 @@ pub fn counts() -> [(&'static str, u64); 3] {
     [named(Pressure::Clients, 0), named(Pressure::Queues, 1), named(Pressure::Rules, 2)]
 }
 
-/// Memory of this process, bytes.
+/// The resident memory of this process, bytes.
 fn resident() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    // Pages of 4 KiB, as on all supported platforms.
+    // Pages are 4 KiB on all supported platforms.
     Some(pages * 4096)
 }
 

@@ -13,15 +13,15 @@ pub fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A lock for each name in use: no stream is opened twice, and none is read while it closes. Work on other names
-/// continues. Names that are not in use take no memory.
+/// A lock for each name in use: a stream is never opened twice at a time, nor read while it closes. Work on other names
+/// goes on. Unused names take no memory.
 #[derive(Default)]
 pub struct KeyedLock(Mutex<HashMap<Text, Weak<tokio::sync::Mutex<()>>>>);
 
 impl KeyedLock {
     /// Waits until these names are free, and holds them until the guard is dropped.
     pub async fn pass(&self, names: impl Iterator<Item = &Text>) -> Vec<OwnedMutexGuard<()>> {
-        // All callers take them in the same order, so that no two wait for each other.
+        // All callers lock in the same order, so no two wait for each other.
         let names: BTreeSet<Text> = names.cloned().collect();
         let locks: Vec<Arc<tokio::sync::Mutex<()>>> = {
             let mut known = locked(&self.0);

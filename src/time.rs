@@ -1,6 +1,6 @@
-//! Time: clocks, the timestamps of the dataflow, and where windows begin and end.
+//! Clocks, the timestamps of the dataflow, and the bounds of windows.
 //!
-//! Milliseconds since the Unix epoch everywhere, signed. Nothing here waits.
+//! Times are milliseconds since the Unix epoch, signed. Nothing here waits.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -58,24 +58,24 @@ pub enum Clock {
     System,
     /// Set by a test, ms since the epoch.
     Manual(Arc<AtomicI64>),
-    /// Set by a test, which can let it step: time of day and elapsed time, both ms.
+    /// Set by a test, which can step the time of day independently of the elapsed time; both are ms.
     Stepping {
         /// ms since the epoch.
         wall: Arc<AtomicI64>,
-        /// ms since any moment; never goes back.
+        /// ms since an arbitrary moment; never goes back.
         monotonic: Arc<AtomicI64>,
     },
 }
 
-/// The start of the monotonic clock.
 static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Observed steps of the system clock, each counted once, however many threads have seen it.
+/// The number of steps of the system clock and the monotonic time of the last one. Each step is counted once, however
+/// many threads see it.
 static STEPS: Mutex<(u64, i64)> = Mutex::new((0, i64::MIN));
 
-/// Counts a step of the system clock at this monotonic time; false: another thread has counted it.
+/// Counts a step of the system clock at this monotonic time; false if another thread has counted it.
 pub fn count_step(monotonic: i64) -> bool {
-    /// Threads look at the clock at least this often while anything happens, ms.
+    /// Threads look at the clock at least this often while they are busy, ms.
     const SAME: i64 = 10_000;
     let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
     if monotonic.saturating_sub(steps.1) < SAME {
@@ -90,10 +90,10 @@ pub fn clock_steps() -> u64 {
     STEPS.lock().unwrap_or_else(PoisonError::into_inner).0
 }
 
-/// A jump of the time of day beyond this is a step of the clock, ms: somebody has set it.
+/// A jump of the time of day beyond this is a step of the clock, ms: somebody has set the clock.
 pub const STEP: i64 = 1000;
 
-/// Where the time of day stands against the time that goes by.
+/// The difference between the time of day and the elapsed time.
 #[derive(Debug)]
 pub struct Anchor {
     /// the time of day when the monotonic clock was 0, ms since the epoch
@@ -101,12 +101,12 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    /// How it stands now.
+    /// The current difference.
     pub fn new(clock: &Clock) -> Anchor {
         Anchor { offset: clock.now().saturating_sub(clock.monotonic()) }
     }
 
-    /// How far the time of day has stepped since the last look, ms. Corrections up to [`STEP`] are none.
+    /// How far the time of day has stepped since the last call, ms. Smaller corrections than [`STEP`] are ignored.
     pub fn stepped(&mut self, clock: &Clock) -> Option<i64> {
         let offset = clock.now().saturating_sub(clock.monotonic());
         let by = offset.saturating_sub(std::mem::replace(&mut self.offset, offset));
@@ -123,12 +123,12 @@ impl Clock {
         }
     }
 
-    /// Whether it stands still until it is set.
+    /// Whether the time changes only when it is set.
     pub fn is_manual(&self) -> bool {
         !matches!(self, Clock::System)
     }
 
-    /// Elapsed time since some moment, ms. It never goes back, whatever happens to the time of day.
+    /// Elapsed time since an arbitrary moment, ms. It never goes back, even if the time of day does.
     pub fn monotonic(&self) -> i64 {
         match self {
             Clock::System => i64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(i64::MAX),
@@ -137,22 +137,21 @@ impl Clock {
     }
 }
 
-/// A time as a timestamp of the dataflow. Timely's are unsigned; the order of signed times is kept.
+/// A time as a timestamp of the dataflow. Timely's timestamps are unsigned; the order is kept.
 pub fn stamp(ms: i64) -> u64 {
     (ms as u64) ^ (1 << 63)
 }
 
-/// The time of a timestamp made by [`stamp`].
 pub fn unstamp(stamp: u64) -> i64 {
     (stamp ^ (1 << 63)) as i64
 }
 
-/// Windows side by side, aligned to the epoch in a time zone.
+/// Adjacent windows, aligned to the epoch in a time zone.
 ///
-/// Days, hours and minutes follow the wall clock: bounds stand at multiples of the length from the epoch's local midnight,
-/// and a window over a change of the clock is one window, longer or shorter by the change. Only windows shorter than the
-/// change that fit into it a whole number of times go on with their length while the clock shows an hour again. Seconds
-/// and milliseconds are lengths: their windows are cut at a change. Windows never overlap and leave no gap.
+/// Days, hours and minutes follow the wall clock: windows begin at multiples of their length from the epoch's local
+/// midnight, and a window that contains a clock change is longer or shorter by the change. One exception: windows that
+/// fit into the change a whole number of times keep their length while the clock repeats an hour. Seconds and
+/// milliseconds are fixed lengths: their windows are cut at a clock change. Windows never overlap and leave no gap.
 #[derive(Clone, Debug)]
 pub struct Alignment {
     zone: TimeZone,
@@ -167,9 +166,9 @@ impl Alignment {
         Alignment { zone, unit, length: length.clamp(1, longest) as i64 }
     }
 
-    /// Start and end (exclusive) of the window that `t` falls into.
+    /// Start and end (exclusive) of the window that contains `t`.
     pub fn bounds(&self, t: i64) -> (i64, i64) {
-        // Times beyond what calendars know have no zone; they are aligned as in UTC.
+        // Times outside the calendar's range have no zone; they are aligned as in UTC.
         let Ok(at) = Timestamp::from_millisecond(t) else { return grid(t, self.millis(), 0) };
         match self.unit {
             Unit::Day => self.days(at).unwrap_or_else(|| grid(t, self.millis(), 0)),
@@ -178,8 +177,8 @@ impl Alignment {
         }
     }
 
-    /// The time `units` of the unit before a bound: days by the calendar, hours and minutes by the wall clock, others by
-    /// their length.
+    /// The time `units` of the unit before a bound: days by the calendar, hours and minutes by the wall clock, others
+    /// by their length.
     pub fn before(&self, bound: i64, units: u64) -> i64 {
         let millis = i64::try_from(units.saturating_mul(self.unit.millis())).unwrap_or(i64::MAX);
         let by_length = bound.saturating_sub(millis);
@@ -222,11 +221,11 @@ impl Alignment {
         i64::from(self.zone.to_offset(at).seconds()) * 1000
     }
 
-    /// The last bound up to `t` and the first one after it.
+    /// The last bound at or before `t`, and the first one after it.
     fn by_wall_clock(&self, at: Timestamp, t: i64) -> (i64, i64) {
         let length = self.millis();
         let (by_length, next) = grid(t, length, self.offset(at));
-        // Far from a change of the clock, as almost always, bounds stand at equal distances.
+        // Far from a clock change, which is almost always, bounds are equally spaced.
         let near = length.saturating_add(2 * 86_400_000);
         let Ok(from) = Timestamp::from_millisecond(t.saturating_sub(near)) else { return (by_length, next) };
         let change = self.zone.following(from).next().map(|change| change.timestamp().as_millisecond());
@@ -235,8 +234,8 @@ impl Alignment {
         }
         let local = t.saturating_add(self.offset(at));
         let here = local.div_euclid(length).saturating_mul(length);
-        // A clock that was set back shows a time for the second time: bounds that lie before it count, too. No change
-        // is larger than a day.
+        // After the clock was set back, it shows times again: earlier bounds count, too. No change is larger than a
+        // day.
         let reach = 86_400_000 / length + 1;
         let mut start = None;
         let mut end = None;
@@ -252,8 +251,8 @@ impl Alignment {
         (start.unwrap_or(by_length), end.unwrap_or(next))
     }
 
-    /// When the clock shows a local time that is a bound: once; at the change, where the clock leaves it out; and where
-    /// it shows it twice, the first time alone, or both times if windows of this length fit into the change.
+    /// The times at which the clock shows this local time, a bound. If the clock skips it: the time of the change. If
+    /// the clock shows it twice: the first time, or both if windows of this length fit into the change.
     fn times_of(&self, local: i64) -> [Option<i64>; 2] {
         let time = || {
             let date = Timestamp::from_millisecond(local).ok()?.to_zoned(TimeZone::UTC).datetime();
@@ -261,7 +260,7 @@ impl Alignment {
             Some(match self.zone.to_ambiguous_zoned(date).offset() {
                 AmbiguousOffset::Unambiguous { offset } => [Some(at(offset)), None],
                 AmbiguousOffset::Gap { before, .. } => {
-                    // One second after it, since a change that is just now is not looked for.
+                    // One second later, since the search would miss a change at this very moment.
                     let after = Timestamp::from_millisecond(at(before).checked_add(1000)?).ok()?;
                     let change = self.zone.preceding(after).next()?.timestamp().as_millisecond();
                     [Some(change), None]
@@ -279,7 +278,7 @@ impl Alignment {
     fn parts_of_days(&self, at: Timestamp, t: i64) -> (i64, i64) {
         let offset = self.offset(at);
         let (mut start, mut end) = grid(t, self.millis(), offset);
-        // Changes of the offset inside the window cut it, before `t` or after. UTC and fixed offsets have none.
+        // Clock changes inside the window cut it, before or after `t`. UTC and fixed offsets have none.
         let Ok(before) = Timestamp::from_millisecond(start) else { return (start, end) };
         for change in self.zone.following(before) {
             let change = change.timestamp().as_millisecond();
@@ -303,10 +302,10 @@ fn grid(t: i64, length: i64, offset: i64) -> (i64, i64) {
     (start, start.saturating_add(length))
 }
 
-/// The configured zone, or the system's for `None`, `""` and `Local`.
+/// The configured zone; `None`, `""` and `Local` mean the system's.
 ///
 /// # Errors
-/// An unknown name.
+/// The name is unknown.
 pub fn zone(name: Option<&str>) -> Result<TimeZone, jiff::Error> {
     match name {
         None | Some("" | "Local") => Ok(Zoned::now().time_zone().clone()),
@@ -343,7 +342,7 @@ mod tests {
         // 31 March 2024 has 23 hours in Berlin.
         assert_eq!(day.bounds(ms("2024-03-31T12:00:00Z")), (ms("2024-03-30T23:00:00Z"), ms("2024-03-31T22:00:00Z")));
         let hours = Alignment::new(Unit::Hour, 2, berlin);
-        // The window 02:00–04:00 has lost an hour.
+        // The window 02:00–04:00 is an hour shorter.
         assert_eq!(hours.bounds(ms("2024-03-31T01:30:00Z")), (ms("2024-03-31T01:00:00Z"), ms("2024-03-31T02:00:00Z")));
         assert_eq!(hours.bounds(ms("2024-03-31T00:30:00Z")), (ms("2024-03-30T23:00:00Z"), ms("2024-03-31T01:00:00Z")));
     }

@@ -23,15 +23,15 @@ const REDIAL: Duration = Duration::from_millis(200);
 /// How often a waiting process reports which processes are missing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The most connections that are greeting at a time.
+/// The most connections in their greeting at a time.
 const GREETING: usize = 256;
 
 /// Connections to all other processes, all of them compatible.
 pub struct Links {
     pub(super) membership: Membership,
-    /// in the order of the processes; `None` for this process
+    /// in the order of the processes; `None` for this one
     pub(super) peers: Vec<Option<Peer>>,
-    /// the URL of process 0's REST API, in the other processes
+    /// the URL of process 0's REST API; set in the other processes
     pub(super) rest: Option<String>,
 }
 
@@ -39,7 +39,7 @@ pub struct Links {
 pub(super) struct Peer {
     pub data: net::TcpStream,
     pub heartbeat: net::TcpStream,
-    /// between process 0 and the others, if it gives orders
+    /// from process 0 to each of the others, if process 0 gives orders
     pub control: Option<net::TcpStream>,
 }
 
@@ -58,7 +58,7 @@ struct Own {
 }
 
 impl Own {
-    /// What this process needs connections to another one for.
+    /// The purposes for which this process connects to another one.
     fn purposes(&self, process: usize) -> &'static [Purpose] {
         match self.introduction.control && (process == 0 || self.membership.process == 0) {
             true => &[Purpose::Data, Purpose::Heartbeat, Purpose::Control],
@@ -68,7 +68,7 @@ impl Own {
 }
 
 /// Connects to all other processes, however long they take to start. `waits` is called with the missing ones, at once
-/// and then now and then.
+/// and then at intervals.
 ///
 /// # Errors
 /// [`ClusterError`] if this process cannot listen or is incompatible with another.
@@ -115,7 +115,6 @@ pub async fn connect(
     }
 }
 
-/// Connections greeted so far.
 struct Found {
     streams: Vec<[Option<TcpStream>; 3]>,
     /// the URL of process 0's REST API
@@ -127,7 +126,7 @@ impl Found {
         Found { streams: (0..processes).map(|_| [None, None, None]).collect(), rest: None }
     }
 
-    /// A process that was restarted while others wait connects a second time.
+    /// Takes a connection. A process that was restarted while others wait connects a second time.
     fn take(&mut self, met: Met) {
         if met.process == 0 {
             self.rest = met.rest;

@@ -1,11 +1,11 @@
-//! The control link between process 0 and each of the others: questions, each with one answer, in both directions.
+//! The control link between process 0 and each other process: both sides can ask, and each question gets one answer.
 //!
-//! A frame is its length, what it is, the number of the question, and up to [`LARGEST`] bytes that this module does not
-//! read. Questions do not wait for each other: each has a task of its own, so answers may come in another order. Whoever
-//! needs an order waits for an answer before the next question.
+//! A frame has a length, a kind, the number of the question, and up to [`LARGEST`] bytes that this module does not
+//! read. Questions do not wait for each other: each has its own task, so answers may arrive in another order. A caller
+//! that needs an order waits for the answer before the next question.
 //!
-//! Nothing grows without bound: at most [`UNSENT`] frames wait for the network, then whoever asks or answers waits; at
-//! most [`AT_A_TIME`] questions of a peer are worked on, then the link is not read.
+//! All queues are bounded. At most [`UNSENT`] frames wait for the network; then the senders wait. At most [`AT_A_TIME`]
+//! questions of a peer are handled at a time; then the link is not read.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -21,19 +21,19 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::heartbeat::{Alarm, Loss, Lost};
 
-/// The largest content of a frame, bytes: more than a checkpoint.
+/// The largest content of a frame, bytes: larger than any checkpoint.
 const LARGEST: u32 = 300 << 20;
 
-/// Frames that may wait for the network.
+/// The most frames that wait for the network.
 const UNSENT: usize = 64;
 
-/// Questions of a peer that are worked on at a time.
+/// The most questions of a peer that are handled at a time.
 const AT_A_TIME: usize = 1024;
 
 const QUESTION: u8 = b'?';
 const ANSWER: u8 = b'!';
 
-/// A connection to another process that nothing is sent over yet.
+/// A connection to another process before anything is sent over it.
 pub struct ControlSocket {
     pub process: usize,
     pub host: String,
@@ -41,7 +41,7 @@ pub struct ControlSocket {
     pub(super) alarm: Alarm,
 }
 
-/// The other process is gone; this one is about to end.
+/// The other process is gone, so this one is about to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the connection to the other process is closed")]
 pub struct Gone;
@@ -63,14 +63,14 @@ struct Frame {
     content: Vec<u8>,
 }
 
-/// Questions that are not answered yet; `None` once the link is closed.
+/// Unanswered questions; `None` after the link is closed.
 type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Vec<u8>>>>>>;
 
 impl ControlSocket {
-    /// Starts to send and to receive, on the current runtime. A link that breaks means that the peer is lost.
+    /// Starts sending and receiving, on the current runtime. If the link breaks, the peer is reported as lost.
     ///
     /// # Errors
-    /// The error of the system if the socket cannot be used.
+    /// The system's error if the socket cannot be used.
     pub fn start(self, answers: Answers) -> io::Result<Control> {
         let ControlSocket { process, host, socket, alarm } = self;
         socket.set_nonblocking(true)?;
@@ -114,7 +114,7 @@ impl Control {
     }
 }
 
-/// A question on its way. Whoever stops waiting for the answer forgets it.
+/// A pending question. Dropping it forgets the question.
 struct Asked<'a> {
     number: u64,
     waiting: &'a Waiting,
@@ -128,7 +128,7 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// Writes frames until nobody can send any; an end without an error.
+/// Writes frames until all senders are gone; then returns without an error.
 async fn write(mut writer: OwnedWriteHalf, mut unsent: mpsc::Receiver<Frame>) -> io::Result<()> {
     while let Some(Frame { kind, number, content }) = unsent.recv().await {
         let length = u32::try_from(content.len()).ok().filter(|length| *length <= LARGEST);

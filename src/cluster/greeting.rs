@@ -1,7 +1,7 @@
 //! The greeting of two processes, which checks that they are compatible.
 //!
 //! A greeting is one JSON document after its length. The dialing process greets first; the other replies with its own
-//! greeting or with the reason why it refuses. Both compare, so both report a difference.
+//! greeting or with the reason for its refusal. Both compare the greetings, so both report a difference.
 
 use std::io;
 
@@ -24,13 +24,13 @@ pub struct Term {
     pub value: String,
 }
 
-/// What a process says of itself when it joins.
+/// What a process tells about itself when it joins.
 #[derive(Clone, Debug, Default)]
 pub struct Introduction {
     pub terms: Vec<Term>,
-    /// It takes orders of process 0, or gives them.
+    /// It takes orders from process 0, or is process 0 and gives them.
     pub control: bool,
-    /// The URL of its REST API, if others are sent there.
+    /// The URL of its REST API, if the other processes redirect requests there.
     pub rest: Option<String>,
 }
 
@@ -44,7 +44,6 @@ pub(super) enum Purpose {
     Control,
 }
 
-/// See the module.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Greeting {
     version: String,
@@ -115,7 +114,6 @@ impl Greeting {
     }
 }
 
-/// Sends a greeting or a reply.
 pub(super) async fn tell(stream: &mut TcpStream, message: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_vec(message)?;
     let length = u32::try_from(text.len()).ok().filter(|length| *length <= LONGEST);
@@ -123,7 +121,7 @@ pub(super) async fn tell(stream: &mut TcpStream, message: &impl Serialize) -> io
     stream.write_all(&text).await
 }
 
-/// Receives one and reads nothing after it.
+/// Receives one message and reads nothing after it.
 pub(super) async fn hear<M: DeserializeOwned>(stream: &mut TcpStream) -> io::Result<M> {
     let length = stream.read_u32().await?;
     if length > LONGEST {

@@ -1,11 +1,11 @@
 //! Heartbeats between processes, which detect that another process is gone.
 //!
-//! Each process sends a byte to every other one each [`BEAT`]; a process that is silent for [`SILENCE`] is lost. So is
-//! one whose connection closes, which detects the death of a process within milliseconds. A process that stops
-//! intentionally announces it; one that cannot go on says why.
+//! Each process sends every other one a byte each [`BEAT`]; a process that is silent for [`SILENCE`] is lost. A process
+//! whose connection closes is lost too, which detects its death within milliseconds. A process that stops intentionally
+//! announces it; one that cannot continue sends the reason.
 //!
 //! The connection carries nothing else, so that a busy link does not look like a dead peer. Separate threads write and
-//! read it: a process that hangs as a whole is detected, a single thread that hangs is not.
+//! read it. They detect a process that hangs as a whole, but not a single thread that hangs.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,13 +22,13 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 const ALIVE: u8 = b'.';
 const GOODBYE: u8 = b'!';
-/// The reason why a process cannot go on follows.
+/// Announces that the reason for a failure follows.
 const FAILED: u8 = b'#';
 
 /// The longest reason, bytes.
 const LONGEST_REASON: u64 = 4096;
 
-/// How long to wait for a more precise reason, when another connection is closed.
+/// How long to wait for a more precise reason after another connection has closed.
 const SECOND_OPINION: Duration = Duration::from_millis(500);
 
 /// A lost process.
@@ -44,15 +44,15 @@ pub struct Lost {
 pub enum Loss {
     /// it stopped intentionally
     Ended,
-    /// it cannot go on, for this reason
+    /// it cannot continue, for this reason
     Failed(String),
-    /// its connection was closed: it was killed, or has crashed
+    /// its connection was closed: it was killed or has crashed
     Closed,
-    /// it was silent for this long: it or the network hangs
+    /// it was silent for this long: it hangs, or the network does
     Silent(Duration),
-    /// its connection failed with this error of the system
+    /// its connection failed with this system error
     Broken(String),
-    /// it is this one, and one of its data threads has panicked
+    /// this process itself, because one of its data threads panicked
     Crashed,
 }
 
@@ -90,13 +90,13 @@ impl Alarm {
         }
     }
 
-    /// Reports a lost process, unless the heartbeats soon say more precisely how it was lost.
+    /// Reports a lost process, unless the heartbeats soon report a more precise reason.
     pub async fn raise_later(&self, lost: Lost) {
         tokio::time::sleep(SECOND_OPINION).await;
         self.raise(lost);
     }
 
-    /// The same for a thread.
+    /// The same, from a thread.
     pub fn raise_later_on_thread(&self, lost: Lost) {
         std::thread::sleep(SECOND_OPINION);
         self.raise(lost);
@@ -118,7 +118,7 @@ impl Heartbeats {
     /// Starts to watch these processes and to send heartbeats to them.
     ///
     /// # Errors
-    /// The error of the system if it cannot start threads.
+    /// The system's error if threads cannot be started.
     pub fn start(peers: Vec<(usize, String, TcpStream)>, alarm: &Alarm) -> io::Result<Heartbeats> {
         let mut sockets = Vec::new();
         for (process, host, socket) in peers {
@@ -146,7 +146,7 @@ impl Heartbeats {
         say(&self.sockets, &[GOODBYE]);
     }
 
-    /// Announces that this process cannot go on, and why.
+    /// Announces that this process cannot continue, and why.
     pub fn fail(&self, reason: &str) {
         self.alarm.silence();
         let mut words = vec![FAILED];
@@ -160,7 +160,7 @@ impl Heartbeats {
 
 fn say(sockets: &[TcpStream], words: &[u8]) {
     for mut socket in sockets {
-        // The reading thread reports that the connection failed.
+        // If this fails, the reading thread reports it.
         let _ = socket.write_all(words);
     }
 }
@@ -194,7 +194,7 @@ fn watch(mut socket: TcpStream) -> Loss {
 
 #[cfg(test)]
 impl Heartbeats {
-    /// Closes the connections, like the death of the process.
+    /// Closes the connections, as the death of the process would.
     pub fn cut(&self) {
         self.alarm.silence();
         for socket in &*self.sockets {

@@ -1,12 +1,13 @@
-//! A link between two processes, read and written by threads of timely, and waking of data threads.
+//! A link between two processes, read and written by timely's threads, and the wake-up of data threads.
 //!
 //! Timely wakes a worker by unparking its thread. A data thread sleeps in the reactor of its sockets and does not
-//! notice that. So each queue from the network to a worker has its own policy, which timely runs whenever it adds bytes
-//! to the queue: it records which thread must be woken, and the thread that reads the network wakes these threads
-//! before it reads on. The policy cannot wake them itself: the queue is locked then, and the woken thread would spin.
+//! notice that. So each queue from the network to a worker has a policy of ours, which timely runs whenever it adds
+//! bytes to the queue. The policy records which thread must be woken, and the thread that reads the network wakes these
+//! threads before it reads more. The policy cannot wake them itself: the queue is locked then, and the woken thread
+//! would spin.
 //!
-//! A link never reports an error to timely, whose threads would panic. If a link breaks, the alarm is raised, and the
-//! thread waits until the process has ended.
+//! A link never returns an error to timely, whose threads would panic. If a link breaks, it raises the alarm and blocks
+//! its thread until the process ends.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -28,8 +29,8 @@ thread_local! {
     static UNRUNG: RefCell<Vec<Arc<Notify>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Sets the waker for this thread, used when something arrives from another process. Must be called before the thread
-/// builds its allocator.
+/// Sets what wakes this thread when something arrives from another process. Must be called before the thread builds its
+/// allocator.
 pub fn hang_bell(bell: Arc<Notify>) {
     BELL.with_borrow_mut(|own| *own = Some(bell));
 }
@@ -62,14 +63,13 @@ impl SpillPolicy for Bell {
     }
 }
 
-/// The policy of a queue to the network, where threads of timely wait.
+/// The policy of a queue to the network, whose readers are threads of timely.
 struct NoBell;
 
 impl SpillPolicy for NoBell {
     fn apply(&mut self, _queue: &mut VecDeque<QueueEntry>) {}
 }
 
-/// See the module.
 pub(super) struct Link {
     socket: TcpStream,
     process: usize,
@@ -83,7 +83,7 @@ impl Link {
         Link { socket, process, host, alarm }
     }
 
-    /// Reports that the peer is lost, and waits for ever: the process ends.
+    /// Reports that the peer is lost, and blocks for ever: the process is about to end.
     fn breaks(&self, how: Loss) -> ! {
         self.alarm.raise_later_on_thread(Lost { process: self.process, host: self.host.clone(), how });
         loop {
@@ -101,7 +101,7 @@ fn loss(error: io::Error) -> Loss {
 
 impl Read for Link {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // Everything read before is in the queues.
+        // Everything read so far is in the queues.
         UNRUNG.with_borrow_mut(|unrung| unrung.drain(..).for_each(|bell| bell.notify_one()));
         loop {
             match self.socket.read(buffer) {
@@ -138,7 +138,7 @@ impl Stream for Link {
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        // A lost peer has shut it down already.
+        // If the peer is lost, it is already shut down.
         let _ = self.socket.shutdown(how);
         Ok(())
     }

@@ -4,10 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::ClusterError;
 
-/// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
-    /// the addresses where the processes listen for each other, `host:port`, in the order of their numbers
+    /// the addresses on which the processes listen for each other, `host:port`, in the order of their numbers
     pub hosts: Vec<String>,
     /// the number of this process
     pub process: usize,
@@ -19,7 +18,7 @@ impl Membership {
     /// Parses a list of addresses, separated by commas.
     ///
     /// # Errors
-    /// [`ClusterError`] with the argument at fault.
+    /// [`ClusterError`] for an invalid argument.
     pub fn new(hosts: &str, process: usize, workers: usize) -> Result<Membership, ClusterError> {
         let hosts: Vec<String> = hosts.split(',').map(|host| host.trim().to_owned()).collect();
         for (place, host) in hosts.iter().enumerate() {
@@ -40,7 +39,7 @@ impl Membership {
         Ok(Membership { hosts, process, workers })
     }
 
-    /// The number of workers of all processes.
+    /// The number of workers in all processes.
     pub fn peers(&self) -> usize {
         self.hosts.len() * self.workers
     }
@@ -56,7 +55,7 @@ impl Membership {
     }
 }
 
-/// Whether an address is reachable only from its own network.
+/// Whether an address cannot be reached from the internet.
 pub(super) fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local() || is_shared(ip),
@@ -64,7 +63,7 @@ pub(super) fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// 100.64.0.0/10, the addresses of carriers and of many overlay networks.
+/// Whether the address is in 100.64.0.0/10, which carriers and many overlay networks use.
 fn is_shared(ip: Ipv4Addr) -> bool {
     matches!(ip.octets(), [100, 64..=127, ..])
 }

@@ -1,12 +1,12 @@
 //! Clusters of processes: how they connect, check that they are compatible, and detect that one is lost.
 //!
-//! Two processes have two connections. One carries the data of their workers (`link`); threads of timely read and write
-//! it. The other carries heartbeats (`heartbeat`): a peer that is silent, or whose connection closes, is lost, and with
-//! it a part of the state. Then this process gets [`Lost`] and ends: a supervisor starts all processes again. Where
-//! process 0 gives orders, a third one carries these (`control`).
+//! Two processes have two connections. One carries the data of their workers (`link`); timely's threads read and write
+//! it. The other carries heartbeats (`heartbeat`): if a peer is silent or its connection closes, it is lost, and with
+//! it a part of the state. Then this process reports [`Lost`] and ends: a supervisor starts all processes again. If
+//! process 0 gives orders, a third connection carries these (`control`).
 //!
-//! Connections are made here and not by timely, because incompatible processes must report the values of both sides
-//! before any row flows (`greeting`).
+//! This module makes the connections instead of timely, because incompatible processes must report the values of both
+//! sides before any row flows (`greeting`).
 //!
 //! Links are neither encrypted nor authenticated. So a process listens only on its own address, and refuses a public
 //! one unless configured otherwise (`membership`).
@@ -44,17 +44,17 @@ pub enum ClusterError {
     /// an invalid address
     #[error("--hosts: {0:?} is no address: expected host:port")]
     Host(String),
-    /// an address of two processes
+    /// an address that occurs twice
     #[error("--hosts names {0} twice: each process needs an address of its own")]
     Twice(String),
-    /// a list with one process
+    /// a list of one process
     #[error("--hosts names a single process: name all of them, host:port,host:port, or leave --hosts out")]
     Single,
-    /// a number that is not in the list
+    /// a process number outside the list
     #[error("--process {process}: --hosts names {hosts} processes, numbered from 0 to {last}", last = hosts - 1)]
     Process {
         process: usize,
-        /// number of processes
+        /// number of processes in the list
         hosts: usize,
     },
     /// the address is public
@@ -68,7 +68,7 @@ pub enum ClusterError {
         /// the IP address of its host
         address: std::net::SocketAddr,
     },
-    /// cannot listen on the address
+    /// the address cannot be listened on
     #[error("process {process} cannot listen on {host} for the others: {source}; check --hosts and --process")]
     Listen {
         /// this process
@@ -98,39 +98,38 @@ pub enum ClusterError {
         /// its reason
         why: String,
     },
-    /// another process answers
+    /// another process than expected answers
     #[error("{host} is process {is} and should be process {expected}: check --process there")]
     Stranger {
         /// the address
         host: String,
-        /// by the list
+        /// its number in the list
         expected: usize,
-        /// by its own words
+        /// its number by its own greeting
         is: usize,
     },
-    /// sockets that cannot be used
+    /// a socket failed
     #[error("cannot use the connections to the other processes: {0}")]
     Sockets(#[from] io::Error),
 }
 
 /// What the data threads of this process need to take part.
 pub struct Part {
-    /// who is in the cluster
     pub membership: Membership,
-    /// of each data thread's worker, in their order
+    /// one for the worker of each data thread, in order
     pub allocators: Vec<AllocatorBuilder>,
     alarm: Alarm,
 }
 
 impl Part {
-    /// Something for a data thread to own: if the thread panics, this process is lost, and is told so.
+    /// Makes a guard for a data thread: if the thread panics, this process is reported as lost.
     pub fn sentinel(&self) -> Sentinel {
         let Membership { process, .. } = self.membership;
         Sentinel { process, host: self.membership.host().to_owned(), alarm: self.alarm.clone() }
     }
 }
 
-/// Raises the alarm when it is dropped by a panic. A data thread that is gone would keep all others waiting.
+/// Raises the alarm if a panic drops it. Without it, all other processes would wait for the dead thread.
 pub struct Sentinel {
     process: usize,
     host: String,
@@ -148,17 +147,17 @@ impl Drop for Sentinel {
 /// This process's part of a running cluster.
 pub struct Cluster {
     heartbeats: Heartbeats,
-    /// the URL of process 0's REST API, in the other processes
+    /// the URL of process 0's REST API; set in the other processes
     pub rest: Option<String>,
     /// the links for orders, in the order of the processes
     pub controls: Vec<ControlSocket>,
 }
 
-/// Starts to exchange over connected links. Each data thread has to call [`hang_bell`] before it builds its allocator. `lost` is called once, from a thread of this
-/// module, when a process is gone.
+/// Starts the exchange of data over connected links. Each data thread has to call [`hang_bell`] before it builds its
+/// allocator. `lost` is called once, from a thread of this module, when a process is gone.
 ///
 /// # Errors
-/// What the system says where it gives no threads.
+/// The system's error if threads cannot be started.
 pub fn start(links: Links, lost: impl Fn(Lost) + Send + Sync + 'static) -> io::Result<(Cluster, Part)> {
     let Links { membership, peers, rest } = links;
     let alarm = Alarm::new(Arc::new(lost));
@@ -181,19 +180,19 @@ pub fn start(links: Links, lost: impl Fn(Lost) + Send + Sync + 'static) -> io::R
     let inner = ProcessBuilder::new_typed_vector(workers, hooks.refill.clone(), hooks.spill.clone());
     let (builders, threads) =
         initialize_networking_from_sockets(inner, sockets.collect(), membership.process, workers, hooks)?;
-    // Dropped, it would wait for the peers to end. A link that breaks ends the process instead.
+    // Dropping it would wait for the peers to end. A link that breaks ends the process instead.
     std::mem::forget(threads);
     let allocators = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
     Ok((Cluster { heartbeats, rest, controls }, Part { membership, allocators, alarm }))
 }
 
 impl Cluster {
-    /// Tells the others that this process ends by intention. From now on it is not told who is lost.
+    /// Tells the others that this process ends intentionally. Lost processes are no longer reported to it.
     pub fn leave(&self) {
         self.heartbeats.leave();
     }
 
-    /// Tells the others that this process cannot go on, and why. From now on it is not told who is lost.
+    /// Tells the others that this process cannot continue, and why. Lost processes are no longer reported to it.
     pub fn fail(&self, reason: &str) {
         self.heartbeats.fail(reason);
     }

@@ -1,4 +1,4 @@
-//! Two or three "processes" in one: they connect, exchange, leave, and lose each other.
+//! Two or three "processes" in one: they connect, exchange data, leave, and lose each other.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::*;
 
-/// Nothing here takes longer, or it hangs.
+/// The limit of each test step; anything slower hangs.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Addresses that were free a moment ago.
@@ -45,7 +45,7 @@ async fn connected(processes: usize, workers: usize) -> Vec<Links> {
     links.into_iter().collect::<Result<_, _>>().expect("they fit together")
 }
 
-/// Sends `count` numbers to each worker of the cluster, and gives how many came with their sum.
+/// Sends `count` numbers to each worker of the cluster. Returns how many arrived, and their sum.
 async fn exchange(
     builder: AllocatorBuilder,
     bell: Arc<Notify>,
@@ -87,15 +87,15 @@ async fn exchange(
             others.iter().for_each(|other| other.notify_one());
             continue;
         }
-        // Without a bell it would wait for ever.
+        // Without the bell, this would wait for ever.
         if !*done.borrow() {
             tokio::time::timeout(LIMIT, bell.notified()).await.expect("it is woken");
         }
     }
-    // What is left to send shall go out before the thread ends.
+    // Sends the rest before the thread ends.
     worker.step();
     others.iter().for_each(|other| other.notify_one());
-    // The end of a link is not read together with what came before it.
+    // The end of a link must not be read together with what came before it.
     all.wait();
     came.take()
 }
@@ -162,7 +162,7 @@ async fn a_public_address_is_refused() {
     assert!(refused.starts_with("process 0 would listen on 0.0.0.0:1, a public address"), "{refused}");
 }
 
-/// Starts the second of two processes, and gives what it is told when the first goes as `go` says.
+/// Starts the second of two processes, lets the first go as `go` says, and returns what is reported.
 async fn lose(go: impl FnOnce(Cluster, Part)) -> Lost {
     let mut links = connected(2, 1).await.into_iter();
     let (tell, told) = mpsc::channel();
@@ -189,7 +189,7 @@ async fn a_process_that_cannot_go_on_says_why() {
     assert!(lost.to_string().ends_with(" cannot go on: its port 10081 is in use"), "{lost}");
 }
 
-/// Two processes with a control link, each of which answers with its number and the question.
+/// Two processes with a control link. Each answers with its number and the question.
 async fn controlled() -> [(Cluster, Control); 2] {
     let hosts = hosts(2);
     let joining = (0..2).map(|process| {

@@ -1,4 +1,4 @@
-//! Reading the configuration: files, then the environment, each layer over those before it.
+//! Loads the configuration: files first, then the environment. Later layers override earlier ones.
 
 use std::path::Path;
 
@@ -14,13 +14,13 @@ use crate::property::{self, Cause, Fault, Findings, Noun, Warning};
 use crate::text::document::{Document, Node, Place, Problem, Severity, Value};
 use crate::text::suggest;
 
-/// Sections that eKuiper knows and Plutino has no use for, in lower case: they are ignored without a warning.
+/// eKuiper's sections that Plutino does not use, in lower case: they are ignored without a warning.
 const FOREIGN_SECTIONS: &[&str] = &["sink", "store", "portable", "opentelemetry", "connection", "logger"];
 
-/// Reads the folder `etc` and the environment. The second part of the result are warnings.
+/// Reads the folder `etc` and the environment. The second part of the result has the warnings.
 ///
 /// # Errors
-/// All [`Problem`]s, errors and warnings.
+/// Every [`Problem`], both errors and warnings.
 pub fn load(
     etc: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -64,9 +64,9 @@ pub fn load(
 /// Where settings come from.
 #[derive(Clone, Copy)]
 enum Origin<'a> {
-    /// A file, whose root has the section.
+    /// A file, and its root node.
     File(&'a Document),
-    /// A variable of the environment: its label for messages.
+    /// An environment variable, as messages name it.
     Variable(&'a str),
 }
 
@@ -91,7 +91,8 @@ const TLS: [(&str, &str); 2] = [("source", "httpServerTls"), ("basic", "restTls"
 
 struct Loader {
     draft: Draft,
-    /// For each place that names a file of [`TLS`], the error that holds if certificate or key are missing in the end.
+    /// For each setting of [`TLS`] that is set, the error to report if its certificate or key is still missing at the
+    /// end.
     half_tls: Vec<(&'static str, Problem)>,
     problems: Vec<Problem>,
 }
@@ -134,7 +135,7 @@ impl Loader {
         }
     }
 
-    /// The conf keys of one kind of sinks.
+    /// Reads the property sets of one kind of sink.
     fn sink_file(&mut self, path: &Path, kind: &str) {
         self.draft.config.files.push(path.to_owned());
         match Document::read(path) {
@@ -146,7 +147,7 @@ impl Loader {
         }
     }
 
-    /// What is wrong with the properties of a conf key, each at its place.
+    /// Checks the properties of a conf key, and reports each problem at its place.
     fn check_set(&mut self, document: &Document, key: &str, set: &Node) {
         let (faults, warnings) = connector::set_faults("websocket", &set.json_members());
         let subject = format!("conf key {key}");
@@ -177,7 +178,7 @@ impl Loader {
         }
     }
 
-    /// The options that rules have by default. Sinks belong to a rule, so there is no `deadLetter`.
+    /// Reads the default options of rules. Sinks belong to a rule, so `deadLetter` is not among them.
     fn rule_options(&mut self, values: &Map<String, Json>) -> Findings {
         let (options, mut found) = RuleOptions::read(values, &self.draft.config.rule);
         self.draft.config.rule = options;
@@ -208,7 +209,7 @@ impl Loader {
         }
     }
 
-    /// An override of the environment: `path` is what follows the prefix.
+    /// Applies a variable of the environment: `path` is what follows the prefix.
     fn variable(&mut self, name: &str, prefix: &str, path: &str, value: &str) {
         let parts: Vec<&str> = path.split("__").collect();
         if parts.iter().any(|part| part.is_empty()) {
@@ -254,7 +255,7 @@ impl Loader {
         };
         let mut known = Settings::properties().into_iter().flat_map(|known| known.about.names());
         let property = known.find(|known| known.eq_ignore_ascii_case(property)).unwrap_or(property).to_owned();
-        // A third part is a member of an object, such as a header.
+        // A third part names a member of an object, such as a header.
         let value = nested(rest, value);
         let alone = Map::from_iter([(property.clone(), value.clone())]);
         for error in connector::set_faults("websocket", &alone).0 {
@@ -279,14 +280,14 @@ impl Loader {
     }
 }
 
-/// What a section of the main file is.
+/// The kinds of sections in the main file.
 enum Section {
     /// `basic` or `source`.
     Settings,
     Rule,
-    /// Of eKuiper, without a use here.
+    /// A section of eKuiper that Plutino does not use.
     Foreign,
-    /// With a hint that names the section that was probably meant.
+    /// An unknown section, with the nearest known name as a hint.
     Unknown(Option<String>),
 }
 
@@ -300,7 +301,7 @@ fn kind_of(name: &str) -> Section {
     }
 }
 
-/// A value inside objects of these names.
+/// Wraps a value in objects with these names.
 fn nested(names: &[&str], value: Json) -> Json {
     names.iter().rev().fold(value, |value, name| Json::Object(Map::from_iter([((*name).to_owned(), value)])))
 }
@@ -317,7 +318,7 @@ fn as_value(text: &str) -> Json {
     }
 }
 
-/// A number, a boolean, an object or a text.
+/// A number, boolean, object or text.
 fn single_value(text: &str) -> Json {
     serde_json::from_str(text).unwrap_or_else(|_| match text.to_ascii_lowercase().as_str() {
         "true" => Json::Bool(true),

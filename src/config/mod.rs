@@ -1,8 +1,8 @@
-//! The configuration: files of the `--etc` folder under overrides of the environment, read once into typed settings.
+//! The configuration: files in the `--etc` folder and overrides from the environment become typed settings.
 //!
-//! Neither the folder nor any file needs to exist. A later layer beats those before it: `plutino.yaml` (or
-//! `kuiper.yaml`), `sources/websocket.yaml`, and the environment's `KUIPER__…`, `PLUTINO__…`, `WEBSOCKET__…`. Beside
-//! them, `connections/connection.yaml` has named connections.
+//! Neither the folder nor any file needs to exist. The layers, from weak to strong, are `plutino.yaml` (or
+//! `kuiper.yaml`), `sources/websocket.yaml`, and the environment's `KUIPER__…`, `PLUTINO__…`, `WEBSOCKET__…`. Named
+//! connections are in `connections/connection.yaml`.
 //!
 //! `settings` has one row for each setting, `load` reads the layers, `reload` compares two
 //! configurations, `sources` keeps the conf keys of connectors.
@@ -36,7 +36,7 @@ pub use self::sources::PropertySets;
 pub struct Config {
     /// the data server
     pub server: ServerSettings,
-    /// `basic.timezone`: windows are aligned in it
+    /// `basic.timezone`: the time zone of windows and dates
     pub zone: TimeZone,
     /// the `rule` section: options that a rule does not set itself
     pub rule: RuleOptions,
@@ -46,33 +46,33 @@ pub struct Config {
     pub rest: SocketAddr,
     /// `basic.restTls`: the API speaks TLS
     pub rest_tls: Option<ServerTls>,
-    /// `basic.restHosts`: names under which the API may be asked, beside its address and the loopback ones
+    /// `basic.restHosts`: host names that requests to the API may carry, besides its address and the loopback ones
     pub rest_hosts: Vec<String>,
-    /// `basic.restOrigins`: web pages that may use the API, in small letters
+    /// `basic.restOrigins`: web pages that may use the API, in lower case
     pub rest_origins: Vec<String>,
-    /// `basic.fileRoots`: folders beside the data folder whose files properties may name
+    /// `basic.fileRoots`: folders that properties may name files in, besides the data folder
     pub file_roots: Vec<PathBuf>,
-    /// `basic.envAllow`: variables that `${NAME}` may name in properties set over the API
+    /// `basic.envAllow`: variables that `${NAME}` may read in properties set over the API
     pub env_allow: Vec<String>,
-    /// `basic.egressAllow`: what sinks may send requests to beside public addresses
+    /// `basic.egressAllow`: addresses that sinks may send requests to, besides public ones
     pub egress_allow: Vec<Allowed>,
-    /// `basic.dialLoopback`: whether websockets may be dialled on this machine
+    /// `basic.dialLoopback`: whether websocket clients may connect to this machine
     pub dial_loopback: bool,
-    /// what properties set over the API may reach; `None` where all of them are the operator's
+    /// what properties set over the API may reach; `None`: only the operator sets properties, so there is no limit
     pub reach: Option<Reach>,
-    /// `basic.authentication`: whoever uses the API must show a token
+    /// `basic.authentication`: requests to the API need a token
     pub authentication: bool,
-    /// `basic.enableRestAuditLog`: each request that changes something has a line in the log
+    /// `basic.enableRestAuditLog`: each request that changes something is logged
     pub rest_audit: bool,
-    /// `basic.prometheus` and `basic.prometheusPort`: where the metrics are beside the API's `/metrics`
+    /// `basic.prometheus` and `basic.prometheusPort`: the port that serves metrics in addition to the API's `/metrics`
     pub prometheus: Option<u16>,
-    /// `basic.gracefulShutdownTimeout`: how long rules may take to end when the process ends
+    /// `basic.gracefulShutdownTimeout`: the time that rules have to end when the process ends
     pub shutdown_timeout: Duration,
-    /// `basic.maxMemory`: the memory budget of the process, bytes; `None`: 80 % of what there is
+    /// `basic.maxMemory`: the memory budget of the process, bytes; `None`: 80 % of the memory there is
     pub max_memory: Option<u64>,
     /// `basic.fileLog`: whether the log goes to files
     pub file_log: bool,
-    /// how these are, now or once they are switched on
+    /// rotation of log files, used while `file_log` is on
     pub log_file: LogFile,
     /// `basic.consoleLog`: whether the log goes to stderr
     pub console_log: bool,
@@ -80,21 +80,21 @@ pub struct Config {
     pub log_format: LogFormat,
     /// the conf keys of sources
     pub sources: PropertySets,
-    /// the conf keys of sinks, which they name with `resourceId`
+    /// the property sets of sinks, which actions name with `resourceId`
     pub sinks: PropertySets,
     /// named connections
     pub connections: Connections,
-    /// the files that it was read from
+    /// the files that the configuration was read from
     pub files: Vec<PathBuf>,
 }
 
 /// How lines of the log look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// for people
+    /// readable text
     #[default]
     Text,
-    /// an object of JSON each
+    /// one JSON object a line
     Json,
 }
 

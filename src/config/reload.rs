@@ -1,7 +1,7 @@
-//! Which settings of a changed configuration a running service takes over, and which wait for a restart.
+//! Decides which changed settings a running service applies at once, and which wait for a restart.
 //!
-//! Both functions name every field of [`Config`], so that a new setting does not compile before it is on one of the two
-//! sides.
+//! Both functions name every field of [`Config`], so a new setting does not compile until someone has decided where it
+//! belongs.
 
 use super::Config;
 use crate::io::websocket::ServerSettings;
@@ -9,9 +9,9 @@ use crate::io::websocket::ServerSettings;
 /// The settings in which two configurations differ, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Differences {
-    /// A running service takes them over.
+    /// A running service applies them.
     pub at_once: Vec<&'static str>,
-    /// They take effect when the service starts again.
+    /// They take effect at the next start.
     pub at_restart: Vec<&'static str>,
 }
 
@@ -31,7 +31,7 @@ impl Config {
             env_allow,
             egress_allow,
             dial_loopback,
-            // Made from others by the service.
+            // The service computes it from other settings.
             reach: _,
             authentication,
             rest_audit,
@@ -45,14 +45,14 @@ impl Config {
             sources,
             sinks,
             connections,
-            // No setting: whoever reads a configuration again asks whether one is gone.
+            // Not a setting: the list tells a reload whether a file has disappeared.
             files: _,
         } = new;
         let ServerSettings {
             ip,
             port,
             tls,
-            // There is no setting for it.
+            // No setting changes it.
             handshake_timeout: _,
             origins,
             tokens,
@@ -108,10 +108,10 @@ impl Config {
         Differences { at_once: different(&at_once), at_restart: different(&at_restart) }
     }
 
-    /// This configuration with those settings of `new` that a running service takes over.
+    /// This configuration with those settings of `new` that a running service applies at once.
     pub fn taking_over(&self, new: &Config) -> Config {
         let old = self.clone();
-        // No `..old`: a new setting must be put on one of the two sides here, too.
+        // No `..old` here either: a new setting must be assigned to one of the two sides.
         let server = ServerSettings {
             tls: new.server.tls.clone(),
             origins: new.server.origins.clone(),

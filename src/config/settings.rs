@@ -16,7 +16,7 @@ use crate::io::websocket::{JwtSettings, ServerSettings, ServerTls};
 use crate::logging::{Level, LogFile};
 use crate::property::{self, Noun, Property, Type, Wrong, reference, schema};
 
-/// What the settings say, before it is put together.
+/// The settings as written, before those that depend on each other are combined.
 pub(super) struct Draft {
     pub config: Config,
     pub debug: bool,
@@ -221,7 +221,7 @@ const PORT: &str = "a port from 0 (any free one) to 65535";
 const CLIENTS: &str = "a number of clients; 0 is no limit";
 
 impl Default for Config {
-    /// The configuration without any file or variable.
+    /// The configuration without any file or environment variable.
     fn default() -> Config {
         Draft::default().finish()
     }
@@ -236,10 +236,10 @@ impl Default for Draft {
 }
 
 impl Draft {
-    /// What several settings say together.
+    /// Combines settings that depend on each other.
     pub fn finish(self) -> Config {
         let Draft { mut config, debug, prometheus, prometheus_port } = self;
-        // Trace is more than debug.
+        // `trace` writes more than `debug`, so it wins.
         if debug && config.log.as_deref() != Some(Level::Trace.directive()) {
             config.log = Some(Level::Debug.directive().to_owned());
         }
@@ -248,7 +248,7 @@ impl Draft {
     }
 }
 
-/// Before the defaults of the rows.
+/// The values before the defaults of the rows are applied.
 fn unset() -> Config {
     Config {
         server: ServerSettings::default(),
@@ -280,7 +280,7 @@ fn unset() -> Config {
     }
 }
 
-/// The JSON Schema of `plutino.yaml`. Sections that Plutino does not have are left to eKuiper.
+/// The JSON Schema of `plutino.yaml`. It allows the sections that only eKuiper has.
 pub fn schema() -> Json {
     let mut members = schema::members(&property::entries(SECTIONS), None);
     let mut defaults = options::entries();
@@ -302,19 +302,19 @@ pub fn table(section: &str) -> String {
     reference::table_of(Noun::Setting, &entries)
 }
 
-/// The names of eKuiper's settings of a section that do nothing, as a sentence for `docs/config.md`.
+/// The eKuiper settings of a section that have no effect, as a sentence for `docs/config.md`.
 pub fn without_effect(section: &str) -> String {
     let entries = property::entries(SECTIONS);
     let members = entries.iter().find(|entry| entry.about.name == section).map(|entry| entry.members.as_slice());
     reference::without_effect(members.unwrap_or_default())
 }
 
-/// The TLS settings of the API; `None` where `file` is empty: this is how eKuiper's own file says that there is none.
+/// The TLS settings of the API; `None` if `file` is empty, which means "no TLS" in eKuiper's own file.
 fn rest_tls<'a>(draft: &'a mut Draft, file: &str) -> Option<&'a mut ServerTls> {
     (!file.is_empty()).then(|| draft.config.rest_tls.get_or_insert_default())
 }
 
-/// As [`rest_tls`], of the data server.
+/// The same for the data server.
 fn server_tls<'a>(draft: &'a mut Draft, file: &str) -> Option<&'a mut ServerTls> {
     (!file.is_empty()).then(|| draft.config.server.tls.get_or_insert_default())
 }
@@ -333,7 +333,7 @@ fn checked(texts: Vec<String>, fits: impl Fn(&str) -> bool) -> Result<Vec<String
     if texts.iter().all(|text| fits(text)) { Ok(texts) } else { Err(Wrong::Value) }
 }
 
-/// The time zone of a name: `Local`, or one of the time zone database.
+/// The time zone with this name: `Local`, or a name in the time zone database.
 pub fn zone(name: &str) -> Option<TimeZone> {
     match name.to_ascii_lowercase().as_str() {
         "local" => Some(TimeZone::system()),
@@ -342,7 +342,7 @@ pub fn zone(name: &str) -> Option<TimeZone> {
     }
 }
 
-/// Whether a page can have this origin: scheme, host and port (RFC 6454), or `null`; `*` is any.
+/// Whether the text is an origin: scheme, host and port (RFC 6454), or `null`; `*` stands for any.
 fn is_origin(text: &str) -> bool {
     let named = |(scheme, host): (&str, &str)| {
         !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', ' '])
@@ -350,14 +350,14 @@ fn is_origin(text: &str) -> bool {
     matches!(text, "*" | "null") || text.trim_end_matches('/').split_once("://").is_some_and(named)
 }
 
-/// A host without scheme, port and path; IPv6 addresses in brackets.
+/// Whether the text is a host without scheme, port and path; IPv6 addresses are in brackets.
 fn is_host(text: &str) -> bool {
     let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let plain = |host: &str| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', ':', '*', '[', ']']);
     inner.map_or_else(|| plain(text), |address| address.parse::<std::net::Ipv6Addr>().is_ok())
 }
 
-/// The name of an environment variable; a `*` at its end stands for the rest of the name.
+/// Whether the text is the name of an environment variable; a trailing `*` matches any ending.
 fn is_variable(text: &str) -> bool {
     let name = text.strip_suffix('*').unwrap_or(text);
     !text.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')

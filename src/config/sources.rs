@@ -1,5 +1,4 @@
-//! Property sets of connectors under a key: the conf keys of sources, which streams name with CONF_KEY, and those of
-//! sinks, which actions name with `resourceId`.
+//! Property sets by key. Streams name those of sources with CONF_KEY, actions name those of sinks with `resourceId`.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +8,12 @@ use crate::definition::connection::put;
 use crate::io::connector;
 use crate::text::document::{Document, Node, Problem, Value};
 
-/// Property sets by kind of connector and key; `default` lies under every other one.
+/// Property sets by kind of connector and key. The set `default` fills in what the others do not set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PropertySets {
-    /// Of the files, by kind, then by key.
+    /// Sets from files, by kind, then by key.
     sets: BTreeMap<String, BTreeMap<String, Map<String, Json>>>,
-    /// Set while the process runs. They replace those of `sets`.
+    /// Sets made while the process runs. They replace those with the same key in `sets`.
     made: BTreeMap<String, BTreeMap<String, Map<String, Json>>>,
     overrides: Vec<Override>,
 }
@@ -23,14 +22,14 @@ pub struct PropertySets {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Override {
     pub kind: &'static str,
-    /// In lower case.
+    /// The key in lower case.
     pub key: String,
     pub property: String,
     pub value: Json,
 }
 
 impl PropertySets {
-    /// Replaces the sets that `node` (`{"websocket": {"KEY": {"addr": "…"}}}`) has.
+    /// Replaces the sets that `node` contains: `{"websocket": {"KEY": {"addr": "…"}}}`.
     pub fn replace(&mut self, document: &Document, node: &Node, problems: &mut Vec<Problem>) {
         if !matches!(node.value, Value::Map(_) | Value::Null) {
             let message = format!("sources is {}, expected an object of conf keys by source type", node.kind());
@@ -64,8 +63,8 @@ impl PropertySets {
         }
     }
 
-    /// The properties of this conf key laid over those of `default`; without a key, those of `default`. `None`: there is no
-    /// such key.
+    /// The properties of this key over those of `default`; without a key, those of `default`. `None`: there is no such
+    /// key.
     pub fn properties(&self, kind: &str, key: Option<&str>) -> Option<Map<String, Json>> {
         let key = key.filter(|key| !key.is_empty()).unwrap_or("default");
         let mut known = key == "default";
@@ -91,12 +90,12 @@ impl PropertySets {
         known.then_some(props)
     }
 
-    /// The properties that this key itself sets, without those of `default`.
+    /// The properties that this key sets itself, without those of `default`.
     pub fn own(&self, kind: &str, key: &str) -> Option<&Map<String, Json>> {
         [&self.made, &self.sets].into_iter().find_map(|sets| sets.get(kind)?.get(key))
     }
 
-    /// Replaces the set with this key while the process runs; `None`: the one of the files holds again.
+    /// Replaces the set with this key while the process runs; `None` restores the one from the files.
     pub fn overlay(&mut self, kind: &str, key: &str, props: Option<Map<String, Json>>) {
         let made = self.made.entry(kind.to_owned()).or_default();
         match props {

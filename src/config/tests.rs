@@ -1,4 +1,4 @@
-//! Layers of the configuration, and mistakes with their places.
+//! Tests of layers, and of errors with their places.
 
 use std::fs;
 use std::path::Path;
@@ -137,7 +137,7 @@ fn debug_is_a_layer_as_any_other() {
     let off = [("KUIPER__BASIC__DEBUG", "false")];
     assert_eq!(level("basic:\n  logLevel: info\n  debug: true\n", &off), text("info"));
     assert_eq!(level("basic:\n  debug: true\n", &off), Ok(None));
-    // The levels of eKuiper, some of which end it.
+    // eKuiper also has levels that end the process.
     assert_eq!(level("basic:\n  logLevel: fatal\n", &[]), text("error"));
     assert_eq!(level("basic:\n  logLevel: Warning\n", &[]), text("warn"));
 }

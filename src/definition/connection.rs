@@ -1,8 +1,8 @@
-//! Named connections: the properties of a peer or an endpoint under a name, which sources and sinks share.
+//! Named connections: a peer's or an endpoint's properties, stored under a name that sources and sinks share.
 //!
 //! A source or sink that names one in `connectionSelector` gets the same role, peer, path, headers and certificates, so
 //! the websocket hub puts it on the same endpoint. This module merges properties and reads
-//! `etc/connections/connection.yaml`. It opens nothing and does not know who keeps connections.
+//! `etc/connections/connection.yaml`. It opens nothing.
 
 use std::collections::BTreeMap;
 
@@ -13,16 +13,16 @@ use crate::io::websocket::Settings;
 use crate::property::Warning;
 use crate::text::document::{Document, Node, Problem, Value};
 
-/// The property of sources and sinks that names a connection.
+/// The property by which sources and sinks name a connection.
 pub const SELECTOR: &str = "connectionSelector";
 
 /// The kinds of connections.
 pub const KINDS: &[&str] = &["websocket"];
 
-/// What an entry of the file does with its connection; not a property.
+/// The key `xOperation` in an entry of the file: what to do with the connection. It is not a property.
 const OPERATION: &str = "xOperation";
 
-/// The properties that identify an endpoint. Those of the connection hold for all its users.
+/// The properties that identify an endpoint. The connection's values win over those of its users.
 const IDENTITY: &[&str] = &[
     "path",
     "datasource",
@@ -44,9 +44,8 @@ const IDENTITY: &[&str] = &[
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// `websocket`.
     pub kind: String,
-    /// As written.
+    /// The properties as the user wrote them.
     pub props: Map<String, Json>,
 }
 
@@ -61,27 +60,27 @@ pub struct Connections {
 /// An entry of `connection.yaml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileEntry {
-    /// Of the connection.
+    /// The connection's id.
     pub id: String,
     pub connection: Connection,
-    /// `xOperation: delete`: the connection is deleted.
+    /// `xOperation: delete`: the entry deletes the connection.
     pub delete: bool,
 }
 
 /// Properties merged with those of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selected {
-    /// The path, if the connection gives it.
+    /// The connection's path, if it has one.
     pub path: Option<String>,
     pub props: Map<String, Json>,
     pub warnings: Vec<Warning>,
 }
 
 impl Connection {
-    /// The settings of its endpoint. In the client role a missing path is `/`.
+    /// The settings of the connection's endpoint. In the client role a missing path is `/`.
     ///
     /// # Errors
-    /// [`ConnectorError`] for an unknown kind and for wrong properties.
+    /// [`ConnectorError`] for an unknown kind or wrong properties.
     pub fn settings(&self, id: &str) -> Result<(Settings, Vec<Warning>), ConnectorError> {
         if !KINDS.contains(&self.kind.as_str()) {
             return Err(ConnectorError::UnknownConnection(self.kind.clone()));
@@ -89,7 +88,7 @@ impl Connection {
         let mut props = self.props.clone();
         let own = text(&props, SELECTOR).map(str::to_owned);
         put(&mut props, SELECTOR, Json::from(id));
-        // An address that is not a text is reported as such.
+        // An address that is not a text is reported below as a wrong property.
         let dials = ["addr", "address"].iter().any(|name| {
             let given = member(&props, name).filter(|given| !given.is_null());
             given.is_some_and(|given| given.as_str().is_none_or(|given| !given.trim().is_empty()))
@@ -205,7 +204,7 @@ impl Connections {
         Ok(Selected { path: Some(shared), props, warnings })
     }
 
-    /// Reads `connection.yaml`: entries by kind and id. Its connections exist from now on.
+    /// Reads `connection.yaml`: entries by kind and id. Adds its connections.
     pub fn read(&mut self, document: &Document, problems: &mut Vec<Problem>) {
         for kind in document.root.members() {
             let lower = kind.key.to_ascii_lowercase();

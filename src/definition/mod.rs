@@ -1,7 +1,7 @@
-//! What users define, read once at the edge: streams, rules and connections.
+//! What users define: streams, rules and connections.
 //!
-//! Statements and JSON come in, typed definitions go out; nothing behind this module reads either again. It plans
-//! nothing, opens nothing and runs nothing.
+//! Takes statements and JSON and returns typed definitions, so no later code reads either again. This module plans,
+//! opens and runs nothing.
 
 pub mod connection;
 pub mod rule;

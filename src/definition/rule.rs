@@ -1,7 +1,7 @@
-//! Rules as users write them: JSON of eKuiper's form, read once into typed rules.
+//! Rules as users write them: JSON in eKuiper's form becomes typed rules.
 //!
-//! Every problem is reported with its place and with the part of the rule that it is in. SQL is only text here, and a
-//! sink is a kind with properties.
+//! Every problem is reported with its place and the part of the rule. SQL stays text here; a sink is a kind with
+//! properties.
 
 pub mod options;
 
@@ -18,12 +18,12 @@ pub use self::options::RuleOptions;
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub id: String,
-    /// A name for people; empty if not given.
+    /// A display name; empty if not given.
     pub name: String,
     pub sql: String,
     pub actions: Vec<Action>,
     pub options: RuleOptions,
-    /// Whether it starts by itself.
+    /// Whether the rule starts without being told to.
     pub triggered: bool,
 }
 
@@ -32,19 +32,19 @@ pub struct Rule {
 pub struct Action {
     /// The kind of the sink.
     pub kind: String,
-    /// The properties of this kind, as written.
+    /// The properties of this kind of sink, as written.
     pub props: Map<String, Json>,
-    /// All properties, those that every sink has among them.
+    /// All properties, including those that every sink has.
     pub written: Map<String, Json>,
     /// Where the kind stands in the document.
     pub place: Place,
-    /// What the properties that every sink has say.
+    /// The format of its messages, from the properties that every sink has.
     pub format: SinkFormat,
-    /// It gets messages that failed, and no results: it is of the option deadLetter.
+    /// The sink comes from the option `deadLetter`: it gets failed messages and no results.
     pub dead_letter: bool,
 }
 
-/// Something wrong or odd in a rule.
+/// An error or warning about a rule.
 #[derive(Debug)]
 pub struct RuleProblem {
     pub part: Part,
@@ -54,27 +54,26 @@ pub struct RuleProblem {
 /// The part of a rule that a problem is in.
 #[derive(Debug)]
 pub enum Part {
-    /// Id, name, SQL, or something that is no member of a rule.
+    /// Id, name, SQL, or an unknown member.
     Rule,
     /// The rule has no id or no actions. A trial needs neither.
     Missing,
     Sink,
-    /// An option. The fault names no property if several together are wrong.
+    /// An option. The fault names no property if the problem lies in a combination.
     Option(Fault),
 }
 
-/// The members of a rule.
 const MEMBERS: &[&str] =
     &["id", "name", "sql", "actions", "options", "triggered", "version", "tags", "temp", "graph", "description"];
 
-/// The properties that all sinks have, for those who describe them.
+/// The properties that all sinks have, as documentation.
 pub fn sink_entries() -> Vec<Entry> {
     sink_format::entries()
 }
 
-/// Reads the rule in `node`. `key` is its id where rules are members of an object; `defaults` are the options that it
-/// does not set. What is missing or wrong is left empty, so that the rest can be checked too; `None` if the node is not
-/// an object.
+/// Reads the rule in `node`. `key` is the rule's id where rules are the members of an object. `defaults` are the values
+/// of options that the rule does not set. Missing and wrong parts stay empty, so that the rest is checked too; `None`
+/// if the node is not an object.
 pub fn parse(
     document: &Document,
     node: &Node,
@@ -227,7 +226,7 @@ impl RuleReader<'_> {
         self.listed(entries)
     }
 
-    /// The sinks of the option deadLetter; that it is a list is checked with the other options.
+    /// Reads the sinks of the option `deadLetter`. Whether it is a list is checked with the other options.
     fn dead_letter(&mut self, node: &Node) -> Vec<Action> {
         let Value::List(entries) = &node.value else { return Vec::new() };
         self.listed(entries).into_iter().map(|action| Action { dead_letter: true, ..action }).collect()
@@ -256,7 +255,7 @@ impl RuleReader<'_> {
         let written = node.json_members();
         let (format, found) = sink_format::read(&written);
         for fault in &found.faults {
-            // An error with words of its own is eKuiper's, to the letter.
+            // An error with a text of its own must match eKuiper's exactly.
             let prefix = match fault.cause {
                 Cause::Because(_) => String::new(),
                 _ => format!("sink {kind}: "),
@@ -264,7 +263,7 @@ impl RuleReader<'_> {
             let problem = fault.problem(self.document, node, &self.subject, &prefix);
             self.problems.push(RuleProblem { part: Part::Sink, problem });
         }
-        // A sink may give a property that is for every sink a meaning of its own.
+        // A kind of sink may redefine a property that every sink has.
         let own = written.iter().filter(|(name, _)| !sink_format::knows(name) || connector::has_property(kind, name));
         let props = own.map(|(name, value)| (name.clone(), value.clone())).collect();
         Action { kind: kind.to_owned(), props, written, place, format, dead_letter: false }

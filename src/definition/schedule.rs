@@ -1,6 +1,6 @@
 //! When a rule runs: its schedule, and its restarts after failures.
 //!
-//! Nothing here waits or runs: for a point in time, a schedule says whether its rule should run, and until when.
+//! Nothing here waits or runs: for a point in time, a schedule answers whether its rule should run, and until when.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -15,14 +15,13 @@ pub struct Schedule {
     ranges: Vec<Range>,
 }
 
-/// One `cronDatetimeRange`; the end is exclusive.
+/// One range of `cronDatetimeRange`; the end is exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     begin: DateTime,
     end: DateTime,
 }
 
-/// What is wrong with a schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     #[error(
@@ -40,21 +39,21 @@ pub enum ScheduleError {
     Range(String),
 }
 
-/// What a schedule says for a point in time. Times are ms since the epoch.
+/// A schedule's answer for a point in time. Times are ms since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Run, for ever.
+    /// Run without an end.
     Always,
-    /// Run until then.
+    /// Run until this time.
     Run(i64),
-    /// Do not run before then; `None`: never again.
+    /// Do not run before this time; `None`: never again.
     Wait(Option<i64>),
     /// The duration is over.
     Over,
 }
 
 impl Range {
-    /// Reads both ends.
+    /// Parses both ends.
     ///
     /// # Errors
     /// [`ScheduleError`]
@@ -91,7 +90,8 @@ impl Schedule {
         *self == Schedule::default()
     }
 
-    /// What to do at `now`, in this time zone. `started`: when a rule with a `duration` but no `cron` was started.
+    /// The answer for the time `now` in this time zone. `started` is when a rule with a `duration` but no `cron` was
+    /// started.
     pub fn turn(&self, now: i64, zone: &TimeZone, started: Option<i64>) -> Turn {
         let local = |time: DateTime| zone.to_ambiguous_zoned(time).compatible().map(|time| time.timestamp());
         let ends =
@@ -102,7 +102,7 @@ impl Schedule {
             (Some(cron), Some(duration)) => {
                 let next = |after: i64| {
                     let after = Timestamp::from_millisecond(after).ok()?;
-                    // A rule that starts within a minute of `cron` starts at its beginning.
+                    // A rule that starts within a minute after a cron time counts as started at that time.
                     let found = crontab(cron, zone).ok()?.find_next(after).ok()?;
                     Some(found.timestamp().as_millisecond())
                 };
@@ -113,7 +113,7 @@ impl Schedule {
                         Turn::Run(within.map_or(end, |(_, last)| end.min(*last)))
                     }
                     _ => {
-                        // Before the first range: its first minute. Within a range, or without any: the next one.
+                        // Before the first range, look from its first minute on. Otherwise take the next cron time.
                         let from = match (within, ranges.iter().map(|(begin, _)| *begin).filter(|at| *at > now).min()) {
                             (None, Some(begin)) => Some(begin - 60_000),
                             (None, None) if !ranges.is_empty() => None,
@@ -153,20 +153,20 @@ fn crontab(cron: &str, zone: &TimeZone) -> Result<cronexpr::Crontab, ScheduleErr
 /// When a rule that failed is started again. Times are ms.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RestartStrategy {
-    /// How often; 0: never.
+    /// The greatest number of retries; 0: none.
     pub attempts: u64,
-    /// The first wait.
+    /// The first wait, ms.
     pub delay: i64,
-    /// How many times longer each further wait is.
+    /// The factor by which each further wait grows.
     pub multiplier: f64,
-    /// The longest wait.
+    /// The longest wait, ms.
     pub max_delay: i64,
-    /// The share of a wait, 0 to 1, by which chance makes it shorter or longer.
+    /// The random share of a wait, 0 to 1: a wait becomes up to this much shorter or longer.
     pub jitter: f64,
 }
 
 impl RestartStrategy {
-    /// The wait after this many retries, ms; `None`: no more retries. `chance` is from 0 to 1.
+    /// The wait before the next retry, ms, after `tries` retries; `None`: no more retries. `chance` is from 0 to 1.
     pub fn wait(&self, tries: u64, chance: f64) -> Option<i64> {
         if tries >= self.attempts {
             return None;

@@ -39,7 +39,7 @@ pub struct StreamDef {
     /// TIMESTAMP: where the event time is
     pub timestamp: Option<FieldPath>,
     pub timestamp_format: Option<TimestampFormat>,
-    /// EVENT_CLOCK="data": times of rows are not compared with the clock.
+    /// EVENT_CLOCK="data": the times of rows are not compared with the clock.
     pub own_clock: bool,
     /// STRICT_VALIDATION
     pub strict: bool,
@@ -48,14 +48,13 @@ pub struct StreamDef {
     pub temporary: bool,
     /// useInt64ForWholeNumber in EXTRA: whole numbers of messages are BIGINT, which divide as integers
     pub integers: bool,
-    /// EXTRA: further source properties
+    /// Further source properties from EXTRA.
     pub extra: Map<String, Json>,
-    /// it is a view, or stands for one
+    /// Set if this is a view, or stands for one.
     pub view: Option<Arc<ViewShape>>,
 }
 
 impl StreamDef {
-    /// What a data thread needs to know of it.
     pub fn schema(&self) -> StreamSchema {
         StreamSchema {
             name: self.name.clone(),
@@ -71,7 +70,7 @@ impl StreamDef {
         }
     }
 
-    /// A schemaless stream with this name and nothing else.
+    /// A schemaless stream with this name and no options.
     pub fn of_name(name: Text) -> StreamDef {
         StreamDef {
             name,
@@ -99,7 +98,7 @@ impl StreamDef {
     }
 }
 
-/// How the messages of a stream or table are read: all that a data thread knows of it.
+/// How messages are read: all that a data thread knows of a stream or table.
 #[derive(Clone, Debug)]
 pub struct StreamSchema {
     pub name: Text,
@@ -109,9 +108,9 @@ pub struct StreamSchema {
     pub columns: Option<Vec<ColumnDef>>,
     /// A lookup table holds the last row for each value of this column.
     pub key: Option<Text>,
-    /// Also for DATETIME columns.
+    /// Used for event times and for DATETIME columns.
     pub timestamp_format: Option<TimestampFormat>,
-    /// Values that do not fit their columns are errors.
+    /// STRICT_VALIDATION: a value that does not fit its column is an error.
     pub strict: bool,
     pub framing: Framing,
     pub json_array: JsonArray,
@@ -122,14 +121,14 @@ pub struct StreamSchema {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelationKind {
     Stream,
-    /// A table without KIND: each rule keeps its last rows from the rule's start.
+    /// A table without KIND="lookup": each rule keeps the last rows since the rule's start.
     ScanTable {
         /// RETAIN_SIZE; `None`: all rows. Default: 1, for a file all.
         retain: Option<usize>,
     },
-    /// KIND="lookup": the last row for each key since the table was created, shared by all rules.
+    /// KIND="lookup": the last row for each key since the table was created. All rules share it.
     LookupTable,
-    /// A live view: its changes where it is read from, its current rows where it is joined.
+    /// A live view: FROM reads its changes, JOIN its current rows.
     View,
 }
 
@@ -140,36 +139,36 @@ impl RelationKind {
     }
 }
 
-/// Sources of lookup tables.
+/// The kinds of sources that a lookup table can have.
 pub const LOOKUP_SOURCES: &[&str] = &["memory", "file"];
 
 /// How messages of a stream are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     Json,
-    /// The bytes in one column of this name.
+    /// The message's bytes become the value of the column with this name.
     Binary {
         column: Text,
     },
     Delimited {
         delimiter: Text,
-        /// The first line of a message names the values, each further line is a row.
+        /// The first line of a message names the columns; each further line is a row.
         header: bool,
     },
     UrlEncoded,
 }
 
-/// FRAMING: the content of a websocket message.
+/// FRAMING: what a websocket message contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
     /// One message of FORMAT.
     #[default]
     Message,
-    /// One message of FORMAT a line; empty lines are skipped.
+    /// One message of FORMAT in each line; empty lines are skipped.
     Lines,
 }
 
-/// JSON_ARRAY: the meaning of a JSON array.
+/// JSON_ARRAY: how a JSON array is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum JsonArray {
     /// An array of objects, one row each.
@@ -179,7 +178,7 @@ pub enum JsonArray {
     Row,
 }
 
-/// ON_MISMATCH: what happens to a message that is not a row: JSON of another shape, or not JSON at all (`pong`).
+/// ON_MISMATCH: what happens to a message that cannot be a row: JSON of another shape, or no JSON at all (`pong`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnMismatch {
     #[default]
@@ -188,16 +187,15 @@ pub enum OnMismatch {
     Skip,
 }
 
-/// Streams, tables and views by name: they share one name space.
+/// Streams, tables and views by name. They share one name space.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     definitions: BTreeMap<Text, Arc<StreamDef>>,
-    /// `None`: the name is taken, and nothing is known of the view yet.
+    /// `None`: the name is reserved for a view that is not planned yet.
     views: BTreeMap<Text, Option<Arc<StreamDef>>>,
 }
 
-/// Why a stream or table cannot be created, and the place in its statement: the name, a column or the value of an
-/// option.
+/// Why a stream or table cannot be created. The span is the name, a column or the value of an option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}")]
 pub struct CatalogError {
@@ -216,7 +214,7 @@ pub enum CatalogErrorKind {
     },
     #[error("option '{option}={value}' is invalid")]
     Option {
-        /// In lower case.
+        /// The option's name in lower case.
         option: &'static str,
         value: String,
     },
@@ -226,15 +224,15 @@ pub enum CatalogErrorKind {
     BinaryColumn(&'static str),
     #[error("invalid extra option, expect JSON string")]
     Extra,
-    /// A lookup table over memory needs a key.
+    /// A lookup table with a memory source has no key.
     #[error("Option \"key\" is required for memory lookup table.")]
     LookupKey,
     #[error("lookup source type {0} not found.")]
     LookupSource(String),
-    /// DEFAULT of another type than its column, in eKuiper's words.
+    /// The DEFAULT has another type than its column. The text is eKuiper's.
     #[error("cannot convert {found} to {target}")]
     Default {
-        /// Type and value of the literal.
+        /// Type and value of the literal, such as `int64(5)`.
         found: String,
         /// The type of the column.
         target: &'static str,
@@ -245,17 +243,17 @@ pub enum CatalogErrorKind {
 }
 
 impl Catalog {
-    /// Reserves a name for a view of which nothing is known yet.
+    /// Reserves a name for a view that is not planned yet.
     pub fn add_view(&mut self, name: &str) {
         self.views.entry(name.into()).or_default();
     }
 
-    /// Tells what a view is, for those that read it.
+    /// Sets the columns and key of a view, so that queries can read it.
     pub fn define_view(&mut self, name: &str, shape: &Arc<ViewShape>) {
         self.views.insert(name.into(), Some(Arc::new(shape.relation(name.into()))));
     }
 
-    /// The same catalog, in which a stream or table is read as a view is.
+    /// Makes queries read this stream or table as if it were a view.
     pub fn read_as_view(&mut self, name: &str) {
         if let Some(def) = self.definitions.remove(name) {
             self.views.insert(name.into(), Some(Arc::new(StreamDef { kind: RelationKind::View, ..(*def).clone() })));
@@ -267,17 +265,16 @@ impl Catalog {
         self.views.remove(name);
     }
 
-    /// Whether a view has the name.
     pub fn is_view(&self, name: &str) -> bool {
         self.views.contains_key(name)
     }
 
-    /// The view of this name, once it is known what it is.
+    /// The view with this name, if it is planned.
     pub fn view(&self, name: &str) -> Option<&Arc<StreamDef>> {
         self.views.get(name)?.as_ref()
     }
 
-    /// All views of which it is known what they are, by name.
+    /// All planned views, by name.
     pub fn views(&self) -> impl Iterator<Item = &Arc<StreamDef>> {
         self.views.values().flatten()
     }
@@ -287,10 +284,10 @@ impl Catalog {
         self.relation(name).or_else(|| self.view(name))
     }
 
-    /// Adds the stream or table of a statement.
+    /// Adds the stream or table that a statement creates.
     ///
     /// # Errors
-    /// All that is wrong with the statement, never nothing; the catalog stays as it was.
+    /// Every error in the statement, at least one; the catalog is unchanged.
     pub fn create(&mut self, create: &CreateStream) -> Result<Arc<StreamDef>, Vec<CatalogError>> {
         let mut errors = Vec::new();
         let name = &create.name.name;
@@ -307,7 +304,7 @@ impl Catalog {
         Ok(def)
     }
 
-    /// The relation with this name.
+    /// The stream or table with this name.
     pub fn relation(&self, name: &str) -> Option<&Arc<StreamDef>> {
         self.definitions.get(name)
     }
@@ -332,7 +329,7 @@ impl Catalog {
         self.definitions.values().filter(|def| def.kind.is_table())
     }
 
-    /// Replaces the definition with the same name: for a trial, in a catalog of its own.
+    /// Replaces the definition with the same name. Trials do this in a catalog of their own.
     pub fn replace(&mut self, def: StreamDef) {
         self.definitions.insert(def.name.clone(), Arc::new(def));
     }
@@ -343,7 +340,8 @@ impl Catalog {
     }
 }
 
-/// The definition of a statement; its mistakes go to `errors`. If an option is written twice, the last one counts.
+/// Makes the definition from a statement; errors are added to `errors`. If an option is written twice, the last one
+/// counts.
 fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDef {
     for column in &create.columns {
         if let Err(kind) = check_default(column) {
@@ -410,7 +408,7 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
     let integers = extra.get("useInt64ForWholeNumber").and_then(Json::as_bool).unwrap_or(false);
     let source = value("TYPE").unwrap_or_else(|| match create.relation {
         Relation::Stream => Text::default(),
-        // The default source of a table is a file.
+        // A table without TYPE reads a file.
         Relation::Table => Text::const_new("file"),
     });
     let key = text("KEY");
@@ -448,7 +446,7 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
     }
 }
 
-/// The kind of a table; an error with the option at fault.
+/// The kind of a table, or an error with the name of the wrong option.
 fn table_kind(
     kind: Option<Text>,
     retain: Option<Text>,
@@ -467,7 +465,7 @@ fn table_kind(
         Some(_) => return Ok(RelationKind::LookupTable),
     }
     let retain = match retain {
-        // A file is the whole table; of arriving rows only the last one is.
+        // A file holds the whole table. Of rows that arrive, only the last one is kept.
         None => (source != "file").then_some(1),
         Some(text) => match text.parse::<u32>() {
             Ok(rows) => Some((rows as usize).max(1)),
@@ -477,8 +475,8 @@ fn table_kind(
     Ok(RelationKind::ScanTable { retain })
 }
 
-/// DEFAULT is for columns of numbers, text and booleans. It may be written in any form in which values of the column
-/// may arrive: a whole number is also a float, and every literal has a text.
+/// Checks that a DEFAULT fits its column. Columns of numbers, text and booleans can have one, in any form that messages
+/// may use: an integer fits a float column, and every literal fits a text column.
 fn check_default(column: &ColumnDef) -> Result<(), CatalogErrorKind> {
     let Some(default) = &column.default else { return Ok(()) };
     let target = match (&column.ty, default) {
@@ -505,7 +503,7 @@ fn check_default(column: &ColumnDef) -> Result<(), CatalogErrorKind> {
     Err(CatalogErrorKind::Default { found, target })
 }
 
-/// How messages are compressed: the property `decompression` in EXTRA.
+/// The method of the property `decompression` in EXTRA.
 fn compression(extra: &Map<String, Json>) -> Result<Option<Method>, CatalogErrorKind> {
     let name = match extra.get("decompression") {
         None | Some(Json::Null) => return Ok(None),

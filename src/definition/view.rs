@@ -1,4 +1,4 @@
-//! A view as those that read it see it: a relation with columns, whose rows are told apart by a key.
+//! A view as its readers see it: a relation with columns and a key that identifies each row.
 
 use std::sync::Arc;
 
@@ -7,20 +7,20 @@ use crate::text::span::Span;
 use crate::value::Text;
 use crate::value::types::{ColumnDef, DataType, Ident};
 
-/// What rules and other views need to know of a view.
+/// The columns and key of a view, for rules and views that read it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ViewShape {
     /// columns that identify a row
     pub key: Vec<Text>,
-    /// the columns in order; a type is `None` where it is known row by row only
+    /// The columns in order; a type is `None` if it varies from row to row.
     pub columns: Vec<(Text, Option<DataType>)>,
-    /// its rows may have further members: `SELECT *` of a stream without columns
+    /// Rows may have further members, as with `SELECT *` of a stream without columns.
     pub open: bool,
-    /// whole numbers are BIGINT, as in the streams that it reads
+    /// Whole numbers are BIGINT, as in the streams that the view reads.
     pub integers: bool,
-    /// clients see rows by their claims only
+    /// Clients see only the rows that match their claims.
     pub has_claims: bool,
-    /// differs where the query differs, its own or that of a view that it reads
+    /// A hash of the view's query and of the queries of all views that it reads.
     pub definition: u64,
 }
 

@@ -1,7 +1,7 @@
-//! An engine by a manual clock: tests and recordings decide what time it is, and nothing waits for it.
+//! An engine with a manual clock: tests and recordings set the time, and nothing waits for real time.
 //!
-//! The clock goes from deadline to deadline, and all that happens at one of them is done before the next: so windows
-//! close at their own times and in their order, however far the clock is moved at once.
+//! The clock moves from deadline to deadline, and everything due at one is done before the next. So windows close at
+//! their own times and in order, however far the clock is moved at once.
 
 use std::sync::atomic::Ordering;
 
@@ -13,12 +13,12 @@ use crate::time::Clock;
 
 use super::Engine;
 
-/// How often a rule may ask to be run at a time that has come already, before the clock goes on without it.
+/// How often rules may ask for a deadline that has passed already before the clock moves on.
 const ROUNDS: u32 = 10_000;
 
 impl Engine {
-    /// Returns when all that was handed over has been run, also by the rules that read the results of others, as far as
-    /// that happens without time going on.
+    /// Returns when everything delivered so far has been processed, including by rules that read other rules' results,
+    /// as far as this needs no further time.
     pub async fn settled(&self) {
         self.settle_by(Command::Settle).await;
     }
@@ -28,8 +28,8 @@ impl Engine {
         self.clock.now()
     }
 
-    /// Moves a manual clock to `to`, ms since the epoch, by way of each deadline before it. It does not go back. The
-    /// system's clock moves by itself: then nothing happens.
+    /// Moves a manual clock to `to`, ms since the epoch, through each deadline before it. It never goes back. Does
+    /// nothing with the system clock.
     pub async fn move_clock(&self, to: i64) {
         let Clock::Manual(clock) = &self.clock else { return };
         let mut rounds = 0;
@@ -38,7 +38,7 @@ impl Engine {
             let now = clock.load(Ordering::Relaxed);
             match self.next_deadline().await.filter(|due| *due <= to) {
                 Some(due) if due > now => clock.store(due, Ordering::Relaxed),
-                // It is run when the worker looks at the clock the next time.
+                // The worker runs it when it next looks at the clock.
                 Some(_) if rounds < ROUNDS => rounds += 1,
                 _ if now >= to => return,
                 _ => clock.store(to, Ordering::Relaxed),
@@ -46,7 +46,7 @@ impl Engine {
         }
     }
 
-    /// When time will next make something happen on any thread.
+    /// The next deadline on any thread.
     async fn next_deadline(&self) -> Option<i64> {
         let answers = self.threads.iter().map(|thread| {
             let (done, answer) = oneshot::channel();

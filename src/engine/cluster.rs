@@ -1,7 +1,7 @@
-//! Which process does what, where several run the same rules.
+//! Decides which process does what if several run the same rules.
 //!
-//! All processes decide it alike, by names alone, so that nobody has to be asked: the state of a rule is in one process,
-//! and a peer that is dialled, or a file, is read by one, so that nothing comes twice.
+//! Each process decides by names alone, so all come to the same result without asking each other. The state of a rule
+//! is in one process. A peer or a file is read by one process, so that no message comes twice.
 
 use std::hash::BuildHasher;
 
@@ -12,7 +12,7 @@ use crate::io::connector::SourceSpec;
 
 use super::{Engine, EngineError};
 
-/// The processes of a cluster. Without one there is a single process.
+/// The processes of a cluster; without a cluster, a single one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Processes {
     count: usize,
@@ -20,34 +20,31 @@ pub(super) struct Processes {
 }
 
 impl Processes {
-    /// This process alone.
     pub fn alone() -> Processes {
         Processes { count: 1, own: 0 }
     }
 
-    /// Those of a cluster.
     pub fn of(membership: &Membership) -> Processes {
         Processes { count: membership.hosts.len(), own: membership.process }
     }
 
-    /// Whether there are several.
     pub fn are_several(self) -> bool {
         self.count > 1
     }
 
-    /// Whether this is the one.
+    /// Whether this process has this number.
     pub fn is_own(self, process: usize) -> bool {
         self.own == process
     }
 
-    /// A process by a name: the same in all of them.
+    /// Chooses a process by a name; all processes choose the same.
     pub fn by(self, name: &str) -> usize {
-        // Another part of the hash than the one that chooses the thread.
+        // The thread is chosen by the other half of the hash.
         ((hash(name) >> 32) % self.count as u64) as usize
     }
 }
 
-/// A thread by a name: the same in all processes.
+/// Chooses a thread by a name; all processes choose the same.
 pub(super) fn thread_by(name: &str, threads: usize) -> usize {
     (hash(name) % (1 << 32) % threads as u64) as usize
 }
@@ -58,17 +55,17 @@ pub(super) fn hash(name: &str) -> u64 {
 }
 
 impl Engine {
-    /// The process that has the state of a rule; `None` if the rule does not run.
+    /// The process with the state of a rule; `None` if the rule does not run.
     pub fn home_of(&self, id: &str) -> Option<usize> {
         self.running().rules.get(id).map(|rule| rule.threads.process)
     }
 
-    /// Whether this process reads a source; `name` is the stream's.
+    /// Whether this process reads a source. `name` is the stream's.
     pub(super) fn reads(&self, name: &str, source: &SourceSpec) -> bool {
         source.settings().is_local() || self.processes.is_own(self.processes.by(name))
     }
 
-    /// Refuses what needs a single process.
+    /// Refuses what works only in a single process.
     pub(super) fn needs_one_process(&self, what: impl FnOnce() -> String) -> Result<(), EngineError> {
         if self.processes.are_several() { Err(EngineError::Alone { what: what() }) } else { Ok(()) }
     }

@@ -1,7 +1,7 @@
 //! The end of input, and the shutdown within a time limit.
 //!
-//! At the end of input everything received is run, writers before their readers. A client that stops reading delays
-//! neither beyond a limit: what it did not take is counted.
+//! At the end of input, everything received is processed, writers before their readers. A client that stops reading
+//! delays neither beyond a limit: what it did not receive is counted.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -20,17 +20,17 @@ use crate::sync::locked;
 
 use super::{CheckpointError, Engine, FLUSH, LastStatus, RuleStatus, RunningRule, RunningStream, Saved, StreamId};
 
-/// The share of the limit in which clients may answer the close frame.
+/// How long clients may take to answer the close frame.
 const GOODBYE: Duration = Duration::from_millis(2100);
 
-/// How long a data thread may take to end. A thread that is in `delay()` is abandoned.
+/// How long a data thread may take to end. A thread inside `delay()` is abandoned.
 const JOIN: Duration = Duration::from_millis(300);
 
 /// The result of a shutdown.
 pub struct Ended {
     /// The final status of the rules, with the states of their links before they were closed.
     pub rules: Vec<RuleStatus>,
-    /// The last states of rules with `qos`, unless they are stored already.
+    /// The last states of rules with `qos` that are not stored yet.
     pub states: Vec<(String, Result<Saved, CheckpointError>)>,
     pub totals: Totals,
 }
@@ -40,9 +40,9 @@ pub struct Ended {
 pub struct Totals {
     /// Messages that sinks delivered; a broadcast to n clients counts n.
     pub delivered: u64,
-    /// Messages that were lost, by cause.
+    /// Lost messages, by cause.
     pub lost: BTreeMap<&'static str, u64>,
-    /// messages that are kept for peers that have not got them yet
+    /// messages kept for peers that have not received them yet
     pub kept: u64,
 }
 
@@ -78,13 +78,13 @@ impl Ledger {
         locked(&self.closing).push(last);
     }
 
-    /// Reduces rules whose counts are final to these counts.
+    /// Reduces rules whose counts are final to their counts.
     fn settle(&self) {
         let mut closing = locked(&self.closing);
         closing.extract_if(.., |last| last.is_final()).for_each(|last| locked(&self.closed).add_last(&last));
     }
 
-    /// The current counts. What still waits counts as lost.
+    /// The current counts. Waiting messages count as lost.
     fn totals(&self) -> Totals {
         self.settle();
         let mut totals = locked(&self.closed).clone();
@@ -98,10 +98,10 @@ impl Ledger {
 }
 
 impl Engine {
-    /// Ends the input: sources are closed, everything received is run, and open time windows close as if their time had
-    /// passed. Returns when the results are with the sinks.
+    /// Ends the input: sources are closed, everything received is processed, and open time windows close as if their
+    /// time had passed. Returns when the sinks have the results.
     ///
-    /// A client that makes the engine wait and reads nothing delays this only up to the flush limit
+    /// A client that makes the engine wait and reads nothing delays this at most up to the flush limit
     /// ([`Engine::stuck`]).
     pub async fn end_of_input(&self) {
         let ends = async {
@@ -120,8 +120,8 @@ impl Engine {
         }
     }
 
-    /// Returns when nothing has moved for the flush limit while a sink makes the engine wait for its client. A client
-    /// that reads slowly is not stuck, nor is a busy worker. The result is permanent.
+    /// Returns when nothing has moved for the flush limit while a sink makes the engine wait for its client. Neither a
+    /// client that reads slowly nor a busy worker is stuck. The result is permanent.
     pub async fn stuck(&self) {
         let (mut moved, mut since) = (None, Instant::now());
         while !self.stuck.load(Ordering::Acquire) {
@@ -140,7 +140,7 @@ impl Engine {
         self.stuck.load(Ordering::Acquire)
     }
 
-    /// A number that grows with every row and every message sent, and whether a sink makes the engine wait.
+    /// A number that grows with every row and every sent message, and whether a sink makes the engine wait.
     fn progress(&self) -> (u64, bool) {
         let running = self.running();
         let (mut progress, mut waits) = (0, false);
@@ -157,7 +157,7 @@ impl Engine {
         (progress, waits)
     }
 
-    /// Counts of the rules that have ended. What still waits counts as lost.
+    /// Counts of the rules that have ended. Waiting messages count as lost.
     pub fn totals(&self) -> Totals {
         let mut totals = self.ledger.totals();
         let unread = self.connectors.websockets.unread();
@@ -165,8 +165,8 @@ impl Engine {
         totals
     }
 
-    /// Shuts down within `limit`: sources are closed, everything received is run, sinks send what waits and close their
-    /// connections, and the rest is counted as lost.
+    /// Shuts down within `limit`: sources are closed, everything received is processed, sinks send waiting messages and
+    /// close their connections, and the rest is counted as lost.
     pub async fn stop(self, limit: Duration) -> Ended {
         self.shutdown.cancel();
         self.closings.close();
@@ -180,13 +180,13 @@ impl Engine {
             // Rules read each other's results until nothing is in flight.
             self.settle().await;
         };
-        // A sink that waits for a client which never reads must not keep the process from ending.
+        // A sink that waits for a client that never reads must not keep the process from ending.
         let settled = tokio::time::timeout_at(began + settle, processed).await.is_ok();
         let (mut last, rules) = {
             let mut running = self.running();
             let last = running.status();
             let mut rules: Vec<RunningRule> = running.rules.drain().map(|(_, rule)| rule).collect();
-            // The same order as `last`.
+            // Sorted like `last`.
             rules.sort_unstable_by_key(|rule| rule.key);
             (last, rules)
         };
@@ -199,7 +199,7 @@ impl Engine {
         };
         let rest = async {
             if !settled {
-                // Once the sinks are closed, nothing holds up the engine.
+                // After the sinks are closed, nothing holds up the engine.
                 self.settle().await;
                 states = self.save_all(&last, &rules).await;
             }
@@ -212,7 +212,7 @@ impl Engine {
         let mut totals = self.totals();
         for (status, rule) in last.iter_mut().zip(&rules) {
             let mut ended = rule.status(&status.id, std::mem::take(&mut status.sources));
-            // The counts are the final ones; the states of the links are those before the end.
+            // The counts are the final ones; the states of the links are those before they were closed.
             for (sink, before) in ended.sinks.iter_mut().zip(&status.sinks) {
                 (sink.state, sink.since, sink.peers) = (before.state, before.since, before.peers);
                 totals.add_sink(sink);
@@ -245,7 +245,7 @@ impl Engine {
         states
     }
 
-    /// Removes the sources from the streams, which keep their last status.
+    /// Removes these sources from their streams, which keep the sources' last status.
     fn take_sources(&self, which: impl Fn(&dyn OpenSource) -> bool) -> Vec<Arc<dyn OpenSource>> {
         let take = |stream: &mut RunningStream| {
             let source = stream.source.take_if(|source| which(&**source))?;
@@ -261,18 +261,18 @@ impl Engine {
         join_all(sources.iter().map(|source| source.close())).await;
     }
 
-    /// Waits until everything received has run, including by rules that read the results of others.
+    /// Waits until everything received is processed, including by rules that read the results of others.
     async fn settle(&self) {
         self.settle_by(Command::Drain).await;
     }
 
-    /// The same by this command.
+    /// The same with this command.
     pub(super) async fn settle_by(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
         let topics = &self.connectors.topics;
         loop {
             let ((delivered, _), letters) = (topics.movement(), self.traffic.counts());
             self.ask(&command).await;
-            // A letter under way before may have brought rows to a thread that had already answered.
+            // A letter on its way may have brought rows to a thread that had already answered.
             let quiet = letters.0 == letters.1 && letters == self.traffic.counts();
             if quiet && topics.movement() == (delivered, 0) {
                 return;
@@ -280,8 +280,8 @@ impl Engine {
         }
     }
 
-    /// The rules in stages, writers before readers; rules in a cycle share a stage. Call it when the outside sources
-    /// are closed.
+    /// The rules in stages, writers before readers; rules in a cycle share a stage. Must be called after the outside
+    /// sources are closed.
     fn stages(&self) -> Vec<Arc<[u64]>> {
         let topics = &self.connectors.topics;
         let running = self.running();
@@ -289,7 +289,7 @@ impl Engine {
             rule.streams.iter().filter_map(|id| running.streams.get(id)).map(|stream| stream.key).collect()
         };
         let feeds = |from: &[usize], to: &[usize]| from.iter().any(|from| to.iter().any(|to| topics.feeds(*from, *to)));
-        // Most rules read nothing from memory: they form the first stage.
+        // Most rules do not read from memory: they form the first stage.
         let in_memory = |id: &StreamId| running.streams.get(id).is_some_and(|stream| stream.source.is_some());
         let (left, first): (Vec<_>, Vec<_>) =
             running.rules.values().partition(|rule| rule.streams.iter().any(in_memory));

@@ -1,34 +1,34 @@
-//! Which data thread has the state of a rule: the one that has the fewest.
+//! Chooses the data thread for the state of a rule: the one with the fewest states.
 //!
-//! Several processes cannot know of each other's rules, so there names alone decide.
+//! Processes of a cluster do not know each other's rules, so there the name decides.
 
 use std::sync::{Arc, Mutex};
 
 use crate::sync::locked;
 
-/// How many rules have their state on each thread. Clones share it.
+/// The number of rules with their state on each thread. Clones share it.
 #[derive(Clone)]
 pub(super) struct Homes(Arc<Mutex<Vec<usize>>>);
 
-/// The place of one rule's state; it counts until this is dropped.
+/// The place of one rule's state; it is counted until this is dropped.
 pub(super) struct Home {
     homes: Homes,
     thread: usize,
 }
 
 impl Homes {
-    /// Of so many threads, none of which has any.
+    /// This many threads without states.
     pub fn new(threads: usize) -> Homes {
         Homes(Arc::new(Mutex::new(vec![0; threads])))
     }
 
-    /// The state of a rule is on this thread.
+    /// Puts the state of a rule on this thread.
     pub fn on(&self, thread: usize) -> Home {
         locked(&self.0)[thread] += 1;
         Home { homes: self.clone(), thread }
     }
 
-    /// The state of a rule is on the thread with the fewest, on the first of them from this one on.
+    /// Puts the state of a rule on the thread with the fewest; among equals on the first one from `from` on.
     pub fn least(&self, from: usize) -> Home {
         let mut states = locked(&self.0);
         let all = states.len();

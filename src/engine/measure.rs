@@ -1,7 +1,7 @@
 //! State sizes, measured on demand: nothing is counted while rows flow.
 //!
-//! A thread answers between two steps, for a few rules at a time. A thread that is held up by a client or a rule does
-//! not delay the measurement: its rules are left out.
+//! A thread answers between two steps, for a few rules at a time. If a client or a rule holds up a thread, the
+//! measurement does not wait: the thread's rules are left out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,25 +15,25 @@ use crate::dataflow::worker::DataThread;
 
 use super::Engine;
 
-/// Rules in one request: a thread runs nothing else while it answers.
+/// The most rules in one request: a thread does nothing else while it answers.
 const RULES: usize = 32;
 
-/// The age up to which a measurement is returned again, so that many requests cost no more than one.
+/// How long a measurement is reused, so that many requests cost no more than one.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// State sizes of everything that runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// By id of the rule; rules without state are absent.
+    /// By rule id; rules without state are absent.
     pub rules: HashMap<String, StateSize>,
-    /// By name of the lookup table, the copies of all threads included.
+    /// By name of the lookup table, including the copies of all threads.
     pub tables: BTreeMap<String, TableSize>,
 }
 
-/// What waits in the queue of a stream.
+/// What waits in a stream's queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// A stream or a scan table.
+    /// The name of a stream or scan table.
     pub stream: String,
     /// The data thread that reads it.
     pub thread: usize,
@@ -44,7 +44,7 @@ pub struct Waiting {
 pub(super) type Last = tokio::sync::Mutex<Option<(Instant, Arc<Measured>)>>;
 
 impl Engine {
-    /// Fails the rule with the largest state, for lack of memory. Returns its id.
+    /// Fails the rule with the largest state because memory is short. Returns its id.
     pub(super) async fn fail_largest(&self, limit: Duration) -> Option<String> {
         let measured = self.measure(limit).await;
         let (id, size) = measured.rules.iter().max_by_key(|(_, size)| size.bytes)?;
@@ -58,8 +58,8 @@ impl Engine {
         Some(id.clone())
     }
 
-    /// Measures states and tables. What is not answered within `limit` is left out. A measurement of the last second is
-    /// returned again.
+    /// Measures states and tables. Threads that do not answer within `limit` are left out. A measurement of the last
+    /// second is reused.
     pub async fn measure(&self, limit: Duration) -> Arc<Measured> {
         let mut last = self.measured.lock().await;
         if let Some((when, measured)) = last.as_ref().filter(|(when, _)| when.elapsed() < FRESH) {
@@ -77,7 +77,7 @@ impl Engine {
             measured.rules.extend(rules);
             for (name, size) in tables {
                 let all = measured.tables.entry(name).or_default();
-                // Each copy has the same rows.
+                // All copies have the same rows.
                 all.rows = all.rows.max(size.rows);
                 all.bytes += size.bytes;
             }
@@ -87,7 +87,7 @@ impl Engine {
         measured
     }
 
-    /// What waits for the data threads, by stream and thread.
+    /// The messages that wait for the data threads, by stream and thread.
     pub fn waiting(&self) -> Vec<Waiting> {
         let mut waiting: BTreeMap<(String, usize), u64> = BTreeMap::new();
         for (id, stream) in &self.running().streams {
@@ -100,7 +100,7 @@ impl Engine {
     }
 }
 
-/// Measures one thread, until `until`.
+/// Measures one thread, at most until `until`.
 async fn measure_thread(
     thread: &DataThread,
     mut rules: Vec<(u64, String)>,

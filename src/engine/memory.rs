@@ -6,14 +6,14 @@ use crate::memory::{self, Pressure};
 
 use super::Engine;
 
-/// How long the data threads may take to say how much their rules remember.
+/// How long the data threads may take to measure the state of their rules.
 const MEASURING: Duration = Duration::from_secs(1);
 
-/// How often whoever runs an engine calls [`Engine::relieve_memory`].
+/// The interval at which the engine's owner calls [`Engine::relieve_memory`].
 pub const PATROL: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Does what is to be done for now. Gives the rule that has failed, which waits to be stopped.
+    /// Takes the step that the memory in use requires. Returns the rule that has failed; it must be stopped.
     pub async fn relieve_memory(&self) -> Option<String> {
         let pressure = memory::pressure();
         if pressure >= Pressure::Queues {

@@ -1,7 +1,6 @@
-//! How a rule starts, in stages: it joins its streams, opens its sinks, runs on its worker, and then its sources
-//! deliver.
+//! Starts a rule in stages: it joins its streams, opens its sinks, runs on its worker, and then its sources deliver.
 //!
-//! Sources are opened first, but deliver last: a sink may share the connection of one, and messages on it belong to the
+//! Sources are opened first but deliver last: a sink may share a source's connection, and messages on it belong to the
 //! stream.
 //!
 //! [`PreparedRule`] owns what was opened so far and closes it again if a stage fails or its caller is dropped.
@@ -33,41 +32,41 @@ use super::{
     StreamId, StreamPart,
 };
 
-/// A rule whose streams and sinks are open, but which does not run yet. Closes them when dropped.
+/// A rule whose streams and sinks are open, but which does not run yet. Dropping it closes them.
 pub struct PreparedRule<'a> {
     pub(super) engine: &'a Engine,
     pub(super) id: String,
     pub(super) threads: RuleThreads,
-    /// How many threads may read its streams.
+    /// The number of threads that may read its streams.
     readers: usize,
     connected: Connected,
-    /// The streams that it has joined, each once.
+    /// The streams that it has joined, without repetition.
     pub(super) streams: Vec<StreamId>,
     /// The stream of each input; `None` for lookup tables.
     pub(super) keys: Vec<Option<StreamKey>>,
     pub(super) sinks: Vec<RunningSink>,
-    /// Which of the sinks it has opened; the others belong to the version that it replaces.
+    /// Which sinks it has opened; the others belong to the version that it replaces.
     opened: Vec<bool>,
-    /// what is kept for the peers of its sinks
+    /// messages kept for the peers of its sinks
     stores: Vec<StoreKey>,
     pub(super) encodings: Vec<Encoding>,
     pub(super) dead_letters: Vec<Encoding>,
     pub(super) plan: Option<RulePlan>,
     spread: Spread,
     stateful: bool,
-    /// Where its state is, once that is decided.
+    /// Where its state is, after that is decided.
     home: Option<Home>,
     pub(super) send_error: bool,
     pub(super) keeps: Keeps,
     pub(super) metrics: Arc<RuleMetrics>,
     /// Its key on its workers.
     pub(super) number: RuleKey,
-    /// It runs, or everything is closed again.
+    /// Set when it runs, or everything is closed again.
     settled: bool,
 }
 
 impl Engine {
-    /// Starts a rule. When this returns, its sinks are open and its stream takes messages.
+    /// Starts a rule. When this returns, its sinks are open and its streams deliver messages.
     ///
     /// # Errors
     /// [`EngineError`]; everything is closed again then.
@@ -76,16 +75,16 @@ impl Engine {
     }
 
     /// Opens everything that a rule needs, so that [`PreparedRule::start`] cannot fail because of a peer. A running
-    /// rule with the same id continues to run; [`PreparedRule::replace`] replaces it by this one. Both share the
-    /// streams, and the sinks that stay the same.
+    /// rule with the same id continues; [`PreparedRule::replace`] replaces it by this one. Both share the streams, and
+    /// the sinks that stay the same.
     ///
     /// # Errors
-    /// [`EngineError`]; everything of the new rule is closed again then.
+    /// [`EngineError`]; everything that the new rule opened is closed again.
     pub async fn prepare_rule(&self, rule: RuleSpec) -> Result<PreparedRule<'_>, EngineError> {
         self.prepare_rule_as(rule, self.slot() as RuleKey).await
     }
 
-    /// As [`Engine::prepare_rule`]; with several processes, all of them give the rule the same number.
+    /// As [`Engine::prepare_rule`] with a number; all processes of a cluster give a rule the same one.
     ///
     /// # Errors
     /// As [`Engine::prepare_rule`].
@@ -134,11 +133,13 @@ impl Engine {
         }
     }
 
-    /// The thread for a rule: that of a stream which is open already, else one by the name of its first stream.
+    /// The thread for a rule: that of a stream that is open already, otherwise one chosen by the name of its first
+    /// stream.
     fn thread_of(&self, plan: &RulePlan) -> usize {
         let name = &plan.stream().name;
         if self.processes.are_several() {
-            // What is open depends on the order in which rules have come and gone.
+            // Which streams are open depends on the order in which rules came and went, so it differs between
+            // processes.
             return self.thread_by(name);
         }
         let running = self.running();
@@ -147,14 +148,14 @@ impl Engine {
         known.next().unwrap_or_else(|| self.thread_by(name))
     }
 
-    /// A thread by a name: always the same.
+    /// A thread chosen by a name; always the same.
     fn thread_by(&self, name: &str) -> usize {
         cluster::thread_by(name, self.threads.len())
     }
 }
 
-/// How many threads may read the streams of a rule; `None`: all. Results that wait for each other wait in one place.
-/// Views that change in one step get the messages of a stream in one step.
+/// The number of threads that may read the streams of a rule; `None`: all. It is one if results wait for each other, or
+/// if views change in one step: then they need the messages of a stream in one step.
 fn readers(plan: &RulePlan, sinks: &[SinkAction], in_step: bool) -> Option<usize> {
     let alone = match plan.body {
         Body::Rows(_) => sinks.iter().any(|sink| sink.format.gathers()),
@@ -168,7 +169,7 @@ impl PreparedRule<'_> {
     /// Starts the rule. No rule with its id may be running.
     ///
     /// # Errors
-    /// [`EngineError::Exists`] if one is; everything is closed again then.
+    /// [`EngineError::Exists`] if one is running; everything is closed again then.
     pub async fn start(mut self) -> Result<(), EngineError> {
         if self.engine.running().rules.contains_key(&self.id) {
             let exists = EngineError::Exists(self.id.clone());
@@ -184,17 +185,17 @@ impl PreparedRule<'_> {
         Ok(())
     }
 
-    /// Its number: see [`Engine::prepare_rule_as`].
+    /// The rule's number: see [`Engine::prepare_rule_as`].
     pub fn number(&self) -> RuleKey {
         self.number
     }
 
-    /// The process that will have its state.
+    /// The process for its state.
     pub fn home_process(&self) -> usize {
         self.threads.process
     }
 
-    /// The checkpoint that it will continue from.
+    /// Takes the checkpoint that it would continue from.
     pub fn take_checkpoint(&mut self) -> Option<Vec<u8>> {
         match &mut self.keeps {
             Keeps::State(state) => state.take(),
@@ -202,14 +203,14 @@ impl PreparedRule<'_> {
         }
     }
 
-    /// Lets it continue from a state, if it keeps any.
+    /// Sets the checkpoint to continue from, if the rule keeps state.
     pub fn continue_from(&mut self, checkpoint: Vec<u8>) {
         if let Keeps::State(state) = &mut self.keeps {
             *state = Some(checkpoint);
         }
     }
 
-    /// Closes what was opened, and waits for it. Dropping the rule closes without waiting.
+    /// Closes what was opened, and waits until it is closed. Dropping the rule closes without waiting.
     pub async fn undo(mut self) {
         self.let_go().await;
     }
@@ -226,9 +227,10 @@ impl PreparedRule<'_> {
         EngineError::Connector { rule: self.id.clone(), error: Box::new(error) }
     }
 
-    /// Joins the streams and opens new ones. Returns the signal that wakes them, for sinks that make them wait.
+    /// Joins its streams, and opens those that are not open. Returns the signal that wakes them, for sinks that make
+    /// them wait.
     ///
-    /// A stream whose sockets are on all threads is read on all of them, if the rule may be spread.
+    /// A stream whose sockets are on all threads is read on all of them, if the rule may run on several.
     async fn join_streams(&mut self, sources: Vec<Option<SourceSpec>>) -> Result<Signal, EngineError> {
         let engine = self.engine;
         let plan = self.plan.take().expect("the plan goes when the rule runs");
@@ -263,7 +265,7 @@ impl PreparedRule<'_> {
         let readers = if spread.contains(&true) { Place::with(home, readers, all) } else { alone };
         self.threads = RuleThreads { home, process, readers };
         self.check_tables(&plan)?;
-        // One signal wakes all streams on all threads: each input lowers its own.
+        // One signal wakes the streams on all threads; each input resets its own.
         let mut signals: Vec<(StreamKey, Vec<Signal>)> = Vec::new();
         for ((input, source), spread) in plan.inputs.iter().zip(sources).zip(spread) {
             let Some(source) = source else {
@@ -285,7 +287,7 @@ impl PreparedRule<'_> {
         }
         self.plan = Some(plan);
         let mut signals = signals.into_iter().flat_map(|(_, wakes)| wakes);
-        // What reads views alone is run whenever its worker is woken.
+        // A rule that reads only views runs whenever its worker is woken.
         let first = signals.next().unwrap_or_else(|| engine.threads[home].signal(engine.slot()));
         Ok(first.with(signals.collect()))
     }
@@ -297,7 +299,7 @@ impl PreparedRule<'_> {
         if !self.stateful || engine.processes.are_several() {
             return by_name;
         }
-        // A new version takes the place of the old one in one step if it has the same home.
+        // If it has the same home as the old version, the replacement is one step.
         let old = engine.running().rules.get(&self.id).and_then(|old| old.home.as_ref().map(Home::thread));
         let home = match old {
             Some(thread) => engine.homes.on(thread),
@@ -308,8 +310,8 @@ impl PreparedRule<'_> {
         thread
     }
 
-    /// The thread of a view, or of a rule that reads views: a change passes through all that is connected in one step.
-    /// `None` for others, and for a new view that is the first of those with which it is connected.
+    /// The thread of a view, or of a rule that reads views: connected views and rules share one, so that a change
+    /// passes through all of them in one step. `None` for other rules, and for the first of several connected views.
     ///
     /// # Errors
     /// [`EngineError::Apart`]
@@ -326,7 +328,7 @@ impl PreparedRule<'_> {
         Ok(known.next())
     }
 
-    /// Checks that the tables and views are there whose rows a rule asks for, or whose changes it reads.
+    /// Checks that the tables and views that a rule reads exist.
     fn check_tables(&self, plan: &RulePlan) -> Result<(), EngineError> {
         let running = self.engine.running();
         for input in &plan.inputs {
@@ -390,7 +392,7 @@ impl PreparedRule<'_> {
         Ok((key, signals))
     }
 
-    /// Opens the sinks. Sinks of the running version that stay the same are taken over with their queues.
+    /// Opens the sinks. Sinks that the running version has too are taken over with their queues.
     async fn open_sinks(&mut self, sinks: Vec<SinkAction>, signal: &Signal) -> Result<(), EngineError> {
         let mut shared = self.sinks_to_share();
         for action in sinks {
@@ -432,8 +434,8 @@ impl PreparedRule<'_> {
         Ok(())
     }
 
-    /// The sinks of the running version that this version may take over: all if it reads the same streams, else only
-    /// those that never make their streams wait.
+    /// The sinks of the running version that this version may take over: all if it reads the same streams, otherwise
+    /// only those that never make their streams wait.
     fn sinks_to_share(&self) -> Vec<RunningSink> {
         let running = self.engine.running();
         let Some(old) = running.rules.get(&self.id) else { return Vec::new() };
@@ -447,7 +449,7 @@ impl PreparedRule<'_> {
         old.sinks.iter().filter(may_share).cloned().collect()
     }
 
-    /// The sources of its streams. Those that other rules read have begun already.
+    /// The sources of its streams. Those that other rules read are already running.
     pub(super) fn sources(&self) -> Vec<Begin> {
         let running = self.engine.running();
         let source = |id: &StreamId| {
@@ -457,7 +459,7 @@ impl PreparedRule<'_> {
         self.streams.iter().filter_map(source).collect()
     }
 
-    /// The rule is installed: dropping this closes nothing any more.
+    /// Marks the rule as installed: dropping this no longer closes anything.
     pub(super) fn installed(&mut self) -> RunningRule {
         self.settled = true;
         self.engine.connectors.spool().tidy(&self.id, &self.stores);
@@ -474,7 +476,7 @@ impl PreparedRule<'_> {
         }
     }
 
-    /// Removes the rule from its worker and its streams. Returns what remains to be closed.
+    /// Removes the rule from its worker and its streams. Returns what must still be closed.
     fn let_go(&mut self) -> BoxFuture<'static, ()> {
         if std::mem::replace(&mut self.settled, true) {
             return async {}.boxed();
@@ -486,10 +488,10 @@ impl PreparedRule<'_> {
             running.leave(&self.streams)
         };
         let ends: Vec<StreamKey> = left.iter().map(|(_, stream)| stream.key).collect();
-        // Rows may have come from processes where it began, even if it never began here.
+        // Even if it never began here, rows may have arrived from processes where it did.
         let leaving = Leaving { rule: self.number, settle: Vec::new(), ends, save: None, letters: Letters::default() };
         let leaving = threads.leave(leaving);
-        // The sources have no reader: they do not wait for one.
+        // These sources have no reader left, so they do not wait for one.
         let sources: Vec<Arc<dyn OpenSource>> = left.into_iter().filter_map(|(_, stream)| stream.source).collect();
         let sinks = std::mem::take(&mut self.sinks).into_iter().zip(std::mem::take(&mut self.opened));
         let sinks: Vec<RunningSink> = sinks.filter_map(|(sink, opened)| opened.then_some(sink)).collect();

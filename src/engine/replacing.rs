@@ -1,11 +1,11 @@
 //! Replaces a running rule by a new version, between two messages.
 //!
 //! Both versions are open during the switch, so that no endpoint closes and no client is disconnected. If both read the
-//! same streams, one command to the worker switches: each message is seen by exactly one version. If the streams
-//! differ, the endpoints of the old version pause (their sockets are not read), the old version runs what was read, and
-//! the new one begins. The same happens if the new version has its state on another thread. An endpoint that is held up
-//! by a client with `slowClient: block` cannot pause: then the switch does not wait, and what the old version has not run
-//! is counted as lost.
+//! same streams, one command to the worker switches: exactly one version sees each message. If the streams differ, or
+//! the new version has its state on another thread, the endpoints of the old version pause (their sockets are not
+//! read), the old version processes what was read, and the new one begins. If a client with `slowClient: block` holds
+//! up an endpoint, it cannot pause: then the switch does not wait, and what the old version has not processed is
+//! counted as lost.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,17 +22,18 @@ use super::{Engine, EngineError, LastStatus, PreparedRule, SETTLE, StreamId};
 /// Requests a state even if nothing has changed.
 const ALWAYS: Mark = Mark::MAX;
 
-/// The replaced version of a rule.
+/// The replaced version of a rule, after its end.
 pub struct Replaced {
     /// The status at its end.
     pub last: Arc<LastStatus>,
-    /// Its last state, from which the new version continued if both have the same kind of state; `None` if it has none.
+    /// Its last state; `None` if it has none. The new version has continued from it if both have the same kind of
+    /// state.
     pub saved: StateAnswer,
-    /// How many letters with rows it has sent to the process that has its state.
+    /// The number of letters with rows that it sent to the process with its state.
     pub letters: u64,
 }
 
-/// The parts of the running version that its end concerns.
+/// What is needed of the running version to end it.
 struct Old {
     key: u64,
     threads: RuleThreads,
@@ -40,15 +41,16 @@ struct Old {
 }
 
 impl PreparedRule<'_> {
-    /// Replaces the running rule with the same id, if there is one. With `carry` it continues from that rule's state.
+    /// Replaces the running rule with the same id, if there is one. With `carry`, the new version continues from that
+    /// rule's state.
     ///
     /// # Errors
-    /// [`EngineError::Exists`] if one with its id has just started; this one is closed again then.
+    /// [`EngineError::Exists`] if a rule with its id has just started; this one is closed again then.
     pub async fn replace(self, carry: bool) -> Result<Option<Replaced>, EngineError> {
         self.replace_after(carry, 0).await
     }
 
-    /// As [`PreparedRule::replace`], once so many letters of other processes have come for the running rule.
+    /// As [`PreparedRule::replace`], after this many letters from other processes have arrived for the running rule.
     ///
     /// # Errors
     /// As [`PreparedRule::replace`].
@@ -69,7 +71,7 @@ impl PreparedRule<'_> {
         let letters = Letters { near: 0, far: letters };
         let left = self.switch(&old, Leaving { rule: old.key, settle: shared, ends, save, letters }).await;
         Begin::all(self.sources()).await;
-        // The new version receives everything from here on: its sources have begun.
+        // The sources of the new version have begun, so it receives everything from here on.
         drop(pauses);
         let new = self.installed();
         let last = {
@@ -91,13 +93,13 @@ impl PreparedRule<'_> {
         Ok(Some(Replaced { last, saved: left.state, letters: left.letters }))
     }
 
-    /// Whether this version has its state on another thread of the process than the old one.
+    /// Whether this version has its state on another thread than the old one.
     fn moves(&self, old: &Old) -> bool {
         old.threads.process == self.threads.process && old.threads.home != self.threads.home
     }
 
-    /// Pauses the streams that only the old version reads, or all if the state moves to another thread. Returns the former,
-    /// with guards that end the pause.
+    /// Pauses the streams that only the old version reads, or all if the state moves to another thread. Returns those
+    /// that only the old version reads, and guards that end the pause.
     async fn pause(&self, old: &Old) -> (Vec<StreamId>, Vec<Pause>) {
         let is_left = |id: &&StreamId| !self.streams.contains(id);
         let left: Vec<StreamId> = old.streams.iter().filter(is_left).cloned().collect();
@@ -119,7 +121,7 @@ impl PreparedRule<'_> {
         (left, pauses.into_iter().flatten().collect())
     }
 
-    /// Removes the old version from its workers and starts this one, on each worker in one step.
+    /// Removes the old version from its workers and starts this one, in one step on each worker.
     async fn switch(&mut self, old: &Old, leaving: Leaving) -> Left {
         if (old.threads.home, old.threads.process) == (self.threads.home, self.threads.process) {
             return self.run_instead(old.threads, leaving).await;
@@ -134,8 +136,8 @@ impl PreparedRule<'_> {
 }
 
 impl Engine {
-    /// Divides the streams that a rule leaves into those that end with it and those that others read. The sources of
-    /// the former deliver nothing from now on.
+    /// Divides the streams of an ending rule into those that end with it and those that others read. The sources of the
+    /// former stop delivering.
     fn ends_with(&self, left: &[StreamId]) -> (Vec<StreamKey>, Vec<StreamKey>) {
         let running = self.running();
         let (mut ends, mut shared) = (Vec::new(), Vec::new());

@@ -1,10 +1,10 @@
-//! A rule on its threads: it begins, is replaced and leaves on all of them as one.
+//! A rule on its threads: it begins, is replaced and leaves on all of them together.
 //!
-//! A rule without state runs on every thread that reads its streams, each by itself. A rule with state has it on one
-//! thread, its home; the others scan, and send rows home. When such a rule leaves, it leaves the other threads first;
-//! home then waits for the rows that they have sent, so that none is lost and none is counted twice.
+//! A rule without state runs independently on every thread that reads its streams. The state of a rule is on one
+//! thread, its home; the others scan and send rows home. Such a rule leaves the other threads first; home then waits
+//! for the rows that they have sent, so that none is lost or counted twice.
 //!
-//! With several processes, home is in one of them: in the others all threads of the rule scan, and send rows there.
+//! With several processes, home is in one of them. In the others, all threads of the rule scan and send rows there.
 
 use std::sync::Arc;
 
@@ -20,33 +20,33 @@ use crate::plan::physical::{Body, RulePlan};
 
 use super::{Engine, PreparedRule};
 
-/// The threads that read a stream: some that follow each other, the last followed by the first.
+/// The threads that read a stream: consecutive ones, where the first follows the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     first: usize,
     count: usize,
-    /// how many threads there are
+    /// the number of threads in the process
     of: usize,
 }
 
 impl Place {
-    /// One thread, which reads the messages that come to all.
+    /// One thread, which reads the messages of all sockets.
     pub fn alone(thread: usize, of: usize) -> Place {
         Place { first: thread, count: 1, of }
     }
 
-    /// `count` threads from `home` on; each reads what its own sockets bring. If these are all threads, rules with different
-    /// homes share one reading of the stream.
+    /// `count` threads from `home` on; each reads the messages of its own sockets. If these are all threads, rules with
+    /// different homes share the stream.
     pub fn with(home: usize, count: usize, of: usize) -> Place {
         if count >= of { Place { first: 0, count: of, of } } else { Place { first: home, count: count.max(1), of } }
     }
 
-    /// Whether this thread is one of them.
+    /// Whether this thread is among them.
     pub fn contains(self, thread: usize) -> bool {
         self.of > 0 && (thread + self.of - self.first) % self.of < self.count
     }
 
-    /// The thread, where it is only one.
+    /// The thread, if it is only one.
     pub fn only(self) -> Option<usize> {
         (self.count == 1).then_some(self.first)
     }
@@ -55,11 +55,11 @@ impl Place {
 /// The threads of a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RuleThreads {
-    /// where its state is, and its streams that one thread reads
+    /// the thread with its state; it also reads the streams that only one thread reads
     pub home: usize,
-    /// the process of its state; in another one, `home` only stands where it stands there
+    /// the process with its state; in other processes, `home` is the same thread number
     pub process: usize,
-    /// the threads that read its other streams; home is among them
+    /// the threads that read its other streams, including home
     pub readers: Place,
 }
 
@@ -69,23 +69,23 @@ impl RuleThreads {
         self.home == thread || self.readers.contains(thread)
     }
 
-    /// Whether it is on more than one.
+    /// Whether it is on several threads.
     pub fn is_spread(self) -> bool {
         self.readers.only().is_none()
     }
 }
 
-/// What asks the threads of a rule, for as long as it takes.
+/// The connections to the threads of a rule, for the time of a change.
 pub(super) struct RuleCommands {
     home: Commands,
     others: Vec<Commands>,
-    /// The state is in this process.
+    /// Whether the state is in this process.
     has_state: bool,
 }
 
 impl RuleCommands {
-    /// Takes a rule, and streams that end with it, off all threads. Returns its state, or how many letters have gone to
-    /// the process that has it.
+    /// Removes a rule, and streams that end with it, from all threads. Returns its state, or the number of letters sent
+    /// to the process with its state.
     pub async fn leave(self, leaving: Leaving) -> Left {
         let others = self.others.iter().map(|thread| drop_rule(thread, without_state(&leaving)));
         let others = join_all(others).await;
@@ -94,19 +94,19 @@ impl RuleCommands {
     }
 }
 
-/// The same for the thread with the state, which waits for what the others have sent.
+/// The request to the thread with the state, which waits for what the others have sent.
 fn after(others: &[Left], leaving: Leaving) -> Leaving {
     let near = others.iter().map(|left| left.letters).sum();
     Leaving { letters: Letters { near, ..leaving.letters }, ..leaving }
 }
 
-/// The same for a thread that has no state of the rule.
+/// The request to a thread without the rule's state.
 pub(super) fn without_state(leaving: &Leaving) -> Leaving {
     let Leaving { rule, settle, ends, .. } = leaving;
     Leaving { rule: *rule, settle: settle.clone(), ends: ends.clone(), save: None, letters: Letters::default() }
 }
 
-/// Takes a rule off a thread.
+/// Removes a rule from a thread.
 pub(super) async fn drop_rule(thread: &Commands, leaving: Leaving) -> Left {
     let (done, gone) = oneshot::channel();
     thread.send(Command::DropRule { leaving, done });
@@ -114,7 +114,7 @@ pub(super) async fn drop_rule(thread: &Commands, leaving: Leaving) -> Left {
 }
 
 impl Engine {
-    /// What asks these threads.
+    /// Connects to these threads.
     pub(super) fn commands(&self, threads: RuleThreads) -> RuleCommands {
         let others = self.threads.iter().enumerate();
         let others = others.filter(|(thread, _)| *thread != threads.home && threads.contains(*thread));
@@ -127,20 +127,20 @@ impl Engine {
 }
 
 impl<'e> PreparedRule<'e> {
-    /// Lets the workers run the rule.
+    /// Starts the rule on its workers.
     pub(super) async fn run(&mut self) {
         let Some((parts, keeps)) = self.parts() else { return };
-        // Home first: it is there when the first rows come from others.
+        // Home first: it must be there when the first rows come from others.
         parts.begin(parts.threads.home, keeps, None).await;
         let others = parts.others().filter(|thread| parts.threads.contains(*thread));
         join_all(others.map(|thread| parts.begin(thread, Keeps::Nothing, None))).await;
     }
 
-    /// Lets the workers run the rule in the place of a version of the same home, on each worker in one step. Returns how
-    /// that version has left.
+    /// Starts the rule in place of a version with the same home, in one step on each worker. Returns how that version
+    /// has left.
     pub(super) async fn run_instead(&mut self, old: RuleThreads, leaving: Leaving) -> Left {
         let Some((parts, keeps)) = self.parts() else { return Left::default() };
-        // Home last: by then it is known what it has to wait for. Rows of the new version wait for it there.
+        // Home last: by then it is known how many letters it has to wait for. Rows of the new version wait there.
         let (parts, leaving) = (&parts, &leaving);
         let replace = |thread: usize| async move {
             let nothing = Keeps::Nothing;
@@ -162,7 +162,7 @@ impl<'e> PreparedRule<'e> {
         parts.begin(parts.threads.home, keeps, Some(leaving)).await.with(others)
     }
 
-    /// The rule, to be begun on its threads, and what home remembers of it.
+    /// The parts of the rule for its threads, and what the engine keeps about its state.
     fn parts(&mut self) -> Option<(RuleParts<'e>, Keeps)> {
         let plan = self.plan.take()?;
         let parts = RuleParts {
@@ -202,13 +202,13 @@ struct RuleParts<'e> {
 }
 
 impl RuleParts<'_> {
-    /// All threads but home.
+    /// All its threads except home.
     fn others(&self) -> impl Iterator<Item = usize> {
         let home = self.threads.home;
         (0..self.engine.threads.len()).filter(move |thread| *thread != home)
     }
 
-    /// Lets a thread run its part, in the place of a version that leaves it. Returns how that one has gone.
+    /// Starts the part of a thread, in place of a version that leaves. Returns how that version has left.
     async fn begin(&self, thread: usize, keeps: Keeps, replaces: Option<Leaving>) -> Left {
         let (done, begun) = oneshot::channel();
         self.engine.threads[thread].command(Command::AddRule(Box::new(NewRule {

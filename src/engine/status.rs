@@ -1,4 +1,4 @@
-//! The status of rules and tables, also of ended rules.
+//! The status of rules and tables, including rules that have ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use super::{Engine, Home, Running, RunningRule, RunningSink, RunningTable, Strea
 pub struct RuleStatus {
     pub id: String,
     pub rows_in: u64,
-    /// Messages handed to its sinks.
+    /// Messages given to its sinks.
     pub rows_out: u64,
     /// Rows and messages lost to errors.
     pub errors: u64,
@@ -31,23 +31,23 @@ pub struct RuleStatus {
     pub dropped: u64,
     /// Rows behind the watermark.
     pub late: u64,
-    /// How it uses the data threads.
+    /// How its work is spread over the data threads.
     pub spread: Spread,
-    /// The thread of its state; `None` if it has none, or has it in another process.
+    /// The thread with its state; `None` if it has none, or has it in another process.
     pub home: Option<usize>,
     /// Rows too far ahead of the clock.
     pub future: u64,
-    /// What its streams have noticed about their feeds.
+    /// What its streams noticed about their feeds.
     pub feed: FeedCounts,
-    /// Event time up to which all rows have arrived, ms since the epoch; `None` before the first.
+    /// The event time up to which all rows have arrived, ms since the epoch; `None` before the first row.
     pub watermark: Option<i64>,
     pub last_error: Option<(SystemTime, String)>,
-    /// What looks wrong about its rows.
+    /// Suspicious things about its rows.
     pub oddities: Vec<String>,
     pub work: Work,
-    /// From socket to sink.
+    /// The latency from socket to sink.
     pub latency: Option<Latency>,
-    /// With the names of their streams.
+    /// With the streams' names.
     pub sources: Vec<(String, LinkStatus)>,
     pub sinks: Vec<LinkStatus>,
 }
@@ -61,18 +61,18 @@ impl RuleStatus {
     }
 }
 
-/// Why nobody can look at the rows of a rule.
+/// Why the rows of a rule cannot be tapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotTapped {
-    /// there are no rows
+    /// the rule does not run
     #[error("the rule does not run")]
     NotRunning,
-    /// as many look as may
+    /// the limit of taps is reached
     #[error("{TAPS} taps of the rule are open already: end one of them")]
     TooMany,
 }
 
-/// Why nobody can keep the messages of a stream.
+/// Why the messages of a stream cannot be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotRecorded {
     #[error("no running rule reads it, so no messages come: start one")]
@@ -86,15 +86,16 @@ pub enum NotRecorded {
 pub struct TableStatus {
     pub name: String,
     pub rows_in: u64,
-    /// Rows that could not be taken.
+    /// Rows that the table refused.
     pub errors: u64,
     pub last_error: Option<(SystemTime, String)>,
     pub source: LinkStatus,
 }
 
-/// The status of a rule at its end. Its sinks may still be sending, so the counts of its links may grow for a moment.
+/// The status of a rule at its end. Its sinks may still be sending, so the counts of its links can still grow for a
+/// moment.
 pub struct LastStatus {
-    /// With the states of its links before they were closed.
+    /// The states of the links are those before they were closed.
     status: RuleStatus,
     /// Sources that ended with the rule, by number.
     pub(super) sources: Vec<(usize, Arc<dyn OpenSource>, Backlog)>,
@@ -104,8 +105,8 @@ pub struct LastStatus {
 }
 
 impl LastStatus {
-    /// Of a rule that was just removed from its worker. The counts of sources and sinks that continue without it are
-    /// final.
+    /// Makes the status of a rule that was just removed from its worker. The counts of sources and sinks that continue
+    /// without it are final.
     pub(super) fn new(
         status: RuleStatus,
         sources: Vec<(usize, Arc<dyn OpenSource>, Backlog)>,
@@ -124,7 +125,7 @@ impl LastStatus {
         for (number, source, backlog) in &self.sources {
             let Some((_, link)) = status.sources.get_mut(*number) else { continue };
             let now = source.status();
-            // What was delivered but not taken is lost with the stream.
+            // Messages that were delivered but not processed are lost with the stream.
             let lost = if source.is_outside() { now.messages.saturating_sub(backlog.taken()) } else { 0 };
             (link.messages, link.bytes, link.dropped) = (now.messages, now.bytes, now.dropped);
             if lost > 0 && self.closed.load(Ordering::Acquire) {
@@ -141,8 +142,7 @@ impl LastStatus {
         status
     }
 
-    /// Whether the counts are final: everything is closed, and no connection can still count a message as delivered or
-    /// lost.
+    /// Whether the counts are final: everything is closed, and no connection can still count a message.
     pub fn is_final(&self) -> bool {
         let settled = |(_, sink): &(usize, Arc<dyn OpenSink>)| {
             let status = sink.status();
@@ -151,7 +151,7 @@ impl LastStatus {
         self.closed.load(Ordering::Acquire) && self.sinks.iter().all(settled)
     }
 
-    /// What the links that ended with the rule have lost; the others count themselves.
+    /// The losses of the links that ended with the rule; the other links count their own.
     pub fn losses(&self) -> Losses {
         let status = self.now();
         let mut losses = Losses::default();
@@ -171,7 +171,7 @@ impl LastStatus {
 }
 
 impl Engine {
-    /// The status of every rule, in the order of their start.
+    /// The status of every rule, in the order of their starts.
     pub async fn status(&self) -> Vec<RuleStatus> {
         self.running().status()
     }
@@ -182,7 +182,7 @@ impl Engine {
         running.rules.get(id).map(|rule| rule.status(id, running.sources(rule)))
     }
 
-    /// Looks at the rows of a rule. The error is that of a rule which does not run, or that too many look already.
+    /// Taps the rows of a rule.
     ///
     /// # Errors
     /// [`NotTapped`]
@@ -192,7 +192,7 @@ impl Engine {
         rule.metrics.tap(settings).ok_or(NotTapped::TooMany)
     }
 
-    /// Keeps all messages of a stream. The error is that no rule reads it, or that too many keep them already.
+    /// Records all messages of a stream.
     ///
     /// # Errors
     /// [`NotRecorded`]
@@ -200,12 +200,13 @@ impl Engine {
         let running = self.running();
         let reads = |rule: &&RunningRule| rule.streams.iter().any(|stream| stream.name == name);
         let streams = running.rules.values().filter(reads).map(|rule| rule.metrics.streams(name));
-        // Rules that are limited to fewer threads read it once more: all messages are in the one that is on most.
+        // Rules that are limited to fewer threads read the stream separately; the reading on the most threads has all
+        // messages.
         let streams = streams.max_by_key(Vec::len).filter(|streams| !streams.is_empty()).ok_or(NotRecorded::NotRead)?;
         record(&streams).ok_or(NotRecorded::TooMany)
     }
 
-    /// The clients of a rule's sinks, each with the number of the sink.
+    /// The clients of a rule's sinks, each with the sink's number.
     pub fn clients(&self, id: &str) -> Vec<(usize, ClientStatus)> {
         let running = self.running();
         let sinks = running.rules.get(id).map(|rule| rule.sinks.clone()).unwrap_or_default();
@@ -216,13 +217,13 @@ impl Engine {
         sinks.iter().enumerate().flat_map(of).collect()
     }
 
-    /// What the messages of a rule's streams look like, by the names of the streams; nothing if it does not run.
+    /// The fields seen in the messages of a rule's streams, by stream; empty if the rule does not run.
     pub fn seen(&self, id: &str) -> Vec<(Text, SeenFields)> {
         let running = self.running();
         running.rules.get(id).map(|rule| rule.metrics.seen()).unwrap_or_default()
     }
 
-    /// What the messages of a stream look like; `None` if no rule reads it.
+    /// The fields seen in the messages of a stream; `None` if no rule reads it.
     pub fn seen_of_stream(&self, name: &str) -> Option<SeenFields> {
         let metrics: Vec<Arc<RuleMetrics>> = {
             let running = self.running();
@@ -233,7 +234,7 @@ impl Engine {
         all.filter(|(stream, _)| stream == name).map(|(_, seen)| seen).max_by_key(|seen| seen.messages)
     }
 
-    /// Rules whose code has panicked, with their numbers: they get no more rows, and wait to be stopped.
+    /// Rules whose code has panicked, with their numbers. They get no more rows, and must be stopped.
     pub fn failed(&self) -> Vec<(String, RuleKey)> {
         let running = self.running();
         let failed = running.rules.iter().filter(|(_, rule)| rule.metrics.has_failed());
@@ -306,8 +307,8 @@ impl RunningRule {
     }
 }
 
-/// What a source has lost for its rules. Messages that arrived while no rule read the endpoint count for the endpoint,
-/// which many rules may share.
+/// What a source has lost for its rules. A message that arrived while no rule read the endpoint counts for the
+/// endpoint, which many rules may share.
 fn own(link: &LinkStatus) -> Vec<(&'static str, u64)> {
     link.dropped.iter().filter(|(cause, _)| *cause != UNREAD).copied().collect()
 }

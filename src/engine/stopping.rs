@@ -1,6 +1,6 @@
-//! How a rule stops: it reads nothing more, runs what was read, gives its state away, and is removed.
+//! Stops a rule: it reads no more, processes what was read, returns its state, and is removed.
 //!
-//! Its sinks go on sending to their clients for up to the flush limit, in the background. What they lose is counted in
+//! Its sinks continue to send to their clients in the background, up to the flush limit. What they lose is counted in
 //! the rule's [`LastStatus`] and logged.
 
 use std::sync::Arc;
@@ -19,20 +19,19 @@ use super::{Engine, FLUSH, LastStatus, RunningRule, RunningStream, SETTLE, Strea
 pub struct Stopped {
     /// The status at its end.
     pub last: Arc<LastStatus>,
-    /// Its last state, if requested; `None` if there is none, or if it is stored already.
+    /// Its last state, if requested; `None` if there is none, or if it is already stored.
     pub saved: StateAnswer,
-    /// How many letters with rows it has sent to the process that has its state.
+    /// The number of letters with rows that it sent to the process with its state.
     pub letters: u64,
 }
 
 impl Engine {
-    /// Ends a rule; `None` if there is no such rule. The content of its windows is dropped unless `save` requests the
-    /// state.
+    /// Ends a rule; `None` if there is no such rule. Its windows are dropped unless `save` requests the state.
     pub async fn stop_rule(&self, id: &str, save: bool) -> Option<Stopped> {
         self.stop_rule_after(id, save, 0).await
     }
 
-    /// As [`Engine::stop_rule`], once so many letters of other processes have come for it.
+    /// As [`Engine::stop_rule`], after this many letters from other processes have arrived for it.
     pub async fn stop_rule_after(&self, id: &str, save: bool, letters: u64) -> Option<Stopped> {
         let (rule, alone, sources) = {
             let mut running = self.running();
@@ -60,25 +59,26 @@ impl Engine {
         Some(Stopped { last, saved: left.state, letters: left.letters })
     }
 
-    /// Drops what is kept for the peers of a rule that is gone.
+    /// Drops the messages kept for the peers of a rule that is gone.
     pub fn forget_rule(&self, id: &str) {
         self.connectors.spool().tidy(id, &[]);
     }
 
-    /// Drops what is kept for the peers of rules that are gone.
+    /// Drops the messages kept for the peers of rules that are gone.
     pub fn retain_rules(&self, exists: impl Fn(&str) -> bool) {
         self.connectors.spool().retain(exists);
     }
 
-    /// Wakes streams that waited for a sink which is gone now.
+    /// Wakes streams that waited for a sink that is gone now.
     pub(super) fn wake(&self, streams: &[StreamId]) {
         let running = self.running();
         let parts = streams.iter().filter_map(|id| running.streams.get(id)).flat_map(|stream| &stream.parts);
         parts.for_each(|part| part.signal.raise());
     }
 
-    /// Closes the links of an ended rule: at once if they are idle, else in the background. What they lose is logged.
-    /// `elsewhere` tells when the other processes have ended it, too: sinks whose clients get their results wait for it.
+    /// Closes the links of an ended rule: at once if they are idle, otherwise in the background. What they lose is
+    /// logged. `elsewhere` ends when the other processes have ended the rule too: sinks that get results from there
+    /// wait for it.
     pub(super) async fn close_in_time(&self, last: Arc<LastStatus>, elsewhere: Vec<oneshot::Receiver<()>>) {
         self.ledger.ends(last.clone());
         let listens = !elsewhere.is_empty();
@@ -116,12 +116,12 @@ impl Engine {
     }
 }
 
-/// Whether the clients of a sink get results of other processes, too.
+/// Whether the clients of a sink also get results from other processes.
 fn is_everywhere(sink: &dyn OpenSink) -> bool {
     matches!(sink.outlet(), WayOut::Messages(outlet) if outlet.is_everywhere())
 }
 
-/// Sources that ended with a rule, by their number among its sources.
+/// The sources that ended with a rule, each with its number in the rule.
 pub(super) fn ended_sources(
     rule: &RunningRule,
     ended: Vec<(StreamId, RunningStream)>,

@@ -1,5 +1,5 @@
-//! Lookup tables: each data thread has a copy, which takes rows whatever rules start and stop. And a look at the rows of
-//! scan tables, which belong to their rules.
+//! Lookup tables: each data thread has a copy, which takes rows whichever rules run. Also shows the rows of scan
+//! tables, which belong to their rules.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::metrics::RuleMetrics;
 
 use super::{Engine, EngineError, RunningTable, TableSpec};
 
-/// How many rows of a scan table are shown.
+/// The most rows of a scan table that are shown.
 const SHOWN: usize = 10_000;
 
 /// Why the rows of scan tables cannot be shown.
@@ -28,7 +28,7 @@ pub enum NotShown {
 }
 
 impl Engine {
-    /// The rows of a rule's scan tables, the newest of each, with the columns that the rule reads.
+    /// The newest rows of each scan table of a rule, with the columns that the rule reads.
     ///
     /// # Errors
     /// [`NotShown`]
@@ -46,11 +46,11 @@ impl Engine {
         answered.map_err(|_| NotShown::Busy)?.map_err(|_| NotShown::NoTable)
     }
 
-    /// Creates a lookup table, which takes rows from now on. Reading a large file may take seconds; only rules that use
-    /// this table wait for it.
+    /// Creates a lookup table, which takes rows from then on. Reading a large file may take seconds; only rules that
+    /// use the table wait for it.
     ///
     /// # Errors
-    /// [`EngineError`]; the table does not exist then.
+    /// [`EngineError`]; then the table does not exist.
     pub async fn create_table(&self, table: TableSpec) -> Result<(), EngineError> {
         let name = table.def.name.clone();
         if !matches!(table.source, SourceSpec::File(_)) {
@@ -98,7 +98,7 @@ impl Engine {
         }
     }
 
-    /// Drops the copies of a table on the first threads.
+    /// Drops the copies of a table on the first threads, up to these.
     async fn drop_copies(&self, name: &str, copies: Vec<(usize, Arc<dyn OpenSource>)>) {
         for (worker, (slot, source)) in self.threads.iter().zip(copies) {
             source.close().await;

@@ -1,5 +1,5 @@
-//! Rules that start together, such as those of a file: none of their sources begins before all of them are attached.
-//! Otherwise the rules that start last would miss what a source delivers at once.
+//! Rules that start together, such as those of a file. No source begins before all rules are attached; otherwise the
+//! rules that start last would miss the first messages.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,34 +9,34 @@ use super::Engine;
 use crate::io::source::OpenSource;
 use crate::sync::locked;
 
-/// Keeps the sources of rules that start from beginning, until it is ended or dropped.
+/// While this exists, the sources of starting rules do not begin.
 pub struct Together {
     starts: Starts,
     control: Handle,
     ended: bool,
 }
 
-/// The sources that have not begun because rules start together.
+/// The sources that wait because rules start together.
 #[derive(Clone, Default)]
 pub(super) struct Starts(Arc<Mutex<Held>>);
 
 #[derive(Default)]
 struct Held {
-    /// how many [`Together`] there are
+    /// the number of [`Together`] that exist
     keepers: usize,
     sources: Vec<Begin>,
 }
 
-/// A source that is to begin.
+/// A source to begin.
 #[derive(Clone)]
 pub(super) struct Begin {
     pub source: Arc<dyn OpenSource>,
-    /// of a table of a rule: its rows must be there before the first rows of streams
+    /// whether it feeds a table of a rule, whose rows must be there before the first rows of streams
     pub is_table: bool,
 }
 
 impl Begin {
-    /// Lets sources begin: topics first, which the streams of other rules write to, then tables.
+    /// Begins sources: topics first, which the streams of other rules write to, then tables.
     pub async fn all(mut sources: Vec<Begin>) {
         sources.sort_by_key(|begin| (begin.source.is_outside(), !begin.is_table));
         for begin in sources {
@@ -46,7 +46,7 @@ impl Begin {
 }
 
 impl Starts {
-    /// Lets the sources of a rule begin: now, or once all that start together are there.
+    /// Begins the sources of a rule: now, or after all rules that start together are attached.
     pub async fn begin(&self, sources: Vec<Begin>) {
         {
             let mut held = locked(&self.0);
@@ -66,7 +66,7 @@ impl Starts {
 }
 
 impl Together {
-    /// All are there: their sources begin.
+    /// Begins the sources that have waited.
     pub async fn end(mut self) {
         self.ended = true;
         Begin::all(self.starts.release()).await;
@@ -82,8 +82,8 @@ impl Drop for Together {
 }
 
 impl Engine {
-    /// Sources of rules that start from now on begin when this is ended. Those of a running rule's new version begin with
-    /// it.
+    /// From now on, the sources of starting rules wait until this is ended. Those of a new version of a running rule
+    /// begin with it.
     pub fn start_together(&self) -> Together {
         locked(&self.starts.0).keepers += 1;
         Together { starts: self.starts.clone(), control: self.control.clone(), ended: false }

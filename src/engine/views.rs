@@ -1,4 +1,4 @@
-//! Live views: each is a rule without sinks, whose rows go into the view's store and from there to its clients.
+//! Live views: each is a rule without sinks, whose rows go to the view's store and from there to its clients.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::plan::view::Connected;
 use crate::value::Text;
 use crate::view::{Description, Views};
 
-/// The id under which a view runs. Ids of rules cannot contain a colon.
+/// The id of the rule that runs a view. Ids of other rules cannot contain a colon.
 pub fn view_id(name: &str) -> String {
     format!("view:{name}")
 }
 
-/// The name of the view that runs under this id, if it is one.
+/// The name of the view that the rule with this id runs, if any.
 pub fn view_of(id: &str) -> Option<&str> {
     id.strip_prefix("view:")
 }
@@ -25,18 +25,19 @@ impl Engine {
         &self.views
     }
 
-    /// Whether a view has begun and was not dropped.
+    /// Whether a view exists.
     pub fn has_view(&self, name: &str) -> bool {
         self.views.find(name).is_some()
     }
 
-    /// The data thread of a view that runs.
+    /// The data thread of a running view.
     pub fn thread_of_view(&self, name: &str) -> Option<usize> {
         self.running().rules.get(&view_id(name)).map(|view| view.threads.home)
     }
 
-    /// The views among these that are not where the first of them is that runs, or whose streams are read by several
-    /// threads though they change in one step with others. They have to be changed, each after those that it reads.
+    /// The views among these that must be changed because they are not where they should be: on the thread of the first
+    /// running one, or with streams read by a single thread if they change in one step with others. Ordered so that
+    /// each comes after those that it reads.
     pub fn views_apart(&self, connected: &Connected) -> Vec<Text> {
         let mut threads = connected.views.iter().filter_map(|name| self.thread_of_view(name));
         let Some(home) = threads.next().filter(|_| self.threads.len() > 1) else { return Vec::new() };
@@ -48,11 +49,11 @@ impl Engine {
         connected.views.iter().filter(is_apart).cloned().collect()
     }
 
-    /// Creates a view: from now on messages change its rows, and clients can connect. The plan's body is
+    /// Creates a view: from then on, messages change its rows and clients can connect. The plan's body is
     /// [`Body::View`], its id is from [`view_id`].
     ///
     /// # Errors
-    /// [`EngineError`]; the view does not exist then.
+    /// [`EngineError`]; then the view does not exist.
     pub async fn create_view(&self, spec: RuleSpec) -> Result<(), EngineError> {
         let Body::View(plan) = &spec.plan.body else { return Ok(()) };
         let about = plan.about.clone();
@@ -71,11 +72,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Replaces the plan of a view. If its definition is the same, its rows stay; otherwise it begins empty, and
+    /// Replaces the plan of a view. If its definition is the same, its rows stay; otherwise it starts empty, and
     /// clients are notified.
     ///
     /// # Errors
-    /// [`EngineError`]; the view is unchanged then, unless a file could not be read.
+    /// [`EngineError`]; then the view is unchanged, unless a file could not be read.
     pub async fn change_view(&self, spec: RuleSpec) -> Result<(), EngineError> {
         self.check_path(&spec)?;
         self.prepare_rule(spec).await?.replace(true).await.map(|_| ())
@@ -107,7 +108,7 @@ impl Engine {
     }
 }
 
-/// Runs the clock of the views' clients while the engine lives.
+/// Drives the clock of the views' clients while the engine exists.
 pub(super) async fn tick(views: Weak<Views>) {
     loop {
         let Some(views) = views.upgrade() else { return };

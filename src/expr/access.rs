@@ -1,4 +1,4 @@
-//! Members of objects, elements and slices of arrays.
+//! Reads members of objects, and elements and slices of arrays.
 //!
 //! JSON that is still text is decoded only as far as needed.
 
@@ -8,7 +8,7 @@ use super::error::{EvalError, described};
 use crate::value::json;
 use crate::value::{Kind, Value};
 
-/// `object->name`; no value if the left side is not an object.
+/// `object->name`; absent if the left side is not an object.
 pub(super) fn member<'a>(object: Cow<'a, Value>, name: &str) -> Cow<'a, Value> {
     match object {
         Cow::Borrowed(Value::Object(members)) => members.get(name).map_or(Cow::Owned(Value::Absent), Cow::Borrowed),
@@ -16,9 +16,8 @@ pub(super) fn member<'a>(object: Cow<'a, Value>, name: &str) -> Cow<'a, Value> {
     }
 }
 
-/// `array[index]`; a negative index counts from the end. An index outside of the array, or a value that is not an
-/// array, gives no value and is no error: the messages of one feed differ, and a rule tells them apart by which
-/// elements exist.
+/// `array[index]`; a negative index counts from the end. An index outside the array, or a value that is not an array,
+/// gives absent and no error: messages of one feed differ, and rules distinguish them by which elements exist.
 pub(super) fn element<'a>(array: Cow<'a, Value>, index: &Value) -> Result<Cow<'a, Value>, EvalError> {
     if index.is_null() {
         return Ok(Cow::Owned(Value::Null));
@@ -38,9 +37,9 @@ pub(super) fn element<'a>(array: Cow<'a, Value>, index: &Value) -> Result<Cow<'a
     Ok(found.unwrap_or(Cow::Owned(Value::Null)))
 }
 
-/// `array[from:to]`: the elements from `from` up to, not including, `to`; negative bounds count from the end. A given
-/// `from` must be the index of an element and not lie after `to`; `from` equal to `to` gives an empty array. A value
-/// that is not an array gives no value.
+/// `array[from:to]`: the elements from `from` up to, but not including, `to`; negative bounds count from the end. If
+/// `from` is given, it must be the index of an element and not greater than `to`; equal bounds give an empty array. A
+/// value that is not an array gives absent.
 pub(super) fn slice(array: &Value, from: Option<&Value>, to: Option<&Value>) -> Result<Value, EvalError> {
     let (from, to) = (from.map(position).transpose()?, to.map(position).transpose()?);
     if array.kind() != Kind::Array {
@@ -69,7 +68,7 @@ pub(super) fn slice(array: &Value, from: Option<&Value>, to: Option<&Value>) -> 
 fn position(index: &Value) -> Result<i64, EvalError> {
     match index {
         Value::Int(index) => Ok(*index),
-        // Beyond 64 bits the cast saturates, and no array is that long.
+        // Beyond 64 bits the cast saturates; no array is that long.
         Value::Float(index) if !index.is_nan() => Ok(*index as i64),
         _ => Err(EvalError::Index(described(index).into())),
     }

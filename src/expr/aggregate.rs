@@ -21,7 +21,6 @@ use super::ops::compare;
 use crate::value::Value;
 use crate::value::operator::Comparison;
 
-/// Which aggregate a call asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Aggregate {
     /// count(*), count(e): rows, or rows where e is not null
@@ -86,7 +85,7 @@ pub enum Aggregate {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share(f64);
 
-// A share is never NaN.
+// A share is never NaN, so equality is total.
 impl Eq for Share {}
 
 impl Share {
@@ -99,8 +98,8 @@ impl Share {
 }
 
 impl Aggregate {
-    /// The aggregate with the option that is the second argument of a call, if that is a literal. Other literals change
-    /// nothing: the check in the row of the function refuses such calls.
+    /// Sets the option of the aggregate from the second argument of a call, if that is a literal. Literals of other
+    /// types change nothing: the check of the function's row refuses such calls.
     pub fn with(self, option: Option<&Value>) -> Aggregate {
         match (self, option) {
             (Aggregate::LastValue { .. }, Some(Value::Bool(filled))) => Aggregate::LastValue { filled: *filled },
@@ -129,7 +128,7 @@ impl Aggregate {
         }
     }
 
-    /// The same with DISTINCT, if the language has that.
+    /// The same aggregate with DISTINCT, if the language has it.
     pub fn distinct(self) -> Option<Aggregate> {
         Some(match self {
             Aggregate::Count => Aggregate::CountDistinct,
@@ -140,12 +139,11 @@ impl Aggregate {
         })
     }
 
-    /// Whether it is one with DISTINCT.
     pub fn is_distinct(self) -> bool {
         self != self.over_all()
     }
 
-    /// The same without DISTINCT.
+    /// The same aggregate without DISTINCT.
     fn over_all(self) -> Aggregate {
         match self {
             Aggregate::CountDistinct => Aggregate::Count,
@@ -219,20 +217,20 @@ pub enum Accumulator {
     End(End),
     Merged(Merged),
     Last(Last),
-    /// for deduplicate
+    /// deduplicate
     Distinct(Box<Distinct>),
     First(First),
-    /// for the aggregates with DISTINCT
+    /// the aggregates with DISTINCT
     Values(Box<Values>),
-    /// Merging failed, since the values of two slices cannot be compared. The whole group gets the error: no result is
-    /// better than a wrong one.
+    /// Merging failed, because the values of two slices cannot be compared. The whole group gets the error: no result
+    /// is better than a wrong one.
     Failed(EvalError),
 }
 
 /// Sum and count of numbers. Whole numbers are summed exactly and separately from doubles.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Numbers {
-    /// sum or avg
+    /// whether this is sum or avg
     aggregate: Aggregate,
     /// whether a sum beyond 64 bits is an error, see [`Accumulator::new`]
     integral: bool,
@@ -248,7 +246,7 @@ pub struct Numbers {
 /// The least or greatest value so far.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Extreme {
-    /// min or max
+    /// whether this is min or max
     aggregate: Aggregate,
     /// absent before the first row
     value: Value,
@@ -256,7 +254,7 @@ pub struct Extreme {
 
 impl Accumulator {
     /// The state before the first row. `integral`: whole numbers come from a BIGINT column or a literal and not from
-    /// JSON, so that a sum beyond 64 bits is an error instead of a double.
+    /// JSON, so a sum beyond 64 bits is an error instead of a float.
     pub fn new(aggregate: Aggregate, integral: bool) -> Accumulator {
         match aggregate {
             Aggregate::Count => Accumulator::Count(0),
@@ -283,7 +281,7 @@ impl Accumulator {
     }
 
     /// The state of `sum` or `avg` after numbers that were summed elsewhere: their count, the sum of the whole numbers,
-    /// the sum of the doubles, and whether there were doubles.
+    /// the sum of the floats, and whether there were floats.
     pub fn of_numbers(
         aggregate: Aggregate,
         integral: bool,
@@ -295,10 +293,10 @@ impl Accumulator {
         Accumulator::Numbers(Numbers { aggregate, integral, count, whole, float, mixed })
     }
 
-    /// Whether [`Accumulator::add`] takes this value.
+    /// Checks whether [`Accumulator::add`] accepts this value.
     ///
     /// # Errors
-    /// The value has a type that the aggregate does not take.
+    /// The aggregate does not accept values of this type.
     #[inline]
     pub fn check(&self, value: Option<&Value>) -> Result<(), EvalError> {
         match (self, value) {
@@ -316,7 +314,7 @@ impl Accumulator {
         }
     }
 
-    /// Whether [`Accumulator::merge`] takes this accumulator.
+    /// Checks whether [`Accumulator::merge`] accepts this accumulator.
     ///
     /// # Errors
     /// The values of the two cannot be compared.
@@ -328,11 +326,11 @@ impl Accumulator {
         }
     }
 
-    /// Adds the value of the argument for one row. It is `None` for `count(*)`, and the row as an object for other
-    /// aggregates of `*`. Nulls are ignored except by lists, first and last values and deduplicate.
+    /// Adds the argument's value for one row: `None` for `count(*)`, and the row as an object for other aggregates of
+    /// `*`. Nulls are ignored except by lists, first and last values, and deduplicate.
     ///
     /// # Errors
-    /// Those of [`Accumulator::check`]; the accumulator is then unchanged.
+    /// Those of [`Accumulator::check`]; then the accumulator is unchanged.
     #[inline]
     pub fn add(&mut self, value: Option<&Value>) -> Result<(), EvalError> {
         match (&mut *self, value) {
@@ -348,7 +346,7 @@ impl Accumulator {
         }
     }
 
-    /// The rarer aggregates, in a function of their own to keep the common path small.
+    /// The rarer aggregates, in a separate function to keep the common path small.
     fn add_other(&mut self, value: &Value) -> Result<(), EvalError> {
         match self {
             Accumulator::Spread(spread) => return spread.add(value),
@@ -365,7 +363,7 @@ impl Accumulator {
         Ok(())
     }
 
-    /// Adds the state of another accumulator of the same call, which has seen later rows. After an error this
+    /// Adds the state of another accumulator of the same call that has seen later rows. After an error, this
     /// accumulator stays failed.
     pub fn merge(&mut self, later: &Accumulator) -> Result<(), EvalError> {
         let merged = match (&mut *self, later) {
@@ -407,7 +405,7 @@ impl Accumulator {
         }
     }
 
-    /// The result for the rows so far; null if there was nothing to aggregate.
+    /// The result for the rows so far; null if nothing was aggregated.
     ///
     /// # Errors
     /// A sum beyond 64 bits, or slices that cannot be compared.

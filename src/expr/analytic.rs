@@ -21,13 +21,12 @@ use crate::value::json;
 use crate::value::key::KeyPart;
 use crate::value::{Text, Value};
 
-/// The largest offset of `lag`, which is the number of values kept in each partition.
+/// The largest offset of `lag`: the number of values kept for each partition.
 pub const MAX_LAG: i64 = 100_000;
-/// How many columns one state remembers. Without a limit, messages with ever new keys would fill the memory. A column
-/// beyond the limit counts as changed in every row that has it.
+/// The most columns that one state remembers. Without a limit, messages with ever new keys would fill the memory. A
+/// column beyond the limit counts as changed in every row that has it.
 const MAX_COLUMNS: usize = 10_000;
 
-/// Which analytic function a call asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Analytic {
     /// lag(e [, offset [, default [, ignoreNull]]]): the value some rows before
@@ -179,7 +178,7 @@ impl AnalyticState {
         let mut changed = Vec::new();
         for (name, value) in columns {
             if differs(known, name, value, ignore_null) {
-                // A column that disappeared is given as null; absent would look like unchanged.
+                // A column that disappeared is returned as null; absent would mean unchanged.
                 let now = if value.is_null() { Value::Null } else { value.as_ref().clone() };
                 changed.push((name.clone(), now));
             }
@@ -248,7 +247,7 @@ fn lag(history: &mut VecDeque<Value>, args: &[Cow<'_, Value>], when: bool) -> Re
     if offset == 0 {
         return Ok(value.clone());
     }
-    // The default of the first row is used for all earlier rows, even if later rows give another default.
+    // The first row's default holds for all rows before it, even if later rows have another.
     let default = arg(args, 2);
     if history.is_empty() && !default.is_null() {
         history.resize(offset, default.clone());
@@ -329,10 +328,10 @@ impl Running {
     fn next(&mut self, analytic: Analytic, args: &[Cow<'_, Value>], when: bool) -> Result<Value, EvalError> {
         let ranged = args.len() > 1;
         if !when {
-            // Before the first row that counts, mean, maximum and minimum are 0, like sums.
+            // Before the first row in a range, mean, maximum and minimum are 0, like sums.
             return self.answer(ranged).map(|answer| if answer.is_null() { Value::Int(0) } else { answer });
         }
-        // All arguments are read first, so that a row that fails changes nothing.
+        // All arguments are evaluated first, so that a row that fails changes nothing.
         let (begins, ends) =
             if ranged { (truth(analytic, args, 1)?, truth(analytic, args, 2)?) } else { (false, false) };
         let counts = !ranged || self.open || begins;
@@ -353,7 +352,7 @@ impl Running {
         answer
     }
 
-    /// The current value: 0 outside of begin and reset, and for a sum or count of nothing.
+    /// The current value: 0 outside the range from begin to reset, and for a sum or count of no values.
     fn answer(&self, ranged: bool) -> Result<Value, EvalError> {
         if ranged && !self.open {
             return Ok(Value::Int(0));

@@ -1,4 +1,4 @@
-//! Expressions as text, for EXPLAIN and for messages.
+//! Prints expressions, for EXPLAIN and for messages.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ impl<S: fmt::Debug> fmt::Debug for Expr<S> {
 }
 
 impl<S> Expr<S> {
-    /// The expression as text close to SQL, with `names` for its slots. Plain `Display` writes slots as `$0`.
+    /// The expression as text close to SQL; `names` names its slots. Plain `Display` prints slots as `$0`.
     pub fn display_with<'a>(&'a self, names: &'a dyn Fn(&S) -> String) -> impl fmt::Display + 'a {
         Named { expr: self, names }
     }
@@ -142,7 +142,7 @@ fn constant(f: &mut fmt::Formatter<'_>, value: &Value) -> fmt::Result {
     match value {
         Value::Absent | Value::Null => f.write_str("NULL"),
         Value::Text(text) => write!(f, "{:?}", text.as_str()),
-        // A double without a fraction must not look like a whole number: the two divide differently.
+        // A float without a fraction must not look like a whole number: the two divide differently.
         Value::Float(float) => write!(f, "{float:?}"),
         other => f.write_str(&cast::text(other)),
     }

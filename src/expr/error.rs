@@ -1,7 +1,7 @@
 //! Errors of expressions.
 //!
-//! The wording is that of eKuiper, since people search for it and scripts match it. For the same reason values are
-//! shown with the names of Go types, `float64(5)`.
+//! The texts are eKuiper's, because people search for them and scripts match them. For the same reason values are shown
+//! with Go's type names: `float64(5)`.
 
 use std::fmt::Write;
 
@@ -12,16 +12,16 @@ use super::function::FunctionError;
 use crate::value::Value;
 use crate::value::cast;
 
-/// Why an expression cannot be computed for a row. The row is dropped, the rule goes on.
+/// Why an expression failed for a row. The row is dropped, the rule continues.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvalError {
-    /// The operator does not take values of these kinds: `string(x) + int64(1)`.
+    /// The operator does not accept values of these kinds: `string(x) + int64(1)`.
     #[error("invalid operation {0}")]
     Operation(Box<str>),
     /// `/` or `%` by 0.
     #[error("divided by zero")]
     DividedByZero,
-    /// A whole number beyond 64 bits; the text is the operation. `cast(x, "float")` computes with doubles.
+    /// A whole number beyond 64 bits; the text is the operation. `cast(x, "float")` computes with floats instead.
     #[error("integer overflow: {0} is beyond 64 bits, cast an operand to float to compute with doubles")]
     Overflow(Box<str>),
     /// A bound of a slice is outside of its array.
@@ -29,7 +29,7 @@ pub enum EvalError {
     OutOfIndex {
         /// as written, negative from the end
         index: i64,
-        /// how many elements there are
+        /// the number of elements
         length: usize,
     },
     /// A slice that ends before it starts; both bounds count from the start.
@@ -49,15 +49,15 @@ pub enum EvalError {
     NotBoolean(Box<str>),
     #[error("call func {name} error: {error}")]
     Function { name: &'static str, error: Box<FunctionError> },
-    /// An aggregate got a value that it does not take.
+    /// An aggregate does not accept this value.
     #[error("run {aggregate} function error: found invalid arg {found}")]
     Aggregate { aggregate: Aggregate, found: Box<str> },
-    /// An error read from a checkpoint, which has only its text.
+    /// An error restored from a checkpoint, which has only its text.
     #[error("{0}")]
     Kept(Box<str>),
 }
 
-/// How many characters of a value are shown.
+/// The most characters of a value that are shown.
 const SHOWN: usize = 200;
 
 /// Type and value in the form of Go: `string(x)`, `float64(5)`. Long values are cut.
@@ -87,7 +87,7 @@ pub(super) fn described(value: &Value) -> String {
     out
 }
 
-// Only the text is kept: nothing else of an error in a checkpoint is used.
+// A checkpoint keeps only the text of an error: nothing else is used.
 impl Serialize for EvalError {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(self)
@@ -101,7 +101,7 @@ impl<'de> Deserialize<'de> for EvalError {
 }
 
 impl EvalError {
-    /// The error of an operator that does not take these values.
+    /// The error of an operator that does not accept these values.
     #[cold]
     pub(super) fn operation(left: &Value, op: &str, right: &Value) -> EvalError {
         EvalError::Operation(format!("{} {op} {}", described(left), described(right)).into())

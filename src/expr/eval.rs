@@ -1,6 +1,6 @@
 //! Evaluation of compiled expressions over the slots of a row.
 //!
-//! Values are borrowed from slots and constants where possible: comparing a field with a constant copies nothing. An
+//! Values are borrowed from slots and constants if possible: comparing a field with a constant copies nothing. An
 //! impossible operation is an error, and the row is dropped.
 
 use std::borrow::Cow;
@@ -49,8 +49,7 @@ impl Expr {
         }
     }
 
-    /// The expressions that are not binary operators. They have their own function to keep the stack frame of the
-    /// binary operators small.
+    /// Evaluates everything except binary operators. This is a separate function to keep their stack frame small.
     #[inline(never)]
     fn eval_other<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Cow<'a, Value>, EvalError> {
         match self {
@@ -111,7 +110,7 @@ impl Expr {
         }
     }
 
-    /// The expression as an operand of AND, OR or a clause. A comparison makes no value for this.
+    /// Evaluates an operand of AND, OR or a clause. A comparison does not make a `Value` for this.
     #[inline]
     fn truth<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Truth<'a>, EvalError> {
         if let Expr::Binary { op, left, right, .. } = self {
@@ -174,7 +173,7 @@ fn computed(op: BinaryOp, left: &Expr, right: &Expr, integral: bool, scope: &Sco
     }
 }
 
-/// `left AND right`: both must be true; null counts as false. The right side is not evaluated if the left is false.
+/// `left AND right`: true if both are true; null counts as false. The right side is not evaluated if the left is false.
 fn and(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
     let l = match left.truth(scope)? {
         Truth::Known(false) => return Ok(false),
@@ -185,12 +184,12 @@ fn and(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> 
     joined(l, "AND", right.truth(scope)?)
 }
 
-/// `left OR right`: one must be true; null counts as false.
+/// `left OR right`: true if one is true; null counts as false.
 fn or(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
     let l = match left.truth(scope)? {
         Truth::Known(true) => return Ok(true),
         Truth::Known(false) => Cow::Borrowed(FALSE),
-        // Null or true is true in either order.
+        // null OR true is true, in either order.
         Truth::Nothing => match right.truth(scope)? {
             Truth::Known(r) => return Ok(r),
             Truth::Nothing | Truth::Other(_) => return Ok(false),
@@ -200,7 +199,7 @@ fn or(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
     joined(l, "OR", right.truth(scope)?)
 }
 
-/// The result of AND and OR if the left side did not decide it.
+/// The result of AND and OR if the left side does not decide it.
 fn joined(left: Cow<'_, Value>, op: &str, right: Truth<'_>) -> Result<bool, EvalError> {
     match right {
         Truth::Nothing => Ok(false),
@@ -211,7 +210,7 @@ fn joined(left: Cow<'_, Value>, op: &str, right: Truth<'_>) -> Result<bool, Eval
     }
 }
 
-/// Both bounds are included. If a part is null, BETWEEN and NOT BETWEEN are both false.
+/// Both bounds are inclusive. If any part is null, BETWEEN and NOT BETWEEN are both false.
 fn between(operands: &[Expr; 3], negated: bool, scope: &Scope<'_>) -> Result<bool, EvalError> {
     let [value, low, high] = operands;
     let (value, low, high) = (value.eval(scope)?, low.eval(scope)?, high.eval(scope)?);
@@ -279,7 +278,7 @@ fn call(
     let mut values = SmallVec::new();
     for (index, arg) in args.iter().enumerate() {
         let value = expanded(arg.eval(scope)?);
-        // Functions of numbers take these as doubles.
+        // These functions take numbers of this kind as floats.
         values.push(match (&*value, function.signature.param(index)) {
             (Value::Unsigned(u), Some(Param::Number | Param::Int | Param::IntOrText)) => {
                 Cow::Owned(Value::Float(*u as f64))
@@ -294,7 +293,7 @@ fn call(
     let answer = match (prepared, function.code) {
         (Some(prepared), _) => prepared(&args, scope.context),
         (None, Code::Scalar(code)) => code(&args, scope.context),
-        // The call was not prepared: it works without its literals, only slower.
+        // An unprepared call works without its literals, but is slower.
         (None, Code::Prepared(make)) => {
             let literals: SmallVec<[Option<&Value>; 4]> = args.iter().map(|_| None).collect();
             make(&literals).and_then(|prepared| prepared(&args, scope.context))

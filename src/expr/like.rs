@@ -1,8 +1,8 @@
-//! LIKE patterns: `%` matches any characters, `_` any one, a backslash makes the next character literal, everything
-//! else matches itself. The whole text must match, case counts.
+//! LIKE patterns: `%` matches any characters, `_` exactly one, a backslash makes the next character literal, and
+//! everything else matches itself. The pattern must match the whole text, including its case.
 //!
-//! Most patterns are plain text with a `%` at an end, for which comparing bytes is many times faster than a regular
-//! expression. The general matcher remembers only the last `%`: it needs no memory, and time of at most the product of
+//! Most patterns are plain text with `%` at one end; comparing bytes is many times faster than a regular expression
+//! there. The general matcher remembers only the last `%`: it needs no memory, and its time is at most the product of
 //! both lengths.
 
 use std::fmt;
@@ -16,7 +16,7 @@ pub struct Pattern {
     form: Form,
 }
 
-/// Kinds of patterns, by the place of their wildcards.
+/// Kinds of patterns, by the positions of their wildcards.
 #[derive(Clone, Debug, PartialEq)]
 enum Form {
     /// no wildcard
@@ -48,7 +48,7 @@ impl Pattern {
         Pattern { written: pattern.into(), form: Form::of(pattern) }
     }
 
-    /// The source of the pattern.
+    /// The pattern as written.
     pub fn as_str(&self) -> &str {
         &self.written
     }
@@ -104,7 +104,7 @@ impl Form {
     }
 }
 
-/// Whether the whole text matches a pattern; for patterns that are used once.
+/// Whether the whole text matches a pattern that is used only once.
 pub fn matches(pattern: &str, text: &str) -> bool {
     let (mut pattern, mut text) = (pattern, text);
     // The rest of the pattern after the last `%`, and the text where it was last tried.

@@ -1,7 +1,7 @@
-//! Compiled expressions: what a worker evaluates for each row.
+//! Compiled expressions, which workers evaluate for each row.
 //!
 //! An [`Expr`] reads the slots of a row by number; `plan` has resolved names, types and aliases. This layer knows
-//! values and functions; it must not know streams, windows, sockets or timely.
+//! values and functions, but no streams, windows, sockets or timely.
 
 mod access;
 pub mod aggregate;
@@ -29,7 +29,7 @@ pub use crate::value::operator::Comparison;
 pub use error::EvalError;
 pub use ops::{compare, compare_at, order_of_numbers};
 
-/// A compiled expression. Slots are numbers for a worker and names for the planner (`plan::logical`).
+/// A compiled expression. Slots are numbers in a worker and references in the planner (`plan::logical`).
 #[derive(Clone)]
 pub enum Expr<S = usize> {
     Constant(Value),
@@ -53,8 +53,8 @@ pub enum Expr<S = usize> {
         left: Box<Expr<S>>,
         /// right operand
         right: Box<Expr<S>>,
-        /// for `/`: whole numbers divide as whole numbers, rounded toward zero. False if an operand is a JSON number of
-        /// a schemaless stream: then they divide as doubles.
+        /// for `/`: integer division, rounded toward zero. False if an operand may be a JSON number of a schemaless
+        /// stream: then both are divided as floats.
         integral: bool,
     },
     /// `e [NOT] BETWEEN low AND high`
@@ -94,21 +94,21 @@ pub enum Expr<S = usize> {
         negated: bool,
     },
     Case {
-        /// the operand that is compared with each WHEN; if none, each WHEN is a condition
+        /// the operand that is compared with each WHEN; `None`: each WHEN is a condition
         value: Option<Box<Expr<S>>>,
         /// WHEN and THEN
         branches: Vec<(Expr<S>, Expr<S>)>,
         /// ELSE
         otherwise: Option<Box<Expr<S>>>,
     },
-    /// the first that is not absent: for a name that several schemaless streams can have
+    /// the first value that is not absent: for a name that several schemaless streams can have
     FirstPresent(Vec<Expr<S>>),
-    /// a row as an object: the members of whole messages (of equal keys the first wins), then single members that are
-    /// not absent
+    /// a row as an object: the members of complete messages (if keys are equal, the first counts), then single members
+    /// that are not absent
     Object {
         /// objects
         wholes: Vec<Expr<S>>,
-        /// keys that are left out of these
+        /// keys that are left out of `wholes`
         except: Vec<Text>,
         /// single members
         members: Vec<(Text, Expr<S>)>,
@@ -117,7 +117,7 @@ pub enum Expr<S = usize> {
     Call {
         /// its entry in the table
         function: &'static Function,
-        /// prepared for this call from its literal arguments, if the function wants that
+        /// the call prepared from its literals, if the function supports that
         prepared: Option<Arc<PreparedFn>>,
         /// arguments
         args: Vec<Expr<S>>,

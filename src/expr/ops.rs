@@ -1,7 +1,7 @@
 //! The operators on values: arithmetic, bits, comparison.
 //!
-//! Null and absent give no value, or false for comparisons. Kinds that do not match are errors and never converted: the
-//! author of the rule gets an error instead of wrong numbers.
+//! Null and absent give null, or false in comparisons. Values of different kinds are never converted but give an error:
+//! the rule's author gets an error instead of wrong numbers.
 
 use std::cmp::Ordering;
 
@@ -16,27 +16,27 @@ use crate::value::operator::{BinaryOp, Comparison};
 
 const UTC: &TimeZone = &TimeZone::UTC;
 
-/// Compares two values: numbers by value whatever their representation, texts by code points, booleans for equality
-/// only. Null and absent compare false with everything, also with `!=`. A datetime on the left is compared with a
-/// datetime, ms since the epoch, or text; text without an offset is UTC here, [`compare_at`] uses the configured zone.
-/// Other pairs are errors.
+/// Compares two values: numbers by value regardless of their representation, texts by code points, booleans for
+/// equality only. Null and absent compare false with everything, even with `!=`. A datetime on the left is compared
+/// with a datetime, ms since the epoch, or text; text without an offset is UTC here, [`compare_at`] uses the configured
+/// zone. Other pairs are errors.
 #[inline]
 pub fn compare(left: &Value, op: Comparison, right: &Value) -> Result<bool, EvalError> {
     comparable(left, op, right, None).ok_or_else(|| EvalError::operation(left, op.sign(), right))
 }
 
-/// Like [`compare`], with times as text in the configured zone.
+/// Like [`compare`], but text without an offset is in the configured zone.
 #[inline]
 pub fn compare_at(left: &Value, op: Comparison, right: &Value, context: &CallContext<'_>) -> Result<bool, EvalError> {
     comparable(left, op, right, Some(context)).ok_or_else(|| EvalError::operation(left, op.sign(), right))
 }
 
-/// Whether two values are equal; values that cannot be compared differ.
+/// Whether two values are equal; values that cannot be compared are different.
 pub(super) fn equal(left: &Value, right: &Value, context: &CallContext<'_>) -> bool {
     comparable(left, Comparison::Equal, right, Some(context)).unwrap_or(false)
 }
 
-/// The result, or none if the kinds do not match.
+/// The result, or `None` if the kinds do not match.
 #[inline]
 fn comparable(left: &Value, op: Comparison, right: &Value, context: Option<&CallContext<'_>>) -> Option<bool> {
     match (left, right) {
@@ -52,7 +52,7 @@ fn comparable(left: &Value, op: Comparison, right: &Value, context: Option<&Call
     }
 }
 
-/// The pairs that are rarer than two numbers of the same kind or two texts.
+/// Pairs other than two numbers of the same kind or two texts.
 fn comparable_others(left: &Value, op: Comparison, right: &Value, context: Option<&CallContext<'_>>) -> Option<bool> {
     match (left, right) {
         (Value::Absent | Value::Null, _) | (_, Value::Absent | Value::Null) => Some(false),
@@ -68,7 +68,7 @@ fn comparable_others(left: &Value, op: Comparison, right: &Value, context: Optio
             Some(op.accepts(l.timestamp().as_nanosecond().cmp(&(i128::from(*ms) * 1_000_000))))
         }
         (Value::DateTime(l), Value::Float(ms)) => {
-            // The fraction of a millisecond is ignored.
+            // Fractions of a millisecond are ignored.
             Some(op.accepts_floats(l.timestamp().as_nanosecond() as f64, ms.trunc() * 1e6))
         }
         (Value::DateTime(l), Value::Text(text)) => {
@@ -76,7 +76,7 @@ fn comparable_others(left: &Value, op: Comparison, right: &Value, context: Optio
             let r = datetime_text::parse(text, zone, now)?;
             Some(op.accepts(l.timestamp().cmp(&r.timestamp())))
         }
-        // A field of a feed can be a list in one message and a word in the next: `m[1] != "hb"` tells them apart.
+        // A field of a feed can be a list in one message and a word in the next: `m[1] != "hb"` distinguishes them.
         (
             Value::Json(_) | Value::Array(_) | Value::Object(_),
             Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_),
@@ -93,7 +93,7 @@ fn accepts_mixed(op: Comparison, order: Option<Ordering>) -> bool {
     order.map_or(op == Comparison::NotEqual, |order| op.accepts(order))
 }
 
-/// The total order of two numbers for sorting: by value, NaN last. Other values are equal.
+/// The total order of two numbers for sorting: by value, NaN last. Other values count as equal.
 pub fn order_of_numbers(left: &Value, right: &Value) -> Ordering {
     let nan = |value: &Value| matches!(value, Value::Float(f) if f.is_nan());
     let order = match (left, right) {
@@ -106,8 +106,7 @@ pub fn order_of_numbers(left: &Value, right: &Value) -> Ordering {
     order.unwrap_or_else(|| nan(left).cmp(&nan(right)))
 }
 
-/// The order of two numbers of which one is larger than the signed ones; none with NaN, and for values that are not
-/// numbers.
+/// The order of two numbers of which at least one is unsigned; `None` with NaN, and for values that are not numbers.
 fn unsigned_order(left: &Value, right: &Value) -> Option<Ordering> {
     match (left, right) {
         (Value::Unsigned(l), Value::Unsigned(r)) => Some(l.cmp(r)),
@@ -126,15 +125,15 @@ fn unsigned_with_float(unsigned: u64, float: f64) -> Option<Ordering> {
     } else if float >= BEYOND {
         Some(Ordering::Less)
     } else {
-        // Doubles of this size are whole; smaller ones become 2^63 at most, which is less.
+        // Floats of this size are whole; smaller ones become at most 2^63, which is less.
         Some(unsigned.cmp(&(float as u64)))
     }
 }
 
-/// The order of a whole number and a double by their exact values; none for NaN.
+/// The order of a whole number and a float by their exact values; `None` for NaN.
 fn int_with_float(int: i64, float: f64) -> Option<Ordering> {
     const BEYOND: f64 = 9_223_372_036_854_775_808.0;
-    /// Up to this, every whole number is a double.
+    /// Up to this number, every whole number is exact as a float.
     const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
     if int.unsigned_abs() <= EXACT {
         (int as f64).partial_cmp(&float)
@@ -145,14 +144,14 @@ fn int_with_float(int: i64, float: f64) -> Option<Ordering> {
     } else if float < -BEYOND {
         Some(Ordering::Greater)
     } else {
-        // In range, so the cast loses only the fraction, which decides between equal whole parts.
+        // In range, so the cast loses only the fraction, which decides if the whole parts are equal.
         let whole = float.trunc();
         Some(int.cmp(&(whole as i64)).then_with(|| whole.total_cmp(&float)))
     }
 }
 
-/// `left op right` for arithmetic and bit operators. With `integral` whole numbers divide as whole numbers, rounded
-/// toward zero, and a result beyond 64 bits is an error; without, such a result is a double.
+/// `left op right` for arithmetic and bit operators. With `integral`, whole numbers are divided as integers, rounded
+/// toward zero, and a result beyond 64 bits is an error; without it, such a result is a float.
 #[inline]
 pub(super) fn arithmetic(op: BinaryOp, left: &Value, right: &Value, integral: bool) -> Result<Value, EvalError> {
     match (left, right) {
@@ -182,7 +181,7 @@ fn ints(op: BinaryOp, l: i64, r: i64, integral: bool) -> Result<Value, EvalError
         BinaryOp::Divide | BinaryOp::Modulo if r == 0 => return Err(EvalError::DividedByZero),
         BinaryOp::Divide if !integral => return Ok(Value::Float(l as f64 / r as f64)),
         BinaryOp::Divide => l.checked_div(r),
-        // The remainder by -1 is 0 for every number, even if the quotient overflows.
+        // The remainder by -1 is always 0, even where the quotient overflows.
         BinaryOp::Modulo => Some(l.wrapping_rem(r)),
         BinaryOp::BitAnd => Some(l & r),
         BinaryOp::BitOr => Some(l | r),
@@ -192,7 +191,7 @@ fn ints(op: BinaryOp, l: i64, r: i64, integral: bool) -> Result<Value, EvalError
     match answer {
         Some(answer) => Ok(Value::Int(answer)),
         None if integral => Err(overflow(op, l, r)),
-        // Numbers without a declared type are whole only as long as they fit.
+        // Numbers without a declared type become floats if they do not fit.
         None => floats(op, l as f64, r as f64, &Value::Int(l), &Value::Int(r)),
     }
 }
@@ -206,7 +205,7 @@ fn floats(op: BinaryOp, l: f64, r: f64, left: &Value, right: &Value) -> Result<V
         BinaryOp::Divide | BinaryOp::Modulo if r == 0.0 => return Err(EvalError::DividedByZero),
         BinaryOp::Divide => l / r,
         BinaryOp::Modulo => l % r,
-        // A double with a whole value is allowed for bits.
+        // Bit operators accept a float with a whole value.
         _ => {
             return match (whole(left), whole(right)) {
                 (Some(l), Some(r)) => ints(op, l, r, false),
@@ -216,7 +215,7 @@ fn floats(op: BinaryOp, l: f64, r: f64, left: &Value, right: &Value) -> Result<V
     }))
 }
 
-/// The number as a whole number, if it is one of 64 bits.
+/// The number as a whole number, if it fits 64 bits.
 pub(super) fn whole(value: &Value) -> Option<i64> {
     match value {
         Value::Int(i) => Some(*i),

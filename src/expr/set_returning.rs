@@ -1,6 +1,6 @@
 //! Functions of the select list that make rows: `unnest` and `extract`.
 //!
-//! They make the rows; combining these with the other columns and sending them is done elsewhere.
+//! They only make the rows; other code combines these with the other columns and sends them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,6 @@ use super::function::FunctionError;
 use crate::value::json;
 use crate::value::{Object, Value};
 
-/// The set-returning function of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SetReturning {
     /// unnest(array): a row for each element
@@ -18,10 +17,10 @@ pub enum SetReturning {
     Extract,
 }
 
-/// What one row adds to the other columns.
+/// What one of the rows adds to the other columns.
 #[derive(Clone, Debug)]
 pub enum SrfRow {
-    /// columns, which replace others of the same name
+    /// columns, which replace others with the same name
     Columns(Arc<Object>),
     /// one value, for the column named by the alias or the function
     Value(Value),
@@ -42,7 +41,7 @@ impl SetReturning {
         }
     }
 
-    /// The rows for this argument, in order; none for an empty array. An argument of another kind, also null, is an
+    /// The rows for this argument, in order; an empty array has none. Any other kind of argument, also null, is an
     /// error: nothing is sent for the row.
     pub fn rows(self, value: &Value) -> Result<Vec<SrfRow>, EvalError> {
         match (self, &*json::expand(value)) {
@@ -70,7 +69,7 @@ impl SrfRow {
     fn of(element: &Value) -> SrfRow {
         match &*json::expand(element) {
             Value::Object(members) => SrfRow::Columns(members.clone()),
-            // A missing element makes a row too.
+            // A missing element gives a row too.
             Value::Absent => SrfRow::Value(Value::Null),
             other => SrfRow::Value(other.clone()),
         }

@@ -1,4 +1,4 @@
-//! Tests of operators, access and conditions as tables over kinds of values, and that no expression panics.
+//! Tests of operators, access and conditions as tables over kinds of values, and a test that no expression panics.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::value::Value;
 use crate::value::json;
 use crate::value::operator::BinaryOp;
 
-/// A value in JSON; `-` is absent, `@ms` a datetime. Arrays and objects stay text, as they come from messages.
+/// Parses JSON; `-` is absent, `@ms` a datetime. Arrays and objects stay text, as in messages.
 fn value(text: &str) -> Value {
     match text.strip_prefix('@') {
         Some(ms) => {
@@ -28,7 +28,7 @@ fn constant(text: &str) -> Box<Expr> {
     Box::new(Expr::Constant(value(text)))
 }
 
-/// The answer in JSON, `null` for no value, or the error.
+/// The result in JSON, `null` for null and absent, or the error.
 fn shown(expr: &Expr) -> String {
     answered(expr, &[])
 }
@@ -173,7 +173,7 @@ fn whole_numbers_do_not_wrap() {
         assert!(answer.starts_with(&format!("integer overflow: {left} {sign} {right} ")), "{answer}");
     }
     assert!(shown(&Expr::Negate(constant(&min))).starts_with("integer overflow"));
-    // Numbers of no declared type.
+    // Numbers without a declared type.
     assert_eq!(binary("10000000000", BinaryOp::Multiply, "10000000000", false), "1e20");
     assert_eq!(binary(&max, BinaryOp::Add, "1", false), "9.223372036854776e18");
 }
@@ -339,7 +339,7 @@ fn case() {
         assert_eq!(simple(value), expected);
     }
     let searched = |text: &str| {
-        // What is not taken is not computed: the division by zero does not matter.
+        // Branches that are not taken are not evaluated: the division by zero does not matter.
         let fails = Expr::Binary { op: BinaryOp::Divide, left: constant("1"), right: constant("0"), integral: true };
         let branches = vec![(*constant("false"), fails), (*constant(text), *constant("1"))];
         shown(&Expr::Case { value: None, branches, otherwise: None })

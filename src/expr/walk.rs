@@ -47,7 +47,7 @@ impl<S> Expr<S> {
         }
     }
 
-    /// The same expression with other slots: `slot` maps each one.
+    /// The same expression with each slot replaced by `slot`.
     pub fn map<T>(&self, slot: &mut dyn FnMut(&S) -> T) -> Expr<T> {
         match self {
             Expr::Constant(value) => Expr::Constant(value.clone()),
@@ -100,7 +100,7 @@ impl<S> Expr<S> {
         }
     }
 
-    /// Calls a function for this expression and all inside it, outer ones first.
+    /// Calls a function for this expression and everything inside it, outermost first.
     pub fn visit<'a>(&'a self, see: &mut dyn FnMut(&'a Expr<S>)) {
         see(self);
         self.each_part(&mut |part| part.visit(see));

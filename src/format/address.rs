@@ -1,38 +1,38 @@
-//! Addresses of messages: texts that templates make of a result, such as the client it is for, or the URL and the
+//! Addresses of messages: texts that templates make from a result, such as the client to send to, or the URL and
 //! headers of a request.
 //!
-//! A sink chooses the templates ([`Addressing`]), and it alone knows what their texts mean.
+//! The sink chooses the templates ([`Addressing`]) and knows what their texts mean.
 
 use std::sync::Arc;
 
 use crate::format::template::{Template, TemplateError};
 use crate::value::{Text, Value};
 
-/// The texts that a sink's templates made for one message, in the order of the templates.
+/// The texts for one message, in the order of the templates.
 pub type Address = Box<[Text]>;
 
-/// The templates that address the messages of a sink.
+/// The templates for the addresses of a sink's messages.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Addressing {
-    /// At least one.
+    /// At least one template.
     pub parts: Vec<Part>,
-    /// each row is a message with an address of its own, also where messages are lists; the dot is then the row
+    /// Each row is a message with its own address, even if messages are lists; the template's dot is the row.
     pub each_row: bool,
 }
 
-/// One template with the property that it is the value of.
+/// A template and the property that contains it.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// for errors
     pub property: Text,
-    /// as it was written
+    /// as written
     pub text: Text,
     template: Arc<Template>,
-    /// whether an empty text is an error
+    /// whether an empty result is an error
     required: bool,
 }
 
-/// The template follows from its text.
+/// The text determines the template.
 impl PartialEq for Part {
     fn eq(&self, other: &Part) -> bool {
         (&self.property, &self.text, self.required) == (&other.property, &other.text, other.required)
@@ -43,7 +43,7 @@ impl PartialEq for Part {
 #[derive(Debug, thiserror::Error)]
 #[error("{property}: {reason}")]
 pub struct AddressError {
-    /// the property whose template is to blame
+    /// the property whose template failed
     pub property: Text,
     pub reason: String,
 }
@@ -58,7 +58,7 @@ impl Part {
         Ok(Part { property: property.into(), text: text.into(), template, required: true })
     }
 
-    /// Lets the template give nothing.
+    /// Allows the template to give an empty text.
     #[must_use]
     pub fn optional(self) -> Part {
         Part { required: false, ..self }
@@ -76,7 +76,7 @@ impl Part {
 }
 
 impl Addressing {
-    /// The address of a message made of `result`: a row, or a list of rows.
+    /// The address of the message made from `result`: a row, or a list of rows.
     ///
     /// # Errors
     /// [`AddressError`]

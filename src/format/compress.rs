@@ -1,6 +1,6 @@
-//! Compressed bytes: gzip, zlib, raw deflate, zstd.
+//! Compresses and decompresses: gzip, zlib, raw deflate, zstd.
 //!
-//! The size of decompressed data is bounded: a small message must not need any amount of memory.
+//! The size of decompressed data is limited, so that a small message cannot take any amount of memory.
 
 use std::io::{Read, Write};
 
@@ -12,7 +12,6 @@ use ruzstd::encoding::CompressionLevel;
 /// The largest decompressed data, bytes.
 pub const LARGEST: u64 = 64 * 1024 * 1024;
 
-/// A method of compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     Gzip,
@@ -22,7 +21,7 @@ pub enum Method {
     Zstd,
 }
 
-/// Why bytes cannot be packed or unpacked.
+/// Why bytes cannot be compressed or decompressed.
 #[derive(Debug, thiserror::Error)]
 pub enum CompressError {
     #[error("{0}")]
@@ -42,7 +41,6 @@ impl Method {
         }
     }
 
-    /// Packs bytes.
     ///
     /// # Errors
     /// [`CompressError::Data`]
@@ -66,7 +64,6 @@ impl Method {
         written.map_err(|error| CompressError::Data(error.to_string()))
     }
 
-    /// Unpacks bytes.
     ///
     /// # Errors
     /// [`CompressError`]
@@ -83,7 +80,7 @@ impl Method {
     }
 }
 
-/// Everything that the decoder returns, if it is not too much.
+/// Reads everything from the decoder; fails if it is too much.
 fn bounded(decoder: impl Read) -> Result<Vec<u8>, CompressError> {
     let mut data = Vec::new();
     match decoder.take(LARGEST + 1).read_to_end(&mut data) {

@@ -1,12 +1,12 @@
-//! Messages of values between delimiters: no quotes, no trimming, one row a line.
+//! Messages of values between delimiters: one row a line, no quotes, no trimming.
 //!
-//! The values are named by the stream's columns in order and read as their types; without columns they are texts
-//! `col0`, `col1`, ….
+//! The stream's columns name the values in order and give their types; without columns, they are texts named `col0`,
+//! `col1`, ….
 
 use crate::value::types::{ColumnDef, DataType};
 use crate::value::{Row, Text, Value};
 
-/// The row of a message. Values beyond the last column are dropped; missing ones are absent.
+/// Decodes a message of one row. Values beyond the last column are dropped; missing ones are absent.
 pub fn decode(text: &str, delimiter: &str, columns: Option<&[ColumnDef]>) -> Row {
     let values = text.split(delimiter);
     match columns {
@@ -19,7 +19,7 @@ pub fn decode(text: &str, delimiter: &str, columns: Option<&[ColumnDef]>) -> Row
     }
 }
 
-/// The rows of a message whose first line names the values. Empty lines are skipped.
+/// Decodes a message whose first line names the values. Empty lines are skipped.
 pub fn decode_lines(text: &str, delimiter: &str, columns: Option<&[ColumnDef]>) -> Vec<Row> {
     let mut lines = text.lines();
     let names: Vec<Text> = lines.next().unwrap_or_default().split(delimiter).map(Text::from).collect();
@@ -33,7 +33,7 @@ pub fn decode_lines(text: &str, delimiter: &str, columns: Option<&[ColumnDef]>) 
         .collect()
 }
 
-/// Converts texts to the types of the columns.
+/// Converts texts to the columns' types.
 pub fn type_values(row: &mut Row, columns: Option<&[ColumnDef]>) {
     for (name, value) in row {
         let column = columns.and_then(|columns| columns.iter().find(|column| column.name.name == *name));
@@ -43,7 +43,7 @@ pub fn type_values(row: &mut Row, columns: Option<&[ColumnDef]>) {
     }
 }
 
-/// A text as a value of a type; unchanged if it does not convert, so that the schema reports it. Empty text is absent,
+/// Converts a text to a type; unchanged if it cannot be converted, so that the schema reports it. Empty text is absent,
 /// except in text columns.
 fn read(text: &str, ty: &DataType) -> Value {
     if text.is_empty() && !matches!(ty, DataType::String | DataType::Bytea) {
@@ -51,7 +51,7 @@ fn read(text: &str, ty: &DataType) -> Value {
     }
     let number = || text.trim().parse().ok().map(Value::Int);
     let value = match ty {
-        // 1.0 and 1e3 are whole numbers, too.
+        // 1.0 and 1e3 are whole numbers too.
         DataType::BigInt => number().or_else(|| text.trim().parse().ok().map(Value::Float)),
         DataType::Float => text.trim().parse().ok().filter(|float: &f64| float.is_finite()).map(Value::Float),
         DataType::Array(_) | DataType::Struct(_) => crate::format::json::parse(text).ok(),
@@ -61,7 +61,7 @@ fn read(text: &str, ty: &DataType) -> Value {
     value.unwrap_or_else(|| Value::from(text))
 }
 
-/// A line of values.
+/// Writes a line of values.
 pub fn encode<'v>(out: &mut Vec<u8>, values: impl IntoIterator<Item = &'v str>, delimiter: &str) {
     for (index, value) in values.into_iter().enumerate() {
         if index > 0 {

@@ -1,4 +1,4 @@
-//! Decodes messages to values and encodes values to messages: one module for each format.
+//! Decodes messages to values and encodes values as messages: one module for each format.
 
 pub mod address;
 pub mod compress;

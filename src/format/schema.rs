@@ -1,6 +1,6 @@
 //! Converts values to the types of declared columns.
 //!
-//! A column that cannot be converted is an error of the rules that read it, never of others.
+//! A column that cannot be converted is an error only for the rules that read it.
 
 use std::sync::Arc;
 
@@ -28,17 +28,18 @@ pub enum SchemaError {
     Missing(Text),
 }
 
-/// The expectation for a column of a stream with STRICT_VALIDATION.
+/// What STRICT_VALIDATION needs to convert a column.
 #[derive(Clone, Debug)]
 pub struct Strict {
     pub column: ColumnDef,
-    /// Also for DATETIME columns.
+    /// Used for DATETIME columns.
     pub format: Option<TimestampFormat>,
 }
 
-/// The value of a column whose JSON text is `text` (`None`: the key is absent).
+/// Converts a column whose JSON text is `text` (`None`: the key is absent).
 ///
-/// `strict` is given where the stream has STRICT_VALIDATION: then the column must be there (or have a DEFAULT), and DATETIME columns become points in time in `zone`.
+/// `strict` is set if the stream has STRICT_VALIDATION: then the column must be present (or have a DEFAULT), and
+/// DATETIME columns become points in time in `zone`.
 ///
 /// # Errors
 /// [`SchemaError`]
@@ -87,16 +88,16 @@ pub fn accept(
     })
 }
 
-/// Why a value is not of its type.
+/// Why a value does not fit its type.
 enum Misfit {
-    /// It, or a part of it, has another type.
+    /// The value, or a part of it, has another type.
     Type(Value),
     /// A member of a struct is missing, under STRICT_VALIDATION.
     Missing(Text),
 }
 
-/// The value of a column's DEFAULT, as the column's type where it can be made one: `FLOAT DEFAULT 1` is 1.0, and
-/// `STRING DEFAULT true` is text.
+/// The value of a column's DEFAULT, converted to the column's type if possible: `FLOAT DEFAULT 1` is 1.0, and `STRING
+/// DEFAULT true` is text.
 pub fn default(ty: &DataType, literal: &Literal) -> Value {
     let value = match literal {
         Literal::Int(i) => Value::Int(*i),
@@ -111,15 +112,16 @@ pub fn default(ty: &DataType, literal: &Literal) -> Value {
     }
 }
 
-/// The value as `ty`, or why it is not.
+/// The value as `ty`, or why it does not fit.
 fn fit(ty: &DataType, value: Value, strict: Option<&Strict>, zone: &TimeZone) -> Result<Value, Misfit> {
     if value.is_null() {
-        // A null member of a struct is told by its name; here are the elements of arrays.
+        // The caller reports null members of structs by name; this is an element of an array.
         return if strict.is_some() { Err(Misfit::Type(value)) } else { Ok(Value::Null) };
     }
     match (ty, &value) {
         (DataType::BigInt, Value::Int(_)) | (DataType::Float, Value::Float(_)) => Ok(value),
-        // The least integer comes as one. A double of its value is of digits that 64 bits cannot hold.
+        // The smallest integer arrives as an integer. A double of this value was written with digits that 64 bits
+        // cannot hold.
         (DataType::BigInt, Value::Float(f)) if *f <= i64::MIN as f64 => Err(Misfit::Type(value)),
         (DataType::BigInt, Value::Float(_)) => cast::int(&value).map(Value::Int).map_err(|_| Misfit::Type(value)),
         (DataType::Float, Value::Int(i)) => Ok(Value::Float(*i as f64)),
@@ -137,7 +139,7 @@ fn fit(ty: &DataType, value: Value, strict: Option<&Strict>, zone: &TimeZone) ->
         }
         (DataType::DateTime, Value::Int(_) | Value::Float(_) | Value::Text(_)) if strict.is_some() => {
             let format = strict.and_then(|strict| strict.format.as_ref());
-            // A time of day alone is of today.
+            // A time without a date is today's.
             let now = jiff::Timestamp::now().as_millisecond();
             cast::to_datetime_by(format, &value, zone, now).map(Value::DateTime).map_err(|_| Misfit::Type(value))
         }
@@ -168,7 +170,7 @@ fn fit(ty: &DataType, value: Value, strict: Option<&Strict>, zone: &TimeZone) ->
     }
 }
 
-/// The members of an object that a STRUCT has, each of its type.
+/// The members of an object that a STRUCT declares, converted to their types.
 fn structure(
     columns: &[ColumnDef],
     members: impl Iterator<Item = (Text, Value)>,

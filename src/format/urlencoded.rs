@@ -7,7 +7,7 @@ use crate::value::{Row, Text, Value};
 #[error("invalid URL escape {0:?}")]
 pub struct EscapeError(String);
 
-/// The row of a message: a text for each key, an array of texts for a repeated key.
+/// Decodes a form: a text for each key, an array of texts for a repeated key.
 ///
 /// # Errors
 /// [`EscapeError`]
@@ -26,7 +26,7 @@ pub fn decode(text: &str) -> Result<Row, EscapeError> {
     Ok(row.into_iter().map(|(key, values)| (key, one(values))).collect())
 }
 
-/// A form of keys and values.
+/// Writes a form of keys and values.
 pub fn encode<'v>(pairs: impl IntoIterator<Item = (&'v str, &'v str)>) -> String {
     form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }

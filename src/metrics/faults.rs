@@ -1,13 +1,13 @@
-//! Errors of a rule by operator: how many, the last one, and the last few with the messages that caused them.
+//! Errors of a rule by operator: their number, and the last few with the messages that caused them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// How many errors of one operator are kept with their messages.
+/// The number of errors kept with their messages, for each operator.
 pub const KEPT: usize = 10;
 
-/// Bytes of a message or an error that are kept.
+/// The most bytes kept of a message or an error text.
 pub const KEPT_BYTES: usize = 1024;
 
 /// The operators that can lose a row or a result to an error.
@@ -17,26 +17,25 @@ pub enum Place {
     Decoder,
     /// WHERE
     Filter,
-    /// analytic functions
     Analytic,
-    /// what a window keeps of its rows, and its FILTER
+    /// what a window computes for its rows, and its FILTER
     Window,
     /// conditions of joins
     Join,
-    /// the answers of aggregates
+    /// results of aggregates
     Aggregate,
     /// HAVING
     Having,
     /// ORDER BY
     Order,
-    /// the select list, and whatever is of no other operator
+    /// the select list, and everything outside other operators
     Project,
-    /// results to messages
+    /// encoding of results
     Encode,
 }
 
 impl Place {
-    /// Its name in the status and in taps.
+    /// The name in the status and in taps.
     pub fn as_str(self) -> &'static str {
         match self {
             Place::Decoder => "decoder",
@@ -53,34 +52,28 @@ impl Place {
     }
 }
 
-/// The errors of one operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// the operator
     pub place: Place,
-    /// how many
     pub count: u64,
-    /// when the last one was
+    /// the time of the last one
     pub time: SystemTime,
-    /// the last one
+    /// the text of the last one
     pub text: String,
     /// the last `KEPT`, the oldest first
     pub recent: VecDeque<Arc<Failure>>,
 }
 
-/// One error.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// when it was
     pub time: SystemTime,
-    /// what it says
     pub text: String,
-    /// the message or row that caused it, as far as it is known and cut to `KEPT_BYTES`
+    /// the message or row that caused it, if known, cut to `KEPT_BYTES`
     pub message: Option<String>,
 }
 
 impl Failure {
-    /// An error of now.
+    /// An error at the current time.
     pub fn new(text: String, message: Option<&str>) -> Arc<Failure> {
         Arc::new(Failure {
             time: SystemTime::now(),
@@ -90,7 +83,7 @@ impl Failure {
     }
 }
 
-/// Adds errors of a place, the last of which were these; how many there are now.
+/// Adds errors of a place; `recent` has the last ones. Returns their new number.
 pub(super) fn add(faults: &mut Vec<Fault>, place: Place, count: u64, recent: &[Arc<Failure>]) -> u64 {
     let Some(last) = recent.last() else { return 0 };
     let at = faults.iter().position(|fault| fault.place == place).unwrap_or_else(|| {
@@ -110,7 +103,7 @@ pub(super) fn add(faults: &mut Vec<Fault>, place: Place, count: u64, recent: &[A
     fault.count
 }
 
-/// Adds an error to the last ones.
+/// Adds an error to the recent ones, and drops the oldest if there are too many.
 pub(super) fn keep<T>(recent: &mut VecDeque<T>, new: T) {
     if recent.len() == KEPT {
         recent.pop_front();
@@ -118,7 +111,7 @@ pub(super) fn keep<T>(recent: &mut VecDeque<T>, new: T) {
     recent.push_back(new);
 }
 
-/// The first bytes of a text, with a mark where it goes on.
+/// Cuts a text to this many bytes, and marks the cut.
 pub fn cut(mut text: String, limit: usize) -> String {
     if text.len() > limit {
         let mut end = limit;

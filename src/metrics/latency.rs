@@ -1,25 +1,25 @@
-//! How long results take from the socket to the sinks.
+//! The latency of results, from the socket to the sinks.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// How long messages took from being read to being handed to the sinks, since the rule's start.
+/// How long messages took from being read to being given to the sinks, since the rule's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Latency {
     /// median, µs
     pub p50_us: u64,
-    /// 99 of 100 are faster, µs
+    /// 99th percentile, µs
     pub p99_us: u64,
-    /// results up to each of [`LATENCY_BOUNDS`], each bound with those below it
+    /// the number of results up to each of [`LATENCY_BOUNDS`], cumulative
     pub buckets: [u64; LATENCY_BOUNDS.len()],
-    /// all results
+    /// the number of all results
     pub count: u64,
     /// the sum of their latencies, µs
     pub sum_us: u64,
 }
 
-/// The upper bounds of the latency's buckets, µs: 10 µs to 5 s, each twice the one before.
+/// The upper bounds of the latency's buckets, µs: 10 µs to 5 s, each twice the previous one.
 pub const LATENCY_BOUNDS: [u64; 20] = {
     let mut bounds = [10; 20];
     let mut at = 1;
@@ -30,10 +30,10 @@ pub const LATENCY_BOUNDS: [u64; 20] = {
     bounds
 };
 
-/// Latencies above this many µs count as this.
+/// Longer latencies count as this many µs.
 const LONGEST_US: u64 = 60_000_000;
 
-/// Latencies of one rule. Nothing is allocated before the first.
+/// Latencies of one rule. Allocates nothing before the first.
 #[derive(Debug, Default)]
 pub(super) struct Latencies(Option<Box<Histogram<u32>>>);
 

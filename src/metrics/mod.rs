@@ -1,4 +1,4 @@
-//! Counters of a rule: written by one worker, read by the control plane at any time.
+//! Counters of a rule: a worker writes them, the control plane reads them at any time.
 //!
 //! Events that concern all rules of a stream, such as a row or an undecodable message, are counted once, at the stream
 //! ([`StreamMetrics`]), so that their cost does not grow with the number of rules. A rule's count is its own plus what
@@ -34,131 +34,126 @@ use faults::{add, keep};
 use latency::Latencies;
 use tap::Tap;
 
-/// Counters of one rule.
 #[derive(Debug, Default)]
 pub struct RuleMetrics {
     /// The rule's id, for the log.
     id: String,
-    /// Rows counted here and not at a stream; wraps below 0 if a stream counts rows that the rule never saw.
+    /// Rows that are counted here and not at a stream; wraps below 0 if a stream counts rows that the rule never saw.
     rows_in: AtomicU64,
-    /// Messages handed to the sinks, once however many sinks there are.
+    /// Messages given to the sinks; a message counts once, however many sinks there are.
     pub messages_out: AtomicU64,
     /// rows that passed the scan's filter
     passed: AtomicU64,
     /// When the rule last had rows, ms since the epoch; 0: never.
     worked: AtomicI64,
-    /// When it last handed over results, likewise.
+    /// When it last gave results to its sinks, in the same form.
     handed: AtomicI64,
-    /// rows and messages lost to an error of this rule alone
+    /// rows and messages lost to errors of this rule only
     errors: AtomicU64,
-    /// rows behind the watermark, dropped
+    /// rows behind the watermark, which were dropped
     pub late: AtomicU64,
-    /// rows too far ahead of the clock, dropped
+    /// rows too far ahead of the clock, which were dropped
     pub future: AtomicU64,
-    /// the watermark in ms since the epoch, of a rule in event time; 0 before the first
+    /// the watermark of a rule in event time, ms since the epoch; 0 before the first row
     watermark: AtomicI64,
-    /// The rule's code panicked: it gets no more rows.
+    /// The rule's code has panicked: it gets no more rows.
     failed: AtomicBool,
-    /// errors by operator; nothing is allocated before the first
+    /// errors by operator; allocates nothing before the first
     faults: Mutex<Vec<Fault>>,
     latency: Mutex<Latencies>,
     /// what the operators of a rule with state have let through
     pub flow: Flow,
-    /// those who look at its rows
+    /// taps of its rows
     pub taps: Taps,
-    /// the unit that its timestamps probably have, where they are read as another
+    /// the probable unit of its timestamps, if they are read in another
     unit: Mutex<Option<&'static str>>,
-    /// how far the latest of its late rows was behind the watermark, ms
+    /// how far the most recent late row was behind the watermark, ms
     late_by: AtomicI64,
-    /// What looks wrong about its rows, though none is lost for it.
+    /// Suspicious things about its rows that cause no loss.
     oddities: Mutex<Vec<String>>,
-    /// Feed events of streams that it has left.
+    /// Feed events of streams that it no longer reads.
     feed: Mutex<FeedCounts>,
-    /// The streams that it reads.
+    /// The streams that it reads, with its share of their counts.
     shares: Mutex<SmallVec<[Share; 1]>>,
 }
 
-/// Counters of a rule's operators.
+/// The work of a rule's operators, as read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// rows that passed the scan's filter
     pub passed: u64,
     /// When its streams last received anything, ms since the epoch; 0: never.
     pub received: i64,
-    /// When the rule last had rows, likewise.
+    /// When the rule last had rows, in the same form.
     pub worked: i64,
-    /// when it last handed results over, likewise
+    /// when it last gave results to its sinks, in the same form
     pub handed: i64,
     /// errors by operator
     pub faults: Vec<Fault>,
     /// what the operators of a rule with state have let through
     pub flow: FlowCounts,
-    /// the unit that timestamps probably have, where they are read as another
+    /// the probable unit of timestamps, if they are read in another
     pub unit: Option<&'static str>,
-    /// how far the latest of the late rows was behind the watermark, ms
+    /// how far the most recent late row was behind the watermark, ms
     pub late_by: i64,
-    /// what each of its streams has brought
     pub inputs: Vec<InputWork>,
-    /// the rows of its streams by the data thread that has read them, in the order of the threads
+    /// the rows of its streams by the data thread that read them, in the order of the threads
     pub threads: Vec<(usize, u64)>,
 }
 
-/// What a stream has brought a rule.
+/// What a rule got from one of its streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InputWork {
-    /// the stream's name
     pub stream: Text,
     /// rows since the rule joined it
     pub rows: u64,
-    /// messages that could not be read since then
+    /// messages since then that could not be read
     pub errors: u64,
-    /// when it last brought something, ms since the epoch; 0: never
+    /// when a message last arrived, ms since the epoch; 0: never
     pub received: i64,
 }
 
-/// An error and when it was.
+/// The time of an error, and its text.
 type LastError = (SystemTime, String);
 
-/// What a stream counts for all of its rules: written by one worker.
+/// What a stream counts for all of its rules; one worker writes it.
 #[derive(Debug, Default)]
 pub struct StreamMetrics {
     name: Text,
-    /// the data thread that reads it
     thread: usize,
     rows: AtomicU64,
     errors: AtomicU64,
     /// When anything last arrived, ms since the epoch.
     received: AtomicI64,
-    /// the last errors, each with how many there were before it
+    /// the last errors, each with the number of errors before it
     recent: Mutex<VecDeque<(u64, Arc<Failure>)>>,
     seen: Mutex<Seen>,
-    /// those who look at its messages
+    /// taps of its messages
     pub taps: Taps,
-    /// those who keep them
+    /// recorders of its messages
     pub recorders: Recorders,
     feed: [AtomicU64; FeedEvent::ALL.len()],
-    /// What looks wrong about its messages.
+    /// Suspicious things about its messages.
     oddities: Mutex<Vec<String>>,
 }
 
-/// Oddities in the messages of a feed that are not errors.
+/// Unusual messages of a feed that are not errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeedEvent {
-    /// A message of another shape, skipped (`ON_MISMATCH`).
+    /// A message of another shape, which was skipped (`ON_MISMATCH`).
     Mismatched,
-    /// A message that another connection has delivered already, dropped (`dedupKey`).
+    /// A message that another connection delivered already, which was dropped (`dedupKey`).
     Duplicate,
-    /// A missing number of the feed's sequence (`gapSequence`).
+    /// A number missing in the feed's sequence (`gapSequence`).
     Missing,
-    /// A number that occurred before.
+    /// A number that came before.
     Doubled,
-    /// A number after a later one.
+    /// A number that came after a later one.
     Reordered,
-    /// A message without the fields of `dedupKey`, or with a null there.
+    /// A message without the fields of `dedupKey`, or with a null in one.
     WithoutDedupKey,
-    /// Likewise of `gapSequence`.
+    /// The same for `gapSequence`.
     WithoutGapSequence,
-    /// Likewise of `gapKey`.
+    /// The same for `gapKey`.
     WithoutGapKey,
 }
 
@@ -199,7 +194,7 @@ impl FeedCounts {
         FeedEvent::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
     }
 
-    /// These and those of another process.
+    /// The sum of these and another process's counts.
     pub fn and(self, other: FeedCounts) -> FeedCounts {
         self.combine(other, u64::wrapping_add)
     }
@@ -215,9 +210,9 @@ struct Share {
     stream: Arc<StreamMetrics>,
     /// The stream's rows when the rule joined.
     rows: u64,
-    /// The stream's errors then; `None`: they are reported to the rule one by one.
+    /// The stream's errors when the rule joined; `None`: errors are reported to the rule one by one.
     errors: Option<u64>,
-    /// The stream's feed counts then.
+    /// The stream's feed counts when the rule joined.
     feed: FeedCounts,
 }
 
@@ -247,12 +242,12 @@ impl Share {
 }
 
 impl StreamMetrics {
-    /// Of a stream on this data thread that has counted nothing yet.
+    /// The metrics of a stream on this data thread, all zero.
     pub fn new(name: Text, thread: usize) -> StreamMetrics {
         StreamMetrics { name, thread, ..StreamMetrics::default() }
     }
 
-    /// Looks at a message ([`Sampler`] says which).
+    /// Looks at a message, if the [`Sampler`] wants it.
     pub fn look(&self, look: impl FnOnce(&mut Seen)) {
         look(&mut locked(&self.seen));
     }
@@ -272,7 +267,7 @@ impl StreamMetrics {
         self.feed[event as usize].fetch_add(times, Ordering::Relaxed);
     }
 
-    /// Notes something that looks wrong about the messages, once for each of the few things that are looked for.
+    /// Notes something suspicious about the messages. Each of the few kinds is noted once.
     pub fn odd(&self, text: String) {
         tracing::warn!(stream = %self.name, "{text}");
         let mut oddities = locked(&self.oddities);
@@ -294,20 +289,20 @@ impl StreamMetrics {
 }
 
 impl RuleMetrics {
-    /// Of a rule that has counted nothing yet.
+    /// The metrics of a rule, all zero.
     pub fn new(id: &str) -> RuleMetrics {
         RuleMetrics { id: id.to_owned(), ..RuleMetrics::default() }
     }
 
-    /// Joins a stream: its counts from now on belong to this rule too, its errors only with `errors`. To be called by
-    /// the stream's worker.
+    /// Joins a stream: its counts from now on also belong to this rule, its errors only with `errors`. Must be called
+    /// by the stream's worker.
     pub fn join(&self, stream: &Arc<StreamMetrics>, errors: bool) {
         let rows = stream.rows.load(Ordering::Acquire);
         let errors = errors.then(|| stream.errors.load(Ordering::Acquire));
         locked(&self.shares).push(Share { stream: stream.clone(), rows, errors, feed: stream.feed() });
     }
 
-    /// Leaves a stream: later counts do not concern this rule; earlier ones stay.
+    /// Leaves a stream: later counts do not belong to this rule; earlier ones stay.
     pub fn leave(&self, stream: &Arc<StreamMetrics>) {
         let mut shares = locked(&self.shares);
         let Some(at) = shares.iter().position(|share| Arc::ptr_eq(&share.stream, stream)) else { return };
@@ -320,12 +315,12 @@ impl RuleMetrics {
         add(&mut locked(&self.faults), Place::Decoder, errors, &share.recent());
     }
 
-    /// Counts a row of the rule itself.
+    /// Counts a row at the rule itself.
     pub fn row(&self) {
         self.rows_in.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts rows of its streams that this rule never saw.
+    /// Subtracts rows of its streams that this rule never saw.
     pub fn without_rows(&self, rows: u64) {
         self.rows_in.fetch_sub(rows, Ordering::Relaxed);
     }
@@ -335,7 +330,7 @@ impl RuleMetrics {
         shares.iter().map(Share::rows).fold(self.rows_in.load(Ordering::Relaxed), u64::wrapping_add)
     }
 
-    /// Feed events of its streams.
+    /// Feed events of its streams, counted since it joined them.
     pub fn feed(&self) -> FeedCounts {
         let shares = locked(&self.shares);
         shares.iter().map(Share::feed).fold(*locked(&self.feed), |sum, share| sum.combine(share, u64::wrapping_add))
@@ -347,23 +342,23 @@ impl RuleMetrics {
         shares.iter().map(Share::errors).fold(self.errors.load(Ordering::Relaxed), u64::wrapping_add)
     }
 
-    /// Counts an error without an operator, and keeps it as the last one.
+    /// Counts an error outside any operator, and keeps it as the last one.
     pub fn error(&self, text: impl Into<String>) {
         self.error_at(Place::Project, text);
     }
 
-    /// Counts an error of an operator and keeps it as its last one.
+    /// Counts an error of an operator and keeps it as the operator's last one.
     pub fn error_at(&self, place: Place, text: impl Into<String>) {
         self.error_of(place, text, None);
     }
 
-    /// The same of an error that this message or row has caused.
+    /// The same for an error caused by this message or row.
     pub fn error_of(&self, place: Place, text: impl Into<String>, message: Option<&str>) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         let failure = Failure::new(text.into(), message);
         let count = add(&mut locked(&self.faults), place, 1, std::slice::from_ref(&failure));
         let (rule, operator, error) = (self.id.as_str(), place.as_str(), failure.text.as_str());
-        // Of a rule that fails on every row, fewer and fewer.
+        // If a rule fails on every row, errors are logged less and less often.
         if count.is_power_of_two() {
             tracing::info!(rule, operator, count, error, "an error of a rule");
         }
@@ -376,23 +371,23 @@ impl RuleMetrics {
         );
     }
 
-    /// Notes that a row came so many ms behind the watermark, and is dropped.
+    /// Counts a late row, which is dropped; `by`: how far it is behind the watermark, ms.
     pub fn is_late(&self, by: i64) {
         self.are_late(1, by);
     }
 
-    /// Notes that rows came behind the watermark, the last of them by so many ms, and are dropped.
+    /// Counts late rows, which are dropped; `by`: how far the last of them is behind the watermark, ms.
     pub fn are_late(&self, rows: u64, by: i64) {
         self.late.fetch_add(rows, Ordering::Relaxed);
         self.late_by.fetch_max(by, Ordering::Relaxed);
     }
 
-    /// Notes the unit that timestamps probably have.
+    /// Notes the probable unit of timestamps.
     pub fn looks_like(&self, unit: &'static str) {
         *locked(&self.unit) = Some(unit);
     }
 
-    /// Looks at its rows; `None`: too many do already.
+    /// Opens a tap of its rows; `None`: there are too many already.
     pub fn tap(&self, settings: &TapSettings) -> Option<TapReader> {
         let (tap, reader) = Tap::open(settings);
         if !self.taps.add(&tap) {
@@ -404,19 +399,19 @@ impl RuleMetrics {
         Some(reader)
     }
 
-    /// What counts for its streams of this name, on each data thread that reads one.
+    /// The metrics of its streams with this name, one for each data thread that reads it.
     pub fn streams(&self, name: &str) -> Vec<Arc<StreamMetrics>> {
         let shares = locked(&self.shares);
         shares.iter().map(|share| &share.stream).filter(|stream| stream.name == name).cloned().collect()
     }
 
-    /// What its streams' messages look like, by the names of the streams.
+    /// The fields seen in its streams' messages, by stream.
     pub fn seen(&self) -> Vec<(Text, SeenFields)> {
         let streams: Vec<Arc<StreamMetrics>> = locked(&self.shares).iter().map(|share| share.stream.clone()).collect();
         streams.iter().map(|stream| (stream.name.clone(), locked(&stream.seen).fields())).collect()
     }
 
-    /// Records that there were rows at `now`, ms since the epoch, `passed` of which are new: once a batch.
+    /// Records a batch with rows at `now`, ms since the epoch; `passed` of them passed the filter.
     pub fn works(&self, now: i64, passed: u64) {
         self.worked.store(now, Ordering::Relaxed);
         if passed > 0 {
@@ -435,7 +430,7 @@ impl RuleMetrics {
         let (mut inputs, mut threads): (Vec<InputWork>, BTreeMap<usize, u64>) = Default::default();
         for (number, share) in shares.iter().enumerate() {
             let (stream, rows) = (&share.stream, share.rows());
-            // A stream that is read twice brings its rows once.
+            // A stream that the rule reads twice counts its rows once.
             if shares[..number].iter().any(|before| Arc::ptr_eq(&before.stream, stream)) {
                 continue;
             }
@@ -463,12 +458,12 @@ impl RuleMetrics {
         }
     }
 
-    /// Notes something that looks wrong about the rows, once for each of the few things that are looked for.
+    /// Notes something suspicious about the rows. Each of the few kinds is noted once.
     pub fn odd(&self, text: String) {
         locked(&self.oddities).push(text);
     }
 
-    /// What looks wrong about the rows, and about the messages of its streams.
+    /// Suspicious things about the rows and about the messages of its streams.
     pub fn oddities(&self) -> Vec<String> {
         let shares = locked(&self.shares);
         let of_streams = shares.iter().flat_map(|share| locked(&share.stream.oddities).clone());
@@ -505,7 +500,7 @@ impl RuleMetrics {
 
     pub fn sent(&self, messages: u64, latency: Option<Duration>) {
         self.messages_out.fetch_add(messages, Ordering::Relaxed);
-        // The time of the batch: the clock is not read again.
+        // The batch's time, so that the clock is not read again.
         self.handed.store(self.worked.load(Ordering::Relaxed), Ordering::Relaxed);
         if let Some(latency) = latency {
             locked(&self.latency).record(messages, latency);

@@ -1,7 +1,7 @@
-//! Every message of a stream as it came, for those who keep them: recordings.
+//! Recordings: readers that get every message of a stream as it came.
 //!
-//! Unlike a tap, a recorder takes all messages, whole. It never slows the stream either: what its reader has not taken
-//! in time is lost and counted ([`MessageReader::lost`]). It ends with its reader, or with the stream.
+//! Unlike a tap, a recorder gets all messages complete. It never slows the stream: what its reader does not take in
+//! time is lost and counted ([`MessageReader::lost`]). It ends with its reader or with the stream.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,24 +11,23 @@ use tokio::sync::mpsc;
 use super::StreamMetrics;
 use crate::sync::locked;
 
-/// Messages that wait for a reader, and their bytes; further ones are lost.
+/// The most messages, and bytes, that wait for a reader; further ones are lost.
 const WAITING: usize = 8192;
 const WAITING_BYTES: usize = 16 << 20;
 
-/// Readers of one stream at a time.
+/// The most readers of one stream.
 const READERS: usize = 4;
 
-/// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamMessage {
-    /// when it came, ms since the epoch
+    /// when it arrived, ms since the epoch
     pub at: i64,
-    /// it came as a binary message
+    /// whether it is a binary message
     pub binary: bool,
     pub bytes: Vec<u8>,
 }
 
-/// Those who keep the messages of a stream, on one data thread.
+/// The readers of a stream's messages, on one data thread.
 #[derive(Debug, Default)]
 pub struct Recorders {
     any: AtomicBool,
@@ -42,7 +41,7 @@ struct Recorder {
     lost: Arc<AtomicU64>,
 }
 
-/// The side of who keeps the messages.
+/// The receiving end of a recording.
 #[derive(Debug)]
 pub struct MessageReader {
     messages: mpsc::Receiver<StreamMessage>,
@@ -50,8 +49,8 @@ pub struct MessageReader {
     lost: Arc<AtomicU64>,
 }
 
-/// Keeps the messages of a stream, which is read on several data threads; `None`: there are too many readers already, or
-/// no stream.
+/// Starts recording a stream, which may be read on several data threads; `None`: it has too many readers already, or
+/// nothing reads it.
 pub fn record(streams: &[Arc<StreamMetrics>]) -> Option<MessageReader> {
     let full = |stream: &Arc<StreamMetrics>| locked(&stream.recorders.all).len() >= READERS;
     streams.iter().for_each(|stream| stream.recorders.tidy());
@@ -69,27 +68,27 @@ pub fn record(streams: &[Arc<StreamMetrics>]) -> Option<MessageReader> {
 }
 
 impl MessageReader {
-    /// The next message; `None` when nothing reads the stream any more.
+    /// The next message; `None` when the stream is no longer read.
     pub async fn next(&mut self) -> Option<StreamMessage> {
         let message = self.messages.recv().await?;
         self.waiting.fetch_sub(message.bytes.len(), Ordering::Relaxed);
         Some(message)
     }
 
-    /// Messages that were lost so far, since they were not taken in time.
+    /// The number of messages lost so far because they were not taken in time.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
 impl Recorders {
-    /// Whether anybody keeps the messages.
+    /// Whether there is any reader.
     #[inline]
     pub fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)
     }
 
-    /// Hands a message to all readers.
+    /// Passes a message to all readers.
     pub fn came(&self, at: i64, binary: bool, bytes: &[u8]) {
         let mut ended = false;
         for recorder in locked(&self.all).iter() {
@@ -109,7 +108,7 @@ impl Recorders {
         }
     }
 
-    /// Forgets readers that have ended.
+    /// Removes readers that have ended.
     fn tidy(&self) {
         let mut all = locked(&self.all);
         all.retain(|recorder| !recorder.messages.is_closed());

@@ -1,35 +1,35 @@
-//! What the messages of a stream look like: their fields with types, by a sample.
+//! The fields of a stream's messages with their types, seen in a sample.
 //!
-//! A stream declares few columns or none, and a misspelt one in a rule is no error: it is absent. So that somebody can be
-//! told, each stream looks at some of its messages. How many is bounded in time ([`Sampler`]), so that a slow stream is
-//! seen whole and a fast one pays next to nothing.
+//! A stream declares few columns or none, and a misspelt column in a rule is not an error but absent. To make that
+//! visible, each stream looks at some of its messages. [`Sampler`] limits their rate: of a slow stream every message is
+//! seen, and a fast one pays next to nothing.
 
 use indexmap::IndexMap;
 
 use crate::value::{Row, Text, Value, json};
 
-/// Messages of one generation: there are two, of which the older one goes when the newer one is full.
+/// Messages in one generation. There are two: when the newer one is full, the older one is dropped.
 const GENERATION: u64 = 500;
 
-/// Fields that are counted; further ones are left out.
+/// The most fields that are counted; further ones are left out.
 const FIELDS: usize = 256;
 
 /// The longest message that is looked at, bytes.
 const LONGEST: usize = 64 * 1024;
 
-/// Characters of an example.
+/// The most characters of an example.
 const EXAMPLE: usize = 80;
 
-/// Messages that a stream may look at at once, and how many more in a second.
+/// How many messages of a stream may be looked at at once, and how many more each second.
 const BURST: i64 = 500;
 const PER_SECOND: i64 = 100;
 
-/// Says which messages are looked at.
+/// Decides which messages are looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampler {
-    /// in thousandths of a message
+    /// messages that may still be looked at, in thousandths
     left: i64,
-    /// when it was last refilled, ms since the epoch
+    /// the time of the last refill, ms since the epoch
     at: i64,
 }
 
@@ -40,26 +40,24 @@ impl Default for Sampler {
 }
 
 impl Sampler {
-    /// Time has come to `now`, ms since the epoch: once a batch.
+    /// Sets the time to `now`, ms since the epoch; called once a batch.
     pub fn refill(&mut self, now: i64) {
         let passed = now.saturating_sub(self.at).clamp(0, 60_000);
         self.left = (self.left + passed * PER_SECOND).min(BURST * 1000);
         self.at = now;
     }
 
-    /// Whether the next message is to be looked at.
     #[inline]
     pub fn wants(&self) -> bool {
         self.left > 0
     }
 
-    /// Notes that a message of this length was looked at: long ones cost more.
+    /// Records that a message of this length was looked at: long ones cost more.
     pub fn took(&mut self, bytes: usize) {
         self.left -= 1000 + bytes as i64;
     }
 }
 
-/// What was seen.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     now: Generation,
@@ -70,11 +68,10 @@ pub struct Seen {
 struct Generation {
     messages: u64,
     fields: IndexMap<Text, Field>,
-    /// fields were left out
+    /// whether fields were left out
     partial: bool,
 }
 
-/// What was seen of one field.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Field {
     present: u64,
@@ -89,36 +86,33 @@ const TYPES: [&str; 7] = ["null", "boolean", "bigint", "float", "string", "array
 /// The fields of a stream's last messages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SeenFields {
-    /// messages that were looked at
+    /// the number of messages that were looked at
     pub messages: u64,
     /// the fields, in the order in which they were first seen
     pub fields: Vec<SeenField>,
-    /// the messages have further fields, which are not counted
+    /// whether the messages have further fields, which are not counted
     pub partial: bool,
 }
 
-/// One field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SeenField {
-    /// its name
     pub name: Text,
-    /// how many of the messages have it
+    /// the number of messages that have it
     pub present: u64,
-    /// which types its values have
+    /// the types of its values
     pub types: Vec<&'static str>,
     /// one of its values, as JSON
     pub example: String,
 }
 
 impl SeenFields {
-    /// The field of this name.
     pub fn field(&self, name: &str) -> Option<&SeenField> {
         self.fields.iter().find(|field| field.name == name)
     }
 }
 
 impl Seen {
-    /// Looks at a message of JSON. What is no object has no fields.
+    /// Looks at a JSON message. Anything but an object has no fields.
     pub fn look_at_text(&mut self, text: &str) {
         if text.len() > LONGEST {
             return;
@@ -139,7 +133,7 @@ impl Seen {
         }
     }
 
-    /// Looks at a message that came decoded.
+    /// Looks at a decoded message.
     pub fn look_at_row(&mut self, row: &Row) {
         self.begin();
         for (name, value) in row {
@@ -184,7 +178,7 @@ impl Seen {
         }
     }
 
-    /// The fields of the last messages, up to 1,000 of those that were looked at.
+    /// The fields of up to 1,000 of the messages that were looked at last.
     pub fn fields(&self) -> SeenFields {
         let mut all = self.before.fields.clone();
         for (name, field) in &self.now.fields {
@@ -208,7 +202,7 @@ impl Seen {
     }
 }
 
-/// A value as JSON; what has no form as JSON is left out.
+/// A value as JSON; empty if it has no JSON form.
 fn shown(value: &Value) -> String {
     let mut text = Vec::new();
     let _ = json::write_value(&mut text, value);
@@ -263,7 +257,7 @@ mod tests {
         assert!((400..=500).contains(&take(&mut sampler)));
         sampler.refill(1_500);
         assert!((40..=51).contains(&take(&mut sampler)));
-        // A clock that steps back gives nothing, and breaks nothing.
+        // A clock that steps back must give no budget and do no harm.
         sampler.refill(0);
         assert!(!sampler.wants());
     }

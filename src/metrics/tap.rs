@@ -1,10 +1,10 @@
-//! Taps: a look at the rows between the operators of a rule while it runs.
+//! Taps: show the rows between the operators of a running rule.
 //!
-//! A tap never slows a rule. An operator asks with one load whether anybody taps it ([`Taps::wants`]); only then is a row
-//! made into text. How many rows a tap takes is bounded in time, and what its reader has not taken in time is dropped:
-//! rows beyond either are counted ([`TapReader::skipped`]). A tap ends with its reader, or with its rule.
+//! A tap never slows a rule. An operator checks with one load whether anybody taps it ([`Taps::wants`]); only then is a
+//! row converted to text. A tap takes rows at a limited rate, and drops what its reader does not take in time; rows
+//! beyond either limit are counted ([`TapReader::skipped`]). A tap ends with its reader or with its rule.
 //!
-//! What is before a rule's filter is the same for all rules of a stream, so these points are tapped at the stream.
+//! Everything before a rule's filter is the same for all rules of a stream, so these points are tapped at the stream.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -16,42 +16,41 @@ use crate::sync::locked;
 
 use super::faults;
 
-/// Rows that wait for a reader; further ones are dropped.
+/// The most rows that wait for a reader; further ones are dropped.
 const WAITING: usize = 256;
 
-/// Taps of one rule or stream at a time.
+/// The most taps of one rule or stream at a time.
 pub const TAPS: usize = 8;
 
-/// Bytes of a row that are shown.
+/// The most bytes of a row that are shown.
 const ROW_BYTES: usize = 8 * 1024;
 
-/// Rows that a tap takes at once, and how many more in a second, where it is not asked for fewer.
+/// How many rows a tap takes at once, and how many more each second, unless its settings say fewer.
 const BURST: f64 = 256.0;
 const PER_SECOND: f64 = 200.0;
 
-/// Where rows are looked at.
+/// A point where rows can be tapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
-    /// messages as they came
+    /// messages as they arrived
     Source,
-    /// messages that were read
+    /// decoded messages
     Decode,
     /// rows that passed WHERE
     Filter,
-    /// windows that have closed
+    /// closed windows
     Window,
-    /// rows of the result
+    /// result rows
     Project,
     /// messages for the sinks
     Sink,
 }
 
 impl Point {
-    /// All of them, in the order of the flow.
+    /// All points, in the order of the flow.
     pub const ALL: [Point; 6] =
         [Point::Source, Point::Decode, Point::Filter, Point::Window, Point::Project, Point::Sink];
 
-    /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
             Point::Source => "source",
@@ -63,7 +62,7 @@ impl Point {
         }
     }
 
-    /// The point of this name, or of a part of the status such as `op_2_filter`.
+    /// The point with this name, or with that of an operator in the status such as `op_2_filter`.
     pub fn of(name: &str) -> Option<Point> {
         let name = name.to_ascii_lowercase();
         if let Some(point) = Point::ALL.into_iter().find(|point| point.as_str() == name) {
@@ -99,25 +98,24 @@ impl Point {
     }
 }
 
-/// A row that a tap has taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TappedRow {
-    /// where
+    /// the point
     pub point: Point,
-    /// the row, mostly JSON
+    /// the row, usually as JSON
     pub text: String,
 }
 
-/// Which rows a tap takes.
+/// What a tap takes.
 #[derive(Clone, Debug)]
 pub struct TapSettings {
-    /// where
+    /// the points
     pub points: Vec<Point>,
-    /// no more than one row of each point in this time; without it some hundred a second
+    /// at most one row from each point in this time; `None`: some hundred rows a second
     pub every: Option<Duration>,
 }
 
-/// One tap, from the side of the operators.
+/// The operators' end of a tap.
 #[derive(Debug)]
 pub(super) struct Tap {
     points: u8,
@@ -127,14 +125,14 @@ pub(super) struct Tap {
     skipped: Arc<AtomicU64>,
 }
 
-/// What one point may still give.
+/// What a tap may still take from one point.
 #[derive(Clone, Copy, Debug)]
 struct Budget {
     left: f64,
     at: Option<Instant>,
 }
 
-/// The side of who looks.
+/// The reader's end of a tap.
 #[derive(Debug)]
 pub struct TapReader {
     rows: mpsc::Receiver<TappedRow>,
@@ -147,7 +145,7 @@ impl TapReader {
         self.rows.recv().await
     }
 
-    /// Rows that were not given so far, since there were too many or they were not taken in time.
+    /// The number of rows left out so far, because there were too many or they were not taken in time.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
     }
@@ -164,7 +162,7 @@ impl Tap {
         (Arc::new(tap), TapReader { rows, skipped })
     }
 
-    /// Takes another row of this point, or says when it will.
+    /// Takes another row from this point; `Err`: how long until it will.
     fn take(&self, point: Point, now: Instant) -> Result<(), Duration> {
         let mut budget = locked(&self.budget);
         let budget = &mut budget[point as usize];
@@ -190,21 +188,21 @@ impl Tap {
 /// The taps of a rule, or of a stream.
 #[derive(Debug, Default)]
 pub struct Taps {
-    /// the points that anybody taps
+    /// a bit for each point that anybody taps
     points: AtomicU8,
-    /// at each point
+    /// for each point
     rests: [Rest; Point::ALL.len()],
     own: Mutex<Vec<Arc<Tap>>>,
-    /// of rules on the stream
+    /// taps lent by rules that read the stream
     lent: Mutex<Vec<Weak<Tap>>>,
 }
 
-/// While nobody takes a row, rows cost a look at the clock.
+/// A point's pause: while no tap may take a row, rows only cost a look at the clock.
 #[derive(Debug, Default)]
 struct Rest {
-    /// until when, ns of [`clock`]
+    /// the end of the pause, ns of [`clock`]
     until: AtomicU64,
-    /// rows that went by
+    /// the number of rows that passed during the pause
     rows: AtomicU64,
 }
 
@@ -222,7 +220,7 @@ impl Taps {
         self.points.load(Ordering::Relaxed) & point.bit() != 0
     }
 
-    /// Shows a row to those who tap this point. The row is made where one of them takes it.
+    /// Offers a row to the taps of this point. `row` makes the text, only if one of them takes it.
     pub fn offer(&self, point: Point, row: impl FnOnce() -> String) {
         let now = Instant::now();
         let rest = &self.rests[point as usize];
@@ -270,7 +268,7 @@ impl Taps {
         }
     }
 
-    /// Adds a tap of the rule itself; false: there are [`TAPS`] already.
+    /// Adds a tap of the rule itself; false: there are already [`TAPS`].
     pub(super) fn add(&self, tap: &Arc<Tap>) -> bool {
         self.tidy();
         {
@@ -284,7 +282,7 @@ impl Taps {
         true
     }
 
-    /// Adds a tap of a rule on the stream. It ends with the rule.
+    /// Adds a tap of a rule that reads the stream. It ends with the rule.
     pub(super) fn lend(&self, tap: &Arc<Tap>) {
         locked(&self.lent).push(Arc::downgrade(tap));
         self.tidy();
@@ -296,13 +294,13 @@ impl Taps {
         all
     }
 
-    /// Forgets taps that have ended.
+    /// Removes taps that have ended.
     fn tidy(&self) {
         locked(&self.own).retain(|tap| !tap.rows.is_closed());
         locked(&self.lent).retain(|tap| tap.upgrade().is_some_and(|tap| !tap.rows.is_closed()));
         let points = self.all().iter().fold(0, |points, tap| points | tap.points);
         self.points.store(points, Ordering::Relaxed);
-        // One that has just come waits for nobody else's time.
+        // A new tap does not wait for the pause of others.
         self.rests.iter().for_each(|rest| rest.until.store(0, Ordering::Relaxed));
     }
 }
@@ -337,7 +335,7 @@ mod tests {
         assert!(reader.skipped() >= 1);
         let (seldom, slow) = self::taps(&[Point::Sink], Some(Duration::from_secs(3600)));
         (0..5).for_each(|_| seldom.offer(Point::Sink, || "x".to_owned()));
-        // Those that go by at rest are counted with the next row that is looked at.
+        // Rows that pass during a pause are counted with the next row that is looked at.
         assert_eq!(slow.skipped(), 1);
     }
 

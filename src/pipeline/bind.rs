@@ -1,4 +1,4 @@
-//! Finds the source of a stream and the sink of an action, by the configuration. Rule files and the service use it.
+//! Finds the source of a stream and the sink of an action by the configuration, for rule files and the service.
 
 use std::borrow::Cow;
 
@@ -14,32 +14,30 @@ use crate::property::{self, Invalid, Warning};
 use crate::text::document::Document;
 use crate::text::suggest;
 
-/// The faults of a source, and its warnings.
 pub type Faults = (Vec<Fault>, Vec<Warning>);
 
-/// Why a source cannot be used.
 pub struct Fault {
-    /// The option of the statement at fault.
+    /// The wrong option of the statement.
     pub(super) option: &'static str,
     pub message: String,
     pub(super) hint: Option<String>,
-    /// The property at fault.
+    /// The wrong property.
     pub(super) of: Option<property::Fault>,
 }
 
-/// How an undefined CONF_KEY is treated.
+/// How to treat an undefined CONF_KEY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownKey {
-    /// As a mistake.
+    /// As an error.
     Refused,
-    /// As the default configuration, with a warning: what eKuiper's service does.
+    /// As the default configuration, with a warning, as eKuiper's service does.
     Default,
 }
 
-/// The sink of an action, with warnings.
+/// The sink of an action, and warnings.
 ///
 /// # Errors
-/// [`ConnectorError`] for wrong properties, and for a named connection that is not there.
+/// [`ConnectorError`] for wrong properties and for a missing named connection.
 pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<Warning>), ConnectorError> {
     if let Some(reach) = &config.reach {
         reach.check(&action.written)?;
@@ -63,10 +61,10 @@ pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<Warning
     Ok((SinkAction { spec, format, dead_letter: action.dead_letter }, warnings))
 }
 
-/// Names a conf key whose properties lie under those of the sink.
+/// The property that names a set of properties which the sink builds on.
 const RESOURCE: &str = "resourceId";
 
-/// An action merged with the properties of the conf key that it names.
+/// An action merged with the property set that it names.
 fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Action>, Vec<Warning>), ConnectorError> {
     let is_resource = |name: &str| name.eq_ignore_ascii_case(RESOURCE);
     let Some(named) = action.written.iter().find(|(name, _)| is_resource(name)).map(|(_, value)| value) else {
@@ -93,7 +91,7 @@ fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Act
     for (name, value) in action.written.iter().filter(|(name, _)| !is_resource(name)) {
         put(&mut props, name, value.clone());
     }
-    // Read like any action: some properties belong to every sink.
+    // Read like any action, since some properties belong to every sink.
     let rule = json!({"id": "resource", "sql": "SELECT", "actions": [{kind: props}]});
     let (document, mut problems) = (Document::of_json("resource", &rule), Vec::new());
     let read = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut problems);
@@ -110,7 +108,7 @@ fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Act
 /// The source of a stream. EXTRA overrides the named connection, which overrides the CONF_KEY.
 ///
 /// # Errors
-/// All that is wrong, and the warnings that stand beside it.
+/// All faults, and the warnings.
 pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(SourceSpec, Vec<Warning>), Faults> {
     let kind = if def.source.is_empty() { "websocket" } else { def.source.as_str() };
     let key = def.conf_key.as_deref();

@@ -1,7 +1,7 @@
-//! A changed pipeline takes the place of the one that runs, rule by rule: what is the same goes on undisturbed.
+//! Replaces a running pipeline by a changed one, rule by rule: what is unchanged continues undisturbed.
 //!
-//! Rules are compared by their texts and by the statements that they read. Views and lookup tables are read by others
-//! through the engine's own state, so a change of one of them makes everything start anew.
+//! Rules are compared by their texts and by the statements of their streams. Views and lookup tables are read through
+//! the engine's own state, so a change to one of them restarts everything.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,28 +12,28 @@ use crate::definition::stream::StreamDef;
 use crate::engine::{Engine, RuleSpec};
 use crate::text::document::Problem;
 
-/// What a pipeline is made of, by name: statements, and the JSON texts of rules.
+/// The parts of a pipeline by name: statements, and the JSON texts of rules.
 #[derive(Clone, Debug, Default)]
 pub struct Content {
     pub conf_keys: PropertySets,
-    /// Streams and tables.
+    /// Statements of streams and tables.
     pub relations: BTreeMap<String, String>,
     pub views: BTreeMap<String, String>,
     pub rules: BTreeMap<String, String>,
-    /// What rules on the engine read streams by.
+    /// The definitions by which the running rules read their streams.
     defs: BTreeMap<String, Arc<StreamDef>>,
     lookups: Vec<String>,
 }
 
-/// What a change did, by the ids of rules.
+/// The result of a change, by rule id.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Everything started anew.
+    /// Everything was restarted.
     pub all: bool,
     pub started: Vec<String>,
     pub replaced: Vec<String>,
     pub stopped: Vec<String>,
-    /// What could not start; the old version of a rule goes on.
+    /// What could not start; the old version of a rule continues.
     pub problems: Vec<Problem>,
 }
 
@@ -52,19 +52,19 @@ impl Content {
         }
     }
 
-    /// Whether a rule can only be replaced together with all others.
+    /// Whether the change affects more than single rules, so that everything must be restarted.
     fn needs_all(&self, new: &Content) -> bool {
         let read_by_others = |content: &Content| {
             let tables = content.lookups.iter().map(|name| (name.clone(), content.relations.get(name).cloned()));
             (tables.collect::<BTreeMap<_, _>>(), content.views.clone())
         };
-        // What views read is not told apart: a change of any stream may be one of theirs.
+        // Which streams the views read is not checked: any change of a stream may affect them.
         let views_read = !self.views.is_empty() && self.relations != new.relations;
         self.conf_keys != new.conf_keys || read_by_others(self) != read_by_others(new) || views_read
     }
 }
 
-/// Puts `pipeline` in the place of what runs, and says what that did. `running` is what runs, before and after.
+/// Replaces what runs by `pipeline`, and returns the result. `running` is the running content, and is updated.
 pub async fn change(engine: &Engine, running: &mut Content, mut pipeline: Pipeline) -> Changes {
     let mut new = Content::of(&pipeline);
     if running.needs_all(&new) {
@@ -99,7 +99,7 @@ pub async fn change(engine: &Engine, running: &mut Content, mut pipeline: Pipeli
             Ok(()) => changes.started.push(id),
             Err(problem) => {
                 changes.problems.push(problem);
-                // It is tried again with the next change.
+                // The next change tries it again.
                 match was {
                     Some(was) => drop(new.rules.insert(id, was)),
                     None => drop(new.rules.remove(&id)),
@@ -111,7 +111,7 @@ pub async fn change(engine: &Engine, running: &mut Content, mut pipeline: Pipeli
     changes
 }
 
-/// Lets a rule read streams by these definitions.
+/// Makes a rule read streams by these definitions.
 fn share(spec: &mut RuleSpec, defs: &BTreeMap<String, Arc<StreamDef>>) {
     for input in &mut spec.plan.inputs {
         if let Some(def) = defs.get(input.stream.name.as_str()) {
@@ -120,14 +120,14 @@ fn share(spec: &mut RuleSpec, defs: &BTreeMap<String, Arc<StreamDef>>) {
     }
 }
 
-/// Starts a rule, in the place of its running version if there is one.
+/// Starts a rule, in place of its running version if there is one.
 async fn put(engine: &Engine, rule: PlannedRule) -> Result<(), Problem> {
     let refused = rule.problem("");
     let replaced = async { engine.prepare_rule(rule.spec).await?.replace(false).await };
     replaced.await.map(drop).map_err(|error| Problem { message: message(error), ..refused })
 }
 
-/// Ends all that runs and starts the new pipeline.
+/// Stops everything and starts the new pipeline.
 async fn start_anew(engine: &Engine, running: &mut Content, pipeline: Pipeline, new: Content) -> Changes {
     for id in running.rules.keys() {
         engine.stop_rule(id, false).await;
@@ -141,7 +141,7 @@ async fn start_anew(engine: &Engine, running: &mut Content, pipeline: Pipeline, 
     let stopped = running.rules.keys().filter(|id| !new.rules.contains_key(*id)).cloned().collect();
     *running = new;
     let problems = start(engine, pipeline).await.err().unwrap_or_default();
-    // What could not start is tried again with the next change.
+    // The next change tries again what could not start.
     let mut started = Vec::new();
     for id in running.rules.keys() {
         if engine.rule_status(id).await.is_some() {

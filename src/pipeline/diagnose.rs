@@ -1,7 +1,6 @@
-//! Collects the mistakes in rules and statements, with places and hints, for rule files and for the service.
+//! Collects the errors in rules and statements, with places and hints, for rule files and for the service.
 //!
-//! Each function checks its part completely and adds all mistakes to `problems`, so that a user sees all of them at
-//! once.
+//! Each function checks its part completely and adds all errors to `problems`, so that a user sees all of them at once.
 
 use serde_json::Value as Json;
 
@@ -17,14 +16,13 @@ use crate::sql::{self, SyntaxError, SyntaxErrorKind};
 use crate::text::document::{Document, Node, Place, Problem, Severity, Value};
 use crate::text::suggest;
 
-/// The hint for text that is not like a CREATE STREAM statement.
+/// The hint for a text that does not resemble CREATE STREAM.
 const MADE: &str = "a stream is made by CREATE STREAM name (…) WITH (DATASOURCE=\"/path\", TYPE=\"websocket\")";
 
-/// The longest text of a rule, bytes, whose mistakes get places: finding them in longer texts would delay other
-/// requests.
+/// The longest rule text, bytes, whose errors get places: finding them in longer texts would delay other requests.
 const LONGEST: usize = 1 << 20;
 
-/// The problems of a refused rule or trial; empty if there are none. `sinks`: whether its sinks are checked.
+/// The problems of a refused rule or trial; empty if there are none. `sinks`: whether to check its sinks.
 pub fn of_rule(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog, config: &Config) -> Vec<Problem> {
     let problems = everything_about(text, id, sinks, catalog, config);
     let refused = problems.iter().any(|problem| problem.severity == Severity::Error);
@@ -85,7 +83,7 @@ pub fn warnings_of_statement(text: &str, catalog: &Catalog, config: &Config) -> 
     warnings.into_iter().map(|text| Problem::warning("statement", None, subject.as_str(), text)).collect()
 }
 
-/// All problems of the text of a rule.
+/// All problems in the text of a rule.
 fn everything_about(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog, config: &Config) -> Vec<Problem> {
     let Ok(json) = serde_json::from_str::<Json>(text) else { return Vec::new() };
     let placed = if text.len() > LONGEST { None } else { Document::parse("rule", text.to_owned()).ok() };
@@ -123,7 +121,7 @@ fn everything_about(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog
     problems
 }
 
-/// The problems of a refused CREATE statement; empty if there are none. Whether its name is taken is not checked.
+/// The problems of a refused CREATE statement; empty if there are none. Does not check whether its name is taken.
 pub fn of_statement(text: &str, catalog: &Catalog) -> Vec<Problem> {
     let document = Document::of_json("statement", &Json::from(text));
     let mut problems = Vec::new();
@@ -140,7 +138,7 @@ pub fn of_statement(text: &str, catalog: &Catalog) -> Vec<Problem> {
     problems
 }
 
-/// The problems of a refused CREATE VIEW; empty if there are none. Whether its name is taken is not checked.
+/// The problems of a refused CREATE VIEW; empty if there are none. Does not check whether its name is taken.
 pub fn of_view(text: &str, catalog: &Catalog) -> Vec<Problem> {
     let document = Document::of_json("statement", &Json::from(text));
     let mut problems = Vec::new();
@@ -164,7 +162,7 @@ pub fn of_create(document: &Document, node: &Node, subject: &str, error: &Syntax
     }
 }
 
-/// Adds the mistakes in the definition of a stream or table.
+/// Adds the errors in the definition of a stream or table.
 pub fn of_definition(
     document: &Document,
     node: &Node,
@@ -187,14 +185,14 @@ pub fn of_definition(
     }
 }
 
-/// Adds the mistakes in the SELECT of a rule.
+/// Adds the errors in the SELECT of a rule.
 pub fn of_plan(document: &Document, statement: &Node, subject: &str, error: &PlanError, problems: &mut Vec<Problem>) {
     for error in error.each() {
         problems.push(document.sql_error(statement, subject, error.to_string(), error.span(), error.hint()));
     }
 }
 
-/// The usable sinks of a rule; adds the mistakes and warnings of all sinks.
+/// The usable sinks of a rule; adds the errors and warnings of all sinks.
 pub fn sinks(
     document: &Document,
     rule: &Rule,

@@ -1,9 +1,9 @@
-//! Reads rule files: the streams, tables, views, rules and source settings of one or several files become planned
-//! rules, ready to start.
+//! Reads rule files: streams, tables, views, rules and source settings in one or several files become planned rules,
+//! ready to start.
 //!
 //! A file has one of three forms: lists of streams and rules, eKuiper's ruleset (objects of both by name, where rules
 //! can be JSON texts), or a single rule. All files are read before anything is reported, so that a user sees every
-//! mistake at once. Reading opens nothing; [`start`] starts the result on an engine.
+//! error at once. Reading opens nothing; [`start`] starts the result on an engine.
 
 mod bind;
 mod change;
@@ -45,26 +45,24 @@ pub struct Pipeline {
     pub sources: BTreeMap<String, SourceSpec>,
     /// Statements of streams and tables, by name.
     pub statements: BTreeMap<String, String>,
-    /// The conf keys of sources: those of the configuration and of the files.
+    /// The conf keys of sources, from the configuration and the files.
     pub conf_keys: PropertySets,
     pub tables: Vec<PlannedTable>,
     /// In the order of the files.
     pub views: Vec<PlannedView>,
     /// In the order of the files.
     pub rules: Vec<PlannedRule>,
-    /// Warnings.
     pub warnings: Vec<Problem>,
 }
 
 impl Pipeline {
-    /// All that reads streams.
+    /// The specs of everything that reads streams.
     pub fn specs(&self) -> impl Iterator<Item = &RuleSpec> {
         let views = self.views.iter().map(|view| &view.spec);
         self.rules.iter().map(|rule| &rule.spec).chain(views)
     }
 
-    /// Puts other sources in place of those of streams and tables, before anything starts. `with` is asked for each by
-    /// its name.
+    /// Replaces the sources of streams and tables before anything starts. `with` is called with each name.
     pub fn replace_sources(&mut self, mut with: impl FnMut(&str, &SourceSpec) -> Option<SourceSpec>) {
         let rules = self.rules.iter_mut().map(|rule| &mut rule.spec);
         for spec in rules.chain(self.views.iter_mut().map(|view| &mut view.spec)) {
@@ -89,7 +87,7 @@ pub struct PlannedTable {
 }
 
 impl PlannedTable {
-    /// An error of this table that occurs when it is created.
+    /// An error of this table when it is created.
     pub fn problem(&self, message: impl Into<String>) -> Problem {
         Problem::error(&self.file, Some(self.place), format!("table {}", self.spec.def.name), message)
     }
@@ -108,7 +106,7 @@ pub struct PlannedRule {
 }
 
 impl PlannedRule {
-    /// An error of this rule that occurs when it starts.
+    /// An error of this rule when it starts.
     pub fn problem(&self, message: impl Into<String>) -> Problem {
         Problem::error(&self.file, Some(self.place), format!("rule {}", self.spec.id), message)
     }
@@ -157,7 +155,7 @@ fn build(
         .filter_map(|document| loader.form(&document).map(|form| (Arc::new(document), form)))
         .collect();
     loader.first = documents.first().map(|(document, _)| (document.name.clone(), document.root.place));
-    // Sources, then streams, then rules, over all files: each may need those of another file.
+    // Sources, then streams, then rules, over all files: each may depend on those of another file.
     for (document, form) in &documents {
         if *form == Form::Sections
             && let Some(sources) = document.root.field("sources")
@@ -189,7 +187,7 @@ fn build(
 /// The forms of a file.
 #[derive(Clone, Copy, PartialEq)]
 enum Form {
-    /// An object with streams, rules, sources.
+    /// An object with streams, rules and sources.
     Sections,
     Rule,
     /// A list of rules.
@@ -202,7 +200,7 @@ const SECTIONS: &[&str] = &["streams", "tables", "views", "rules", "sources", "t
 /// The hint for an empty file.
 const SHAPE: &str = "a rule file is {\"streams\": [\"CREATE STREAM …\"], \"rules\": [{\"id\": …}]}";
 
-/// Members of eKuiper's data exports that have no meaning in a rule file.
+/// Members of eKuiper's data exports that mean nothing in a rule file.
 pub const EXPORTED: &[&str] = &[
     "nativePlugins",
     "portablePlugins",
@@ -220,7 +218,7 @@ struct Loader {
     catalog: Catalog,
     streams: BTreeMap<String, Stream>,
     sources: BTreeMap<String, SourceSpec>,
-    /// Streams with a wrong statement: rules are not blamed for them.
+    /// Streams with a wrong statement, so that rules that read them get no further error.
     broken: BTreeSet<String>,
     complete: bool,
     ids: BTreeSet<String>,
@@ -228,7 +226,7 @@ struct Loader {
     rules: Vec<PlannedRule>,
     /// Valid rules with `triggered: false`.
     waiting: usize,
-    /// Where to report that there is no rule.
+    /// Where to report that there are no rules.
     first: Option<(String, Place)>,
     problems: Vec<Problem>,
 }
@@ -258,7 +256,7 @@ impl Loader {
             let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(&member.key));
             let empty = member.node.is_null() || member.node.json() == Json::Object(Map::new());
             if is(SECTIONS) {
-                // Tests alone are no rule file.
+                // A file with nothing but tests is not a rule file.
                 sections += usize::from(!is(&["tests"]));
             } else if is(EXPORTED) {
                 if !empty {
@@ -398,7 +396,7 @@ impl Loader {
                     stream.used = true;
                 }
             }
-            // Streams that are wrong, or in a file that cannot be read, were reported already.
+            // Streams that are wrong, or in a file that cannot be read, are already reported.
             let known = |name: &&str| self.streams.contains_key(*name) || self.catalog.view(name).is_some();
             let missing = |name: &&&str| !known(name);
             if names.iter().filter(missing).any(|name| !self.complete || self.broken.contains(*name)) {
@@ -408,7 +406,7 @@ impl Loader {
         match plan::plan(&rule.sql, &rule.options, &self.catalog) {
             Ok(plan) => Some(plan),
             Err(error) => {
-                // Mistakes of a stream are reported there.
+                // Errors of a stream are reported at its statement.
                 for error in error.each() {
                     let problem = self.timestamp_problem(rule, subject, error).unwrap_or_else(|| {
                         document.sql_error(statement, subject, error.to_string(), error.span(), error.hint())
@@ -420,7 +418,7 @@ impl Loader {
         }
     }
 
-    /// An error of event time, reported where it can be fixed: at the statement of the stream.
+    /// An error of event time, reported at the statement of the stream, where it can be fixed.
     fn timestamp_problem(&self, rule: &Rule, subject: &str, error: &plan::PlanError) -> Option<Problem> {
         let select = sql::parse_select(&rule.sql).ok()?;
         let sources = std::iter::once(&select.from).chain(select.joins.iter().map(|join| &join.source));

@@ -6,7 +6,6 @@ use crate::definition::rule;
 use crate::io::connector;
 use crate::property::{Place, schema};
 
-/// The schema of rule files.
 pub fn rules() -> Json {
     let text_or = |schema: Json| json!({"anyOf": [{"type": "string"}, schema]});
     let statement = text_or(json!({
@@ -102,7 +101,7 @@ fn rule_schema() -> Json {
     })
 }
 
-/// An action has one member, its kind.
+/// An action has one member, named by its kind.
 fn actions() -> Json {
     let common = schema::members(&rule::sink_entries(), Some(Place::Sink));
     let kinds: Map<String, Json> = connector::sinks()

@@ -1,4 +1,4 @@
-//! The sources of the streams of rule files, and what is wrong with them.
+//! Checks the sources of the streams of rule files.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::sql::ast::Relation;
 use crate::text::document::{Document, Node, Problem, Severity};
 
 impl Loader {
-    /// Checks the source of every stream. A mistake in a conf key is reported where the files set it.
+    /// Checks the source of every stream. An error in a conf key is reported where the files set it.
     pub(super) fn open_sources(&mut self, documents: &[(Arc<Document>, Form)]) {
         let mut streams = std::mem::take(&mut self.streams);
         for (name, stream) in &mut streams {
@@ -44,19 +44,19 @@ impl Loader {
         self.streams = streams;
     }
 
-    /// A source that cannot be used is an error if a rule needs it.
+    /// Reports an unusable source as an error if a rule needs it, otherwise as a warning.
     pub(super) fn unused_sources(&mut self) {
         let mut faults: Vec<Problem> = Vec::new();
         for stream in self.streams.values_mut() {
             let severity = if stream.used { Severity::Error } else { Severity::Warning };
             faults.extend(stream.faults.drain(..).map(|fault| Problem { severity, ..fault }));
         }
-        // Where streams share a conf key, the worse of two counts.
+        // If streams share a conf key, the more severe report counts.
         faults.sort_by_key(|fault| fault.severity != Severity::Error);
         faults.into_iter().for_each(|fault| self.report(fault));
     }
 
-    /// Reports a problem, once where several streams have it.
+    /// Reports a problem only once if several streams have it.
     fn report(&mut self, problem: Problem) {
         let is_same = |known: &Problem| {
             (&known.file, known.place, &known.message) == (&problem.file, problem.place, &problem.message)
@@ -72,12 +72,12 @@ struct ConfKey<'d> {
     document: &'d Document,
     set: &'d Node,
     subject: String,
-    /// of the stream, which win
+    /// properties in the stream's EXTRA, which win
     extra: Vec<String>,
 }
 
 impl<'d> ConfKey<'d> {
-    /// That of a stream, from the last file that has it.
+    /// The conf key of a stream, from the last file that has it.
     fn of(documents: &'d [(Arc<Document>, Form)], stream: &Stream) -> Option<ConfKey<'d>> {
         let def = &stream.def;
         let kind = if def.source.is_empty() { "websocket" } else { def.source.as_str() };
@@ -92,7 +92,7 @@ impl<'d> ConfKey<'d> {
         Some(ConfKey { document, set, subject: format!("conf key {key}"), extra })
     }
 
-    /// Whether the value of a property is its own.
+    /// Whether this conf key sets the value of a property.
     fn sets(&self, property: &str) -> bool {
         let top = property.split('.').next().unwrap_or_default();
         self.set.members().iter().any(|member| member.key.eq_ignore_ascii_case(top))

@@ -1,14 +1,14 @@
-//! A pipeline on an engine.
+//! Starts a pipeline on an engine.
 
 use super::Pipeline;
 use crate::engine::{Engine, EngineError};
 use crate::text::document::Problem;
 
-/// Starts all that a pipeline has: tables before views before rules. The sources of views and rules begin when all are
-/// there, so that each sees every message.
+/// Starts everything in a pipeline: tables before views before rules. The sources of views and rules begin after all
+/// are attached, so that each sees every message.
 ///
 /// # Errors
-/// What is wrong with each that does not start; the others run.
+/// A problem for each part that does not start; the others run.
 pub async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> {
     let mut problems = Vec::new();
     for table in pipeline.tables {
@@ -34,7 +34,7 @@ pub async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Proble
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
-/// Why something does not start, without its name, which stands before it anyway.
+/// Why something does not start, without its name, which the problem already has.
 pub(super) fn message(error: EngineError) -> String {
     match error {
         EngineError::Table { error, .. } | EngineError::Connector { error, .. } => error.to_string(),

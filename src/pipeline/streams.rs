@@ -1,4 +1,4 @@
-//! The members `streams` and `tables` of rule files: CREATE statements.
+//! Reads the members `streams` and `tables` of rule files: CREATE statements.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(super) struct Stream {
 impl Loader {
     pub(super) fn read_streams(&mut self, document: &Arc<Document>) {
         let root = &document.root;
-        // The statement decides which of the two it makes.
+        // The statement decides whether it makes a stream or a table, not the member.
         for section in ["streams", "tables"] {
             if let Some(statements) = root.field(section) {
                 self.read_statements(document, section, statements);
@@ -70,7 +70,7 @@ impl Loader {
         let create = match sql::parse_create(sql) {
             Ok(create) => create,
             Err(error) => {
-                // The mistake may be far behind the name; rules that read the stream need no error of their own.
+                // The error may be far behind the name; rules that read the stream need no error of their own.
                 self.broken.extend(key.map(|member| member.key.clone()));
                 self.broken.extend(named(sql));
                 let subject = key.map_or_else(
@@ -114,7 +114,7 @@ pub(super) fn subject_of(relation: Relation, name: &str) -> String {
     }
 }
 
-/// The name in an unreadable statement: what follows CREATE STREAM.
+/// The name in a statement that cannot be parsed: the word after CREATE STREAM.
 fn named(sql: &str) -> Option<String> {
     let mut words = sql.split_whitespace();
     words.next()?;

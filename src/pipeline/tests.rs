@@ -1,4 +1,4 @@
-//! Rule files of every form, and every mistake with its place.
+//! Rule files in every form, and every error with its place.
 
 use super::*;
 

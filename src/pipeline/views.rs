@@ -1,4 +1,4 @@
-//! The member `views` of rule files: CREATE VIEW statements, in a list or by name.
+//! Reads the member `views` of rule files: CREATE VIEW statements, in a list or by name.
 
 use std::sync::Arc;
 
@@ -18,29 +18,29 @@ pub struct PlannedView {
     /// The path for its clients.
     pub path: String,
     pub create: CreateView,
-    /// The statement as it is written.
+    /// The statement as written.
     pub sql: String,
     file: String,
     place: Place,
 }
 
-/// A statement of a file.
+/// A CREATE VIEW in a file.
 struct FoundView {
     document: Arc<Document>,
     node: Node,
-    /// once it is parsed
+    /// set once it is parsed
     create: Option<CreateView>,
 }
 
 impl PlannedView {
-    /// An error of this view that occurs when it starts.
+    /// An error of this view when it starts.
     pub fn problem(&self, message: impl Into<String>) -> Problem {
         Problem::error(&self.file, Some(self.place), format!("view {}", self.name), message)
     }
 }
 
 impl Loader {
-    /// Adds the names of a file's views, so that errors of queries that read them can say that they are views.
+    /// Adds the names of a file's views, so that errors in queries that read them can say so.
     pub(super) fn name_views(&mut self, document: &Document) {
         let Some(views) = document.root.field("views") else { return };
         let mut names = Vec::new();
@@ -117,7 +117,7 @@ impl Loader {
             if let Some(stream) = self.streams.get_mut(source) {
                 stream.used = true;
             } else if self.broken.contains(source) || !self.catalog.is_view(source) && !self.complete {
-                // What is wrong with it was told there.
+                // Its errors are reported at its statement.
                 self.broken.insert(name);
                 return;
             }
@@ -163,7 +163,7 @@ impl Loader {
     }
 }
 
-/// Tells each view what it is connected with, once all rules are known.
+/// Sets what each view is connected with, after all rules are known.
 pub(super) fn connect(views: &mut [PlannedView], rules: &[PlannedRule]) {
     let read = |rule: &PlannedRule| -> Vec<_> {
         let views = rule.spec.plan.inputs.iter().filter(|input| input.stream.view.is_some());
@@ -177,7 +177,7 @@ pub(super) fn connect(views: &mut [PlannedView], rules: &[PlannedRule]) {
     }
 }
 
-/// Passes the statements of a section to `see`.
+/// Calls `see` with the statements of a section.
 fn each<'a>(views: &'a Node, see: &mut dyn FnMut(Option<&'a Member>, &'a Node)) {
     match &views.value {
         Value::Text(_) => see(None, views),

@@ -1,5 +1,5 @@
-//! The columns of a query's results, as far as they are known before the first message: always their names, and their
-//! types where streams declare columns.
+//! The columns of a query's results, as far as they are known before the first message: their names, and their types if
+//! streams declare columns.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::value::Text;
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResultColumn {
     pub name: Text,
-    /// `None`: known at run time only.
+    /// `None`: known only at run time.
     pub ty: Option<DataType>,
 }
 
-/// The meaning of names in expressions.
+/// What names stand for in expressions.
 struct Names {
-    /// Streams by the names that the SQL gives them.
+    /// Streams by their names in the SQL.
     sources: Vec<(Text, Arc<StreamDef>)>,
     /// Types of the aliases so far.
     aliases: HashMap<Text, Option<DataType>>,
@@ -42,7 +42,7 @@ pub fn columns(select: &Select, catalog: &Catalog) -> Vec<ResultColumn> {
             Field::Expr { expr, alias, invisible } => {
                 let ty = type_of(expr, &names);
                 let name = alias.as_ref().map(|alias| alias.name.clone());
-                // Within its own expression an alias is the column of that name.
+                // Inside its own expression, an alias is the column with that name.
                 names.aliases.extend(name.clone().map(|name| (name, ty.clone())));
                 let name = name.unwrap_or_else(|| default_name(expr, &mut unnamed));
                 if !invisible {
@@ -55,7 +55,7 @@ pub fn columns(select: &Select, catalog: &Catalog) -> Vec<ResultColumn> {
     found
 }
 
-/// Expands a star: the declared columns; a schemaless stream has none to name.
+/// Expands a star to the declared columns; those of a schemaless stream are unknown.
 fn expand(star: &Star, names: &Names, found: &mut Vec<ResultColumn>) {
     let meant = |name: &Text| star.stream.as_ref().is_none_or(|stream| stream.name == *name);
     for (_, stream) in names.sources.iter().filter(|(name, _)| meant(name)) {
@@ -73,14 +73,14 @@ fn expand(star: &Star, names: &Names, found: &mut Vec<ResultColumn>) {
     }
 }
 
-/// The columns of a stream, table or view that are known, with their types where these are.
+/// The known columns of a stream, table or view, with their types if these are known.
 fn columns_of(stream: &StreamDef) -> impl Iterator<Item = (&Text, Option<&DataType>)> {
     let of_view = stream.view.iter().filter(|_| stream.columns.is_none()).flat_map(|view| &view.columns);
     let declared = stream.columns.iter().flatten().map(|column| (&column.name.name, Some(&column.ty)));
     declared.chain(of_view.map(|(name, ty)| (name, ty.as_ref())))
 }
 
-/// Of columns with the same name the first counts.
+/// If columns have the same name, the first counts.
 fn put(found: &mut Vec<ResultColumn>, name: Text, ty: Option<DataType>) {
     if !found.iter().any(|column| column.name == name) {
         found.push(ResultColumn { name, ty });

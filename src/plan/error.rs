@@ -9,11 +9,11 @@ use crate::sql::ast::JoinKind;
 use crate::text::span::Span;
 use crate::text::suggest::did_you_mean;
 
-/// The most mistakes that are reported for a statement: a hint for each of thousands would take long.
+/// The most errors reported for a statement: hints for thousands of errors would take long.
 pub(super) const MAX_ERRORS: usize = 20;
 
-/// Why a rule cannot be planned. The text is eKuiper's where it has one. This is the first mistake; independent others
-/// come with it.
+/// Why a rule cannot be planned. The text is eKuiper's if it has one. Contains the first error and the others that are
+/// independent of it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{kind}")]
 pub struct PlanError {
@@ -31,7 +31,7 @@ pub enum PlanErrorKind {
     UnknownStream(String),
     #[error("temp stream {0} can only be used by temp rules")]
     TemporaryStream(String),
-    /// A name is no column of a stream with columns.
+    /// A stream with declared columns has no such column.
     #[error("unknown field {0}")]
     UnknownField(String),
     #[error("field {name} not found in stream {stream}")]
@@ -52,7 +52,7 @@ pub enum PlanErrorKind {
     Distinct(String),
     #[error("invalid CASE expression, WHEN expression must be a bool condition")]
     CaseCondition,
-    /// An operator whose operands, declared columns or literals, have the wrong types.
+    /// An operator over declared columns or literals of the wrong types.
     #[error("{written} can never be computed: {operation}")]
     Types {
         written: String,
@@ -86,14 +86,14 @@ pub enum PlanErrorKind {
     Pattern(String),
     #[error("the pattern of LIKE cannot be used: {0}")]
     PatternSize(String),
-    /// `*` in place of a value.
+    /// `*` where a value is needed.
     #[error("* is allowed in the select list, count, collect, merge_agg and last_value only")]
     Star,
     #[error("preprocessor is set to be event time but stream option TIMESTAMP not found")]
     NoTimestamp,
     #[error("timestamp field {0} not found")]
     UnknownTimestamp(String),
-    /// A name that two typed streams of a join have.
+    /// A name that two streams of a join declare.
     #[error("ambiguous field {0}")]
     Ambiguous(String),
     #[error("{0} stands for two streams of the rule: give each its own name with AS")]
@@ -102,12 +102,12 @@ pub enum PlanErrorKind {
     JoinWithoutWindow,
     #[error("cannot run window for TABLE sources")]
     TableAlone,
-    /// A lookup table in a join other than INNER or LEFT.
+    /// A lookup table in a join that is neither INNER nor LEFT.
     #[error("a lookup table is looked up for rows of a stream: join {table} with INNER or LEFT, not {kind}")]
     LookupJoin { kind: JoinKind, table: String },
     #[error("join condition {0} is invalid, at least one equi-join predicate is required")]
     LookupEquality(String),
-    /// OVER after a window that takes none, or with a part that the window does not take.
+    /// OVER after a window that cannot have one, or with a part that the window does not support.
     #[error(
         "{0} cannot stand after this window: OVER (WHEN …) is for SLIDINGWINDOW, OVER (PARTITION BY …) for STATEWINDOW"
     )]
@@ -118,26 +118,25 @@ pub enum PlanErrorKind {
     AnalyticInputs(String),
     #[error("found \"FILTER\", expected FROM.")]
     Filter(String),
-    /// A function that gives several columns or reads result rows, outside of the select list.
+    /// A function that returns several columns or reads result rows, outside the select list.
     #[error("function {0} can only be used inside the select clause")]
     SelectOnly(String),
     #[error("window functions can only be in select fields")]
     WindowFunction,
-    /// The alias of row_number(), or of an analytic call over result rows, in a clause that runs before them.
+    /// In a clause that runs earlier: the alias of row_number(), or of an analytic call over result rows.
     #[error("window functions can only be in select fields: {0} is known only when the result's rows are made")]
     FinishedRows(String),
     #[error("{0}")]
     SetReturning(&'static str),
     #[error("Invalid parameter value 0.")]
     EmptyWindow,
-    /// Nested aliases that expand to an expression beyond the limit.
+    /// Nested aliases that expand to too large an expression.
     #[error("the aliases of the rule are nested too deeply: {0}")]
     TooComplex(&'static str),
     #[error("the rule reads {found} streams and tables, at most {most} are possible: join them in several rules")]
     TooManySources { found: usize, most: usize },
     #[error("{0}")]
     View(ViewError),
-    /// A feature that this version lacks.
     #[error("{0} is not supported yet")]
     NotYet(String),
 }
@@ -151,7 +150,7 @@ impl PlanError {
         PlanError::new(kind, Some(span))
     }
 
-    /// Adds a hint with the nearest of `names`, if one is near to `written`.
+    /// Adds a hint with the nearest of `names`, if one resembles `written`.
     pub(super) fn meant<'a>(mut self, written: &str, names: impl IntoIterator<Item = &'a str>) -> PlanError {
         self.hint = did_you_mean(written, names);
         self
@@ -163,7 +162,7 @@ impl PlanError {
         self
     }
 
-    /// Adds a mistake, unless the limit is reached; then it is not even made.
+    /// Adds the error that `make` makes, unless the limit is reached.
     pub(super) fn note(errors: &mut Vec<PlanError>, make: impl FnOnce() -> PlanError) {
         if errors.len() < MAX_ERRORS {
             errors.push(make());
@@ -172,12 +171,12 @@ impl PlanError {
 
     /// The first of these errors, with the others in the order of their places; `None` if there are none.
     pub(super) fn of_all(errors: Vec<PlanError>) -> Option<PlanError> {
-        // Spans compare as equal.
+        // Spans always compare as equal, so their starts are compared.
         let start = |error: &PlanError| error.span().map(|span| span.start);
         let mut errors = errors.into_iter().take(MAX_ERRORS);
         let mut first = errors.next()?;
         for error in errors {
-            // An expression that is compiled twice reports its mistakes once.
+            // An expression that is compiled twice reports its errors once.
             if first.each().all(|known| known.kind != error.kind || start(known) != start(&error)) {
                 first.others.push(error);
             }
@@ -215,8 +214,8 @@ impl PlanError {
         }
     }
 
-    /// Whether eKuiper finds this while it parses the SQL, and puts `Parse SQL … error: ` before it. Later errors have
-    /// no prefix.
+    /// Whether eKuiper finds this error while parsing: then `Parse SQL … error: ` precedes it. Later errors have no
+    /// prefix.
     pub fn is_of_parser(&self) -> bool {
         matches!(
             *self.kind,

@@ -1,6 +1,6 @@
-//! Plans as text: first what the rule means, then what a worker does.
+//! Plans as text: first the logical plan, then the physical one.
 //!
-//! Each step is above the one that it takes its rows from.
+//! Each step is printed above the step that feeds it.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use crate::expr::Expr;
 use crate::value::Value;
 use crate::value::cast;
 
-/// Both plans of a rule, and how it is spread.
+/// Both plans of a rule, and how it uses data threads.
 pub fn explain(logical: &Logical, plan: &RulePlan, spread: Spread) -> String {
     let mut page = Page::default();
     page.line(0, "logical");
@@ -181,7 +181,7 @@ fn project(projection: &Projection, page: &mut Page, depth: usize) {
     }
 }
 
-/// The steps after a window closes, last one first.
+/// The steps after a window closes, the last one first.
 fn explain_results(body: &Stateful, page: &mut Page, depth: usize) {
     project(&body.projection, page, depth);
     if let Some(limit) = body.limit {

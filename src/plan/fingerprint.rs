@@ -1,9 +1,9 @@
 //! The parts of a plan that determine the layout and meaning of its state.
 //!
-//! A rule's state is used again by a rule whose fingerprint is the same. It covers everything that decides which rows
-//! come to the rule's operators, what is remembered of them, and where: the inputs with their columns and conditions,
-//! the steps, the window, keys and aggregates. It leaves out what only happens to results on their way out, so that a
-//! rule keeps its state when its sinks, the names of its results, HAVING, ORDER BY or LIMIT change.
+//! A rule can continue from stored state if its fingerprint is the same. It covers everything that decides which rows
+//! reach the rule's operators, what these keep, and where: the inputs with their columns and conditions, the steps, the
+//! window, keys and aggregates. It leaves out what only affects results on their way out, so that a rule keeps its
+//! state when its sinks, the names of its results, HAVING, ORDER BY or LIMIT change.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::explain;
 use super::physical::{Body, Input, RulePlan, Stateful, Step, StepKind};
 
-/// The fingerprint of a plan: it is equal on every run and machine.
+/// The fingerprint of a plan; it is the same on every run and machine.
 pub type Fingerprint = [u8; 16];
 
 /// The fingerprint of a rule in this time zone; `None` if it has no state.
@@ -34,7 +34,7 @@ fn text(body: &Stateful, inputs: &[Input], zone: &TimeZone) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{what}");
     };
-    // Not part of the text for people.
+    // These are not in the text for people.
     let flags = (body.ordered, body.grouped, body.incremental, body.counts_hits);
     add(format_args!(
         "{flags:?} {:?} {} {} {}",
@@ -57,7 +57,7 @@ fn text(body: &Stateful, inputs: &[Input], zone: &TimeZone) -> String {
             add(format_args!("{:?}", event_time.format));
         }
     }
-    // A zone without a name is identified by its offsets at two moments of a year.
+    // A zone without a name is identified by its offsets in January and July.
     let moments = [1_704_067_200, 1_719_792_000].map(|second| {
         jiff::Timestamp::from_second(second).map(|moment| zone.to_offset(moment).seconds()).unwrap_or_default()
     });

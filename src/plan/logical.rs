@@ -1,7 +1,8 @@
-//! The logical plan: a rule with its names resolved, before it is decided where each part is computed.
+//! The logical plan: a rule with its names resolved, before planning decides where each part is computed.
 //!
-//! A slot is a [`SlotRef`] here, which says what is meant: a column of an input, an alias, the answer of an aggregate.
-//! `rewrite` turns it into the number of a slot. [`Logical::each_expr`] is the one walk over all expressions of a rule.
+//! A slot is a [`SlotRef`] here, which has a meaning: a column of an input, an alias, the result of an aggregate.
+//! `rewrite` replaces it by the number of a slot. [`Logical::each_expr`] is the one walk over all expressions of a
+//! rule.
 
 use std::sync::Arc;
 
@@ -13,11 +14,14 @@ use crate::text::span::Span;
 use crate::value::Text;
 use crate::value::operator::JoinKind;
 
-/// The meaning of a slot.
+/// What a slot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SlotRef {
     /// A column of an input.
-    Column { input: usize, column: usize },
+    Column {
+        input: usize,
+        column: usize,
+    },
     /// An alias, by number.
     Alias(usize),
     /// The result of an aggregate, by number.
@@ -28,13 +32,12 @@ pub enum SlotRef {
     Number(usize),
     /// The result of an analytic call over result rows, by number.
     ResultStep(usize),
-    /// The element of unnest().
     Element,
     /// The result of an aggregate of WHERE, by number.
     WindowAggregate(usize),
 }
 
-/// An expression whose slots have meanings, not numbers.
+/// An expression whose slots are not numbered yet.
 pub type Expr = crate::expr::Expr<SlotRef>;
 
 impl SlotRef {
@@ -47,11 +50,11 @@ impl SlotRef {
 /// A rule with its names resolved.
 #[derive(Clone, Debug)]
 pub struct Logical {
-    /// FROM first.
+    /// The input of FROM comes first.
     pub inputs: Vec<LogicalInput>,
-    /// For each input after the first.
+    /// One for each input after the first.
     pub joins: Vec<LogicalJoin>,
-    /// Each after those that it needs.
+    /// Each comes after those that it needs.
     pub aliases: Vec<Alias>,
     /// the select list
     pub fields: Vec<Output>,
@@ -86,16 +89,16 @@ pub struct Logical {
 pub struct LogicalInput {
     pub stream: Arc<StreamDef>,
     pub role: Role,
-    /// The columns that are read.
+    /// The columns that the rule reads.
     pub columns: Vec<Column>,
-    /// In event time; its slot is the number of a column.
+    /// Set in event time; its slot is the number of a column.
     pub event_time: Option<EventTime>,
 }
 
 /// One analytic call.
 #[derive(Clone, Debug)]
 pub struct LogicalStep {
-    /// How many of the aliases it may read.
+    /// The number of aliases that it may read.
     pub aliases: usize,
     pub call: AnalyticCall<SlotRef>,
     pub span: Span,
@@ -104,10 +107,10 @@ pub struct LogicalStep {
 /// The set-returning call of a rule.
 #[derive(Clone, Debug)]
 pub struct LogicalElements {
-    /// How many of the aliases its argument may read.
+    /// The number of aliases that its argument may read.
     pub aliases: usize,
     pub rows: RowsOf<SlotRef>,
-    /// Clauses other than the select list read its elements: it runs before them, for each row of its input.
+    /// Other clauses than the select list read its elements: it runs before them, for each row of its input.
     pub before: bool,
     pub span: Span,
 }
@@ -118,7 +121,7 @@ pub struct LogicalJoin {
     pub on: Option<Expr>,
     /// As written.
     pub text: String,
-    /// Of the join, or of its right side.
+    /// The place of the join, or of its right side.
     pub span: Span,
 }
 
@@ -126,14 +129,14 @@ pub struct LogicalJoin {
 pub struct Alias {
     pub name: Text,
     pub expr: Expr,
-    /// Whether other expressions read its slot.
+    /// Whether other expressions read the alias's slot.
     pub shared: bool,
 }
 
 /// One item of the select list.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// All members of messages, with exceptions.
+    /// All members of messages, except some.
     Star {
         /// The messages.
         slots: Vec<SlotRef>,

@@ -1,6 +1,6 @@
-//! Turns the tree of a rule into what a worker runs: names become slots, types are checked, conditions are pushed down.
+//! Turns the tree of a rule into a plan for workers: resolves names to slots, checks types, pushes conditions down.
 //!
-//! Every mistake in a rule's text is found here, with its place. This layer knows neither sockets nor timely.
+//! Every error in a rule's text is found here, with its place. This layer knows neither sockets nor timely.
 
 mod columns;
 mod compile;
@@ -25,7 +25,7 @@ use crate::sql::ast::Select;
 use crate::sql::parse_select;
 use physical::RulePlan;
 
-/// Plans the rule with this SQL. The error is the first mistake, with the others of the same stage
+/// Plans the rule with this SQL. The error is the first one, together with the others of the same stage
 /// ([`PlanError::each`]).
 pub fn plan(sql: &str, options: &RuleOptions, catalog: &Catalog) -> Result<RulePlan, PlanError> {
     of_select(&parse_select(sql)?, options, catalog)
@@ -36,7 +36,7 @@ pub fn of_select(select: &Select, options: &RuleOptions, catalog: &Catalog) -> R
     rewrite::rewrite(&resolve::resolve(select, options, catalog)?, options)
 }
 
-/// The plans of the rule as text: what it means, then what a worker does.
+/// Both plans of the rule as text: what it means, and what a worker does.
 pub fn explain(sql: &str, options: &RuleOptions, catalog: &Catalog) -> Result<String, PlanError> {
     let select = parse_select(sql)?;
     let logical = resolve::resolve(&select, options, catalog)?;

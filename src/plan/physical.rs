@@ -1,8 +1,9 @@
-//! The physical plan of a rule: what a worker builds and runs. Plain data, `Send`, printable; a worker never sees a
-//! plan that cannot work.
+//! The physical plan of a rule: what a worker builds and runs. It is plain data, `Send` and printable, and it is valid:
+//! a worker need not check it.
 //!
-//! Names are gone: a row is a list of slots, and an [`Expr`] reads slots by number. The slots of a row are the columns
-//! of [`Scan::columns`], then the values of [`Scan::computed`]; behind a window the answers of the aggregates follow.
+//! There are no names: a row is a list of slots, and an [`Expr`] reads slots by number. The slots of a row are the
+//! columns of [`Scan::columns`], then the values of [`Scan::computed`]; after a window, the results of the aggregates
+//! follow.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -30,9 +31,9 @@ pub struct RulePlan {
     /// order.
     pub inputs: Vec<Input>,
     pub body: Body,
-    /// Absent and null values are written as null (`sendNilField`).
+    /// Absent and null values are sent as null (`sendNilField`).
     pub send_nil: bool,
-    /// so many workers may take part in it (rule option concurrency); `None`: all
+    /// how many workers may take part in the rule (option `concurrency`); `None`: all
     pub concurrency: Option<NonZeroUsize>,
 }
 
@@ -51,9 +52,9 @@ pub struct Input {
 pub enum Role {
     /// Its rows make results.
     Stream,
-    /// Its last rows (`None`: all) are joined to the rows of streams.
+    /// Its last rows (`None`: all) are joined with the rows of streams.
     Table {
-        /// How many rows are kept.
+        /// The number of rows kept.
         retain: Option<usize>,
     },
     /// Rows are looked up by key; nothing is scanned.
@@ -71,15 +72,15 @@ impl RulePlan {
 /// What a rule takes from each message of its stream.
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
-    /// Slot by slot.
+    /// The columns, one slot each.
     pub columns: Vec<Column>,
-    /// Values that several expressions need (aliases), slot by slot after the columns. Each may read the ones before
-    /// it. The first [`Scan::computed_for_filter`] are computed before the filter, the others only for rows that pass.
+    /// Values that several expressions need (aliases), one slot each, after the columns. Each may read those before it.
+    /// The first [`Scan::computed_for_filter`] are computed before the filter, the others only for rows that pass.
     pub computed: Vec<Expr>,
-    /// How many of `computed` the filter needs.
+    /// The number of values in `computed` that the filter needs.
     pub computed_for_filter: usize,
     pub filter: Option<Filter>,
-    /// Set in event time.
+    /// Set if the rule is in event time.
     pub event_time: Option<EventTime>,
 }
 
@@ -95,28 +96,28 @@ impl Scan {
 pub struct Column {
     /// The part of the message.
     pub source: ColumnSource,
-    /// The declared type, to which values are converted; `None`: values stay as they are.
+    /// The declared type, to which values are converted; `None`: values are not converted.
     pub ty: Option<DataType>,
 }
 
-/// The part of a message that a column is.
+/// The part of a message that becomes a column.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ColumnSource {
     /// The member with this key.
     Key(Text),
-    /// The whole message, for `SELECT *` of a schemaless stream.
+    /// The complete message, for `SELECT *` of a schemaless stream.
     Whole,
-    /// The metadata of the message and its connection, an object, for `meta(key)`.
+    /// The metadata of the message and its connection as an object, for `meta(key)`.
     Meta,
-    /// The metadata for `meta(*)` and `sendMetaToSink`: only the topic, since headers may hold credentials.
+    /// The metadata for `meta(*)` and `sendMetaToSink`: only the topic, since headers may contain credentials.
     Topic,
 }
 
-/// A condition as a conjunction: first tests of a slot against a constant, as data, so that the tests of many rules can
-/// be indexed; then the rest.
+/// A conjunction: first tests of a slot against a constant, which are data, so that the tests of many rules can be
+/// indexed; then the rest as an expression.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    /// The tests at the front of the condition, in order.
+    /// The tests at the start of the condition, in order.
     pub tests: Vec<Test>,
     /// What follows the tests.
     pub rest: Option<Expr>,
@@ -131,17 +132,17 @@ pub struct Test {
 
 #[derive(Clone, Debug)]
 pub enum Condition {
-    /// `op constant`: a number or text, or a boolean that is compared for equality.
+    /// `op constant`: a number or text, or a boolean compared for equality.
     Compare(Comparison, Value),
     /// `IN (constant, …)`: numbers, texts and booleans
     IsOneOf(Box<[Value]>),
 }
 
 impl Condition {
-    /// Whether it holds for this value. No test holds for null or absent.
+    /// Whether this value passes. Null and absent never pass.
     ///
     /// # Errors
-    /// Kinds of values that cannot be compared; IN has none, there such values just differ.
+    /// The kinds of the two values cannot be compared. IN never fails: there, such values are different.
     #[inline]
     pub fn test(&self, value: &Value, context: &CallContext<'_>) -> Result<bool, EvalError> {
         match self {
@@ -153,16 +154,15 @@ impl Condition {
     }
 }
 
-/// Event time of a rule.
 #[derive(Clone, Debug)]
 pub struct EventTime {
     /// The column that holds the timestamp.
     pub slot: usize,
     /// The path within that column.
     pub path: FieldPath,
-    /// `None`: ms since the epoch, or text whose format is recognised.
+    /// `None`: ms since the epoch, or text in a recognised format.
     pub format: Option<TimestampFormat>,
-    /// How far the watermark stays behind the largest timestamp, ms.
+    /// How far the watermark is behind the largest timestamp, ms.
     pub late_tolerance: i64,
     /// Rows further ahead of the clock than this, ms, are dropped.
     pub max_future_skew: i64,
@@ -173,50 +173,50 @@ pub struct EventTime {
 pub enum Body {
     /// Each row is a result; the scan itself makes it.
     Rows(Projection),
-    /// Rows go through a dataflow of the rule, which has state.
+    /// Rows pass through a dataflow of the rule, which has state.
     Stateful(Box<Stateful>),
     /// Rows change the rows of a view.
     View(Box<ViewPlan>),
 }
 
-/// A rule with state, from rows to results, in the order in which it happens.
+/// A rule with state: the steps from rows to results, in order.
 ///
-/// Slots of a joined row: those of the inputs ([`Input::slots`]), then [`Stateful::computed`]; a result row has behind
-/// them the answers of the aggregates, then [`Stateful::numbers`], then [`Stateful::result_steps`], then the element of
+/// Slots of a joined row: those of the inputs ([`Input::slots`]), then [`Stateful::computed`]. In a result row these
+/// follow: the results of the aggregates, [`Stateful::numbers`], [`Stateful::result_steps`], and the element of
 /// [`Stateful::rows_of`].
 #[derive(Clone, Debug)]
 pub struct Stateful {
-    /// In event time, rows wait for the watermark.
+    /// Set in event time: rows wait for the watermark.
     pub event_time: Option<Watermark>,
-    /// Rows are processed in the order of their times; false where no result depends on it.
+    /// Rows are processed in the order of their times; false if no result depends on the order.
     pub ordered: bool,
-    /// Computed for every row before anything drops it, in order.
+    /// Computed for every row before any row is dropped, in order.
     pub steps: Vec<Step>,
-    /// FILTER (WHERE …): the rows that reach the window.
+    /// FILTER (WHERE …): the condition for rows to enter the window.
     pub admit: Option<Filter>,
-    /// WHERE, where it drops rows but does not change which rows count for the window.
+    /// WHERE, if it drops rows but does not change which rows count for the window.
     pub filter: Option<Filter>,
-    /// Which rows belong together.
+    /// The window that groups the rows.
     pub window: WindowSpec,
-    /// Joins within these rows, left to right.
+    /// Joins among the window's rows, left to right.
     pub joins: Vec<Join>,
     /// Values over joined rows that several expressions need.
     pub computed: Vec<Expr>,
     /// WHERE over joined rows.
     pub joined_filter: Option<Expr>,
-    /// Keys of the groups. With neither keys nor aggregates every row is a result row.
+    /// Keys of the groups. Without keys and aggregates, every row is a result row.
     pub keys: Vec<Expr>,
     /// One result row for each group; without keys, one for the window.
     pub grouped: bool,
-    /// Windows keep accumulators for each group and no rows.
+    /// Windows keep accumulators for each group instead of rows.
     pub incremental: bool,
-    /// Threads may accumulate the rows of a window each by itself, and merge the groups afterwards.
+    /// Each thread may accumulate its own rows of a window; the groups are merged afterwards.
     pub merges: bool,
     /// Aggregates of WHERE, over all rows of the window; their results are in the last of `row_slots`.
     pub window_aggregates: Vec<AggregateCall>,
-    /// The result of the i-th is in slot `row_slots + i`.
+    /// The result of the aggregate `i` is in slot `row_slots + i`.
     pub aggregates: Vec<AggregateCall>,
-    /// Slots of a row before the aggregates.
+    /// The number of slots before the aggregates.
     pub row_slots: usize,
     /// The slots of a group's first row that are read after grouping.
     pub kept_slots: Vec<usize>,
@@ -225,20 +225,20 @@ pub struct Stateful {
     /// Calls of row_number().
     pub numbers: Vec<RowNumber>,
     pub order: Vec<OrderBy>,
-    /// Computed for every result row, with memory of earlier ones.
+    /// Computed for every result row, with memory of earlier result rows.
     pub result_steps: Vec<Step>,
     /// unnest(): a result row becomes one row for each element.
     pub rows_of: Option<RowsOf>,
     pub projection: Projection,
     /// LIMIT: the most result rows of one window.
     pub limit: Option<u64>,
-    /// Whether the rule reads what it has sent (`last_hit_count` …).
+    /// Whether the rule reads what it has sent so far (`last_hit_count` …).
     pub counts_hits: bool,
     pub state_limit: Option<StateLimit>,
 }
 
 impl Stateful {
-    /// Each row by itself, as in [`Body::Rows`].
+    /// A rule whose rows are results, as in [`Body::Rows`].
     pub fn from_rows(projection: Projection, row_slots: usize) -> Stateful {
         Stateful {
             event_time: None,
@@ -270,7 +270,7 @@ impl Stateful {
         }
     }
 
-    /// Slots of a result row.
+    /// The number of slots of a result row.
     pub fn result_slots(&self) -> usize {
         self.row_slots
             + self.aggregates.len()
@@ -308,16 +308,15 @@ impl Stateful {
 /// The limit of a rule's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateLimit {
-    /// Bytes, estimated.
+    /// Estimated bytes.
     pub bytes: u64,
-    /// Beyond the limit the oldest keys and rows are dropped; otherwise the rule fails.
+    /// Beyond the limit, the oldest keys and rows are dropped; otherwise the rule fails.
     pub evicts: bool,
 }
 
-/// The watermark of a rule in event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermark {
-    /// A stream that has been silent for this long, ms, does not hold back the watermark; 0: it always does.
+    /// A stream that has been silent for this long, ms, does not hold back the watermark; 0: every stream always does.
     pub idle_timeout: i64,
     /// It stays behind the newest row, so that rows with the same time are processed together.
     pub holds_back: bool,
@@ -335,10 +334,10 @@ pub struct Step {
 
 #[derive(Clone, Debug)]
 pub enum StepKind {
-    /// An expression over earlier steps that several others need.
+    /// An expression over earlier steps that several later ones need.
     Compute(Expr),
     Analytic(AnalyticCall),
-    /// The row becomes one for each element, which later steps and clauses read.
+    /// Replaces the row by one for each element, which later steps and clauses read.
     Elements(RowsOf),
 }
 
@@ -347,7 +346,7 @@ pub enum StepKind {
 pub struct AnalyticCall<S = usize> {
     pub analytic: Analytic,
     pub args: Vec<Expr<S>>,
-    /// Of changed_cols: the names of the columns whose values are the arguments.
+    /// For changed_cols: the names of the columns whose values are the arguments.
     pub names: Vec<Text>,
     /// An argument is `*`, the row as an object.
     pub over_rows: bool,
@@ -356,7 +355,6 @@ pub struct AnalyticCall<S = usize> {
     pub when: Option<Expr<S>>,
 }
 
-/// A call of row_number().
 #[derive(Clone, Debug)]
 pub struct RowNumber<S = usize> {
     /// PARTITION BY.
@@ -372,7 +370,7 @@ pub struct OrderBy<S = usize> {
     pub descending: bool,
 }
 
-/// The call that makes several rows of one.
+/// The call that makes several rows from one.
 #[derive(Clone, Debug)]
 pub struct RowsOf<S = usize> {
     pub function: SetReturning,
@@ -384,10 +382,10 @@ pub struct RowsOf<S = usize> {
 pub struct Join {
     pub kind: JoinKind,
     pub input: usize,
-    /// Equalities of ON: an expression over the left side, and one over the right side. For a lookup table the latter
-    /// is a column.
+    /// The equalities of ON: an expression over the left side, and one over the right side. For a lookup table the
+    /// latter is a column.
     pub equal: Vec<(Expr, Expr)>,
-    /// Of a lookup table: the columns of the right sides of `equal`.
+    /// For a lookup table: the columns of the right sides of `equal`.
     pub columns: Vec<Text>,
     /// Values over joined rows that `rest` reads, and their slots.
     pub computed: Vec<(usize, Expr)>,
@@ -395,48 +393,48 @@ pub struct Join {
     pub rest: Option<Expr>,
 }
 
-/// Which rows belong together. Lengths of time without a unit are in ms.
+/// How rows are grouped in time. Lengths without a unit are in ms.
 #[derive(Clone, Debug)]
 pub enum WindowSpec<S = usize> {
-    /// Each row alone.
+    /// No window: each row by itself.
     Each,
     /// Windows of `length` units, one every `hop`, aligned to the epoch in the configured time zone.
     Hopping {
         unit: Unit,
         /// In units.
         length: u64,
-        /// In units; equal to `length`: no overlap.
+        /// In units; equal to `length`: windows do not overlap.
         hop: u64,
     },
     /// The rows from `length` before a row to `delay` after it.
     Sliding {
         /// ms before the row, inclusive.
         length: i64,
-        /// ms after the row, exclusive; 0: at once.
+        /// ms after the row, exclusive; 0: the window closes at once.
         delay: i64,
-        /// OVER (WHEN …): the rows that trigger a window; the others are only content.
+        /// OVER (WHEN …): only these rows trigger a window; all rows can be its content.
         when: Option<Expr<S>>,
     },
     /// Rows without a gap longer than `timeout`, cut at ticks every `max` units.
     Session {
-        /// Of `max`.
+        /// The unit of `max`.
         unit: Unit,
         /// The longest session, in units.
         max: u64,
         /// In ms.
         timeout: i64,
     },
-    /// The last `length` rows, after every `interval` rows.
+    /// Every `interval` rows, the last `length` rows.
     Count {
         /// Rows of a window.
         length: u64,
         /// Rows from one window's end to the next.
         interval: u64,
     },
-    /// From a row where `begin` holds to one where `end` holds, or to the next begin.
+    /// From a row at which `begin` holds to one at which `end` holds, or to the next `begin`.
     State {
         begin: Expr<S>,
-        /// `None`: the next begin closes.
+        /// `None`: the next `begin` closes the window.
         end: Option<Expr<S>>,
         /// PARTITION BY: one window for each value.
         partition: Vec<Expr<S>>,
@@ -444,8 +442,8 @@ pub enum WindowSpec<S = usize> {
 }
 
 impl<S> WindowSpec<S> {
-    /// Whether the time of a row says in which windows it is, whatever other rows there are. Then rows may come in any
-    /// order, and can be accumulated in parts.
+    /// Whether the time of a row alone decides in which windows it is. Then rows may come in any order and be
+    /// accumulated in parts.
     pub fn depends_on_times_only(&self) -> bool {
         match self {
             WindowSpec::Hopping { .. } => true,
@@ -461,29 +459,30 @@ impl<S> WindowSpec<S> {
 #[derive(Clone, Debug)]
 pub struct AggregateCall<S = usize> {
     pub aggregate: Aggregate,
-    /// Over the slots of a row; `None`: `*`.
+    /// Over the slots of a row; `None` stands for `*`.
     pub arg: Option<Expr<S>>,
-    /// Whether whole numbers in the argument are BIGINT and not just JSON numbers: the sum of BIGINTs is an integer.
+    /// Whether whole numbers in the argument are BIGINT and not JSON numbers: a sum of BIGINTs is an integer.
     pub integral: bool,
 }
 
-/// A result row.
+/// How a result row is made.
 #[derive(Clone, Debug)]
 pub struct Projection {
-    /// In order.
+    /// The items, in order.
     pub items: Vec<Item>,
-    /// Of a rule without a window, LIMIT counts within one row's result: false sends nothing.
+    /// False: nothing is sent. In a rule without a window, LIMIT applies to the result of a single row.
     pub sends: bool,
 }
 
 /// One item of a result row.
 #[derive(Clone, Debug)]
 pub enum Item {
-    /// All members of the messages in `slots` (columns with [`ColumnSource::Whole`]); of equal keys the first counts.
+    /// All members of the messages in `slots` (columns with [`ColumnSource::Whole`]); if keys are equal, the first
+    /// counts.
     Star {
         /// The messages.
         slots: Vec<usize>,
-        /// Keys that are left out: EXCEPT, and those of other items.
+        /// Keys that are left out: those of EXCEPT and of other items.
         except: Vec<Text>,
     },
     /// The members of an object: changed_cols(), extract(), and unnest() of objects. They replace items of the same
@@ -496,9 +495,9 @@ pub enum Item {
     Field {
         name: Text,
         expr: Expr,
-        /// A column that is passed through by its name: null is written as null.
+        /// A column selected by its name: null is written as null.
         plain: bool,
     },
-    /// INVISIBLE: evaluated, since its errors count, but not sent.
+    /// INVISIBLE: evaluated because its errors count, but not sent.
     Hidden { expr: Expr },
 }

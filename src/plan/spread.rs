@@ -1,23 +1,22 @@
-//! How a rule uses several data threads: on each by itself, by groups that are merged, or with its rows on one.
+//! How a rule uses several data threads: independently on each, with merged groups, or with its rows on one.
 
 use std::fmt;
 
 use super::physical::{Body, RulePlan, Stateful, StepKind, WindowSpec};
 
-/// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
-    /// Each thread runs it on what its sockets bring.
+    /// Each thread runs it on the messages of its own sockets.
     Everywhere,
-    /// Each thread accumulates what its sockets bring, and the groups are merged on one.
+    /// Each thread accumulates the messages of its own sockets; one thread merges the groups.
     Partial,
-    /// Each thread scans, and rows come together on one.
+    /// Each thread scans, and one thread gets the rows.
     Gather(Reason),
-    /// One thread does all, as with the option concurrency 1.
+    /// One thread does everything, as with the option `concurrency: 1`.
     Alone,
 }
 
-/// Why rows come together.
+/// Why one thread gets the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     View,
@@ -37,7 +36,7 @@ pub enum Reason {
     Order,
 }
 
-/// How the rule of a plan is spread where its streams are.
+/// How the rule with this plan is spread.
 pub fn of(plan: &RulePlan) -> Spread {
     if plan.concurrency.is_some_and(|workers| workers.get() == 1) {
         return Spread::Alone;
@@ -53,7 +52,7 @@ pub fn of(plan: &RulePlan) -> Spread {
     }
 }
 
-/// Why the rows of a rule come together whose groups are not merged.
+/// Why the groups of a rule cannot be merged.
 fn reason(body: &Stateful) -> Reason {
     if !body.joins.is_empty() {
         return Reason::Joins;

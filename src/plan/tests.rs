@@ -1,4 +1,4 @@
-//! What rules become, and which are refused.
+//! Which plans rules give, and which rules are refused.
 
 use std::path::Path;
 
@@ -57,7 +57,7 @@ const PLANNED: &[&str] = &[
     "SELECT * FROM demo AS x INNER JOIN demo AS y ON x.id = y.parent GROUP BY SESSIONWINDOW(ss, 60, 5)",
 ];
 
-/// `plans.txt` beside this file has the plans of these rules; `UPDATE_PLANS=1` in the environment writes it anew.
+/// `plans.txt` beside this file has the plans of these rules; `UPDATE_PLANS=1` in the environment rewrites it.
 #[test]
 fn plans() {
     let (catalog, options) = (catalog(), RuleOptions::default());
@@ -76,7 +76,7 @@ fn plans() {
 #[test]
 fn refusals() {
     let (catalog, options) = (catalog(), RuleOptions::default());
-    // The rule, what is said, the place that is marked.
+    // The rule, the message, the marked text.
     for (sql, message, place) in [
         ("SELECT a FROM nosuch", "fail to get stream nosuch, please check if stream is created", "nosuch"),
         ("SELECT z FROM typed", "unknown field z", "z"),
@@ -185,9 +185,10 @@ fn what_was_meant() {
     }
 }
 
-/// All that is wrong is told at once, in the order of its places but for the first, and nothing that only follows from it.
+/// All errors are reported at once: the main one first, the others in the order of their places, and none that only
+/// follows from another.
 #[test]
-fn each_mistake_is_told_once() {
+fn each_error_is_reported_once() {
     for (sql, expected) in [
         (
             "SELECT uper(a) AS x, lwoer(b), x + 1 AS y FROM demo WHERE cuont(c) > 1 AND abss(d) = nope(e)",
@@ -256,9 +257,9 @@ fn each_mistake_is_told_once() {
     assert_eq!(error.span().map(|span| &many[span.start as usize..span.end as usize]), Some("dmeo63"));
 }
 
-/// `/` divides whole numbers as such only where none comes from a message without a schema.
+/// `/` is integer division only if neither operand comes from a message without a schema.
 #[test]
-fn whole_numbers_that_divide_as_such() {
+fn integer_division_needs_declared_whole_numbers() {
     for (stream, division, expected) in [
         ("demo", "a / 2", false),
         ("demo", "(1 + abs(a)) / 2", false),
@@ -302,9 +303,10 @@ fn event_time_needs_a_timestamp() {
     assert_eq!(said("SELECT a FROM typed").err().as_deref(), Some("timestamp field ts not found"));
 }
 
-/// Aliases of aggregates that repeat each other must not grow beyond measure, nor chains of aliases overflow.
+/// Aliases of aggregates that repeat each other must not grow without a limit, and chains of aliases must not overflow
+/// the stack.
 #[test]
-fn aliases_without_end() {
+fn repeated_aliases_are_limited() {
     let doubled: Vec<String> = (0..60).map(|i| format!("a{i} + a{i} AS a{}", i + 1)).collect();
     let sql = format!("SELECT count(*) AS a0, {} FROM demo", doubled.join(", "));
     let error = plan(&sql, &RuleOptions::default(), &catalog()).expect_err("too large");
@@ -319,9 +321,9 @@ fn aliases_without_end() {
     assert!(plan(&sql, &RuleOptions::default(), &catalog()).is_ok());
 }
 
-/// What is known of finished result rows only is refused, by whatever alias, in clauses that come before them.
+/// Values that exist only in finished result rows are refused, under any alias, in clauses that run before.
 #[test]
-fn results_are_not_there_yet() {
+fn clauses_cannot_read_results_that_come_later() {
     let planned = |sql: &str| plan(sql, &RuleOptions::default(), &catalog()).map(|_| ());
     for tail in
         ["WHERE n > 1 GROUP BY COUNTWINDOW(2)", "GROUP BY n, COUNTWINDOW(2)", "GROUP BY COUNTWINDOW(2) HAVING n"]
@@ -336,7 +338,7 @@ fn results_are_not_there_yet() {
     assert!(planned("SELECT lag(sum(a)) AS n, n + 1 AS m FROM demo GROUP BY COUNTWINDOW(2)").is_ok());
 }
 
-/// Expressions of all kinds over names that may be columns, aliases or nothing.
+/// Expressions of all kinds over names that may be columns, aliases or undefined.
 fn expressions() -> impl Strategy<Value = String> {
     let leaf = prop::sample::select(vec![
         "a",
@@ -381,8 +383,7 @@ fn expressions() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever a rule says, it is planned or refused with a place inside its text; and what is planned reads slots
-    /// that are there.
+    /// Every rule is either planned or refused with a place inside its text, and a plan reads only slots that exist.
     #[test]
     fn every_rule_is_planned_or_refused(
         one in expressions(), two in expressions(), condition in expressions(), key in expressions(),

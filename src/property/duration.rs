@@ -1,8 +1,8 @@
 //! Durations as users write them: a number of milliseconds, or text such as `1m30s`.
 //!
-//! The grammar is that of Go's `time.ParseDuration`, which eKuiper's files are written in, with days added: numbers
-//! with units in any order, each with a fraction if it likes. Neither humantime (no fractions) nor jiff (units in
-//! falling order, a fraction in the last one only) reads all of these texts, so the parser is our own.
+//! The grammar is that of Go's `time.ParseDuration`, which eKuiper uses, with days added: numbers with units in any
+//! order, each with an optional fraction. Neither humantime (no fractions) nor jiff (only descending units, and a
+//! fraction only in the last one) parses all of these texts, so the parser is our own.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use serde_json::Value as Json;
 const UNITS: &[(&str, f64)] =
     &[("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
 
-/// Reads a whole number of milliseconds, the same as text, or numbers with units. `None` for anything else, negative
-/// durations included.
+/// Parses a whole number of milliseconds, as a number or as text, or numbers with units. `None` for anything else,
+/// including negative durations.
 pub fn parse(value: &Json) -> Option<Duration> {
     match value {
         Json::Number(number) => number.as_u64().map(Duration::from_millis),
@@ -22,7 +22,7 @@ pub fn parse(value: &Json) -> Option<Duration> {
     }
 }
 
-/// The same of a text.
+/// The same for a text.
 pub fn parse_text(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if let Ok(millis) = rest.parse() {
@@ -43,7 +43,7 @@ pub fn parse_text(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// Writes a duration as [`parse_text`] reads it, in its largest units: `1m30s`, `250ms`, `0s`.
+/// Prints a duration as [`parse_text`] parses it, in its largest units: `1m30s`, `250ms`, `0s`.
 pub fn display(duration: Duration) -> String {
     let mut nanos = duration.as_nanos();
     if nanos == 0 {

@@ -1,7 +1,7 @@
-//! One way to declare what users can set: properties of connectors and sinks, options of rules, settings.
+//! One way to declare what users can set: properties of connectors and sinks, options of streams and rules, settings.
 //!
-//! Each is one row, a [`Property`]: name and other spellings, type and range, default, documentation, and what becomes
-//! of the value. [`read`] checks a JSON object against a table of rows and fills a typed target. The reference pages
+//! Each is one row, a [`Property`]: its name and other spellings, type, range, default, documentation, and a setter for
+//! the value. [`read`] checks a JSON object against a table of rows and fills a typed target. The reference pages
 //! ([`mod@reference`]) and the REST metadata are made from the same rows ([`entries`]).
 //!
 //! ```text
@@ -12,12 +12,12 @@
 //!     .doc("Send a ping this often; `0` sends none"),
 //! ```
 //!
-//! Why tables, and not types under serde with a derive: serde stops at the first mistake, knows neither spellings nor
-//! case nor "did you mean", and a derive that does all of this is longer than this module. A table is read top to
-//! bottom, and a row compiles only if its setter fits its type.
+//! Why tables rather than serde types with a derive: serde stops at the first error, knows neither other spellings nor
+//! case nor "did you mean", and a derive that did all of this would be longer than this module. A table is read from
+//! top to bottom, and a row compiles only if its setter fits its type.
 //!
-//! This module must not know any single property. Reading does not know files: a [`Fault`] names its property, and
-//! where that stands in a document is found afterwards.
+//! This module does not know any particular property. Reading does not know files: a [`Fault`] names its property, and
+//! its place in a document is looked up afterwards.
 
 pub mod duration;
 mod place;
@@ -34,56 +34,54 @@ use serde_json::{Map, Value as Json};
 
 pub use self::read::{Cause, Fault, Findings, Invalid, Warning, default, knows, read, set_defaults};
 
-/// One thing that users can set in a `T`.
+/// Something that users can set in a `T`.
 pub struct Property<T: 'static> {
     about: About,
     set: Set<T>,
 }
 
-/// What a row says about its property.
+/// The description of a property, without its setter.
 #[derive(Clone, Copy, Debug)]
 pub struct About {
-    /// The name in the documentation. Names are compared without case.
+    /// The name in the documentation. Names are matched regardless of case.
     pub name: &'static str,
-    /// Further spellings.
+    /// Other accepted spellings.
     pub aliases: &'static [&'static str],
     /// Spellings that are accepted with a warning.
     pub misspelt: &'static [&'static str],
-    /// What it takes.
     pub ty: Type,
-    /// What holds when it is absent, as a user would write it; empty: nothing.
+    /// The default, as a user would write it; empty: there is none.
     pub default: &'static str,
-    /// Which end of a connector it belongs to.
+    /// The end of a connector that it belongs to.
     pub place: Place,
     /// One sentence or two, in Markdown.
     pub doc: &'static str,
-    /// Whether it does anything.
     pub effect: Effect,
-    /// What errors say that it takes; empty: what its type says.
+    /// What error messages say is expected; empty: what the type says.
     expected: &'static str,
-    /// Replaces the usual error for a value that does not fit, where it gives a text.
+    /// A custom error for a value that does not fit; `None` from the function: the usual error.
     otherwise: Option<fn(&Json) -> Option<String>>,
 }
 
-/// What the rows of a table are called in messages.
+/// What messages call the rows of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Noun {
-    /// Of a connector.
+    /// Property of a connector.
     Property,
-    /// Common to all sinks. Errors name it without a noun, since `sink KIND: ` stands before it.
+    /// Property of all sinks. Errors name it without a noun, since `sink KIND: ` precedes it.
     SinkProperty,
-    /// Of a rule.
+    /// Option of a rule.
     Option,
-    /// Of the configuration. Errors name it without a noun, since its name begins with its section.
+    /// Setting of the configuration. Errors name it without a noun, since its name begins with its section.
     Setting,
 }
 
-/// What a property takes.
+/// The type of a property's value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Type {
     /// `true` or `false`.
     Flag,
-    /// Text of this form, with its article: `a text`, `host:port`.
+    /// Text in this form, described with an article: `a text`, `host:port`.
     Text(&'static str),
     /// One of these words.
     Choice(&'static [&'static str]),
@@ -112,20 +110,20 @@ pub enum Type {
     Size,
     /// A list of texts; a single text is a list of one.
     Texts,
-    /// A list of names, and no single one.
+    /// A list of names; a single name is refused.
     Names,
-    /// An object with rows of its own. A plain value sets the member named here.
+    /// An object whose members have rows. A plain value sets the member that is named here.
     Object(Option<&'static str>),
-    /// Anything that fits the description.
+    /// Any value that fits the description.
     Any {
-        /// for tables of properties: `object`
+        /// the type in tables of properties: `object`
         takes: &'static str,
-        /// for errors: `an object of texts`
+        /// the type in errors: `an object of texts`
         expected: &'static str,
     },
 }
 
-/// Which end of a connector has a property.
+/// The end of a connector that a property belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Source and sink.
@@ -136,18 +134,17 @@ pub enum Place {
     Sink,
 }
 
-/// Whether a property does anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// It does what its documentation says.
     Works,
-    /// It is accepted for eKuiper's sake and does nothing.
+    /// It is accepted for compatibility with eKuiper and does nothing.
     Nothing,
-    /// It is refused unless it is unset, since without it the result would silently be another.
+    /// It is refused if it is set, since ignoring it would silently change results.
     Unsupported,
 }
 
-/// What becomes of a value.
+/// The setter of a property, by type.
 enum Set<T: 'static> {
     Flag(fn(&mut T, bool)),
     Text(fn(&mut T, &str)),
@@ -169,7 +166,7 @@ enum Set<T: 'static> {
 pub enum Wrong {
     /// The value is not what the row's type describes.
     Value,
-    /// The value has the right type, and is wrong for this reason.
+    /// The value has the right type, but is wrong for this reason.
     Because(Box<dyn Error + Send + Sync>),
 }
 
@@ -180,13 +177,13 @@ impl<E: Error + Send + Sync + 'static> From<E> for Wrong {
 }
 
 impl Wrong {
-    /// Refuses the value with this text.
+    /// Refuses a value with this message.
     pub fn because(message: impl Into<String>) -> Wrong {
         Wrong::Because(message.into().into())
     }
 }
 
-/// The longest duration that a property takes unless its row says otherwise: it can be added to any clock.
+/// The longest duration that a property accepts by default: it can be added to any clock time.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 impl<T> Property<T> {
@@ -216,7 +213,7 @@ impl<T> Property<T> {
         Property::new(name, Type::Text("a text"), Set::Text(set))
     }
 
-    /// Text of a form that the setter checks; `expected` describes it.
+    /// Text that the setter checks; `expected` describes its form.
     pub const fn parsed(
         name: &'static str,
         expected: &'static str,
@@ -225,7 +222,7 @@ impl<T> Property<T> {
         Property::new(name, Type::Text(expected), Set::Parsed(set))
     }
 
-    /// One of several words, compared without case. An empty text leaves the property unset.
+    /// One of several words, matched regardless of case. An empty text leaves the property unset.
     pub const fn choice(
         name: &'static str,
         words: &'static [&'static str],
@@ -254,7 +251,7 @@ impl<T> Property<T> {
         Property::new(name, Type::Size, Set::Size(set))
     }
 
-    /// A list of texts of a form that the setter checks; `expected` describes the list.
+    /// A list of texts that the setter checks; `expected` describes the list.
     pub const fn checked_texts(
         name: &'static str,
         expected: &'static str,
@@ -273,12 +270,12 @@ impl<T> Property<T> {
         Property::new(name, Type::Texts, Set::Texts(set))
     }
 
-    /// An object whose members have rows of their own.
+    /// An object whose members have rows.
     pub const fn object(name: &'static str, members: &'static [Property<T>]) -> Property<T> {
         Property::new(name, Type::Object(None), Set::Object(members))
     }
 
-    /// What only its setter can check. `takes` is for tables of properties, `expected` for errors.
+    /// A value that only the setter can check. `takes` is its type in tables of properties, `expected` in errors.
     pub const fn any(
         name: &'static str,
         takes: &'static str,
@@ -288,39 +285,39 @@ impl<T> Property<T> {
         Property::new(name, Type::Any { takes, expected }, Set::Any(set))
     }
 
-    /// A property of eKuiper that is accepted if its value has this type, and does nothing.
+    /// A property of eKuiper that must have this type and does nothing.
     pub const fn without_effect(name: &'static str, ty: Type) -> Property<T> {
         let mut row = Property::new(name, ty, Set::Nothing);
         row.about.effect = Effect::Nothing;
         row
     }
 
-    /// A property of eKuiper that is refused unless it is unset.
+    /// A property of eKuiper that is refused if it is set.
     pub const fn unsupported(name: &'static str) -> Property<T> {
         let mut row = Property::new(name, Type::ANY, Set::Nothing);
         row.about.effect = Effect::Unsupported;
         row
     }
 
-    /// Further spellings.
+    /// Adds other spellings.
     pub const fn alias(mut self, aliases: &'static [&'static str]) -> Property<T> {
         self.about.aliases = aliases;
         self
     }
 
-    /// Spellings that are accepted with a warning.
+    /// Adds spellings that are accepted with a warning.
     pub const fn misspelt(mut self, names: &'static [&'static str]) -> Property<T> {
         self.about.misspelt = names;
         self
     }
 
-    /// What holds when the property is absent: it goes the way of a user's value.
+    /// Sets the default. The setter gets it as it gets a user's value.
     pub const fn default(mut self, default: &'static str) -> Property<T> {
         self.about.default = default;
         self
     }
 
-    /// What it does.
+    /// Sets the documentation.
     pub const fn doc(mut self, doc: &'static str) -> Property<T> {
         self.about.doc = doc;
         self
@@ -338,25 +335,25 @@ impl<T> Property<T> {
         self
     }
 
-    /// Another range for a duration.
+    /// Sets the range of a duration.
     pub const fn within(mut self, least: Duration, most: Duration) -> Property<T> {
         self.about.ty = Type::Duration { least, most };
         self
     }
 
-    /// A plain value in place of an object sets this member.
+    /// Lets a plain value stand for an object with this member.
     pub const fn shorthand(mut self, member: &'static str) -> Property<T> {
         self.about.ty = Type::Object(Some(member));
         self
     }
 
-    /// What errors say that it takes, in place of what its type says.
+    /// Replaces what errors say is expected.
     pub const fn expecting(mut self, expected: &'static str) -> Property<T> {
         self.about.expected = expected;
         self
     }
 
-    /// The whole error for a value that does not fit; `None`: the usual one.
+    /// Sets a custom error for values that do not fit; `None` from the function: the usual error.
     pub const fn otherwise(mut self, message: fn(&Json) -> Option<String>) -> Property<T> {
         self.about.otherwise = Some(message);
         self
@@ -370,16 +367,15 @@ impl<T> Property<T> {
     }
 }
 
-/// A row without its setter, for those who describe properties.
+/// A row without its setter, for documentation.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// What the row says.
     pub about: About,
-    /// The members of an object.
+    /// The rows of an object's members.
     pub members: Vec<Entry>,
 }
 
-/// The rows of a table as descriptions.
+/// Describes the rows of a table.
 pub fn entries<T>(rows: &'static [Property<T>]) -> Vec<Entry> {
     let entry = |row: &'static Property<T>| Entry {
         about: row.about,
@@ -392,7 +388,7 @@ pub fn entries<T>(rows: &'static [Property<T>]) -> Vec<Entry> {
 }
 
 impl Noun {
-    /// What stands before the name in an error.
+    /// The text before the name in an error.
     fn before_fault(self) -> &'static str {
         match self {
             Noun::Property => "property ",
@@ -439,10 +435,10 @@ fn literal(default: &str) -> Json {
 }
 
 impl Type {
-    /// Any value at all.
+    /// Any value.
     pub const ANY: Type = Type::Any { takes: "any value", expected: "any value" };
 
-    /// What a value should be, for errors.
+    /// What a value should be, for error messages.
     pub fn expected(&self) -> String {
         match *self {
             Type::Flag => "true or false".to_owned(),

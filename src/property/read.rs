@@ -1,4 +1,4 @@
-//! Reading a JSON object by the rows of a table: every fault and every warning in one pass.
+//! Reads a JSON object by the rows of a table. One pass finds every fault and every warning.
 
 use std::error::Error;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::text::suggest;
 pub struct Fault {
     /// What the table's rows are called.
     pub noun: Noun,
-    /// The property as the user wrote it; that of a member has a dot: `reconnect.jitter`.
+    /// The property as the user wrote it; a member follows a dot: `reconnect.jitter`.
     pub property: String,
     /// Why it is wrong.
     pub cause: Cause,
@@ -32,22 +32,22 @@ pub enum Cause {
         /// what it should be
         expected: String,
     },
-    /// It belongs to eKuiper, and Plutino does not have it.
+    /// eKuiper has the property, Plutino does not support it.
     Unsupported,
     /// Another reason, such as a file that cannot be read; the text names the property.
     Because(Box<dyn Error + Send + Sync>),
 }
 
-/// Something that the user should know, though everything works.
+/// A notice to the user; everything works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
-    /// Nobody reads this.
+    /// No such property exists.
     Unknown {
         /// what the table's rows are called
         noun: Noun,
         /// as the user wrote it
         name: String,
-        /// the name that was probably meant
+        /// the closest known name
         near: Option<String>,
     },
     /// A wrong spelling that is accepted.
@@ -59,42 +59,39 @@ pub enum Warning {
         /// the right name
         right: &'static str,
     },
-    /// Something else about a property, or about no property.
+    /// Another notice about a property, or about none.
     Other {
-        /// the property; empty: none
+        /// the property; empty if the notice is about none
         property: &'static str,
-        /// what is to be known
         message: String,
     },
 }
 
-/// What reading has found.
+/// The result of reading.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// what is wrong, in the user's order
+    /// in the order in which the user wrote them
     pub faults: Vec<Fault>,
-    /// what else is to be said
     pub warnings: Vec<Warning>,
 }
 
-/// Properties that cannot be used: all that is wrong with them, and the warnings beside it.
+/// Properties that cannot be used, and the warnings about the others.
 #[derive(Debug)]
 pub struct Invalid {
     /// at least one
     pub faults: Vec<Fault>,
-    /// what else is to be said
     pub warnings: Vec<Warning>,
 }
 
-/// Reads `values` into `target` by `rows`. Members without a row are left alone: see [`Findings::unknown`]. A null is
-/// as good as absent. Of several spellings of one property the first in the row counts.
+/// Reads `values` into `target` by `rows`. Members without a row are ignored: see [`Findings::unknown`]. A null counts
+/// as absent. If several spellings of one property are set, the first in the row counts.
 pub fn read<T>(rows: &'static [Property<T>], noun: Noun, values: &Map<String, Json>, target: &mut T) -> Findings {
     let mut found = Findings::default();
     read_members(rows, noun, "", values, target, &mut found);
     found
 }
 
-/// A target with the default of each row.
+/// A target in which each row's default is set.
 pub fn default<T: Default>(rows: &'static [Property<T>]) -> T {
     let mut target = T::default();
     set_defaults(rows, &mut target);
@@ -106,7 +103,7 @@ pub fn knows<T>(rows: &[Property<T>], name: &str) -> bool {
     rows.iter().any(|row| row.is_named(name))
 }
 
-/// Gives a target the default of each row that has one.
+/// Sets the default of each row that has one.
 pub fn set_defaults<T>(rows: &'static [Property<T>], target: &mut T) {
     for row in rows {
         match &row.set {
@@ -149,7 +146,7 @@ fn read_members<T>(
                 let inner = Map::from_iter([(short.to_owned(), value.clone())]);
                 let mut plain = Findings::default();
                 read_members(members, noun, "", &inner, target, &mut plain);
-                // The user wrote no member: the property itself is at fault.
+                // The user wrote no member, so the fault belongs to the property itself.
                 found.faults.extend(plain.faults.into_iter().map(|wrong| fault(wrong.cause, wrong.hint)));
                 continue;
             }
@@ -171,7 +168,7 @@ fn read_members<T>(
                     Type::Text(_) if !value.is_string() => "a text".to_owned(),
                     ty => ty.expected(),
                 };
-                // Others than the author of the value may see the error.
+                // People other than the value's author may see the error.
                 let hidden = is_secret(name) || is_secret(prefix.split('.').next().unwrap_or_default());
                 let value = if hidden { HIDDEN.to_owned() } else { shortened(value) };
                 let cause = Cause::Value { value, expected };
@@ -186,7 +183,7 @@ impl<T> Property<T> {
         self.about.names().any(|known| known.eq_ignore_ascii_case(name))
     }
 
-    /// The key under which the value stands that counts.
+    /// The spelling whose value counts.
     fn spelling<'a>(&self, values: &'a Map<String, Json>) -> Option<&'a String> {
         let set = |(_, value): &(&String, &Json)| !value.is_null();
         self.about.names().find_map(|name| {
@@ -196,7 +193,7 @@ impl<T> Property<T> {
         })
     }
 
-    /// Hands a value to the setter.
+    /// Passes a value to the setter.
     fn apply(&self, value: &Json, target: &mut T) -> Result<(), Wrong> {
         let set = match &self.set {
             Set::Nothing => return self.without_setter(value),
@@ -221,7 +218,7 @@ impl<T> Property<T> {
         set.ok_or(Wrong::Value)
     }
 
-    /// The word that is chosen; `None` for an empty text.
+    /// The chosen word; `None` for an empty text.
     fn choose(&self, value: &Json) -> Result<Option<&'static str>, Wrong> {
         let Type::Choice(words) = self.about.ty else { return Err(Wrong::Value) };
         let written = value.as_str().ok_or(Wrong::Value)?;
@@ -231,7 +228,7 @@ impl<T> Property<T> {
         words.iter().find(|word| word.eq_ignore_ascii_case(written)).map(|word| Some(*word)).ok_or(Wrong::Value)
     }
 
-    /// Checks a value that nobody uses.
+    /// Checks a value that has no setter.
     fn without_setter(&self, value: &Json) -> Result<(), Wrong> {
         let About { ty, effect, .. } = self.about;
         if effect == Effect::Unsupported {
@@ -292,14 +289,14 @@ fn texts(ty: Type, value: &Json) -> Option<Vec<String>> {
     }
 }
 
-/// The hint for a word that is none of the choices.
+/// A hint if the value resembles one of the choices.
 fn near_choice(ty: Type, value: &Json) -> Option<String> {
     let Type::Choice(words) = ty else { return None };
     let written = value.as_str().unwrap_or_default();
     suggest::did_you_mean(written, words.iter().copied()).or_else(|| Some(format!("expected {}", any_of(words))))
 }
 
-/// A value for an error: at most 80 characters of it.
+/// The value for an error message, at most 80 characters.
 fn shortened(value: &Json) -> String {
     let mut shown = value.to_string();
     if let Some((cut, _)) = shown.char_indices().nth(80) {
@@ -313,7 +310,7 @@ fn names<T>(rows: &[Property<T>]) -> Vec<&'static str> {
     rows.iter().flat_map(|row| row.about.names()).collect()
 }
 
-/// A warning for each member whose name nobody knows.
+/// A warning for each member with an unknown name.
 fn unknown(noun: Noun, prefix: &str, values: &Map<String, Json>, known: &[&'static str]) -> Vec<Warning> {
     let strange = values.keys().filter(|key| !known.iter().any(|name| name.eq_ignore_ascii_case(key)));
     let warning = |key: &String| Warning::Unknown {
@@ -338,18 +335,18 @@ impl Findings {
         self.warnings.extend(unknown(noun, "", values, &known));
     }
 
-    /// The result of a check that a single row cannot make. The text of the error names the property.
+    /// Reports the result of a check that a single row cannot make. The error's text names the property.
     pub fn refuse(&mut self, property: &str, error: impl Into<Box<dyn Error + Send + Sync>>) {
         let (property, cause) = (property.to_owned(), Cause::Because(error.into()));
         self.faults.push(Fault { noun: Noun::Property, property, cause, hint: None });
     }
 
-    /// Whether this property, or a member of it, is at fault.
+    /// Whether this property, or a member of it, has a fault.
     pub fn has_fault(&self, property: &str) -> bool {
         self.faults.iter().any(|fault| fault.top().eq_ignore_ascii_case(property))
     }
 
-    /// The warnings beside what was read, unless something is wrong.
+    /// Returns the result and the warnings, unless there is a fault.
     ///
     /// # Errors
     /// [`Invalid`]
@@ -362,7 +359,7 @@ impl Findings {
 }
 
 impl Fault {
-    /// Whether the value itself is wrong, whatever else is set and wherever it is used.
+    /// Whether the value itself is wrong, regardless of other properties and of where it is used.
     pub fn is_of_value(&self) -> bool {
         matches!(self.cause, Cause::Value { .. })
     }
@@ -398,7 +395,7 @@ impl fmt::Display for Invalid {
 impl Error for Invalid {}
 
 impl Warning {
-    /// A warning about one property; `property` may be empty.
+    /// A warning about one property, or about none if `property` is empty.
     pub fn other(property: &'static str, message: impl Into<String>) -> Warning {
         Warning::Other { property, message: message.into() }
     }
@@ -411,7 +408,7 @@ impl Warning {
         }
     }
 
-    /// What the user should know, without the hint.
+    /// The message without the hint.
     pub fn message(&self) -> String {
         match self {
             Warning::Unknown { noun, name, .. } => format!("unknown {noun} {name} is ignored"),
@@ -420,7 +417,6 @@ impl Warning {
         }
     }
 
-    /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
             Warning::Unknown { near, .. } => near.as_ref().map(|near| format!("did you mean {near}?")),

@@ -1,10 +1,10 @@
-//! Tables of properties for the reference pages.
+//! Makes tables of properties for the reference pages.
 
 use serde_json::Value as Json;
 
 use super::{About, Effect, Entry, Noun, Place, Type};
 
-/// A table with one line for each property that does something. `ends` adds the column for source and sink.
+/// A table with one line for each property that has an effect. `ends` adds the column for source and sink.
 pub fn table(entries: &[Entry], ends: bool) -> String {
     let head = if ends { "property | where" } else { "property" };
     let rule = if ends { "---|---" } else { "---" };
@@ -13,14 +13,14 @@ pub fn table(entries: &[Entry], ends: bool) -> String {
     page
 }
 
-/// A table of rows with this name.
+/// A table whose first column is headed with `noun`.
 pub fn table_of(noun: Noun, entries: &[Entry]) -> String {
     let mut page = format!("| {noun} | takes | default | meaning |\n|---|---|---|---|\n");
     lines(entries, "", false, &mut page);
     page
 }
 
-/// The names of the rows that are accepted and do nothing, for a sentence: `` `a`, `b` ``.
+/// The names of the rows without effect, for a sentence: `` `a`, `b` ``.
 pub fn without_effect(entries: &[Entry]) -> String {
     let idle = entries.iter().filter(|entry| entry.about.effect == Effect::Nothing);
     idle.map(|entry| format!("`{}`", entry.about.name)).collect::<Vec<_>>().join(", ")
@@ -32,7 +32,7 @@ fn lines(entries: &[Entry], prefix: &str, ends: bool, page: &mut String) {
         if effect != Effect::Works {
             continue;
         }
-        // An object without words of its own is only a name before its members.
+        // An object without documentation is only a prefix of its members.
         if doc.is_empty() && !entry.members.is_empty() {
             lines(&entry.members, &format!("{prefix}{name}."), ends, page);
             continue;
@@ -49,13 +49,13 @@ fn lines(entries: &[Entry], prefix: &str, ends: bool, page: &mut String) {
             none if none.is_empty() => "–".to_owned(),
             default => format!("`{default}`"),
         };
-        // A bar would end the cell.
+        // A bar would end the table cell.
         let doc = doc.replace('|', "\\|");
         page.push_str(&format!("| {} |{place} {} | {default} | {doc} |\n", names.join(", "), takes(ty, entry)));
     }
 }
 
-/// The default as a user writes it.
+/// The default as users write it.
 fn default_text(entry: &Entry) -> String {
     if entry.members.is_empty() {
         return entry.about.default.to_owned();
@@ -66,7 +66,7 @@ fn default_text(entry: &Entry) -> String {
     if members.is_empty() { String::new() } else { format!("{{{}}}", members.join(", ")) }
 }
 
-/// What it takes, in a word or two.
+/// The type in a word or two.
 fn takes(ty: Type, entry: &Entry) -> String {
     match ty {
         Type::Flag => "true or false".to_owned(),
@@ -107,7 +107,7 @@ pub fn metadata_type(ty: Type) -> &'static str {
     }
 }
 
-/// The default as eKuiper's REST metadata has it: objects and lists are JSON, the rest is text.
+/// The default as in eKuiper's REST metadata: objects and lists are JSON, everything else is text.
 pub fn metadata_default(entry: &Entry) -> Json {
     match (metadata_type(entry.about.ty), entry.default_json()) {
         ("bool", Json::Null) => Json::Bool(false),

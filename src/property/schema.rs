@@ -1,16 +1,17 @@
-//! JSON Schema of tables of properties, so that editors complete and check what users write.
+//! JSON Schemas of tables of properties, so that editors can complete and check what users write.
 //!
-//! A schema says less than the reader checks: names are compared without case there, and a text such as `${NAME}` may
-//! stand for any value. What the schema accepts may still be refused; what it refuses is refused or does nothing.
+//! A schema is looser than the reader: there names are matched regardless of case, and a text such as `${NAME}` may
+//! stand for any value. The reader may refuse what the schema accepts; what the schema refuses is refused by the reader
+//! or has no effect.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::{Effect, Entry, Place, Type};
 
-/// The name of the definition of texts that stand for a value of the environment.
+/// The name of the definition for texts that stand for an environment variable.
 pub const VARIABLE: &str = "variable";
 
-/// That definition.
+/// The schema of a text that stands for an environment variable.
 pub fn variable() -> Json {
     json!({
         "description": "The value of an environment variable, such as ${NAME} or ${NAME:-default}",
@@ -19,7 +20,7 @@ pub fn variable() -> Json {
     })
 }
 
-/// An object with these members. `place` leaves out those of the other end of a connector.
+/// The schema of an object with these members. `place` leaves out those of the connector's other end.
 pub fn object(entries: &[Entry], place: Option<Place>) -> Map<String, Json> {
     let members = members(entries, place);
     Map::from_iter([
@@ -29,7 +30,7 @@ pub fn object(entries: &[Entry], place: Option<Place>) -> Map<String, Json> {
     ])
 }
 
-/// The members alone, with all spellings.
+/// The schemas of the members, under all spellings.
 pub fn members(entries: &[Entry], place: Option<Place>) -> Map<String, Json> {
     let mut members = Map::new();
     for entry in entries {

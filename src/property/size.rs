@@ -1,10 +1,10 @@
 //! Sizes as users write them: a number of bytes, or text such as `64MiB`.
 //!
-//! `KB`, `MB` and `GB` are read as `KiB`, `MiB` and `GiB`: for a limit the difference is not worth an error.
+//! `KB`, `MB` and `GB` mean `KiB`, `MiB` and `GiB`: for a limit the difference is not worth an error.
 
 use serde_json::Value as Json;
 
-/// Reads a whole number of bytes, the same as text, or a number with a unit. `None` for anything else.
+/// Parses a whole number of bytes, as a number or as text, or a number with a unit. `None` for anything else.
 pub fn parse(value: &Json) -> Option<u64> {
     let text = match value {
         Json::Number(number) => return number.as_u64(),

@@ -1,4 +1,4 @@
-//! A statement of any kind, checked as if it were made: what is wrong with it, and how it would run.
+//! Checks a statement of any kind without executing it: what is wrong with it, and how it would run.
 
 use serde_json::json;
 
@@ -6,26 +6,26 @@ use super::Service;
 use super::definition::Definition;
 use crate::text::document::{Problem, Severity};
 
-/// What is found of a statement.
+/// The result of checking a statement.
 #[derive(Clone, Debug)]
 pub struct CheckedStatement {
     /// rule, stream, table or view
     pub kind: &'static str,
-    /// mistakes, and what is odd
+    /// errors and warnings
     pub mistakes: Vec<Problem>,
-    /// the plan of a query that is right
+    /// the plan of a valid query
     pub plan: Option<String>,
 }
 
 impl CheckedStatement {
-    /// Whether it could be made.
+    /// Whether it could be executed.
     pub fn is_valid(&self) -> bool {
         self.mistakes.iter().all(|mistake| mistake.severity != Severity::Error)
     }
 }
 
 impl Service {
-    /// Checks a SELECT, as that of a rule, or a CREATE STREAM, TABLE or VIEW. Whether a name is taken is not looked at.
+    /// Checks a SELECT, as that of a rule, or a CREATE STREAM, TABLE or VIEW. Does not check whether a name is taken.
     pub fn check_statement(&self, sql: &str) -> CheckedStatement {
         let mut words = sql.split_whitespace().map(str::to_ascii_lowercase);
         match (words.next().as_deref(), words.next().as_deref()) {

@@ -1,7 +1,7 @@
 //! Stores the states of rules with `qos` 1 or 2, and returns them when the rules start.
 //!
 //! A state is taken every `checkpointInterval`, and when the rule stops. The data thread turns it into bytes; this
-//! module writes them to disk, on another thread. A state that cannot be written or used again is logged, and the rule
+//! module writes them to disk, on another thread. If a state cannot be written or used, this is logged, and the rule
 //! starts with empty state.
 //!
 //! A state is written under the lock of its rule, so that an older one never replaces a newer one.
@@ -13,12 +13,12 @@ use super::store::{Change, RecordKind, Records};
 use super::{Service, locked};
 use crate::engine::{CheckpointError, Engine, Keeps, RuleSpec, Saved, view_id, view_of};
 
-/// How long to wait after a state was too large, ms: the data thread runs nothing else while it writes one.
+/// How long to wait if a state was too large, ms: the data thread does nothing else while it writes one.
 const LARGE: i64 = 60_000;
-/// How long to wait if the rule is being changed, ms.
+/// How long to wait while the rule is being changed, ms.
 const BUSY: i64 = 1_000;
 
-/// Rules with a state on disk, and when the next one is taken.
+/// Which rules have a state on disk, and when the next state of each is due.
 #[derive(Default)]
 pub(super) struct Checkpoints {
     stored: BTreeSet<String>,
@@ -32,7 +32,7 @@ struct Pace {
 }
 
 impl Service {
-    /// Lists the stored states, and removes those of rules that do not exist any more, such as temporary ones.
+    /// Lists the stored states, and removes those of rules that no longer exist, such as temporary ones.
     pub(super) async fn restore_states(&self, records: &Records) {
         let states = self.inner.store.states().unwrap_or_else(|error| {
             tracing::warn!("stored states cannot be read; rules start with empty state: {error}");
@@ -63,8 +63,8 @@ impl Service {
         }
     }
 
-    /// Starts taking the state of a rule. The stored state of a rule without qos is removed: it would be outdated once
-    /// the rule gets qos again.
+    /// Starts to take the state of a rule. If the rule has no qos, its stored state is removed: it would be outdated if
+    /// the rule got qos again.
     pub(super) async fn begin_checkpoints(&self, id: &str, interval: Option<i64>) {
         self.end_checkpoints(id);
         let Some(interval) = interval else { return self.forget_state(id).await };
@@ -84,7 +84,7 @@ impl Service {
         let now = self.inner.clock.monotonic();
         let interval = {
             let mut checkpoints = locked(&self.inner.checkpoints);
-            // An earlier start may have left times.
+            // An earlier start may have left due times.
             let Some(pace) = checkpoints.paces.get_mut(id).filter(|pace| pace.next <= now) else { return };
             pace.next = i64::MAX;
             pace.interval
@@ -93,11 +93,11 @@ impl Service {
             return self.checkpoint_view(id, name, interval).await;
         }
         let wait = match self.try_life(id) {
-            // It may start again, and is asked then.
+            // It may start again; then it is asked.
             Life::Changing => interval.min(BUSY),
             Life::Over => {
                 let mut checkpoints = locked(&self.inner.checkpoints);
-                // It may have been started meanwhile, with a time of its own.
+                // It may have been started in between, with a due time of its own.
                 if checkpoints.paces.get(id).is_some_and(|pace| pace.next == i64::MAX) {
                     checkpoints.paces.remove(id);
                 }
@@ -120,7 +120,7 @@ impl Service {
         }
     }
 
-    /// Stores the state of a view, which is not changed meanwhile.
+    /// Stores the state of a view, which is not changed in the meantime.
     async fn checkpoint_view(&self, id: &str, name: &str, interval: i64) {
         let _alone = self.inner.changing.lock().await;
         if self.keeps_view(name)
@@ -175,18 +175,18 @@ impl Service {
         }
     }
 
-    /// Records that the stored state was removed together with the rule.
+    /// Records that the stored state was deleted together with the rule.
     pub(super) fn state_is_gone(&self, id: &str) {
         self.end_checkpoints(id);
         locked(&self.inner.checkpoints).stored.remove(id);
     }
 
-    /// Whether the state of a rule is taken while it runs.
+    /// Whether the state of a rule is taken regularly.
     pub(super) fn takes_state(&self, id: &str) -> bool {
         locked(&self.inner.checkpoints).paces.contains_key(id)
     }
 
-    /// Whether a state of a rule is on disk.
+    /// Whether a rule has a state on disk.
     pub(super) fn has_state(&self, id: &str) -> bool {
         locked(&self.inner.checkpoints).stored.contains(id)
     }

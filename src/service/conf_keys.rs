@@ -1,6 +1,6 @@
 //! Conf keys set over the API: property sets of sources, sinks and connections, by type and key.
 //!
-//! They override those of the configuration's files. Rules read them when they start.
+//! They override those in the configuration's files. Rules read them when they start.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const CLASSES: [&str; 3] = ["sources", "sinks", "connections"];
 pub(super) type ConfKeys = BTreeMap<String, Map<String, Json>>;
 
 impl Service {
-    /// The conf keys of a kind (`websocket`) of a class (`sources`), from files and from the API.
+    /// The conf keys of a kind (`websocket`) in a class (`sources`), from files and from the API.
     ///
     /// # Errors
     /// [`ServiceError::ConfKey`] for an unknown kind.
@@ -65,7 +65,7 @@ impl Service {
     /// Creates or replaces a conf key. Unknown properties are logged.
     ///
     /// # Errors
-    /// [`ServiceError`], also for properties whose values can never be right; nothing has changed then.
+    /// [`ServiceError`], also for properties whose values can never be valid; then nothing has changed.
     pub async fn put_conf_key(&self, class: &str, kind: &str, key: &str, props: Json) -> Result<(), ServiceError> {
         check_kind(class, kind)?;
         check_id(key).map_err(|error| ServiceError::ConfKey(format!("Invalid confKey: {error}")))?;
@@ -98,7 +98,7 @@ impl Service {
         faults(class, kind, props).1.iter().map(Warning::to_string).collect()
     }
 
-    /// Deletes a conf key; if a file has it too, that one holds again.
+    /// Deletes a conf key; if a file also has it, the file's one applies again.
     ///
     /// # Errors
     /// [`ServiceError::NoConfKey`]
@@ -127,17 +127,17 @@ impl Service {
         Ok(())
     }
 
-    /// What is stored of them.
+    /// The records that store them.
     pub(super) fn conf_key_records(&self) -> Vec<Change> {
         let made = locked(&self.inner.conf_keys);
         let text = |props: &Map<String, Json>| Json::Object(props.clone()).to_string();
         made.iter().map(|(name, props)| Change::put(RecordKind::ConfKey, name, text(props))).collect()
     }
 
-    /// Takes over a conf key that process 0 orders, or drops it; returns what it was.
+    /// Applies a conf key that process 0 sets, or drops it. Returns its previous value.
     ///
     /// # Errors
-    /// [`ServiceError::ConfKey`]; nothing has changed then.
+    /// [`ServiceError::ConfKey`]; then nothing has changed.
     pub(super) fn follow_conf_key(&self, name: &str, text: Option<&str>) -> Result<Option<String>, ServiceError> {
         let props: Option<Map<String, Json>> = match text {
             Some(text) => Some(serde_json::from_str(text).map_err(|error| ServiceError::ConfKey(error.to_string()))?),
@@ -159,7 +159,7 @@ impl Service {
             match serde_json::from_str::<Map<String, Json>>(text) {
                 Ok(props) => {
                     locked(&self.inner.conf_keys).insert(name.to_owned(), props.clone());
-                    // The allowed files and variables may have changed since it was set.
+                    // The allowed files and variables may have changed since the key was set.
                     match self.check_reach(&props) {
                         Ok(()) => self.apply_named(name, Some(props)),
                         Err(error) => tracing::error!("the stored conf key {name} cannot be used: {error}"),
@@ -176,7 +176,7 @@ impl Service {
         }
     }
 
-    /// Applies a conf key of a source or sink to rules that start from now on; `None`: that of the file.
+    /// Applies a conf key of a source or sink to rules that start from now on; `None` restores the one from the files.
     fn apply(&self, class: &str, kind: &str, key: &str, props: Option<Map<String, Json>>) {
         let mut config = locked(&self.inner.config);
         match class {
@@ -187,14 +187,14 @@ impl Service {
     }
 }
 
-/// The errors of properties that hold for any rule, and the warnings.
+/// The errors of properties that apply to any rule, and the warnings.
 fn faults(class: &str, kind: &str, props: &Map<String, Json>) -> (Vec<String>, Vec<Warning>) {
     let texts = |faults: Vec<Fault>| faults.iter().map(Fault::to_string).collect::<Vec<_>>();
     if class != "sinks" {
         let (faults, warnings) = connector::set_faults(kind, props);
         return (texts(faults), warnings);
     }
-    // As the properties of an action: some belong to every sink.
+    // Read like the properties of an action, since some belong to every sink.
     let rule = json!({"id": "confkey", "sql": "SELECT", "actions": [{kind: props}]});
     let (document, mut problems) = (Document::of_json("confkey", &rule), Vec::new());
     let action = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut problems)

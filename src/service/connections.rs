@@ -1,14 +1,13 @@
 //! Creates, changes, checks and deletes named connections and endpoints.
 //!
 //! A connection holds its endpoint in the websocket hub from its creation on, whether or not a rule uses it: in the
-//! client role it is dialled again and again, in the server role its path accepts clients. Rules find it by id in the
+//! client role it is dialled until it connects, in the server role its path accepts clients. Rules find it by id in the
 //! configuration when they are planned ([`crate::definition::connection`]); one that rules refer to cannot be deleted.
-//! An endpoint that was opened without a name (`/connection/websocket`) is kept in the same way, under the id
+//! An endpoint that was opened without a name (`/connection/websocket`) is held in the same way, under the id
 //! `$$ws/PATH`.
 //!
-//! Each entry of `connection.yaml` is imported once: its record has the hash of the entry. A connection that was
-//! created or replaced over the API stays as it is, whatever happens to the entry; a deleted one stays deleted until
-//! the entry changes.
+//! Each entry of `connection.yaml` is imported once: its record has a hash of the entry. If a connection was created or
+//! replaced over the API, changes of its entry do not affect it; a deleted one stays deleted until its entry changes.
 
 mod report;
 
@@ -33,10 +32,10 @@ use crate::text::document::Problem;
 
 pub use self::report::{ConnectionReport, ConnectionState};
 
-/// The prefix of the ids of endpoints without a name; their path follows.
+/// The prefix of the ids of endpoints without a name; the path follows.
 const UNNAMED: &str = "$$ws/";
 
-/// What a connectivity check checks.
+/// The end that a connectivity check is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckedEnd {
     Source,
@@ -53,21 +52,21 @@ pub(super) struct Kept {
     gone: BTreeMap<String, String>,
 }
 
-/// A kept connection.
+/// A connection that is held.
 #[derive(Clone)]
 struct Live {
     connection: Connection,
-    /// The endpoint, or why there is none.
+    /// The endpoint, or why it could not be opened.
     hold: Result<Arc<Lease>, String>,
     origin: Origin,
 }
 
-/// The origin of a connection.
+/// Where a connection comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Origin {
     /// It was created or changed over the API.
     made: bool,
-    /// The hash of its entry in the file.
+    /// The hash of its entry in the file, if it has one.
     file: Option<String>,
 }
 
@@ -82,7 +81,7 @@ struct Record {
     made: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file: Option<String>,
-    /// It was deleted: the entry of the file must not bring it back.
+    /// It was deleted: the entry in the file must not restore it.
     #[serde(default)]
     gone: bool,
 }
@@ -101,10 +100,10 @@ impl Record {
 }
 
 impl Service {
-    /// Creates a named connection, which holds its endpoint from now on.
+    /// Creates a named connection, which holds its endpoint from then on.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub async fn create_connection(&self, id: &str, kind: &str, props: Map<String, Json>) -> Result<(), ServiceError> {
         check_id(id)?;
         let old = locked(&self.inner.connections).live.get(id).map(|live| live.connection.props.clone());
@@ -118,7 +117,7 @@ impl Service {
         self.put(id, connection).await
     }
 
-    /// What is odd about the properties of a named connection that was accepted.
+    /// Warnings about the properties of an accepted connection.
     pub fn warnings_of_connection(&self, id: &str, kind: &str, props: &Map<String, Json>) -> Vec<Problem> {
         let connection = Connection { kind: kind.to_owned(), props: props.clone() };
         let warnings = connection.settings(id).map(|(_, warnings)| warnings).unwrap_or_default();
@@ -129,10 +128,10 @@ impl Service {
         warnings.iter().map(told).collect()
     }
 
-    /// Replaces a named connection. One that rules refer to is refused: they would go on with the old one.
+    /// Replaces a named connection. Refused if rules refer to it: they would continue with the old one.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub async fn update_connection(&self, id: &str, kind: &str, props: Map<String, Json>) -> Result<(), ServiceError> {
         check_id(id)?;
         let old = locked(&self.inner.connections).live.get(id).map(|live| live.connection.props.clone());
@@ -170,7 +169,7 @@ impl Service {
         self.put(id, connection).await
     }
 
-    /// Adds a connection or replaces the one with its id: first the endpoint, then the store.
+    /// Adds a connection or replaces the one with its id: first its endpoint, then its record.
     async fn put(&self, id: &str, connection: Connection) -> Result<(), ServiceError> {
         let hold = self.hold(id, &connection).await?;
         let (old, seen) = {
@@ -193,7 +192,7 @@ impl Service {
         Ok(())
     }
 
-    /// Lets rules that are planned from now on find it.
+    /// Makes it visible to rules that are planned from now on.
     fn insert(&self, id: &str, live: Live) {
         if is_named(id) {
             Arc::make_mut(&mut locked(&self.inner.config)).connections.put(id, live.connection.clone());
@@ -203,7 +202,7 @@ impl Service {
         kept.live.insert(id.to_owned(), live);
     }
 
-    /// Logs the warnings of a connection, once and not each time its endpoint is retried.
+    /// Logs the warnings of a connection: once, not each time its endpoint is retried.
     fn tell_warnings(id: &str, connection: &Connection) {
         for warning in connection.settings(id).into_iter().flat_map(|(_, warnings)| warnings) {
             tracing::warn!(connection = id, "{warning}");
@@ -223,11 +222,11 @@ impl Service {
         websockets.hold(settings).await.map(Arc::new).map_err(|error| refused(&error))
     }
 
-    /// Deletes a named connection: its clients get a close frame. One that rules refer to is refused. A missing one
-    /// counts as deleted.
+    /// Deletes a named connection: its clients get a close frame. Refused if rules refer to it. A missing one counts as
+    /// deleted.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub async fn delete_connection(&self, id: &str) -> Result<(), ServiceError> {
         check_id(id)?;
         let _alone = self.inner.changing.lock().await;
@@ -238,7 +237,7 @@ impl Service {
         let Some(live) = locked(&self.inner.connections).live.get(id).cloned() else { return Ok(()) };
         let mut users = if is_named(id) { self.users(id) } else { Vec::new() };
         if is_named(id) && users.is_empty() {
-            // No rule finds it any more; now look for those that have just found it.
+            // From here on no rule finds it; now check for rules that have just found it.
             Arc::make_mut(&mut locked(&self.inner.config)).connections.remove(id);
             users = self.users(id);
         }
@@ -277,7 +276,7 @@ impl Service {
         Ok(())
     }
 
-    /// The rules and lookup tables that refer to a connection; rules that were stopped by hand do not count.
+    /// The rules and lookup tables that refer to a connection. Rules that were stopped by hand do not count.
     fn users(&self, id: &str) -> Vec<String> {
         let (catalog, config) = (self.catalog(), self.config());
         let by_stream = |name: &str| {
@@ -296,13 +295,13 @@ impl Service {
             && let Some(Live { hold: Ok(hold), .. }) = locked(&self.inner.connections).live.get(id)
             && hold.uses() > 0
         {
-            // The conf key has changed since the rule started: the rule uses the connection until it is restarted.
+            // The conf key has changed since the rule started; the rule uses the connection until it restarts.
             users.push("a rule that has not been restarted since its conf key changed".to_owned());
         }
         users
     }
 
-    /// All named connections by id; with `all`, the endpoints without a name, too.
+    /// All named connections by id; with `all`, also the endpoints without a name.
     pub async fn connections(&self, all: bool) -> Vec<ConnectionReport> {
         let named = {
             let kept = locked(&self.inner.connections);
@@ -339,10 +338,10 @@ impl Service {
         kinds
     }
 
-    /// Lets clients connect to this path of the data server, whether or not a rule uses it, now and after a restart.
+    /// Lets clients connect to this path of the data server, whether or not a rule uses it; this survives restarts.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub async fn open_endpoint(&self, path: &str) -> Result<(), ServiceError> {
         let _alone = self.inner.changing.lock().await;
         let id = format!("{UNNAMED}{path}");
@@ -353,10 +352,10 @@ impl Service {
         self.put(&id, Connection { kind: KINDS[0].to_owned(), props }).await
     }
 
-    /// Undoes [`Service::open_endpoint`]. The path stays while a rule uses it.
+    /// Undoes [`Service::open_endpoint`]. The path stays open while a rule uses it.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub async fn close_endpoint(&self, path: &str) -> Result<(), ServiceError> {
         let _alone = self.inner.changing.lock().await;
         self.take_away(&format!("{UNNAMED}{path}")).await
@@ -367,11 +366,11 @@ impl Service {
         self.inner.engine.read().await.as_ref().is_some_and(|engine| engine.websockets().has_path(path))
     }
 
-    /// Checks whether a source or sink with these properties can connect: a client role dials its peer, for a server
-    /// role the data server listens. Without a path, only the peer is checked.
+    /// Checks whether a source or sink with these properties can connect: in the client role the peer is dialled, in
+    /// the server role the data server must listen. Without a path, only the peer is checked.
     ///
     /// # Errors
-    /// [`ServiceError::Connection`] says why not.
+    /// [`ServiceError::Connection`] with the reason.
     pub async fn check_connection(
         &self,
         end: CheckedEnd,
@@ -409,13 +408,13 @@ impl Service {
             engine.as_ref().ok_or(ServiceError::Stopping)?.websockets()
         };
         match websockets.check(&settings).await {
-            // The peer answers; its path was not asked for.
+            // The peer answers, and the check is not about its path.
             Err(CheckError::Dial(DialError::Status { .. })) if !has_path => Ok(()),
             checked => checked.map_err(|error| refused(&error)),
         }
     }
 
-    /// What is stored of the connections that are there.
+    /// The records that store the connections.
     pub(super) fn connection_records(&self) -> Vec<Change> {
         let kept = locked(&self.inner.connections);
         let record = |(id, live): (&String, &Live)| {
@@ -424,10 +423,10 @@ impl Service {
         kept.live.iter().map(record).collect()
     }
 
-    /// Takes over a connection that process 0 orders, or drops it; returns what it was.
+    /// Applies a connection that process 0 sets, or drops it. Returns its previous record.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub(super) async fn follow_connection(&self, id: &str, text: Option<&str>) -> Result<Option<String>, ServiceError> {
         let old = locked(&self.inner.connections).live.get(id).cloned();
         let record = text.map(serde_json::from_str::<Record>).transpose();
@@ -441,7 +440,7 @@ impl Service {
         Ok(old.map(|old| Record::of(&old.connection, &old.origin)))
     }
 
-    /// Rules find the connections that process 0 orders, not those of this process's file.
+    /// Forgets the connections of this process's file: rules use those that process 0 sets.
     pub(super) fn forget_connections_of_file(&self) {
         let entries = self.config().connections.file().to_vec();
         for entry in entries {
@@ -467,13 +466,13 @@ impl Service {
         if let Err(error) = self.inner.store.write(changes).await {
             tracing::error!("the connections of connection.yaml could not be stored: {error}");
         }
-        // Rules find the kept connections, not those of the file.
+        // Rules use the stored connections instead of those in the file.
         for entry in &entries {
             Arc::make_mut(&mut locked(&self.inner.config)).connections.remove(&entry.id);
         }
         locked(&self.inner.connections).gone = gone;
         for (id, (connection, origin)) in live {
-            // The allowed files and variables may have changed since it was set.
+            // The allowed files and variables may have changed since the connection was set.
             let reached = if origin.made { self.check_reach(&connection.props) } else { Ok(()) };
             let hold = match reached {
                 Ok(()) => self.hold(&id, &connection).await.map_err(|error| error.to_string()),
@@ -487,13 +486,13 @@ impl Service {
         }
     }
 
-    /// Retries endpoints that could not be opened, such as those of a port in use.
+    /// Retries endpoints that could not be opened, for example because a port was in use.
     pub(super) async fn hold_missing(&self) {
         let missing: Vec<String> = {
             let kept = locked(&self.inner.connections);
             kept.live.iter().filter(|(_, live)| live.hold.is_err()).map(|(id, _)| id.clone()).collect()
         };
-        // If connections are being changed, the next time will do.
+        // If connections are being changed, the next round does it.
         let Ok(_alone) = self.inner.changing.try_lock() else { return };
         for id in missing {
             let Some(live) = locked(&self.inner.connections).live.get(&id).cloned() else { continue };
@@ -517,7 +516,7 @@ impl Service {
     }
 }
 
-/// The named connections of a store: properties by id, by kind.
+/// The named connections in a store: properties by id, by kind.
 pub(super) fn stored_connections(records: &Records) -> BTreeMap<String, Map<String, Json>> {
     let mut kinds: BTreeMap<String, Map<String, Json>> = BTreeMap::new();
     for (id, text) in records.of(RecordKind::Connection).filter(|(id, _)| is_named(id)) {
@@ -528,7 +527,7 @@ pub(super) fn stored_connections(records: &Records) -> BTreeMap<String, Map<Stri
     kinds
 }
 
-/// Imports an entry of the file that was not seen before; returns what must be stored.
+/// Imports an entry of the file if it is new. Returns the record to store.
 fn take_over(
     entry: &FileEntry,
     live: &mut BTreeMap<String, (Connection, Origin)>,

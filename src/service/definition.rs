@@ -1,6 +1,6 @@
-//! A rule as it is posted: its text read, checked and planned in the way of rule files.
+//! A posted rule: its text is parsed, checked and planned as in rule files.
 //!
-//! Errors have eKuiper's texts, and only the first of several is reported, as there.
+//! Errors have eKuiper's texts, and like eKuiper only the first one is reported.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::sql::{self, SyntaxErrorKind};
 use crate::text::document::{Document, Severity};
 use crate::value::Text;
 
-/// A rule that was read, once: every start plans it again, against the streams and settings of that time.
+/// A rule that was parsed once. Every start plans it again, against the current streams and settings.
 #[derive(Clone, Debug)]
 pub struct Definition {
     pub rule: Rule,
@@ -42,25 +42,25 @@ pub struct Definition {
     pub selects: Vec<String>,
     /// its members as posted
     json: Json,
-    /// what is not understood of it, though it can run
+    /// warnings about parts that have no effect
     warnings: Vec<String>,
 }
 
 /// A rule that can start.
 pub struct Planned {
-    /// what the engine needs
+    /// the engine's input
     pub spec: RuleSpec,
-    /// how its parts are called
+    /// the names of its parts
     pub nodes: Topology,
-    /// how often its state is kept, ms, where it is
+    /// the interval at which its state is stored, ms; `None`: it is not
     pub checkpoint_interval: Option<i64>,
-    /// what other processes need to plan the same
+    /// what other processes need to make the same plan
     pub(super) recipe: Recipe,
 }
 
 impl Planned {
-    /// Lets the rule start though `checkConnection` or a missing file would forbid it: it was accepted once, and after a
-    /// restart no client can be there yet.
+    /// Lets the rule start even if `checkConnection` or a missing file would forbid it: it was accepted once, and after
+    /// a restart no client can be connected yet.
     pub fn unchecked(mut self) -> Planned {
         for source in self.spec.sources.iter_mut().flatten() {
             source.settings_mut().skip_checks();
@@ -74,16 +74,16 @@ impl Planned {
 }
 
 impl Definition {
-    /// Reads a rule; `id` is the one that the path gives, where it does.
+    /// Parses a rule; `id` is the one in the request's path, if there is one.
     ///
     /// # Errors
-    /// [`ServiceError::RuleJson`] mostly.
+    /// Usually [`ServiceError::RuleJson`].
     pub fn read(text: &str, id: Option<&str>, defaults: &RuleOptions) -> Result<Definition, ServiceError> {
         let json: Json = serde_json::from_str(text).map_err(|error| ServiceError::RuleJson(error.to_string()))?;
         Definition::of(json, id, defaults)
     }
 
-    /// The same of a parsed body.
+    /// The same for a parsed body.
     ///
     /// # Errors
     /// As [`Definition::read`].
@@ -149,7 +149,7 @@ impl Definition {
         Ok(Definition { rule, select: Arc::new(select), version, tags, reads, selects, json, warnings })
     }
 
-    /// Its name for people; its id where it has none.
+    /// Its display name; its id if it has none.
     pub fn name(&self) -> &str {
         if self.rule.name.is_empty() { &self.rule.id } else { &self.rule.name }
     }
@@ -159,22 +159,22 @@ impl Definition {
         Definition { tags: Some(tags), ..self.clone() }
     }
 
-    /// Says in the log what is not understood of it, such as a misspelt option: eKuiper takes such rules.
+    /// Logs what has no effect, such as a misspelt option: eKuiper accepts such rules.
     pub fn warn(&self) {
         for warning in &self.warnings {
             tracing::warn!(rule = self.rule.id, "{warning}");
         }
     }
 
-    /// Plans it against what there is.
+    /// Plans it against these streams and settings.
     ///
     /// # Errors
-    /// [`ServiceError`]: everything that can be wrong with it.
+    /// [`ServiceError`] for anything that is wrong with it.
     pub fn plan(&self, catalog: &Catalog, config: &Config) -> Result<Planned, ServiceError> {
         self.plan_with(catalog, config, |def| self.source(def, config))
     }
 
-    /// What the rule means, what a worker does, and how it uses the data threads.
+    /// The logical and the physical plan, and how the rule uses the data threads.
     ///
     /// # Errors
     /// [`ServiceError`]
@@ -183,7 +183,7 @@ impl Definition {
         plan::explain(sql, options, catalog).map_err(|error| of_parser(sql, error))
     }
 
-    /// The sinks as they are written: an action may hold several.
+    /// The sinks as written: an action may contain several.
     fn targets(&self) -> Vec<Target<'_>> {
         let actions = member(&self.json, "actions").and_then(Json::as_array).into_iter().flatten();
         let sinks = |(action, sinks): (usize, _)| {
@@ -194,7 +194,7 @@ impl Definition {
         actions.enumerate().flat_map(sinks).collect()
     }
 
-    /// The source of a stream as its statement and the configuration say; warnings go to the log.
+    /// The source of a stream by its statement and the configuration; warnings are logged.
     ///
     /// # Errors
     /// [`ServiceError`]
@@ -206,7 +206,7 @@ impl Definition {
         Ok(source)
     }
 
-    /// The same with sources from elsewhere.
+    /// The same with other sources.
     ///
     /// # Errors
     /// As [`Definition::plan`].
@@ -242,8 +242,8 @@ impl Definition {
     }
 }
 
-/// The error for a text or boolean of another type. Values that rule files accept in its place, such as `"true"`, are
-/// refused: the service gives a rule back as it came, and eKuiper would not read it.
+/// The error for a member that should be text or boolean but is not. Values that rule files accept instead, such as
+/// `"true"`, are refused: the service returns a rule as it was posted, and eKuiper could not read it.
 fn of_wrong_type(rule: &str, json: &Json) -> Option<ServiceError> {
     const TEXTS: [&str; 3] = ["id", "name", "version"];
     const FLAGS: [&str; 2] = ["triggered", "temp"];
@@ -264,11 +264,11 @@ fn of_wrong_type(rule: &str, json: &Json) -> Option<ServiceError> {
         })
 }
 
-/// What is wrong with an option, in eKuiper's form: `invalidBufferLength:…`.
+/// The error of an option in eKuiper's form: `invalidBufferLength:…`.
 fn of_option(rule: &str, fault: &Fault) -> ServiceError {
     let option = fault.property.as_str();
     let negative = matches!(&fault.cause, Cause::Value { value, .. } if value.starts_with('-'));
-    // Of these eKuiper only says that they are too small.
+    // For these, eKuiper only reports that they are too small.
     let small = match option {
         "bufferLength" => Some("invalidBufferLength:bufferLength"),
         "concurrency" => Some("invalidConcurrency:concurrency"),
@@ -278,7 +278,7 @@ fn of_option(rule: &str, fault: &Fault) -> ServiceError {
     };
     let message = match small.filter(|_| negative) {
         Some(small) => format!("{small} must be greater than 0."),
-        // Several options together, such as those of a schedule.
+        // A problem of several options, such as those of a schedule.
         None if option.is_empty() => fault.to_string(),
         None => {
             let mut code = String::from("invalid");
@@ -299,7 +299,7 @@ fn member<'a>(json: &'a Json, name: &str) -> Option<&'a Json> {
     members.get(name).or_else(|| members.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
 }
 
-/// What is wrong with the SQL: eKuiper finds some of it while it reads the rule, the rest when it plans it.
+/// The error of the SQL. eKuiper finds some errors when it parses the rule, the others when it plans it.
 fn of_parser(sql: &str, error: PlanError) -> ServiceError {
     if !error.is_of_parser() {
         return ServiceError::Plan(Box::new(error));
@@ -312,7 +312,7 @@ fn of_parser(sql: &str, error: PlanError) -> ServiceError {
     })
 }
 
-/// eKuiper tells the first thing that is wrong.
+/// Like eKuiper, reports only the first error.
 fn of_connector(error: &ConnectorError) -> ServiceError {
     let text = match error {
         ConnectorError::Properties(refused) => refused.faults.first().map(ToString::to_string).unwrap_or_default(),
@@ -325,7 +325,7 @@ pub(super) fn fault_of((faults, _): pipeline::Faults) -> ServiceError {
     ServiceError::Connector(faults.first().map(|fault| bare(&fault.message)).unwrap_or_default())
 }
 
-/// The text as eKuiper has it, where what is behind it says more.
+/// eKuiper's part of the text, without Plutino's additions.
 fn bare(text: &str) -> String {
     const MORE: [&str; 4] = [": set path, now", ": set DATASOURCE, now", ": there ", ": make it with "];
     let end = MORE.iter().filter_map(|more| text.find(more)).min();

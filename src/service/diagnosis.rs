@@ -1,8 +1,8 @@
-//! Why a rule or view is silent: the first operator at which its rows vanish, and the reason as far as counters and a sample of
-//! the messages tell it.
+//! Finds out why a rule or view is silent: the first operator at which its rows vanish, and the reason, as far as
+//! counters and a sample of the messages show it.
 //!
-//! The operators are looked at in the order of the flow. The first that lets nothing through ends the search, since what
-//! is behind it cannot know better. A column that is selected and never present is told of in any case.
+//! Operators are checked in the order of the flow. The search ends at the first that lets nothing through, because
+//! those after it get no rows. A selected column that is in no message is always reported.
 
 mod view;
 
@@ -21,58 +21,55 @@ use crate::value::Text;
 
 pub(super) use view::ReadView;
 
-/// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
     /// the operator at which rows vanish: source, decoder, watermark, filter, window, having, project or sink
     pub operator: &'static str,
-    /// the kind of reason, for programs
+    /// the reason, for programs
     pub cause: Cause,
-    /// the reason in words
+    /// the reason, for people
     pub message: String,
 }
 
-/// The kinds of reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// the rule does not run
     NotRunning,
-    /// a source's peer is not connected
+    /// the peer of a source is not connected
     NotConnected,
-    /// nobody is connected to a source's path
+    /// no client is connected to a source's path
     NoClient,
-    /// peers are connected and send nothing
+    /// peers are connected but send nothing
     NoMessages,
     /// no message can be read
     Unreadable,
     /// all rows are behind the watermark
     Late,
-    /// timestamps are read in another unit than they are written in
+    /// timestamps are read in the wrong unit
     TimestampUnit,
     /// all rows are too far ahead of the clock
     Future,
-    /// a column that a condition or the select list names is in no message
+    /// a column in a condition or in the select list is in no message
     AbsentField,
-    /// a condition was never true
+    /// a condition has never been true
     NeverTrue,
     /// every row fails
     Errors,
     /// no window has ended yet
     OpenWindow,
-    /// a stream that brings nothing holds the watermark back
+    /// a stream without rows holds the watermark back
     IdleStream,
-    /// nobody takes the results
+    /// nobody receives the results
     NoReceiver,
-    /// what is read was dropped
+    /// a stream, table or view that is read was dropped
     Dropped,
     /// the view that is read has no rows
     NoRows,
-    /// a view's rows have all left
+    /// all rows of a view have left it
     AllLeft,
 }
 
 impl Cause {
-    /// Its name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Cause::NotRunning => "notRunning",
@@ -96,20 +93,20 @@ impl Cause {
     }
 }
 
-/// What is known of a rule or view that runs, and of its surroundings.
+/// Facts about a running rule or view.
 pub(super) struct Facts<'a> {
     /// its query
     pub select: &'a Select,
     pub options: &'a RuleOptions,
-    /// how it stands
+    /// its status
     pub status: &'a RuleStatus,
-    /// what its streams' messages look like
+    /// the fields seen in its streams' messages
     pub seen: &'a [(Text, SeenFields)],
     /// clients that were refused
     pub turned_away: &'a [TurnedAway],
 }
 
-/// Why a rule does not run; `None` if it does.
+/// Why a rule does not run; `None` if it runs.
 pub(super) fn not_running(report: &RuleReport) -> Option<Diagnosis> {
     if report.phase == Phase::Running {
         return None;
@@ -119,18 +116,18 @@ pub(super) fn not_running(report: &RuleReport) -> Option<Diagnosis> {
     Some(Diagnosis { operator: "rule", cause: Cause::NotRunning, message })
 }
 
-/// That a view does not run.
+/// The finding that a view does not run.
 pub(super) fn stopped_view(why: &str) -> Diagnosis {
     Diagnosis { operator: "view", cause: Cause::NotRunning, message: format!("The view has stopped: {why}") }
 }
 
-/// What is read and was dropped.
+/// The findings about dropped sources.
 pub(super) fn dropped(names: &[Text]) -> Vec<Diagnosis> {
     let dropped = |name: &Text| Diagnosis { operator: "source", cause: Cause::Dropped, message: was_dropped(name) };
     names.iter().map(dropped).collect()
 }
 
-/// What it means for a reader that a stream, table or view was dropped.
+/// What it means for a reader that its source was dropped.
 pub(super) fn was_dropped(name: &str) -> String {
     format!(
         "{name} was dropped: its last definition and rows are used until {name} is created again or the service ends"
@@ -142,7 +139,7 @@ fn one(operator: &'static str, cause: Cause, message: impl Into<String>) -> Vec<
 }
 
 impl Facts<'_> {
-    /// What is found of a rule.
+    /// The findings about a rule.
     pub fn of_rule(&self) -> Vec<Diagnosis> {
         let mut found = self.silent(self.status);
         if found.iter().all(|one| one.cause != Cause::AbsentField) && self.status.rows_in > 0 {
@@ -151,7 +148,7 @@ impl Facts<'_> {
         found
     }
 
-    /// The first operator that lets nothing through.
+    /// The findings about the first operator that lets nothing through.
     fn silent(&self, status: &RuleStatus) -> Vec<Diagnosis> {
         let work = &status.work;
         let flow = &work.flow;
@@ -173,7 +170,7 @@ impl Facts<'_> {
             let text = format!("None of {} can be read: {}", counted(unread, "message"), last_of(Place::Decoder));
             return one("decoder", Cause::Unreadable, text);
         }
-        // Rows that came to the filter of the scan.
+        // The number of rows that reached the filter of the scan.
         let failed: u64 = error_at(Place::Decoder).map_or(0, |fault| fault.count).saturating_sub(unread);
         let timely = status.rows_in.saturating_sub(status.late + status.future + failed);
         if timely == 0 && work.passed == 0 {
@@ -220,7 +217,7 @@ impl Facts<'_> {
         found
     }
 
-    /// Why a source brings nothing.
+    /// Why a source delivers nothing.
     fn no_input(&self, stream: &str, link: &LinkStatus) -> Vec<Diagnosis> {
         let address = &link.address;
         if link.serves() {
@@ -252,7 +249,7 @@ impl Facts<'_> {
         one("source", Cause::NoMessages, format!("{stream} is connected to {address}, which has sent no message."))
     }
 
-    /// Clients that were refused at this path, or one like it.
+    /// Clients that were refused at this path or at a similar one.
     fn refused_near(&self, path: &str) -> Option<String> {
         let exact = self.turned_away.iter().rev().find(|refused| refused.path == path);
         let near = || {
@@ -273,7 +270,7 @@ impl Facts<'_> {
         Some(format!("Refused: {times} at {}, the last one from {} ({why}).", refused.path, refused.peer))
     }
 
-    /// Rows came, and none of them at a time that counts.
+    /// Rows arrived, but all of them too late or too early.
     fn no_timely_row(&self, status: &RuleStatus, failed: u64, last: String) -> Vec<Diagnosis> {
         let rows = counted(status.rows_in, "row");
         let unit = status.work.unit.map(|unit| {
@@ -297,7 +294,7 @@ impl Facts<'_> {
         one("watermark", Cause::Late, text)
     }
 
-    /// WHERE let nothing through.
+    /// WHERE has let nothing through.
     fn filtered(&self, rows: u64, errors: u64, status: &RuleStatus) -> Vec<Diagnosis> {
         let select = self.select;
         let door = select.window.as_ref().and_then(|window| window.filter.as_ref());
@@ -323,7 +320,7 @@ impl Facts<'_> {
         one("filter", Cause::NeverTrue, text)
     }
 
-    /// Rows are in windows, and none has ended.
+    /// Rows are in windows, but none has ended.
     fn open_window(&self, status: &RuleStatus) -> Vec<Diagnosis> {
         let rows = counted(status.work.flow.window_in, "row");
         if !self.options.event_time {
@@ -347,7 +344,7 @@ impl Facts<'_> {
         one("window", Cause::OpenWindow, text)
     }
 
-    /// Why a sink's results reach nobody.
+    /// Why nobody receives a sink's results.
     fn no_receiver(&self, sink: &LinkStatus) -> Option<Diagnosis> {
         if sink.messages > 0 || sink.peers > 0 {
             return None;
@@ -371,7 +368,7 @@ impl Facts<'_> {
         None
     }
 
-    /// Columns of the select list that no message has.
+    /// Columns in the select list that no message has.
     fn unselectable(&self) -> Vec<Diagnosis> {
         let exprs = self.select.fields.iter().filter_map(|field| match field {
             Field::Expr { expr, .. } => Some(expr),
@@ -384,7 +381,7 @@ impl Facts<'_> {
         found
     }
 
-    /// The columns of an expression that no message has.
+    /// Columns in an expression that no message has.
     fn absent_of(&self, expr: Option<&Expr>) -> Vec<Diagnosis> {
         let mut found = Vec::new();
         for (stream, column) in expr.into_iter().flat_map(|expr| columns(expr, self.select)) {
@@ -409,7 +406,7 @@ impl Facts<'_> {
         found
     }
 
-    /// A column of an expression with one of its values.
+    /// A column in an expression, with one of its values.
     fn example_of(&self, expr: &Expr) -> Option<(Text, String)> {
         columns(expr, self.select).into_iter().find_map(|(stream, column)| {
             let example = self.seen_of(stream.as_ref()).into_iter().find_map(|(_, seen)| seen.field(&column))?;
@@ -417,14 +414,14 @@ impl Facts<'_> {
         })
     }
 
-    /// What was seen of the streams that a column may be of.
+    /// The fields seen in the streams that a column may belong to.
     fn seen_of(&self, stream: Option<&Text>) -> Vec<&(Text, SeenFields)> {
         self.seen.iter().filter(|(name, _)| stream.is_none_or(|stream| stream == name)).collect()
     }
 }
 
-/// The columns that an expression reads, each with the name of its stream where it is given. Names of other items of the
-/// select list stand for what these read.
+/// The columns that an expression reads, each with its stream if it is named. Aliases of the select list are replaced
+/// by the columns that they read.
 fn columns(expr: &Expr, select: &Select) -> Vec<(Option<Text>, Text)> {
     let sources = || std::iter::once(&select.from).chain(select.joins.iter().map(|join| &join.source));
     let alias = |name: &Text| {
@@ -436,7 +433,7 @@ fn columns(expr: &Expr, select: &Select) -> Vec<(Option<Text>, Text)> {
     let mut found = Vec::new();
     let mut named: Vec<&Expr> = vec![expr];
     let mut seen = Vec::new();
-    // An item may name others before it, and itself as a column.
+    // An item may refer to earlier items, and use its own name for a column.
     while let Some(expr) = named.pop() {
         each_name(expr, &mut |stream, column| {
             let source = stream.map(|stream| {
@@ -447,7 +444,7 @@ fn columns(expr: &Expr, select: &Select) -> Vec<(Option<Text>, Text)> {
             });
             match source {
                 Some((_, Some(source))) => found.push((Some(source.name.name.clone()), column.clone())),
-                // A member of a column.
+                // This is a member of a column.
                 Some((column, None)) => found.push((None, column.clone())),
                 None => match alias(column).filter(|_| !seen.contains(column)) {
                     Some(expr) => {

@@ -1,26 +1,26 @@
-//! What the service refuses, in the words and with the codes of eKuiper, which scripts match.
+//! The service's errors, with eKuiper's texts and codes, which scripts match.
 
 use super::store::StoreError;
 use crate::engine::{NotRecorded, NotTapped};
 use crate::plan::PlanError;
 
-/// The numbers that answers carry.
+/// The error codes in responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Code {
-    /// anything without a number of its own
+    /// anything without a specific code
     Undefined = 1000,
     General = 1001,
-    /// what was asked for is not there
+    /// the requested item does not exist
     NotFound = 1002,
     /// a sink or source cannot be used
     Executor = 2201,
-    /// streams and tables
+    /// an error about a stream or table
     Relation = 3000,
     ConfKey = 5000,
 }
 
-/// Why something was refused.
+/// Why a request was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     #[error("id '{0}' contains invalid characters: only alphanumeric, hyphens and underscores are allowed")]
@@ -35,9 +35,9 @@ pub enum ServiceError {
         /// rule or source
         what: &'static str,
         name: String,
-        /// what is there
+        /// the current version
         old: String,
-        /// what should replace it
+        /// the refused version
         new: String,
     },
     #[error("Describe {what} fails, {name} is not found.")]
@@ -78,7 +78,7 @@ pub enum ServiceError {
     NoRuleToTrace(String),
     #[error("Fail to get rule {0}'s topo, make sure the rule has been started before")]
     NoTopology(String),
-    /// nobody can look at the rows of a rule
+    /// the rows of a rule cannot be tapped
     #[error("tap rule {id} error: {why}")]
     NotTapped {
         /// its id
@@ -86,7 +86,7 @@ pub enum ServiceError {
         /// why
         why: NotTapped,
     },
-    /// nobody can keep the messages of a stream
+    /// the messages of a stream cannot be recorded
     #[error("record stream {name} error: {why}")]
     NotRecorded {
         name: String,
@@ -101,7 +101,7 @@ pub enum ServiceError {
     NoTrial(String),
     #[error("no matching rules")]
     NoMatch,
-    /// a conf key that is not there, or of something that has none
+    /// a missing conf key, or one of something that has none
     #[error("{0}")]
     ConfKey(String),
     #[error("{0} is not found")]
@@ -123,10 +123,10 @@ pub enum ServiceError {
     Import(String),
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// another process of the cluster refuses
+    /// another process of the cluster refused it
     #[error("process {process} ({host}): {why}")]
     Elsewhere { process: usize, host: String, why: String },
-    /// it needs a single process
+    /// it works only in a single process
     #[error("{0} is not possible with several processes (--hosts)")]
     Alone(&'static str),
     #[error("the service is stopping")]
@@ -134,7 +134,6 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
-    /// Its number.
     pub fn code(&self) -> Code {
         use ServiceError as E;
         match self {

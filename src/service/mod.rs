@@ -2,10 +2,10 @@
 //!
 //! A [`Service`] uses the engine, which runs rules, and the store, which keeps definitions. Every change is checked,
 //! takes effect, and is on disk before the call returns; a failed change changes nothing. Methods return typed results
-//! and [`ServiceError`]s; this module knows neither HTTP nor command lines.
+//! and [`ServiceError`]s. This module knows neither HTTP nor the command line.
 //!
-//! Changes of one rule happen one after the other (see `rules`), those of different rules concurrently; changes of
-//! streams and tables happen one after the other. The future of a method must be polled to its end: see `api`, which
+//! Changes of one rule happen one after the other (see `rules`), those of different rules concurrently. Changes of
+//! streams and tables happen one after the other. The future of a method must be polled to completion: see `api`, which
 //! spawns it.
 
 mod checking;
@@ -94,18 +94,17 @@ pub struct ServiceSettings {
     pub data: PathBuf,
     /// The number of data threads.
     pub workers: usize,
-    /// What this process has in a cluster.
+    /// What this process needs in a cluster.
     pub cluster: Option<InCluster>,
 }
 
-/// A process of a cluster.
+/// A process in a cluster.
 pub struct InCluster {
     pub part: Part,
     /// The links for orders: see [`crate::cluster::Cluster`].
     pub controls: Vec<ControlSocket>,
 }
 
-/// The result of a shutdown.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Rules that ran.
@@ -142,30 +141,30 @@ struct Inner {
     changing: tokio::sync::Mutex<()>,
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
     views: Mutex<BTreeMap<String, ManagedView>>,
-    /// the stored views have begun, or are known not to
+    /// whether the attempt to start the stored views is complete
     views_begun: tokio::sync::watch::Sender<bool>,
     trials: Mutex<BTreeMap<String, Arc<Trial>>>,
-    /// Held while a trial with this id is made, started or ended.
+    /// Held while a trial with this id is created, started or ended.
     trial_gates: KeyedLock,
     conf_keys: Mutex<ConfKeys>,
     connections: Mutex<Kept>,
     last_import: Mutex<Everything>,
-    /// held during an import: two at once would mix
+    /// held during an import, so that two do not mix
     importing: tokio::sync::Mutex<()>,
     timer: Arc<Timer>,
     uploads: Uploads,
     tasks: Mutex<Tasks>,
-    /// The exit code of the process, once the end was requested.
+    /// The exit code of the process, after its end was requested.
     ending: tokio::sync::watch::Sender<Option<u8>>,
-    /// Cancelled when the service stops: no rule starts from then on.
+    /// Cancelled when the service stops: no rule starts after that.
     shutdown: CancellationToken,
     checkpoints: Mutex<Checkpoints>,
     /// Set at the start.
     role: OnceLock<Role>,
     ready_rules: ReadyRules,
-    /// rules start together because process 0 says so
+    /// the starts that process 0 holds together
     together: Mutex<Vec<Together>>,
-    /// what schedules and waits are measured by
+    /// the clock for schedules and waits
     clock: Clock,
     began: Instant,
 }
@@ -179,7 +178,7 @@ impl Service {
         Service::open_by(settings, Clock::System).await
     }
 
-    /// The same; schedules and waits are measured by `clock`.
+    /// The same with another clock for schedules and waits.
     async fn open_by(settings: ServiceSettings, clock: Clock) -> Result<Service, StartError> {
         let ServiceSettings { mut config, data, workers, cluster } = settings;
         let process = cluster.as_ref().map_or(0, |cluster| cluster.part.membership.process);
@@ -257,7 +256,7 @@ impl Service {
         Service { inner: Arc::new(inner) }
     }
 
-    /// Restores the catalog from the store. What cannot be used any more is logged and stays in the store.
+    /// Restores the catalog from the store. Whatever cannot be used any more is logged and stays in the store.
     async fn restore(&self, records: &Records) {
         self.restore_conf_keys(records);
         self.restore_connections(records).await;
@@ -300,14 +299,14 @@ impl Service {
             return Summary::default();
         };
         let engine = std::mem::take(&mut *engine);
-        // A trial that was being made has no engine any more.
+        // A trial that was being created has no engine any more.
         self.end_trials().await;
         let Some(engine) = engine else { return Summary::default() };
         let left = limit.saturating_sub(began.elapsed());
         let (rules, stored_before) = self.stop_with_others(&engine, left / 2).await;
         let websockets = engine.websockets();
         let left = limit.saturating_sub(began.elapsed());
-        // Rules keep their endpoints until their last messages are sent.
+        // Rules hold their endpoints until their last messages are sent.
         let released = async {
             let _ = tokio::time::timeout(left, async {
                 websockets.end().await;
@@ -335,7 +334,7 @@ impl Service {
         self.with_uploads(move |uploads| uploads.put(&name, &content)).await
     }
 
-    /// Works with uploaded files, on a thread that may wait for the disk.
+    /// Accesses uploaded files, on a thread that may wait for the disk.
     ///
     /// # Errors
     /// [`UploadError`]
@@ -348,8 +347,8 @@ impl Service {
         done.unwrap_or_else(|error| Err(UploadError::Io { path: self.inner.uploads.folder().to_owned(), error }))
     }
 
-    /// The same for an import that replaces all files: whatever it begins must have ended before the next step, so it waits
-    /// as long as the disk takes.
+    /// The same for an import that replaces all files: it waits without a limit, because each step must have ended
+    /// before the next one.
     async fn replace_uploads<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Uploads) -> Result<T, UploadError> + Send + 'static,
@@ -360,7 +359,7 @@ impl Service {
         done.unwrap_or_else(|error| Err(failed(std::io::Error::other(error))))
     }
 
-    /// A copy of the store as it is now, secrets and states included.
+    /// A copy of the store's current content, including secrets and states.
     ///
     /// # Errors
     /// [`ServiceError::Store`]
@@ -368,19 +367,19 @@ impl Service {
         Ok(self.inner.store.backup().await?)
     }
 
-    /// The damage of the store; while there is any, nothing can be changed.
+    /// The damage of the store. As long as there is any, nothing can be changed.
     pub fn damage(&self) -> &[Damage] {
         self.inner.store.damage()
     }
 
-    /// Requests the end of the service and of the process, with this exit code.
+    /// Requests the end of the service and the process, with this exit code.
     pub fn ask_to_end(&self, code: u8) {
         self.inner.ending.send_replace(Some(code));
     }
 
     /// Waits until the end is requested; returns the exit code.
     pub async fn asked_to_end(&self) -> u8 {
-        // The sender lives as long as this service.
+        // The sender exists as long as this service.
         self.inner.ending.subscribe().wait_for(Option::is_some).await.ok().and_then(|code| *code).unwrap_or(0)
     }
 
@@ -417,17 +416,17 @@ impl Service {
         self.inner.engine.read().await.as_ref().map(Engine::refused_handshakes).unwrap_or_default()
     }
 
-    /// Websocket connections that did not end in order since the start, by cause.
+    /// Websocket connections that did not close cleanly since the start, by cause.
     pub async fn disconnects(&self) -> Vec<(&'static str, u64)> {
         self.inner.engine.read().await.as_ref().map(Engine::disconnects).unwrap_or_default()
     }
 
-    /// Bytes of large messages of websockets that are not whole yet.
+    /// Bytes of large websocket messages that are not complete yet.
     pub async fn unfinished_bytes(&self) -> usize {
         self.inner.engine.read().await.as_ref().map_or(0, Engine::unfinished_bytes)
     }
 
-    /// Measures the states of rules and lookup tables; what is not answered within `limit` is left out.
+    /// Measures the states of rules and lookup tables; threads that do not answer within `limit` are left out.
     pub async fn measure(&self, limit: Duration) -> Arc<Measured> {
         match self.inner.engine.read().await.as_ref() {
             Some(engine) => engine.measure(limit).await,
@@ -446,7 +445,7 @@ impl Service {
         }
     }
 
-    /// What waits for the data threads, by stream and thread.
+    /// The messages that wait for the data threads, by stream and thread.
     pub async fn waiting(&self) -> Vec<Waiting> {
         match self.inner.engine.read().await.as_ref() {
             Some(engine) => engine.waiting(),
@@ -459,7 +458,7 @@ impl Service {
         locked(&self.inner.config).clone()
     }
 
-    /// Checks which files and variables properties from the API name.
+    /// Checks the files and variables that properties from the API name.
     ///
     /// # Errors
     /// [`ReachError`]
@@ -476,12 +475,12 @@ impl Service {
         !matches!(self.role(), Role::Alone)
     }
 
-    /// Whether it takes orders.
+    /// Whether it takes orders from process 0.
     fn follows(&self) -> bool {
         matches!(self.role(), Role::Follows(_))
     }
 
-    /// Refuses what needs a single process.
+    /// Refuses what works only in a single process.
     ///
     /// # Errors
     /// [`ServiceError::Alone`]
@@ -512,7 +511,7 @@ pub fn check_id(id: &str) -> Result<(), ServiceError> {
     if id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
         return Ok(());
     }
-    // A long id is truncated in the error.
+    // The error shows at most the beginning of a long id.
     let shown: String = id.chars().take(256).collect();
     Err(ServiceError::Id(shown))
 }

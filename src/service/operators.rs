@@ -1,7 +1,7 @@
-//! The operators of a rule with what came in, what went on and what was lost, for people who look at one rule.
+//! The operators of a rule with the numbers of rows that entered, left and were lost, for the details of one rule.
 //!
-//! The names are those of the status and the topology. The status shows eKuiper's counters, of which those between the
-//! filter and the results follow from others; here each number was counted where it is shown.
+//! The names are those of the status and the topology. The status shows eKuiper's counters, some of which are derived;
+//! here each number is counted at its operator.
 
 use std::sync::Arc;
 
@@ -9,28 +9,27 @@ use super::status::{Counters, RuleReport};
 use super::topology::{Part, Topology};
 use crate::metrics::{Failure, Point};
 
-/// One operator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OperatorReport {
     /// its name, such as `op_2_filter`
     pub name: String,
-    /// what it does: source, decoder, filter, window, …, sink
+    /// its kind: source, decoder, filter, window, …, sink
     pub kind: String,
-    /// rows or messages that came in
+    /// rows or messages that entered
     pub records_in: u64,
-    /// those that went on: rows, windows, results or messages
+    /// rows, windows, results or messages that left
     pub records_out: u64,
-    /// those that were lost to an error
+    /// those lost to an error
     pub errors: u64,
-    /// the last errors with what caused them, the oldest first
+    /// the last errors with their causes, the oldest first
     pub recent: Vec<Arc<Failure>>,
-    /// where its rows can be looked at
+    /// the point at which its rows can be tapped
     pub tap: Option<Point>,
-    /// the operators behind it
+    /// the operators after it
     pub to: Vec<String>,
 }
 
-/// The operators of a rule that has run.
+/// The operators of a rule that has run at least once.
 pub(super) fn operators(nodes: &Topology, report: &RuleReport) -> Vec<OperatorReport> {
     let Some(status) = &report.engine else { return Vec::new() };
     let (work, flow) = (&status.work, &status.work.flow);

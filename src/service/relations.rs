@@ -18,10 +18,10 @@ use crate::sql::parse_create;
 use crate::text::document::Problem;
 use crate::value::Text;
 
-/// A stream or table as it was created.
+/// A stream or table, as created.
 #[derive(Clone, Debug)]
 pub struct Named {
-    /// As given.
+    /// The statement as given.
     pub sql: Arc<str>,
     pub create: Arc<CreateStream>,
     pub def: Arc<StreamDef>,
@@ -30,7 +30,7 @@ pub struct Named {
 /// All streams and tables.
 #[derive(Debug, Default)]
 pub(super) struct Relations {
-    /// What rules are planned against. It is replaced as a whole, so that a plan never waits.
+    /// The catalog that rules are planned against. It is replaced as a whole, so that planning never waits.
     pub catalog: Arc<Catalog>,
     pub named: BTreeMap<String, Named>,
 }
@@ -58,7 +58,7 @@ impl Relations {
             Ok(def) => def,
             Err(errors) => {
                 if let Some(old) = old.and_then(|old| self.named.get(old.name.as_str())) {
-                    // It was accepted before, and its name is free.
+                    // The old statement was accepted before, and its name is free again.
                     let _ = catalog.create(&old.create);
                 }
                 let first = errors.first().map(ToString::to_string);
@@ -74,12 +74,12 @@ impl Relations {
         self.named.get(name).map(|named| named.sql.clone())
     }
 
-    /// A view has this name from now on; nothing is known of it yet.
+    /// Reserves a name for a view that is not planned yet.
     pub(super) fn take_view(&mut self, name: &str) {
         Arc::make_mut(&mut self.catalog).add_view(name);
     }
 
-    /// What a view is, for those that read it.
+    /// Sets the columns and key of a view, so that queries can read it.
     pub(super) fn define_view(&mut self, name: &str, shape: &Arc<ViewShape>) {
         Arc::make_mut(&mut self.catalog).define_view(name, shape);
     }
@@ -93,7 +93,7 @@ impl Relations {
         self.named.remove(name);
     }
 
-    /// What is stored of them, tables after streams.
+    /// The records that store them, tables after streams.
     pub(super) fn records(&self) -> Vec<Change> {
         let of = |relation| {
             let named = self.named.iter().filter(move |(_, named)| named.create.relation == relation);
@@ -102,12 +102,12 @@ impl Relations {
         of(Relation::Stream).chain(of(Relation::Table)).collect()
     }
 
-    /// The statements of those that a rule names.
+    /// The statements of those among `names` that exist.
     fn statements(&self, names: &[Text]) -> Vec<String> {
         names.iter().filter_map(|name| Some(self.named.get(name.as_str())?.sql.to_string())).collect()
     }
 
-    /// Takes over what the statements of a rule say, where it is new; returns the catalog with it.
+    /// Adds the definitions in a rule's statements if they are new or changed. Returns the resulting catalog.
     ///
     /// # Errors
     /// [`ServiceError::Statement`]
@@ -130,13 +130,13 @@ impl Relations {
     }
 }
 
-/// The beginning of the error for text that is not a statement about streams.
+/// The beginning of the error for a text that is not a statement about streams.
 const NO_STATEMENT: &str = "Invalid stream statement";
 
 fn parse(sql: &str) -> Result<CreateStream, ServiceError> {
     let create = parse_create(sql).map_err(|error| ServiceError::Statement(error.to_string()))?;
     let name = &create.name.name;
-    // Names occur in paths of the API, in file names and in responses: no character of them may have a meaning there.
+    // Names occur in URL paths, file names and responses, so characters with a meaning there are refused.
     if name.is_empty() || name.len() > 256 || name.chars().any(|c| c.is_control() || "/\\<>\"'%?#".contains(c)) {
         return Err(ServiceError::Statement(format!("{name:?} is no name for a stream or table")));
     }
@@ -144,7 +144,7 @@ fn parse(sql: &str) -> Result<CreateStream, ServiceError> {
 }
 
 impl Service {
-    /// The names of all streams, or all tables, in alphabetical order; of tables optionally only one kind.
+    /// The names of all streams or all tables, in alphabetical order; of tables optionally only one kind.
     pub fn relations(&self, relation: Relation, lookup: Option<bool>) -> Vec<Named> {
         let relations = locked(&self.inner.relations);
         let of_kind = |named: &&Named| match (named.def.kind, relation) {
@@ -166,11 +166,11 @@ impl Service {
     /// Executes CREATE STREAM or CREATE TABLE.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub async fn create_relation(&self, sql: &str) -> Result<Named, ServiceError> {
         let create = parse(sql)?;
         let name = create.name.name.to_string();
-        // A new one has no secrets to keep.
+        // A new stream has no secrets to restore.
         self.restored_relation("", sql)?;
         let _alone = self.inner.changing.lock().await;
         if self.has_view(&name) {
@@ -182,7 +182,7 @@ impl Service {
             return Err(ServiceError::Statement(message));
         }
         let named = self.put_relation(sql, create, None).await?;
-        // Some may have lost an earlier one of this name.
+        // Views may have lost an earlier stream or table with this name.
         self.renew_views_over(&name).await;
         Ok(named)
     }
@@ -197,10 +197,10 @@ impl Service {
         diagnose::warnings_of_statement(sql, &self.catalog(), &self.config())
     }
 
-    /// Replaces a stream or table, or creates it. Running rules that read it continue with the new definition.
+    /// Replaces a stream or table, or creates it. Running rules that read it change to the new definition.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub async fn replace_relation(&self, relation: Relation, name: &str, sql: &str) -> Result<Named, ServiceError> {
         let sql = &*self.restored_relation(name, sql)?;
         let create = parse(sql).map_err(|error| match (relation, error) {
@@ -226,7 +226,7 @@ impl Service {
                 return Err(ServiceError::Statement(message));
             }
             check_version("source", name, version(&old.create), version(&create))?;
-            // Running rules share the stream's source, or have their own.
+            // With SHARED running rules share one source, without it each has its own.
             if is_shared(&old.create) != is_shared(&create) {
                 let message = format!("Replace {name} fails: cannot change the option SHARED.");
                 return Err(ServiceError::Statement(message));
@@ -289,10 +289,10 @@ impl Service {
         }
     }
 
-    /// Takes over a statement that process 0 orders, or drops what has this name; returns the statement from before.
+    /// Applies a statement that process 0 sets, or drops what has this name. Returns the previous statement.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub(super) async fn follow_relation(&self, name: &str, sql: Option<&str>) -> Result<Option<String>, ServiceError> {
         let old = locked(&self.inner.relations).named.get(name).cloned();
         match (sql, &old) {
@@ -309,7 +309,7 @@ impl Service {
     /// Plans a rule against the current streams and settings.
     ///
     /// # Errors
-    /// [`ServiceError`]: everything that can be wrong with it.
+    /// [`ServiceError`] for anything that is wrong with it.
     pub(super) fn plan(&self, definition: &Definition, text: &str) -> Result<Planned, ServiceError> {
         let (catalog, statements) = {
             let relations = locked(&self.inner.relations);
@@ -320,11 +320,11 @@ impl Service {
         Ok(Planned { recipe: Recipe { id, text, statements, ..Recipe::default() }, ..planned })
     }
 
-    /// Drops a stream or table. Unless `force` is set, one that a rule reads is refused; a rule that was stopped by
-    /// hand does not count.
+    /// Drops a stream or table. Without `force`, this is refused if a rule reads it; rules that were stopped by hand do
+    /// not count.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub async fn drop_relation(&self, relation: Relation, name: &str, force: bool) -> Result<(), ServiceError> {
         let _alone = self.inner.changing.lock().await;
         let what = what(relation);
@@ -333,7 +333,7 @@ impl Service {
         let mut rules = self.readers(name);
         rules.extend(self.views_over(name));
         if !force && !rules.is_empty() {
-            // Scripts match the response text, which has no room for warnings.
+            // Scripts match the response text, so warnings cannot be added to it.
             tracing::info!("{what} {name} is not dropped: {} read it", rules.join(", "));
             return Err(ServiceError::Referenced { name: name.to_owned() });
         }
@@ -355,7 +355,7 @@ fn version(create: &CreateStream) -> &str {
     option.map_or("", |option| option.value.as_str())
 }
 
-/// A new version must be greater, as text, if there is an old one.
+/// Checks that a new version is greater, as text, than the old one, if there is one.
 ///
 /// # Errors
 /// [`ServiceError::Version`]

@@ -1,4 +1,4 @@
-//! A changed configuration takes effect while the service runs, as far as it can: see [`Config::differences`].
+//! Applies a changed configuration while the service runs, as far as possible: see [`Config::differences`].
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use crate::io::websocket::{Access, ConnectError};
 use crate::memory;
 use crate::sync::locked;
 
-/// What was loaded for a new configuration. Nothing has changed yet.
+/// Everything loaded for a new configuration, before anything changes.
 pub struct Reload {
     config: Config,
     access: Access,
 }
 
-/// Why a new configuration cannot take effect.
+/// Why a new configuration cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     #[error(transparent)]
@@ -35,8 +35,8 @@ impl Service {
         Ok(Reload { config, access })
     }
 
-    /// Takes over the settings that can change while the service runs. The time zone only where `with_zone` says so:
-    /// another one may have been set over REST. A process that takes orders has that of process 0.
+    /// Applies the settings that can change while the service runs. The time zone is only applied with `with_zone`,
+    /// since it may have been set over REST. A process that takes orders has the time zone of process 0.
     ///
     /// # Errors
     /// [`ServiceError::Stopping`]

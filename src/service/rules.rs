@@ -2,8 +2,8 @@
 //!
 //! Each rule has two locks. One serialises its changes: it is held from the first check of an operation until the
 //! change is on disk, so that concurrent calls on one rule run one after the other. The other guards its data and is
-//! held for single steps, so that a query never waits. `life` has the transitions. A rule's text is parsed once, when
-//! it arrives; every start plans the definition again, against the current streams and settings.
+//! held only for single steps, so that a query never waits. `life` has the transitions. A rule's text is parsed once,
+//! when it arrives; every start plans the definition again, against the current streams and settings.
 
 mod entry;
 mod life;
@@ -29,17 +29,17 @@ use super::store::{Change, RecordKind};
 use super::{Service, check_id, locked};
 use crate::definition::stream::Catalog;
 
-/// The message of a rule that was stopped by hand.
+/// The status message of a rule that was stopped by hand.
 const BY_HAND: &str = "canceled manually";
 
-/// The message of a rule that a new definition stopped.
+/// The status message of a rule that a new definition stopped.
 const BY_UPDATE: &str = "stopped by update";
 
 /// A rule in the list of all rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleSummary {
     pub id: String,
-    /// For people; the id if it has none.
+    /// The display name; the id if it has none.
     pub name: String,
     pub phase: Phase,
     /// Empty if not given.
@@ -59,9 +59,9 @@ impl Service {
     /// Creates a rule from its JSON text, and starts it unless `triggered` is false; returns its id.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub async fn create_rule(&self, text: &str) -> Result<String, ServiceError> {
-        // A new one has no secrets to keep.
+        // A new rule has no secrets to restore.
         self.restored_rule("", text)?;
         let definition = Arc::new(Definition::read(text, None, &self.config().rule)?);
         self.insert_rule(&definition, text).await?;
@@ -72,7 +72,7 @@ impl Service {
     async fn insert_rule(&self, definition: &Arc<Definition>, text: &str) -> Result<(), ServiceError> {
         let id = definition.rule.id.as_str();
         let entry = Entry::new(id, State::of(definition, text));
-        // The id is taken first, so that the streams cannot be dropped in between.
+        // The rule is registered first, so that its streams cannot be dropped in between.
         let _life = entry.life.lock().await;
         {
             let mut rules = locked(&self.inner.rules);
@@ -107,7 +107,7 @@ impl Service {
         };
         if definition.rule.triggered {
             match self.begin(entry, definition, planned, record, true).await {
-                // A rule that could not start exists all the same; its status says why.
+                // A rule that could not start exists nevertheless; its status shows the reason.
                 Ok(()) | Err(NotStarted::Failed(_)) => Ok(()),
                 Err(NotStarted::Refused(error)) => Err(error),
             }
@@ -117,7 +117,7 @@ impl Service {
         }
     }
 
-    /// Restores a stored rule; it starts with [`Service::resume`].
+    /// Restores a stored rule; [`Service::resume`] starts it.
     pub(super) fn restore_rule(&self, id: &str, text: &str) {
         let state = match Definition::read(text, Some(id), &self.config().rule) {
             Ok(definition) => {
@@ -134,7 +134,7 @@ impl Service {
         locked(&self.inner.rules).insert(id.to_owned(), Entry::new(id, state));
     }
 
-    /// Starts the stored views and rules. Their sources begin when all are there.
+    /// Starts the stored views and rules. Their sources begin after all are attached.
     pub async fn resume(&self) {
         let together = self.start_together().await;
         self.resume_all().await;
@@ -165,7 +165,7 @@ impl Service {
                 let mut state = locked(&entry.state);
                 (state.phase, state.message) = (Phase::Failed, error.to_string());
             }
-            // Requests are answered in between, however many rules there are.
+            // Lets requests run in between, however many rules there are.
             tokio::task::yield_now().await;
         }
     }
@@ -174,7 +174,7 @@ impl Service {
     /// closes, and no client is disconnected.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub async fn update_rule(&self, id: &str, text: &str) -> Result<(), ServiceError> {
         check_id(id)?;
         let text = &*self.restored_rule(id, text)?;
@@ -212,7 +212,7 @@ impl Service {
         if locked(&entry.state).gone {
             return Err(missing());
         }
-        // On disk first: a deleted rule may run for a moment, but must not come back.
+        // On disk first: a deleted rule may run a moment longer, but must not come back.
         let mut changes = Vec::new();
         if !locked(&entry.state).temporary() {
             changes.push(Change::remove(RecordKind::Rule, id).urgent());
@@ -234,10 +234,10 @@ impl Service {
         Ok(())
     }
 
-    /// Starts a rule, now and after each restart of the service. A running rule continues.
+    /// Starts a rule, also after each restart of the service. A running rule continues.
     ///
     /// # Errors
-    /// [`ServiceError`]: what is wrong with the rule.
+    /// [`ServiceError`] with what is wrong with the rule.
     pub async fn start_rule(&self, id: &str) -> Result<(), ServiceError> {
         let entry = self.registered(id)?;
         let _life = entry.life.lock().await;
@@ -262,7 +262,8 @@ impl Service {
     }
 
     /// Restarts a rule, planned against the current streams and settings. A running version is replaced between two
-    /// messages; it continues if a peer refuses the new one. If the rule cannot be planned any more, it has failed.
+    /// messages; if a peer refuses the new version, the old one continues. If the rule cannot be planned any more, it
+    /// has failed.
     ///
     /// # Errors
     /// [`ServiceError`]
@@ -295,22 +296,22 @@ impl Service {
         if entry.phase() == Phase::Running { self.start_anew(&entry, false).await } else { Ok(()) }
     }
 
-    /// Restarts the running rules that read a stream or table with its new definition. A rule that cannot continues
-    /// with the old one, which is logged.
+    /// Restarts the running rules that read a stream or table, with its new definition. If a rule cannot restart, it
+    /// continues with the old definition, which is logged.
     pub(super) async fn take_up(&self, name: &str) {
         for (id, error) in self.start_readers(name, Phase::Running).await {
             tracing::warn!(rule = id, stream = name, "the rule continues with the old definition: {error}");
         }
     }
 
-    /// Starts the rules that read a view and have failed: it is there again.
+    /// Starts the failed rules that read a view, because the view exists again.
     pub(super) async fn revive_readers(&self, name: &str) {
         for (id, error) in self.start_readers(name, Phase::Failed).await {
             tracing::info!(rule = id, view = name, "the rule cannot start again: {error}");
         }
     }
 
-    /// Starts those rules anew that read a stream, table or view and are in this phase. Returns those that cannot.
+    /// Restarts those rules in this phase that read a stream, table or view. Returns those that cannot restart.
     async fn start_readers(&self, name: &str, phase: Phase) -> Vec<(String, ServiceError)> {
         let mut failed = Vec::new();
         for id in self.readers(name) {
@@ -326,16 +327,16 @@ impl Service {
         failed
     }
 
-    /// Checks that a rule could be made of what is in a catalog.
+    /// Checks that a rule can be planned against a catalog.
     ///
     /// # Errors
-    /// What would be wrong with it.
+    /// What is wrong with the rule then.
     pub(super) fn check_rule(&self, id: &str, catalog: &Catalog) -> Result<(), ServiceError> {
         let Some(entry) = self.entry(id) else { return Ok(()) };
         self.definition(&entry)?.plan(catalog, &self.config()).map(|_| ())
     }
 
-    /// Takes the lock of a running rule, unless it is being changed.
+    /// Tries to take the lock of a running rule.
     pub(super) fn try_life(&self, id: &str) -> Life {
         let Some(entry) = locked(&self.inner.rules).get(id).cloned() else { return Life::Over };
         match entry.life.clone().try_lock_owned() {
@@ -364,7 +365,7 @@ impl Service {
     /// The definition of a rule.
     ///
     /// # Errors
-    /// What is wrong with a stored one that cannot be read.
+    /// The error of a stored rule that cannot be parsed.
     fn definition(&self, entry: &Entry) -> Result<Arc<Definition>, ServiceError> {
         let known = locked(&entry.state).definition.clone();
         match known {
@@ -373,7 +374,7 @@ impl Service {
         }
     }
 
-    /// Plans a rule against the current catalog and starts it, in place of the running one.
+    /// Plans a rule against the current catalog and starts it in place of the running version.
     async fn start_anew(&self, entry: &Arc<Entry>, carry: bool) -> Result<(), ServiceError> {
         let definition = self.definition(entry)?;
         let planned = self.plan(&definition, &entry.text())?;
@@ -384,12 +385,12 @@ impl Service {
         }
     }
 
-    /// Stores in a rule's definition whether it is to run.
+    /// Stores in a rule's definition whether it should run.
     async fn want(&self, entry: &Arc<Entry>, triggered: bool) -> Result<(), ServiceError> {
         self.amend(entry, "triggered", Json::Bool(triggered)).await
     }
 
-    /// Stores that a rule which was just started is to run; if that fails, it stops.
+    /// Stores that a rule that was just started should run; if that fails, stops the rule.
     async fn want_or_halt(&self, entry: &Arc<Entry>) -> Result<(), ServiceError> {
         let wanted = self.want(entry, true).await;
         if wanted.is_err() {

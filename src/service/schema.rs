@@ -11,7 +11,7 @@ impl Service {
     /// The columns of a rule's results, in the order of the select list.
     ///
     /// # Errors
-    /// [`ServiceError::NoRuleStatus`], and what is wrong with the rule by now.
+    /// [`ServiceError::NoRuleStatus`], and errors that the rule has by now.
     pub fn rule_schema(&self, id: &str) -> Result<Vec<ResultColumn>, ServiceError> {
         let definition = self.rule_definition(id).map_err(|error| match error {
             ServiceError::NoRule(id) => ServiceError::NoRuleStatus(id),
@@ -22,13 +22,13 @@ impl Service {
 }
 
 impl Service {
-    /// The columns of a stream that rules read, in the order of the rules' ids; rules that were stopped by hand do not
+    /// The columns of a stream that rules read, in the order of the rules' ids. Rules that were stopped by hand do not
     /// count.
     pub fn columns_read(&self, relation: &str) -> Vec<String> {
         let mut read = Vec::new();
         let catalog = self.catalog();
         for id in self.readers(relation) {
-            // A rule that was deleted meanwhile, or cannot be planned any more, reads nothing.
+            // A rule that was deleted in the meantime, or cannot be planned any more, reads nothing.
             let Ok(definition) = self.rule_definition(&id) else { continue };
             let Ok(plan) = plan::of_select(&definition.select, &definition.rule.options, &catalog) else { continue };
             for input in plan.inputs.iter().filter(|input| input.stream.name == relation) {

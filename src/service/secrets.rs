@@ -1,4 +1,4 @@
-//! Masks secrets in definitions that are shown or exported, and puts them back when a masked definition returns.
+//! Masks secrets in definitions that are shown or exported, and restores them when a masked definition comes back.
 //!
 //! The service keeps texts with their secrets; [`crate::text::secret`] decides what is masked.
 
@@ -13,7 +13,7 @@ use super::{Service, locked};
 use crate::sql::parse_create;
 use crate::text::secret::{self, HIDDEN, masked_json, masked_sets_json, masked_url, restored_json, restored_sets_json};
 
-/// A statement with its secrets masked; without secrets, the statement as it was written.
+/// A statement with its secrets masked; without secrets, the statement as written.
 pub fn masked_statement(sql: &str) -> Cow<'_, str> {
     let Ok(mut create) = parse_create(sql) else { return Cow::Borrowed(sql) };
     let mut any = false;
@@ -35,7 +35,7 @@ fn restored_statement<'a>(sql: &'a str, old: Option<&str>) -> Result<Cow<'a, str
     if !sql.contains(HIDDEN) {
         return Ok(Cow::Borrowed(sql));
     }
-    // Executing the statement reports what is wrong with it.
+    // Executing the statement reports its errors.
     let Ok(mut create) = parse_create(sql) else { return Ok(Cow::Borrowed(sql)) };
     let old = old.and_then(|old| parse_create(old).ok());
     let mut any = false;
@@ -62,7 +62,7 @@ fn restored_statement<'a>(sql: &'a str, old: Option<&str>) -> Result<Cow<'a, str
 /// Properties with masked values replaced by those of old ones.
 ///
 /// # Errors
-/// The text says which property was never set.
+/// The text names the property that has no old value.
 pub(super) fn restored_props(
     new: Map<String, Json>,
     old: Option<&Map<String, Json>>,
@@ -125,7 +125,7 @@ impl Service {
     }
 }
 
-/// Changes each text of a section; refused ones move to `failed`, with the reason.
+/// Changes each text in a section; refused ones move to `failed` with the reason.
 fn each<'a>(
     section: &'a mut BTreeMap<String, String>,
     failed: &mut BTreeMap<String, String>,

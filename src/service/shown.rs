@@ -1,6 +1,6 @@
-//! A service that shows what somebody else has started and ends: the rules of `plutino run --console`.
+//! A read-only service that shows rules which others start and end: those of `plutino run --console`.
 //!
-//! Its engine is lent to it, and it has no store: nothing can be changed over it.
+//! It borrows its engine, and has no store: nothing can be changed through it.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -24,11 +24,11 @@ use crate::io::reach::Reach;
 use crate::pipeline::Content;
 use crate::time::Clock;
 
-/// An engine that stays while this is held.
+/// Keeps the engine in place while this is held.
 pub struct EngineGuard<'a>(RwLockReadGuard<'a, Option<Engine>>);
 
 impl EngineGuard<'_> {
-    /// `None` where there is no engine.
+    /// `None` if there is no engine.
     pub fn of(engine: RwLockReadGuard<'_, Option<Engine>>) -> Option<EngineGuard<'_>> {
         engine.is_some().then_some(EngineGuard(engine))
     }
@@ -43,9 +43,9 @@ impl Deref for EngineGuard<'_> {
 }
 
 impl Service {
-    /// A service over an engine that runs already, in which nothing is shown yet.
+    /// A service over a running engine, which shows nothing yet.
     pub fn showing(engine: Engine, mut config: Config, data: &Path) -> Service {
-        // Statements can be checked over the API, although none is made.
+        // The API can check statements, though it cannot execute them.
         let (files, egress) = bounds(&config, data);
         config.reach = Some(Reach::new(files, &config.env_allow).with_egress(egress));
         let store = Store::absent();
@@ -53,12 +53,12 @@ impl Service {
         Service::assemble(engine, store, config, uploads, CancellationToken::new(), Clock::System)
     }
 
-    /// Whether it only shows.
+    /// Whether it is read-only.
     pub fn is_read_only(&self) -> bool {
         self.inner.store.is_absent()
     }
 
-    /// Shows this, which runs, in the place of what was shown.
+    /// Shows this running content in place of the previous one.
     pub async fn show(&self, content: &Content) {
         let mut config = Config::clone(&self.config());
         config.sources = content.conf_keys.clone();
@@ -89,10 +89,10 @@ impl Service {
         *locked(&self.inner.rules) = rules;
     }
 
-    /// A rule that runs on the engine.
+    /// An entry for a rule that runs on the engine.
     async fn running_rule(&self, id: &str, text: &str) -> Result<Arc<Entry>, super::ServiceError> {
         let definition = Arc::new(Definition::read(text, Some(id), &self.config().rule)?);
-        // It is the operator's own, which may reach everything.
+        // The rule belongs to the operator, who may access everything.
         let config = Config { reach: None, ..Config::clone(&self.config()) };
         let nodes = definition.plan(&self.catalog(), &config)?.nodes;
         let status = match self.inner.engine.read().await.as_ref() {
@@ -103,12 +103,12 @@ impl Service {
         Ok(Entry::running(id, &definition, text, nodes, base, millis(SystemTime::now())))
     }
 
-    /// Its engine; `None` once it was taken.
+    /// The engine; `None` after it was taken.
     pub async fn engine(&self) -> Option<EngineGuard<'_>> {
         EngineGuard::of(self.inner.engine.read().await)
     }
 
-    /// Takes the engine away, to end it. The service has nothing to show from then on.
+    /// Takes the engine away in order to end it. From then on the service has nothing to show.
     pub async fn take_engine(&self) -> Option<Engine> {
         self.inner.engine.write().await.take()
     }

@@ -14,7 +14,7 @@ use crate::metrics::{Failure, Losses, Place};
 /// The state of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Does not run, and is not to run.
+    /// Does not run, and should not.
     Stopped,
     /// About to run.
     Starting,
@@ -29,7 +29,6 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Its name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Stopped => "stopped",
@@ -46,30 +45,30 @@ impl Phase {
 #[derive(Clone, Debug)]
 pub struct RuleReport {
     pub phase: Phase,
-    /// Why it is in this state; empty if there is no particular reason.
+    /// Why it is in this state; may be empty.
     pub message: String,
-    /// When it last started, ms since the epoch; 0: never.
+    /// The time of its last start, ms since the epoch; 0: never.
     pub last_start: i64,
     pub last_stop: i64,
-    /// When it will start; 0: no schedule.
+    /// The time of its next start; 0: it has no schedule.
     pub next_start: i64,
-    /// Counters of its operators by name; empty if it never ran.
+    /// Counters of its operators by name; empty if it has never run.
     pub parts: Vec<(String, Counters)>,
-    /// The engine's counts, now or at its end.
+    /// The engine's counts, current or final.
     pub engine: Option<RuleStatus>,
-    /// How far the watermark is behind the clock, ms; in event time.
+    /// How far the watermark is behind the clock, ms. Only in event time.
     pub watermark_lag: Option<i64>,
     /// Messages lost in all runs, by operator and cause.
     pub losses: Losses,
     /// Errors of all operators.
     pub exceptions: u64,
     pub last_exception: String,
-    /// With several processes: the share of each in these counts.
+    /// With several processes: each one's share of these counts.
     pub shares: Vec<Share>,
 }
 
 impl RuleReport {
-    /// Counts the errors of all operators.
+    /// Adds up the errors of all operators.
     pub(super) fn sum_up(&mut self) {
         self.exceptions = self.parts.iter().map(|(_, counters)| counters.exceptions).sum();
         let last = self.parts.iter().filter_map(|(_, counters)| counters.last_exception.as_ref()).max();
@@ -77,43 +76,41 @@ impl RuleReport {
     }
 }
 
-/// The counters of one operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub records_in: u64,
     pub records_out: u64,
     pub processed: u64,
-    /// Median, µs.
+    /// The median, µs.
     pub latency_us: u64,
     pub queued: usize,
-    /// When it last ran, ms since the epoch; 0: never.
+    /// The time of its last run, ms since the epoch; 0: never.
     pub last_invocation: i64,
     pub exceptions: u64,
     /// With its time.
     pub last_exception: Option<(i64, String)>,
     /// The last errors of an operator, the oldest first.
     pub recent: Vec<Arc<Failure>>,
-    /// Of sources and sinks.
+    /// For sources and sinks.
     pub link: Option<Link>,
-    /// Of sources and sinks: messages lost in all runs of the rule, by cause.
+    /// For sources and sinks: messages lost in all runs of the rule, by cause.
     pub dropped: Vec<(&'static str, u64)>,
 }
 
-/// The link of a source or sink.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// 1: connected, 0: connecting, -1: disconnected.
     pub state: i8,
-    /// When it last connected, ms since the epoch; 0: never.
+    /// The time of the last connect, ms since the epoch; 0: never.
     pub connected: i64,
-    /// When it was last lost.
+    /// The time of the last loss of the connection.
     pub disconnected: i64,
     pub message: String,
-    /// When it was last dialled.
+    /// The time of the last dial.
     pub tried: i64,
 }
 
-/// The counts of a rule's sources at its start: sources count for all their rules.
+/// The counts of a rule's sources at its start, since sources count for all their rules.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Baseline(Vec<SourceBase>);
 
@@ -148,7 +145,7 @@ pub(super) fn counters(
         Some((messages, link.history.failures.saturating_sub(base.failures), stream, link))
     };
     let work = &status.work;
-    // An error whose operator is not shown counts for the last one.
+    // An error whose operator is not shown counts for the last operator.
     let shown = |place: Place| match name(place) {
         Some(name) => nodes.has(name),
         None => true,
@@ -177,7 +174,7 @@ pub(super) fn counters(
             let mut dropped = losses.of("source", stream);
             dropped.extend(link.dropped.iter().filter(|(cause, _)| *cause == UNREAD));
             let mut now = of_link(link, ended);
-            // An endpoint of the data server may exist without clients.
+            // An endpoint of the data server may have no clients.
             if now.state == 1 && link.serves() && link.peers == 0 {
                 now.state = 0;
             }
@@ -208,7 +205,7 @@ pub(super) fn counters(
                 _ => last && !matches!(place, Place::Decoder | Place::Encode),
             };
             let (exceptions, last_exception, recent) = faults(&here);
-            // Operators behind the scan's filter see the rows that passed it.
+            // Operators after the scan's filter get the rows that passed it.
             let filters = nodes.filters();
             let records_in = if first || !filters { status.rows_in } else { work.passed };
             let out = match (first, last) {
@@ -229,7 +226,7 @@ pub(super) fn counters(
             }
         }
         Part::Sending { sink, encodes } => {
-            // Errors of encoding are not counted by sink.
+            // Encoding errors are not counted by sink.
             let (exceptions, last_exception, recent) = faults(&|place| sink == 0 && encodes && place == Place::Encode);
             Counters {
                 exceptions,
@@ -241,7 +238,7 @@ pub(super) fn counters(
         }
         Part::Sink(sink) => {
             let Some(link) = status.sinks.get(sink) else { return Counters::default() };
-            // A sink without clients is no error: eKuiper counts such messages as sent.
+            // A sink without clients is not an error: eKuiper counts such messages as sent.
             let lost = || link.dropped.iter().filter(|(cause, _)| *cause != NO_CLIENT);
             let dropped: u64 = lost().map(|(_, count)| count).sum();
             let why = lost().max_by_key(|(_, count)| *count).map(|(cause, count)| loss(cause, *count));
@@ -261,7 +258,7 @@ pub(super) fn counters(
     nodes.each().map(|(name, kind)| (name.to_owned(), part(kind))).collect()
 }
 
-/// The name of the operator in which these errors happen.
+/// The name of the operator to which these errors belong.
 fn name(place: Place) -> Option<&'static str> {
     Some(match place {
         Place::Filter => "filter",
@@ -287,13 +284,13 @@ fn of_link(link: &LinkStatus, ended: bool) -> Link {
     let history = &link.history;
     let (failed, message) =
         link.last_error.as_ref().map_or((0, String::new()), |(at, text)| (millis(*at), text.clone()));
-    // A source or sink within this process is connected as long as it is open.
+    // A source or sink inside this process is connected as long as it is open.
     let local = !link.serves() && *history == LinkHistory::default() && link.state == LinkState::Connected;
     let connected = if local { millis(link.since) } else { history.connected.map_or(0, millis) };
     let state = match link.state {
         _ if ended => -1,
         LinkState::Connected => 1,
-        // After a failed dial it is disconnected, and is dialled again.
+        // After a failed dial it is disconnected, and will be dialled again.
         LinkState::Connecting if message.is_empty() => 0,
         LinkState::Connecting | LinkState::Disconnected => -1,
     };

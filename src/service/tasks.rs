@@ -1,8 +1,8 @@
 //! Background work after a response: imports of whole configurations.
 //!
-//! Tasks run one after the other, in the order of their requests. A bounded number waits, and the last finished ones
-//! are remembered. When the service stops, a running import ends after its current item, so that no change is left half
-//! done, and waiting ones do not start.
+//! Tasks run one after the other, in the order of their requests. A limited number waits, and the last finished ones
+//! are remembered. When the service stops, a running import ends after its current item, so that no change is left
+//! incomplete; waiting ones do not start.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{ImportSource, Service, locked, millis};
 /// The most tasks that are remembered.
 const MOST: usize = 100;
 
-/// The most tasks that run or wait: each holds the configuration that it imports.
+/// The most tasks that run or wait: each contains the configuration that it imports.
 const WAITING: usize = 8;
 
 /// The state of a task.
@@ -25,9 +25,9 @@ const WAITING: usize = 8;
 pub enum TaskState {
     /// Waits or runs.
     Running,
-    /// Done completely.
+    /// Completely done.
     Finished,
-    /// Done in part.
+    /// Partly done.
     Failed,
     /// Cancelled.
     Cancelled,
@@ -49,11 +49,11 @@ impl TaskState {
 pub struct Task {
     pub id: String,
     pub state: TaskState,
-    /// What could not be done.
+    /// What failed.
     pub message: String,
-    /// When it began, ms since the epoch.
+    /// The time of its start, ms since the epoch.
     pub began: i64,
-    /// When it ended, ms since the epoch; 0 before.
+    /// The time of its end, ms since the epoch; 0 before.
     pub ended: i64,
     cancelled: Arc<AtomicBool>,
 }
@@ -62,9 +62,9 @@ pub struct Task {
 #[derive(Default)]
 pub(super) struct Tasks {
     known: VecDeque<Task>,
-    /// Those that run or wait; dropping this ends them.
+    /// Running and waiting tasks; dropping this ends them.
     running: JoinSet<()>,
-    /// The service has stopped: no task begins any more.
+    /// Set when the service has stopped: no task starts after that.
     ended: bool,
     /// Held by the running task.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -74,7 +74,7 @@ impl Service {
     /// Starts an import in the background; returns its id.
     ///
     /// # Errors
-    /// [`ServiceError::Import`] if there is nothing to import, or too much waits already; [`ServiceError::Stopping`].
+    /// [`ServiceError::Import`] if there is nothing to import, or if too many tasks wait; [`ServiceError::Stopping`].
     pub async fn begin_import(&self, source: ImportSource, partial: bool) -> Result<String, ServiceError> {
         let text = self.import_text(source).await?;
         let cancelled = Arc::new(AtomicBool::new(false));
@@ -88,13 +88,13 @@ impl Service {
                 "{WAITING} imports are waiting already; try again when one is done"
             )));
         }
-        // Fewer run than are remembered, so one of them is done.
+        // Fewer tasks can run than are remembered, so at least one is done.
         while tasks.known.len() >= MOST {
             let done = tasks.known.iter().position(|task| task.state != TaskState::Running);
             let _ = done.and_then(|done| tasks.known.remove(done));
         }
         let began = millis(SystemTime::now());
-        // Two imports in one second must not share an id.
+        // Two imports in the same second need different ids.
         let mut number = began / 1000;
         while tasks.known.iter().any(|task| task.id == task_id(number)) {
             number += 1;
@@ -122,7 +122,7 @@ impl Service {
         let (state, message) = match imported {
             None => (TaskState::Cancelled, String::new()),
             Some(Err(error)) => (TaskState::Failed, error.to_string()),
-            // A complete import runs to its end.
+            // A complete import runs to its end even if it is cancelled.
             Some(Ok(_)) if partial && cancelled.load(Ordering::Relaxed) => (TaskState::Cancelled, String::new()),
             Some(Ok(imported)) if imported.is_whole() => (TaskState::Finished, String::new()),
             Some(Ok(imported)) => (TaskState::Failed, serde_json::to_string(&imported.refused).unwrap_or_default()),
@@ -133,7 +133,7 @@ impl Service {
         }
     }
 
-    /// Ends all imports. Returns when none is running any more.
+    /// Ends all imports, and returns when none is running.
     pub(super) async fn end_imports(&self) {
         let mut running = {
             let mut tasks = locked(&self.inner.tasks);
@@ -154,8 +154,8 @@ impl Service {
         found.ok_or_else(|| ServiceError::NoTask(id.chars().take(256).collect()))
     }
 
-    /// Cancels a task. A waiting task does nothing; a partial import ends after its current item. A complete import has
-    /// emptied the catalog and runs to its end. A finished task stays finished.
+    /// Cancels a task. A waiting task does nothing; a partial import ends after its current item; a complete import
+    /// runs to its end, since it has emptied the catalog. A finished task stays finished.
     ///
     /// # Errors
     /// [`ServiceError::NoTask`]
@@ -191,7 +191,7 @@ mod tests {
         }
         assert!(matches!(service.begin_import(import(), true).await, Err(ServiceError::Stopping)));
 
-        // Without a stop, waiting tasks end with the last owner of the service.
+        // If the service is dropped without being stopped, waiting tasks end with it.
         let inner = Arc::downgrade(&service.inner);
         drop(service);
         while inner.strong_count() > 0 {

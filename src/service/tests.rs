@@ -1,4 +1,4 @@
-//! The service as a whole: what comes back after a restart, and what schedules do.
+//! Tests of the whole service: what is restored after a restart, and what schedules do.
 
 use super::*;
 use crate::io::websocket::ServerSettings;
@@ -32,7 +32,7 @@ async fn what_was_wanted_comes_back() {
     assert!(matches!(service.start_rule("stopped").await, Err(ServiceError::Stopping)));
     drop(service);
 
-    // The timer's task releases the service, and with it the store, within a moment.
+    // The timer's task releases the service, and the store with it, shortly after.
     let service = loop {
         let config = Config { server: ServerSettings { port: 0, ..ServerSettings::default() }, ..Config::default() };
         match Service::open(ServiceSettings { config, data: data.clone(), workers: 1, cluster: None }).await {
@@ -65,7 +65,7 @@ async fn schedules_follow_the_clock_and_durations_the_time_that_goes_by() {
     use std::sync::atomic::{AtomicI64, Ordering};
     const HOUR: i64 = 3_600_000;
     let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
-    // Half past an hour.
+    // Half an hour past a full hour.
     let (wall, monotonic) = (Arc::new(AtomicI64::new(472_222 * HOUR + HOUR / 2)), Arc::new(AtomicI64::new(0)));
     let service = opened_by(&data, Clock::Stepping { wall: wall.clone(), monotonic: monotonic.clone() }).await;
     service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
@@ -78,11 +78,11 @@ async fn schedules_follow_the_clock_and_durations_the_time_that_goes_by() {
         service.create_rule(&rule).await.unwrap();
     }
     comes_to(&service, "hourly", Phase::Scheduled).await;
-    // The clock is set to the next full hour: cron begins, and the duration has not gone by.
+    // The clock is set to the next full hour: cron begins, and the duration has not passed.
     wall.fetch_add(HOUR / 2 + 1000, Ordering::Relaxed);
     comes_to(&service, "hourly", Phase::Running).await;
     assert_eq!(service.rule_status("brief").await.unwrap().phase, Phase::Running);
-    // And back: cron waits again.
+    // The clock is set back: cron waits again.
     wall.fetch_sub(HOUR / 4, Ordering::Relaxed);
     comes_to(&service, "hourly", Phase::Scheduled).await;
     assert_eq!(service.rule_status("brief").await.unwrap().phase, Phase::Running);

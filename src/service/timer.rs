@@ -1,7 +1,7 @@
-//! One timer for all rules and trials: what is to be done, and when.
+//! One timer for all rules and trials.
 //!
-//! Schedules follow the time of day, and are looked at anew where the system's clock steps. Everything else waits by the
-//! monotonic clock, so that a step makes no wait longer or shorter.
+//! Schedules follow the time of day, and are evaluated again if the system's clock steps. Everything else uses the
+//! monotonic clock, so that a step changes no wait.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
@@ -13,30 +13,30 @@ use super::{Inner, Service, locked};
 use crate::engine::PATROL;
 use crate::time::{Anchor, Clock, count_step};
 
-/// What is due.
+/// The kinds of tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Task {
     /// a rule's schedule, or its restart after a failure
     Schedule,
-    /// a rule's state is to be stored
+    /// storing a rule's state
     Checkpoint,
-    /// a trial's time is over
+    /// the end of a trial
     Trial,
 }
 
 /// The due times of rules and trials.
 #[derive(Default)]
 pub(super) struct Timer {
-    /// rules with schedules, by the time of day in ms since the epoch
+    /// rules with schedules, by the time of day, ms since the epoch
     by_clock: Mutex<BTreeSet<(i64, String)>>,
-    /// the others, by the monotonic clock in ms
+    /// everything else, by the monotonic clock, ms
     due: Mutex<BTreeSet<(i64, Task, String)>>,
     changed: Notify,
 }
 
 impl Timer {
-    /// Looks at a rule at this time of day; `None`: never. An outdated time does no harm: the rule's schedule is evaluated
-    /// again then.
+    /// Checks a rule's schedule at this time of day; `None`: never. An outdated time does no harm, since the schedule
+    /// is evaluated again then.
     pub fn note(&self, id: &str, at: Option<i64>) {
         if let Some(at) = at {
             locked(&self.by_clock).insert((at, id.to_owned()));
@@ -44,12 +44,12 @@ impl Timer {
         }
     }
 
-    /// Looks at a rule that has failed at this time of the monotonic clock.
+    /// Restarts a failed rule at this time of the monotonic clock.
     pub fn note_retry(&self, id: &str, at: i64) {
         self.insert(at, Task::Schedule, id);
     }
 
-    /// Stores the state of a rule at this time of the monotonic clock.
+    /// Stores a rule's state at this time of the monotonic clock.
     pub fn note_checkpoint(&self, id: &str, at: i64) {
         self.insert(at, Task::Checkpoint, id);
     }
@@ -59,7 +59,7 @@ impl Timer {
         locked(&self.due).remove(&(at, Task::Checkpoint, id.to_owned()));
     }
 
-    /// Ends a trial at this time of the monotonic clock, unless it is forgotten before.
+    /// Ends a trial at this time of the monotonic clock, unless it is cancelled before.
     pub fn note_trial(&self, id: &str, at: i64) {
         self.insert(at, Task::Trial, id);
     }
@@ -80,7 +80,7 @@ impl Timer {
         locked(&self.due).len() + locked(&self.by_clock).len()
     }
 
-    /// Takes a task that is due, or returns how long to wait for the next.
+    /// Takes a due task, or returns how long to wait for the next one.
     fn next(&self, clock: &Clock) -> Result<(Task, String), Duration> {
         let wait =
             |at: Option<i64>, now: i64| at.map_or(PATROL, |at| Duration::from_millis(at.abs_diff(now)).min(PATROL));
@@ -103,7 +103,7 @@ impl Timer {
     }
 }
 
-/// Runs the timer of a service until the service is dropped or has stopped.
+/// Runs the timer of a service until the service stops or is dropped.
 pub(super) fn keep(service: &Service) {
     let (timer, inner) = (service.inner.timer.clone(), Arc::downgrade(&service.inner));
     let clock = service.inner.clock.clone();
@@ -122,7 +122,7 @@ pub(super) fn keep(service: &Service) {
                 match timer.next(&clock) {
                     Ok((task, id)) => {
                         let Some(inner) = inner.upgrade() else { return };
-                        // One rule that takes long does not hold up the others.
+                        // A rule that takes long does not delay the others.
                         tokio::spawn(async move {
                             let service = Service { inner };
                             match task {
@@ -144,7 +144,8 @@ pub(super) fn keep(service: &Service) {
     });
 }
 
-/// Gives memory back where it is short, ends the rules that have failed, and retries connections that could not be opened. False once the service has stopped.
+/// Relieves memory if it is short, ends rules that have failed, and retries connections that could not be opened. False
+/// after the service has stopped.
 async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
     let Some(inner) = inner.upgrade() else { return false };
     let service = Service { inner };
@@ -159,7 +160,7 @@ async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
         service.mark_failed(&id, number).await;
     }
     service.hold_missing().await;
-    // Tasks that have become due meanwhile need not wait for a change.
+    // Tasks that have become due in the meantime run without waiting for a change.
     timer.changed.notify_one();
     true
 }

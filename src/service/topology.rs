@@ -1,8 +1,8 @@
-//! Names of a rule's parts as eKuiper shows them: in the status, the topology and the plan.
+//! The names of a rule's parts as eKuiper shows them in the status, the topology and the plan.
 //!
-//! Plutino fuses operators that eKuiper runs one after the other, so these names are a view of the plan: the status has
-//! for each of them what is counted of it. Which operators there are, and where a condition is, follows what eKuiper
-//! makes of the same statement.
+//! Plutino fuses operators that eKuiper runs one after the other, so these names are a view of the plan: the status
+//! shows for each of them what is counted. The operators, and the places of conditions, are those that eKuiper makes
+//! from the same statement.
 
 use serde_json::Value as Json;
 
@@ -10,17 +10,16 @@ use crate::plan::physical::{Body, Input, Role, RulePlan, StepKind};
 use crate::sql::ast::{BinaryOp, Expr, ExprKind, Field, InSet, JoinKind, Select, WindowKind};
 use crate::value::Text;
 
-/// The parts of one rule, in the order of the flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
-    /// the streams and tables that are read; lookup tables are asked and not read
+    /// the streams and tables that are read; lookup tables are queried instead
     pub sources: Box<[Text]>,
-    /// whether it remembers anything
+    /// whether the rule has state
     pub stateful: bool,
     parts: Vec<Node>,
 }
 
-/// One part with its name (`source_demo`, `op_2_decoder`, …), and those behind it.
+/// One part with its name (`source_demo`, `op_2_decoder`, …), and the parts after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Node {
     name: String,
@@ -28,42 +27,42 @@ struct Node {
     to: Vec<usize>,
 }
 
-/// What a part does.
+/// The task of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// brings messages: which of the rule's sources
+    /// delivers messages; the number of the rule's source
     Source(usize),
     /// decodes them
     Decoder(usize),
     /// works on rows
     Operator {
         kind: &'static str,
-        /// it is the filter of one source's rows
+        /// whether it filters the rows of one source
         scan: bool,
-        /// results come from it
+        /// whether results come from it
         last: bool,
     },
-    /// makes messages of results for a sink
+    /// converts results to messages for a sink
     Sending {
         sink: usize,
-        /// and encodes them
+        /// whether it encodes them
         encodes: bool,
     },
     /// sends
     Sink(usize),
 }
 
-/// A sink as it is written in the rule.
+/// A sink as written in the rule.
 pub(super) struct Target<'a> {
     pub kind: &'a str,
-    /// in which of the rule's actions it is
+    /// the number of the rule's action that contains it
     pub action: usize,
     /// its properties
     pub props: &'a Json,
 }
 
 impl Topology {
-    /// A rule that has nothing but a log sink.
+    /// A rule with a single log sink.
     #[cfg(test)]
     pub(super) fn of_log() -> Topology {
         let node = |name: &str, part, to| Node { name: name.to_owned(), part, to };
@@ -74,7 +73,7 @@ impl Topology {
         Topology { sources: Box::new([]), stateful: false, parts }
     }
 
-    /// The parts of a plan, with the statement that it was made of and the sinks of the rule.
+    /// The parts of a plan, made from its statement and the rule's sinks.
     pub(super) fn of(plan: &RulePlan, select: &Select, targets: &[Target]) -> Topology {
         let read = || plan.inputs.iter().enumerate().filter(|(_, input)| input.role != Role::Lookup);
         let event_time = plan.inputs.iter().any(|input| input.scan.event_time.is_some());
@@ -95,7 +94,7 @@ impl Topology {
         if select.window.is_some() {
             if conditions.window {
                 flow.operator("windowFilter");
-                // Both are one operator of the plan, and have one number.
+                // The two are one operator of the plan and have the same number.
                 flow.number -= 1;
             }
             flow.operator("window");
@@ -141,7 +140,7 @@ impl Topology {
         Topology { sources, stateful: stateful.is_some(), parts: flow.parts }
     }
 
-    /// All parts with their names and the names of those behind them, in order.
+    /// All parts in order, with their names and the names of the parts after them.
     pub fn nodes(&self) -> impl Iterator<Item = (&str, Part, Vec<&str>)> {
         let name = |&to: &usize| self.parts[to].name.as_str();
         self.parts.iter().map(move |node| (node.name.as_str(), node.part, node.to.iter().map(name).collect()))
@@ -162,7 +161,7 @@ impl Topology {
         self.parts.iter().any(|node| matches!(node.part, Part::Operator { scan: true, .. }))
     }
 
-    /// Which part hands on to which: names of the sources, then each part with those behind it.
+    /// The names of the sources, then each part with those after it.
     pub fn topology(&self) -> (Vec<String>, Vec<(String, Vec<String>)>) {
         let edges = self.parts.iter().filter(|node| !matches!(node.part, Part::Sink(_)));
         let edges = edges.map(|node| {
@@ -172,8 +171,8 @@ impl Topology {
         (self.sources.iter().map(|source| format!("source_{source}")).collect(), edges.collect())
     }
 
-    /// The plan of the statement as eKuiper shows it: a line of JSON for each part, the last one first, those before
-    /// it indented.
+    /// The plan of the statement as eKuiper shows it: a line of JSON for each part, the last one first, the parts
+    /// before it indented.
     pub fn explain(&self, select: &Select) -> String {
         let mut lines = Lines::default();
         let mut filters = vec![false; self.sources.len()];
@@ -239,7 +238,7 @@ fn plan_name(kind: &str) -> &'static str {
     }
 }
 
-/// What the plan says of an operator: the clause that it does.
+/// The plan's description of an operator: the clause that it executes.
 fn info(kind: &str, name: &str, select: &Select) -> String {
     let list =
         |items: Vec<String>| if items.is_empty() { "[ ]".to_owned() } else { format!("[ {} ]", items.join(", ")) };
@@ -276,12 +275,12 @@ fn info(kind: &str, name: &str, select: &Select) -> String {
     }
 }
 
-/// The parts while they are laid out.
+/// The parts under construction.
 #[derive(Default)]
 struct Flow {
     parts: Vec<Node>,
     number: usize,
-    /// what the next part comes behind
+    /// the parts after which the next one comes
     ends: Vec<usize>,
 }
 
@@ -305,19 +304,19 @@ impl Flow {
         self.numbered(kind, operator(kind));
     }
 
-    /// A source with what works on its rows alone; the last of these parts.
+    /// Adds a source and the parts that process only its rows; returns the last of these.
     fn read(&mut self, source: usize, input: &Input, event_time: bool, filter: bool) -> usize {
         let def = &input.stream;
         self.ends.clear();
         self.number += 1;
         let mut end = self.add(format!("source_{}", def.name), Part::Source(source));
-        // What all rules of a shared stream have in common bears its name.
+        // Parts that all rules of a shared stream have in common are named after the stream.
         let own = if def.shared { format!("{}_", def.name) } else { String::new() };
         let mut step = |flow: &mut Flow, kind: &str, part: Part| {
             flow.number += 1;
             end = flow.add(format!("op_{own}{}_{kind}", flow.number), part);
         };
-        // Rows of memory are not encoded.
+        // Rows from memory need no decoding.
         if def.source.as_str() != "memory" {
             step(self, "decoder", Part::Decoder(source));
         }
@@ -346,7 +345,7 @@ fn operator(kind: &'static str) -> Part {
 }
 
 impl Target<'_> {
-    /// What becomes of results on their way to it.
+    /// The steps of results on their way to the sink.
     fn steps(&self) -> impl Iterator<Item = &'static str> {
         let some = |name| match self.props.get(name) {
             Some(Json::Number(number)) => number.as_f64().is_some_and(|number| number > 0.0),
@@ -376,7 +375,7 @@ fn is_analytic(plan: &RulePlan) -> bool {
     stateful.steps.iter().any(|step| matches!(step.kind, StepKind::Analytic(_)))
 }
 
-/// Whether rows that fail the condition are part of the window, too.
+/// Whether rows that fail the condition are also part of the window.
 fn keeps_failing_rows(kind: &WindowKind) -> bool {
     match kind {
         WindowKind::Count { .. } | WindowKind::Sliding { .. } => true,
@@ -387,13 +386,13 @@ fn keeps_failing_rows(kind: &WindowKind) -> bool {
     }
 }
 
-/// Where the conditions of a statement stand.
+/// Where the conditions of a statement are tested.
 struct Conditions {
-    /// of each input: before anything else
+    /// for each input: before anything else
     pushed: Vec<bool>,
-    /// at the window's door
+    /// before the window
     window: bool,
-    /// behind the joins
+    /// after the joins
     late: bool,
 }
 
@@ -422,7 +421,7 @@ impl Conditions {
                 _ => true,
             });
         }
-        // An inner join takes over what is said of its rows.
+        // For an inner join, conditions on its rows can be tested earlier.
         let read = |at: &usize| plan.inputs[*at].role != Role::Lookup;
         let joins: Vec<_> = select.joins.iter().enumerate().filter(|(at, _)| read(&(at + 1))).collect();
         let inner = joins.iter().all(|(_, join)| matches!(join.kind, JoinKind::Inner | JoinKind::Cross));
@@ -432,7 +431,7 @@ impl Conditions {
     }
 }
 
-/// What AND holds together.
+/// Splits a conjunction.
 fn split<'a>(expr: &'a Expr, into: &mut Vec<&'a Expr>) {
     match &expr.kind {
         ExprKind::Binary(BinaryOp::And, left, right) => {
@@ -443,7 +442,7 @@ fn split<'a>(expr: &'a Expr, into: &mut Vec<&'a Expr>) {
     }
 }
 
-/// The one input that a condition is about.
+/// The only input that a condition reads, if there is one.
 fn sole(condition: &Expr, plan: &RulePlan, select: &Select) -> Option<usize> {
     if select.joins.is_empty() {
         return Some(0);
@@ -467,7 +466,7 @@ fn sole(condition: &Expr, plan: &RulePlan, select: &Select) -> Option<usize> {
     first.filter(|_| found.iter().all(|at| *at == first))
 }
 
-/// Shows every column that an expression names, with its stream where it is given. What `meta` is asked for is none.
+/// Calls `see` with every column in an expression, with its stream if it is named. Keys of `meta` are not columns.
 pub(super) fn each_name<'a>(expr: &'a Expr, see: &mut dyn FnMut(Option<&'a Text>, &'a Text)) {
     let mut all = |exprs: &mut dyn Iterator<Item = &'a Expr>| exprs.for_each(|expr| each_name(expr, see));
     match &expr.kind {

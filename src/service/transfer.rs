@@ -1,4 +1,4 @@
-//! Whole configurations as JSON of eKuiper's form: exported, and imported over what is there or in its place.
+//! Complete configurations as JSON in eKuiper's form: export, and import over the existing one or in its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,7 +20,7 @@ use crate::pipeline::EXPORTED;
 use crate::sql::ast::Relation;
 use crate::text::document::Problem;
 
-/// The largest file that is imported, bytes.
+/// The largest file that can be imported, bytes.
 const LARGEST: u64 = 256 << 20;
 
 /// Streams, tables and rules by name: their statements, and rules as JSON texts.
@@ -37,16 +37,16 @@ pub struct Ruleset {
     pub rules: BTreeMap<String, String>,
 }
 
-/// All that is managed.
+/// Everything that the service manages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Everything {
     /// streams, tables, rules
     #[serde(flatten)]
     pub ruleset: Ruleset,
-    /// eKuiper's native plugins, of which there are none
+    /// always empty: Plutino has no native plugins
     #[serde(default, rename = "nativePlugins", deserialize_with = "or_none")]
     pub native_plugins: BTreeMap<String, String>,
-    /// eKuiper's portable plugins, of which there are none
+    /// always empty: Plutino has no portable plugins
     #[serde(default, rename = "portablePlugins", deserialize_with = "or_none")]
     pub portable_plugins: BTreeMap<String, String>,
     /// conf keys of sources: JSON texts of keys with properties, by type
@@ -58,7 +58,7 @@ pub struct Everything {
     /// conf keys of connections
     #[serde(default, rename = "connectionConfig", deserialize_with = "or_none")]
     pub connections: BTreeMap<String, String>,
-    /// eKuiper's services, of which there are none
+    /// always empty: Plutino has no services
     #[serde(default, rename = "Service", deserialize_with = "or_none")]
     pub services: BTreeMap<String, String>,
     #[serde(default, rename = "Schema", deserialize_with = "or_none")]
@@ -66,16 +66,16 @@ pub struct Everything {
     /// uploaded files
     #[serde(default, deserialize_with = "or_none")]
     pub uploads: BTreeMap<String, String>,
-    /// eKuiper's scripts, of which there are none
+    /// always empty: Plutino has no scripts
     #[serde(default, deserialize_with = "or_none")]
     pub scripts: BTreeMap<String, String>,
-    /// views: statements; eKuiper passes over them
+    /// statements of views; eKuiper ignores them
     #[serde(default, deserialize_with = "or_none", skip_serializing_if = "BTreeMap::is_empty")]
     pub views: BTreeMap<String, String>,
 }
 
 impl Everything {
-    /// What a store holds, in the form of an export.
+    /// The content of a store, in the form of an export.
     pub fn stored(records: &Records) -> Everything {
         let texts = |kind| records.of(kind).map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
         let mut all = Everything {
@@ -111,9 +111,9 @@ impl Everything {
     }
 }
 
-/// The kinds and names of the conf keys that the sinks of a rule name.
+/// The kinds and names of the conf keys that a rule's sinks use.
 fn resources(rule: &str) -> Vec<(String, String)> {
-    // Most rules name none, and are long to read when there are many.
+    // Most rules use none, and parsing many rules would take long.
     if !rule.to_ascii_lowercase().contains("resourceid") {
         return Vec::new();
     }
@@ -126,7 +126,7 @@ fn resources(rule: &str) -> Vec<(String, String)> {
     named.collect()
 }
 
-/// Keeps of conf keys, JSON texts by kind, those that are used.
+/// Keeps only the used conf keys in these JSON texts by kind.
 fn retain_keys(kinds: &mut BTreeMap<String, String>, used: &BTreeSet<(String, String)>) {
     kinds.retain(|kind, text| {
         let mut keys: Map<String, Json> = serde_json::from_str(text).unwrap_or_default();
@@ -139,49 +139,49 @@ fn retain_keys(kinds: &mut BTreeMap<String, String>, used: &BTreeSet<(String, St
 /// The members of a [`Ruleset`].
 const RULESET: [&str; 3] = ["streams", "tables", "rules"];
 
-/// Whether [`Everything`] has such a member.
+/// Whether [`Everything`] has this member.
 fn is_section(name: &str) -> bool {
     RULESET.contains(&name) || EXPORTED.contains(&name) || name == "views"
 }
 
-/// null is nothing, as in Go.
+/// Reads null as empty, as Go does.
 fn or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// What came of an import.
+/// The result of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
-    /// streams that are there now
+    /// number of imported streams
     pub streams: usize,
-    /// tables that are there now
+    /// number of imported tables
     pub tables: usize,
-    /// rules that are there now
+    /// number of imported rules
     pub rules: usize,
-    /// what could not be imported, in the form of what was: texts of errors in place of definitions
+    /// what could not be imported, in the form of the import: error texts in place of definitions
     pub refused: Everything,
 }
 
 impl Imported {
-    /// Whether all could be imported.
+    /// Whether everything was imported.
     pub fn is_whole(&self) -> bool {
         self.refused == Everything::default()
     }
 }
 
-/// Where an import comes from.
+/// The source of an import.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ImportSource {
     /// the configuration itself
     #[serde(default)]
     content: String,
-    /// a file that the service can read
+    /// the path of a file that the service can read
     #[serde(default)]
     file: String,
 }
 
 impl ImportSource {
-    /// A text, or the file that has it.
+    /// Makes the source from a text, or from the path of a file.
     pub fn new(content: String, file: String) -> ImportSource {
         ImportSource { content, file }
     }
@@ -191,7 +191,7 @@ impl Service {
     /// The text of an import.
     ///
     /// # Errors
-    /// [`ServiceError::Import`] for no source, for two, and for a file that cannot be read.
+    /// [`ServiceError::Import`] if there is no source, if there are two, or if the file cannot be read.
     pub async fn import_text(&self, source: ImportSource) -> Result<String, ServiceError> {
         let wrong = |text: String| ServiceError::Import(text);
         let ImportSource { content, file } = source;
@@ -239,7 +239,7 @@ impl Service {
         }
     }
 
-    /// Everything that is managed, or what the rules in `only` need; of conf keys those that are used.
+    /// Exports everything, or what the rules in `only` need. Of the conf keys, only the used ones.
     pub async fn export(&self, only: Option<&[String]>) -> Everything {
         let mut all = self.export_everything().await;
         if let Some(only) = only {
@@ -254,7 +254,7 @@ impl Service {
         let mut sources: BTreeSet<(String, String)> = BTreeSet::new();
         for def in relations.filter_map(|name| catalog.relation(name)) {
             let kind = if def.source.is_empty() { "websocket" } else { def.source.as_str() };
-            // The default lies under all others.
+            // `default` is part of all other keys.
             for key in [def.conf_key.as_deref(), Some("default")].into_iter().flatten() {
                 sources.insert((kind.to_owned(), key.to_owned()));
             }
@@ -265,7 +265,7 @@ impl Service {
         all
     }
 
-    /// Everything that is managed, whether it is used or not.
+    /// Exports everything, used or not.
     async fn export_everything(&self) -> Everything {
         Everything {
             ruleset: self.export_ruleset(),
@@ -278,8 +278,8 @@ impl Service {
         }
     }
 
-    /// Takes over streams, tables and rules, in place of those of the same names. What cannot be taken over is told;
-    /// the rest is.
+    /// Imports streams, tables and rules; they replace those with the same names. The result lists what could not be
+    /// imported; everything else is.
     pub async fn import_ruleset(&self, ruleset: Ruleset) -> Imported {
         let together = self.start_together().await;
         let imported = self.import_ruleset_unless(ruleset, &AtomicBool::new(false)).await;
@@ -312,16 +312,16 @@ impl Service {
         imported
     }
 
-    /// Takes over a whole configuration; unless it is a part, all that is there goes first.
+    /// Imports a complete configuration. Unless `partial` is set, everything else is deleted first.
     ///
     /// # Errors
-    /// [`ServiceError::Import`] where the text is no configuration; nothing has changed then.
+    /// [`ServiceError::Import`] if the text is not a configuration; then nothing has changed.
     pub async fn import(&self, text: &str, partial: bool) -> Result<Imported, ServiceError> {
         self.import_unless(text, partial, &AtomicBool::new(false)).await
     }
 
-    /// As [`Service::import`], but ends after the item at which it is when it is told to: before anything went, or where
-    /// it is a part.
+    /// As [`Service::import`], but ends after the current item if it is cancelled: before anything was deleted, or if
+    /// it is partial.
     ///
     /// # Errors
     /// As those of `import`.
@@ -334,7 +334,7 @@ impl Service {
         let wrong =
             |error: &dyn std::fmt::Display| ServiceError::Import(format!("configuration unmarshal with error {error}"));
         let mut all: Everything = serde_json::from_str(text).map_err(|error| wrong(&error))?;
-        // Another file would empty the catalog, and bring nothing.
+        // Any other JSON would empty the catalog and import nothing.
         let members: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).map_err(|error| wrong(&error))?;
         let unknown: Vec<&str> = members.keys().map(String::as_str).filter(|name| !is_section(name)).take(20).collect();
         if !unknown.is_empty() {
@@ -354,8 +354,8 @@ impl Service {
         Ok(imported)
     }
 
-    /// Puts a configuration in place of all that is there, in one transaction: whatever ends the process meanwhile, all
-    /// of the old or all of the new is there afterwards, uploads included.
+    /// Replaces everything with a configuration, in one transaction: however the process ends, either all of the old or
+    /// all of the new configuration is there afterwards, including uploads.
     async fn replace_all(&self, mut all: Everything, mut hidden: Everything) -> Result<Imported, ServiceError> {
         let before = Everything { uploads: BTreeMap::new(), ..self.export_everything().await };
         let number = fastrand::u64(1..);
@@ -364,7 +364,7 @@ impl Service {
         let stored = self.inner.store.last_import();
         let begun = self.replace_uploads(move |uploads| uploads.begin(stored, number, &new)).await;
         begun.map_err(|error| ServiceError::Import(format!("the uploads cannot be kept for a failure: {error}")))?;
-        // Half of what is to come would be neither the old nor the new.
+        // A part of the new configuration would be neither the old nor the new one.
         let never = AtomicBool::new(false);
         let replaced = self.inner.store.transaction(async {
             self.reset().await?;
@@ -383,7 +383,7 @@ impl Service {
                 Ok(imported)
             }
             Err(error) => {
-                // On disk is what was there before, and so it shall be here.
+                // The disk has the previous content, so memory must have it too.
                 if let Err(error) = self.replace_uploads(move |uploads| uploads.roll_back(number)).await {
                     tracing::error!(
                         "the uploads from before the import are not restored: {error}; restart the service"
@@ -407,7 +407,7 @@ impl Service {
         }
     }
 
-    /// Stores the files of an import that replaces everything; why files are refused is in `refused`.
+    /// Stores the files of an import that replaces everything. Refused files are added to `refused` with the reason.
     async fn bring_uploads(&self, uploads: BTreeMap<String, String>, refused: &mut BTreeMap<String, String>) {
         for (name, content) in uploads {
             let file = name.clone();
@@ -421,8 +421,8 @@ impl Service {
         }
     }
 
-    /// Takes over a configuration, in place of what has the same names. What was refused before is in `refused`. The
-    /// sources of new rules begin when all are there.
+    /// Imports a configuration; its items replace those with the same names. What was refused before is in `refused`.
+    /// The sources of new rules begin after all are attached.
     async fn take_over(&self, all: Everything, refused: Everything, cancelled: &AtomicBool) -> Imported {
         let together = self.start_together().await;
         let imported = self.take_over_all(all, refused, cancelled).await;
@@ -476,24 +476,24 @@ impl Service {
         imported
     }
 
-    /// What is odd about the definitions of an import that was accepted.
+    /// Warnings about the definitions in an accepted import.
     pub fn warnings_of_import(&self, text: &str) -> Vec<Problem> {
         serde_json::from_str(text).map(|all: Everything| self.warnings_of_ruleset(&all.ruleset)).unwrap_or_default()
     }
 
-    /// What is odd about the definitions of a rule set that was accepted.
+    /// Warnings about the definitions in an accepted rule set.
     pub fn warnings_of_ruleset(&self, ruleset: &Ruleset) -> Vec<Problem> {
         let Ruleset { streams, tables, rules } = ruleset;
         let of_relations = streams.values().chain(tables.values()).flat_map(|sql| self.warnings_of_statement(sql));
         of_relations.chain(rules.iter().flat_map(|(id, text)| self.warnings_of_rule(text, Some(id)))).collect()
     }
 
-    /// What the last import could not take over.
+    /// What the last import could not import.
     pub fn last_import(&self) -> Everything {
         locked(&self.inner.last_import).clone()
     }
 
-    /// The uploaded files that are text. One that cannot be read does not keep the others from being exported.
+    /// The uploaded files that are text. If one cannot be read, the others are exported nevertheless.
     async fn upload_texts(&self) -> BTreeMap<String, String> {
         let texts = self.with_uploads(Uploads::texts).await.unwrap_or_else(|error| {
             tracing::error!("the uploads are not exported: {error}");
@@ -511,8 +511,8 @@ impl Service {
         Ok(())
     }
 
-    /// Named connections, and conf keys of connections where no connection has their name: JSON texts by kind, as in
-    /// eKuiper, where both are the same.
+    /// Named connections, and conf keys of connections that have no connection of their name: JSON texts by kind. In
+    /// eKuiper, both are the same.
     pub(super) fn connection_config(&self) -> BTreeMap<String, String> {
         let mut texts = self.conf_texts("connections");
         for (kind, named) in self.connection_texts() {
@@ -524,7 +524,7 @@ impl Service {
         texts
     }
 
-    /// Makes connections of what an export says of them; what is no whole connection becomes a conf key.
+    /// Creates the connections of an export; incomplete ones become conf keys.
     async fn import_connections(&self, kind: &str, text: &str) -> Result<(), ServiceError> {
         let all: BTreeMap<String, Map<String, Json>> = serde_json::from_str(text)
             .map_err(|error| ServiceError::ConfKey(format!("Type conversion failed:{error}")))?;

@@ -1,9 +1,10 @@
-//! Trials: rules that run for a while beside the others, on rows of their own, for clients that watch the results.
+//! Trials: rules that run for a while beside the others, with rows of their own, for clients that watch the results.
 //!
-//! A trial is read, planned and run like every rule. Its sources are the rows that came with it, where it has such, and
-//! its sink are server-sent events of the data server. It is not stored, is not listed among the rules, and ends by
-//! itself. The number of trials, their rows, their clients and the queues of these are bounded. Requests about one id
-//! run one after the other: two that make a trial of one id at once leave one, and its results are under its path.
+//! A trial is parsed, planned and run like any rule. Its sources are the rows that came with it, if there are any, and
+//! its sink sends server-sent events from the data server. It is not stored, is not in the list of rules, and ends by
+//! itself. The number of trials, their rows, their clients and the clients' queues are limited. Requests about one id
+//! run one after the other: two requests that create a trial with one id leave one trial, whose results are at its
+//! path.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,16 +26,16 @@ use crate::io::mock::MockSource;
 use crate::text::loose;
 use crate::value::Text;
 
-/// The largest number of trials at a time.
+/// The most trials at a time.
 pub const TRIALS: usize = 64;
 
-/// The most bytes that the rows of one trial may have together.
+/// The most bytes of all rows of one trial.
 pub const ROW_BYTES: usize = 1 << 20;
 
-/// A trial ends this long after it was made or started.
+/// How long after its creation or start a trial ends.
 pub const LIFE: Duration = Duration::from_secs(5 * 60);
 
-/// A new trial, and where its results can be read: `/test/{id}` of the data server.
+/// A new trial, and the port for its results, which are at `/test/{id}` of the data server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrialPort {
     pub id: String,
@@ -42,7 +43,7 @@ pub struct TrialPort {
     pub port: u16,
 }
 
-/// A trial as it is asked for.
+/// A trial as requested.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Wanted {
@@ -75,14 +76,15 @@ pub(super) struct Trial {
     engine_id: String,
     path: String,
     sink: Arc<EventSink>,
-    /// until it is started
+    /// set until it is started
     waiting: Mutex<Option<RuleSpec>>,
-    /// when its time is over, ms since the epoch; the timer has a task for it
+    /// the time of its end, ms since the epoch; the timer has a task for it
     ends: AtomicI64,
 }
 
 impl Service {
-    /// Makes a trial from its JSON text: checked and planned, but not running yet. An older one of its id ends.
+    /// Creates a trial from its JSON text: it is checked and planned, but does not run yet. An older one with its id
+    /// ends.
     ///
     /// # Errors
     /// [`ServiceError::TrialJson`], [`ServiceError::Trial`]
@@ -120,7 +122,7 @@ impl Service {
             let why = format!("there are {TRIALS} trials already; end one of them with DELETE /ruletest/ID");
             return Err(ServiceError::Trial { id, why });
         }
-        // From here on it ends in time, whatever becomes of whoever asked for it.
+        // From here on it ends in time, whatever happens to the caller.
         self.end_later(&id, &trial);
         let published = match self.inner.engine.read().await.as_ref() {
             Some(engine) => {
@@ -138,10 +140,10 @@ impl Service {
         }
     }
 
-    /// Starts a trial; one that runs goes on. One that cannot start ends.
+    /// Starts a trial; a running one continues. If it cannot start, it ends.
     ///
     /// # Errors
-    /// [`ServiceError::NoTrial`], and why it cannot start.
+    /// [`ServiceError::NoTrial`], and reasons why it cannot start.
     pub async fn start_trial(&self, id: &str) -> Result<(), ServiceError> {
         check_id(id)?;
         let _alone = self.alone_with(id).await;
@@ -169,7 +171,7 @@ impl Service {
         }
     }
 
-    /// Ends a trial, if there is one: its clients' streams end.
+    /// Ends a trial, if there is one, and the event streams of its clients.
     pub async fn end_trial(&self, id: &str) {
         let _alone = self.alone_with(id).await;
         self.remove_trial(id).await;
@@ -184,7 +186,7 @@ impl Service {
         }
     }
 
-    /// Ends all trials, and waits for those that are being made or started.
+    /// Ends all trials, and waits for those that are being created or started.
     pub(super) async fn end_trials(&self) {
         let all: Vec<String> = locked(&self.inner.trials).keys().cloned().collect();
         for id in all {
@@ -192,13 +194,13 @@ impl Service {
         }
     }
 
-    /// Waits until no other request works on trials of this id. None does until the answer is dropped.
+    /// Waits until no other request works on trials with this id. None does until the result is dropped.
     async fn alone_with(&self, id: &str) -> Vec<OwnedMutexGuard<()>> {
         let id = Text::from(id);
         self.inner.trial_gates.pass(std::iter::once(&id)).await
     }
 
-    /// Ends a trial. The caller has [`Service::alone_with`] it.
+    /// Ends a trial. The caller holds [`Service::alone_with`].
     async fn remove_trial(&self, id: &str) {
         let Some(trial) = locked(&self.inner.trials).remove(id) else { return };
         self.inner.timer.forget_trial(id, trial.ends.load(Ordering::Relaxed));
@@ -226,7 +228,7 @@ impl Service {
         sink: &Arc<EventSink>,
     ) -> Result<RuleSpec, ServiceError> {
         let mut options = wanted.options.unwrap_or_default();
-        // Those who watch are to see what goes wrong.
+        // Viewers should see errors.
         options.retain(|name, _| !name.eq_ignore_ascii_case("sendError"));
         options.insert("sendError".to_owned(), Json::Bool(true));
         let rule = json!({
@@ -237,7 +239,7 @@ impl Service {
         let definition = Definition::of(rule, None, &config.rule)?;
         let mut catalog = Catalog::clone(&self.catalog());
         for (name, _) in mocks {
-            // A definition of its own makes a stream of its own: rules on the real one see nothing of these rows.
+            // A separate definition makes a separate stream, so rules on the real stream do not see these rows.
             let known = catalog.relation(name).map(|def| StreamDef::clone(def));
             if let Some(def) = known {
                 catalog.replace(StreamDef { format: Format::Json, compression: None, ..def });
@@ -256,7 +258,7 @@ impl Service {
     }
 }
 
-/// The rows of a trial, as messages.
+/// The rows of a trial as messages.
 fn mocks(wanted: &Wanted) -> Result<Vec<(String, MockSource)>, ServiceError> {
     let mut left = ROW_BYTES;
     let mut mocks = Vec::new();
@@ -308,7 +310,7 @@ mod tests {
             async move { inner.engine.read().await.as_ref().unwrap().status().await.len() }
         };
         assert_eq!((made(&service), running(&service).await), (1, 1));
-        // Nothing of those before is left to be looked at.
+        // The timer has no tasks of earlier trials.
         let noted = |service: &Service| service.inner.timer.waiting();
         assert_eq!(noted(&service), 1);
         service.end_old_trial("t").await;

@@ -1,7 +1,7 @@
-//! Live views under management: their statements, how they begin, change and end, and what is told of them.
+//! Manages live views: their statements, and how they begin, change and end.
 //!
-//! A view is in the engine from the moment it is created. Changes of views happen one after the other, with those of
-//! streams and tables, whose names they share.
+//! A view runs in the engine from its creation on. Changes of views happen one after the other, together with those of
+//! streams and tables, which share their name space.
 
 mod looks;
 mod threads;
@@ -22,12 +22,12 @@ use crate::plan::view::{check_cycle, in_order, over, plan_view, reads};
 use crate::sql::ast::CreateView;
 use crate::sql::parse_view;
 
-/// A view as it was created.
+/// A view, as created.
 #[derive(Clone, Debug)]
 pub struct ManagedView {
     pub sql: Arc<str>,
     pub create: Arc<CreateView>,
-    /// how often its state is kept, ms, where it is
+    /// the interval at which its state is stored, ms; `None`: it is not
     pub checkpoint: Option<i64>,
     /// why it could not begin
     problem: Option<String>,
@@ -36,9 +36,9 @@ pub struct ManagedView {
 /// A view that can begin.
 struct PlannedView {
     spec: RuleSpec,
-    /// how often its state is kept, ms, where it is
+    /// the interval at which its state is stored, ms; `None`: it is not
     checkpoint: Option<i64>,
-    /// what it is for those that read it
+    /// the view as its readers see it
     shape: Arc<ViewShape>,
 }
 
@@ -46,7 +46,7 @@ fn parse(sql: &str) -> Result<CreateView, ServiceError> {
     parse_view(sql).map_err(|error| ServiceError::Statement(error.to_string()))
 }
 
-/// Statements of views, each after those that it reads. Those that cannot be read come last.
+/// Statements of views, each after those that it reads. Statements that cannot be parsed come last.
 pub(super) fn in_order_of_use(statements: &BTreeMap<String, String>) -> Vec<(&String, &String)> {
     let parsed: Vec<(&String, CreateView)> =
         statements.iter().filter_map(|(name, sql)| Some((name, parse_view(sql).ok()?))).collect();
@@ -68,7 +68,7 @@ impl Service {
         locked(&self.inner.views).keys().cloned().collect()
     }
 
-    /// One of them.
+    /// The view with this name.
     ///
     /// # Errors
     /// [`ServiceError::NoRelation`]
@@ -88,20 +88,21 @@ impl Service {
         views.iter().filter(|(_, view)| reads_it(view)).map(|(view, _)| view.clone()).collect()
     }
 
-    /// The statements of all views, in no order.
+    /// The statements of all views, in no particular order.
     fn creates(&self) -> Vec<Arc<CreateView>> {
         locked(&self.inner.views).values().map(|view| view.create.clone()).collect()
     }
 
-    /// The names of the views that read `name`, by way of others too, in an order in which each can be made anew.
+    /// The names of the views that read `name`, directly or through others, in an order in which they can be created
+    /// again.
     fn all_over(&self, name: &str) -> Vec<String> {
         let creates = self.creates();
         let creates: Vec<&CreateView> = creates.iter().map(Arc::as_ref).collect();
         over(name, &creates).iter().map(|create| create.name.name.to_string()).collect()
     }
 
-    /// Computes the views that read `name` anew, by what it is now. One that cannot goes on as it was, and the log says
-    /// why. Those that could not begin without it begin.
+    /// Creates the views that read `name` again, with its current definition. If one cannot be, it continues as before,
+    /// and the reason is logged. Views that could not begin without `name` begin now.
     pub(super) async fn renew_views_over(&self, name: &str) {
         for view in self.all_over(name) {
             let Ok(ManagedView { create, .. }) = self.view(&view) else { continue };
@@ -119,7 +120,7 @@ impl Service {
         }
     }
 
-    /// Computes a view by another plan from now on, and tells those that read it.
+    /// Changes a view to another plan, and updates its readers.
     async fn change_view(&self, name: &str, planned: PlannedView) -> Result<(), ServiceError> {
         let engine = self.inner.engine.read().await;
         let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
@@ -133,10 +134,10 @@ impl Service {
         locked(&self.inner.views).iter().map(|(name, view)| (name.clone(), view.sql.to_string())).collect()
     }
 
-    /// Executes CREATE VIEW; gives the name.
+    /// Executes CREATE VIEW; returns the name.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub async fn create_view(&self, sql: &str) -> Result<String, ServiceError> {
         let create = parse(sql)?;
         let alone = self.inner.changing.lock().await;
@@ -162,7 +163,7 @@ impl Service {
             return Err(error.into());
         }
         self.keep_view(&name, sql, create, checkpoint, &shape).await;
-        // Some may have lost an earlier view of this name.
+        // Views may have lost an earlier view with this name.
         self.renew_views_over(&name).await;
         drop(alone);
         for view in moved.iter().map(|view| view.as_str()).chain([name.as_str()]) {
@@ -178,8 +179,8 @@ impl Service {
         check_cycle(create, &creates).map_err(|error| ServiceError::Plan(Box::new(error)))
     }
 
-    /// Replaces a view, or creates it. With the same query, KEY, PARAMS, CLAIMS and EVENT_TIME its rows stay; else it
-    /// begins empty, and clients are told.
+    /// Replaces a view, or creates it. If the query, KEY, PARAMS, CLAIMS and EVENT_TIME are the same, its rows stay;
+    /// otherwise it starts empty, and clients are notified.
     ///
     /// # Errors
     /// [`ServiceError`]
@@ -217,10 +218,10 @@ impl Service {
         Ok(())
     }
 
-    /// Checks that what reads a view can read it in a new shape, too.
+    /// Checks that the readers of a view can also read its new columns and key.
     ///
     /// # Errors
-    /// The first reader that could not.
+    /// The first reader that cannot.
     fn check_readers(&self, name: &str, shape: &Arc<ViewShape>) -> Result<(), ServiceError> {
         let mut catalog = Catalog::clone(&self.catalog());
         catalog.define_view(name, shape);
@@ -252,11 +253,11 @@ impl Service {
         self.begin_checkpoints(&view_id(name), checkpoint).await;
     }
 
-    /// Drops a view; its clients are told. Unless `force` is set, none that a rule or another view reads: these keep its
-    /// last rows then.
+    /// Drops a view; its clients are notified. Without `force`, this is refused if a rule or another view reads it;
+    /// with it, these keep the view's last rows.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`]; then nothing has changed.
     pub async fn drop_view(&self, name: &str, force: bool) -> Result<(), ServiceError> {
         let _alone = self.inner.changing.lock().await;
         if !self.has_view(name) {
@@ -282,7 +283,7 @@ impl Service {
         }
     }
 
-    /// Puts the stored views back; they begin with [`Service::resume`].
+    /// Restores the stored views; [`Service::resume`] starts them.
     pub(super) fn restore_views(&self, records: &Records) {
         for (name, sql) in records.of(RecordKind::View) {
             match parse(sql) {
@@ -295,7 +296,7 @@ impl Service {
                 Err(error) => tracing::error!("the stored view {name} cannot be used: {error}"),
             }
         }
-        // What is wrong with one is told when it begins.
+        // Errors are reported when the view begins.
         for (name, view) in self.in_order() {
             if let Ok(planned) = self.plan_view(&view.create, &self.catalog()) {
                 locked(&self.inner.relations).define_view(&name, &planned.shape);
@@ -311,7 +312,7 @@ impl Service {
         names.filter_map(|name| Some((name.clone(), self.view(&name).ok()?))).collect()
     }
 
-    /// Begins the stored views, before the rules.
+    /// Starts the stored views, before the rules.
     pub(super) async fn resume_views(&self) {
         for (name, view) in self.in_order() {
             if let Err(error) = self.begin_view(&name, &view.create).await {
@@ -321,7 +322,7 @@ impl Service {
         self.inner.views_begun.send_replace(true);
     }
 
-    /// Begins a stored view. If it cannot begin, its status says why.
+    /// Starts a stored view. If it cannot begin, its status shows the reason.
     async fn begin_view(&self, name: &str, create: &CreateView) -> Result<(), ServiceError> {
         let begun = async {
             let PlannedView { mut spec, checkpoint, shape } = self.plan_view(create, &self.catalog())?;
@@ -343,7 +344,7 @@ impl Service {
         Ok(())
     }
 
-    /// Whether a view's state is kept when the service stops.
+    /// Whether a view's state is stored when the service stops.
     pub(super) fn keeps_view(&self, name: &str) -> bool {
         locked(&self.inner.views).get(name).is_some_and(|view| view.checkpoint.is_some())
     }

@@ -1,8 +1,7 @@
 //! The statements of the rule language as trees, before names are resolved.
 //!
-//! The tree covers the whole language, so that every later pass has one source. It knows names only, no columns, types
-//! of columns or functions; `plan::resolve` gives them meaning. Printing a tree (see `print`) gives text that parses
-//! to the same tree.
+//! The tree covers the whole language, so that every later pass starts from it. It knows only names, not what they
+//! stand for; `plan::resolve` finds that out. Printing a tree (see `print`) gives text that parses to the same tree.
 
 use crate::text::span::Span;
 use crate::time::Unit;
@@ -43,7 +42,7 @@ pub enum ViewStatement {
 #[derive(Clone, Debug, PartialEq)]
 pub struct CreateView {
     pub name: Ident,
-    /// in the order written, each once; names as in [`VIEW_OPTIONS`]
+    /// in the order written, without repetition; names as in [`VIEW_OPTIONS`]
     pub options: Vec<ViewOption>,
     pub query: Select,
 }
@@ -54,7 +53,6 @@ pub struct ViewOption {
     /// one of [`VIEW_OPTIONS`]
     pub name: &'static str,
     pub value: Text,
-    /// place of the value
     pub span: Span,
 }
 
@@ -73,7 +71,7 @@ pub const VIEW_OPTIONS: [&str; 11] = [
     "CHECKPOINT",
 ];
 
-/// Which of the two kinds of named relations a statement is about.
+/// Whether a statement is about streams or tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Relation {
     Stream,
@@ -116,7 +114,7 @@ pub const OPTION_NAMES: [&str; 20] = [
     "EVENT_CLOCK",
 ];
 
-/// How many of [`OPTION_NAMES`] eKuiper has too: its error texts list them.
+/// The number of [`OPTION_NAMES`] that eKuiper has too: its error texts list them.
 pub const EKUIPER_OPTIONS: usize = 16;
 
 /// `NAME = "value"`.
@@ -168,11 +166,11 @@ pub enum Field {
 /// `* EXCEPT(a, b) REPLACE(e AS c)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Star {
-    /// the stream whose columns are meant; none: all
+    /// the stream whose columns are selected; `None`: all streams
     pub stream: Option<Ident>,
-    /// names left out
+    /// columns that are left out
     pub except: Vec<Ident>,
-    /// names whose values are computed
+    /// columns whose values are replaced by expressions
     pub replace: Vec<(Expr, Ident)>,
     /// place of the star
     pub span: Span,
@@ -191,7 +189,7 @@ pub struct Join {
     pub kind: JoinKind,
     /// the right side
     pub source: Source,
-    /// ON; without it every row meets every row
+    /// ON; without it each row is paired with every row
     pub on: Option<Expr>,
 }
 
@@ -208,7 +206,7 @@ pub struct OrderKey {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Window {
     pub kind: WindowKind,
-    /// FILTER (WHERE e): rows that reach the window
+    /// FILTER (WHERE e): the condition that rows must meet to enter the window
     pub filter: Option<Expr>,
     /// OVER (…): WHEN of sliding windows, PARTITION BY of state windows
     pub over: Option<Over>,
@@ -275,7 +273,7 @@ impl WindowKind {
             WindowKind::Hopping { length, hop, .. } => vec![*length, *hop],
             WindowKind::Session { max, timeout, .. } => vec![*max, *timeout],
             WindowKind::Count { length, interval } => vec![*length, *interval],
-            // Nothing before a row may be wanted.
+            // A sliding window may have length 0.
             WindowKind::Sliding { .. } | WindowKind::State { .. } => Vec::new(),
         }
     }
@@ -307,7 +305,7 @@ pub enum ExprKind {
     Literal(Literal),
     /// `a`
     Column(Text),
-    /// `left.name`: a column of a stream, or a member; which one is known when names are resolved
+    /// `left.name`: a column of a stream or a member of an object; names are resolved later
     Dot(Box<Expr>, Ident),
     /// `left->name`: a member
     Member(Box<Expr>, Ident),
@@ -358,7 +356,7 @@ pub enum ExprKind {
     },
     /// `CASE [value] WHEN … THEN … [ELSE …] END`
     Case {
-        /// compared with each WHEN; none: each WHEN is a condition
+        /// compared with each WHEN; `None`: each WHEN is a condition
         value: Option<Box<Expr>>,
         /// WHEN and THEN
         branches: Vec<(Expr, Expr)>,

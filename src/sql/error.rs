@@ -1,6 +1,6 @@
-//! Mistakes in statements, with their places and hints.
+//! Errors in statements, with their places and hints.
 //!
-//! The messages use eKuiper's words, which scripts match; place and hint are Plutino's. Callers put their own words
+//! The messages use eKuiper's words, because scripts match them; place and hint are Plutino's. Callers put a prefix
 //! before them (`Parse SQL … error: `).
 
 use thiserror::Error;
@@ -10,7 +10,7 @@ use crate::text::span::Span;
 /// The types of columns, as messages list them.
 pub const TYPE_NAMES: [&str; 8] = ["BIGINT", "FLOAT", "STRING", "DATETIME", "BOOLEAN", "BYTEA", "ARRAY", "STRUCT"];
 
-/// Why a text is not a statement: the first mistake, and the others if the rest could be parsed.
+/// Why a text is not a statement: the first error, and further ones if the rest could be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{kind}")]
 pub struct SyntaxError {
@@ -21,12 +21,12 @@ pub struct SyntaxError {
 }
 
 impl SyntaxError {
-    /// The place: bytes of the statement's text, ready for [`mark`](crate::text::span::mark).
+    /// The place in the statement's text, in bytes, ready for [`mark`](crate::text::span::mark).
     pub fn span(&self) -> Span {
         self.span
     }
 
-    /// What the author may have meant, as a sentence.
+    /// A suggestion, as a sentence.
     pub fn hint(&self) -> Option<String> {
         self.hint.clone()
     }
@@ -37,7 +37,7 @@ impl SyntaxError {
     }
 }
 
-/// The kinds of mistakes. `found` is the word as messages show it.
+/// The kinds of errors. `found` is the word as messages show it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SyntaxErrorKind {
     #[error("found {found:?}, expected {expected}.")]
@@ -52,10 +52,10 @@ pub enum SyntaxErrorKind {
         /// as written
         found: String,
     },
-    /// The text is a statement, maybe, but does not begin with SELECT; see [`super::parse_select`].
+    /// The text does not begin with SELECT, though it may be another statement; see [`super::parse_select`].
     #[error("the statement is not a select statement.")]
     NotSelect,
-    /// The text begins like none of the statements about streams and tables.
+    /// The text does not begin like any statement about streams or tables.
     #[error("Invalid stream statement: {text}")]
     NotStream {
         /// the whole text
@@ -74,7 +74,7 @@ pub enum SyntaxErrorKind {
     },
     #[error("found \"EOF\", expected stream name.")]
     NoStream,
-    /// A character that names of streams and tables may not have.
+    /// A character that is not allowed in names of streams and tables.
     #[error("id '{name}' contains invalid characters: only alphanumeric, hyphens and underscores are allowed")]
     BadStreamName { name: String },
     #[error("id cannot be empty")]
@@ -164,33 +164,33 @@ pub enum SyntaxErrorKind {
     },
     #[error("the window {name} can only be used in GROUP BY.")]
     WindowOutsideGroupBy {
-        /// its name in small letters
+        /// the function's name in lower case
         name: &'static str,
     },
     #[error("GROUP BY has two windows, only one is possible.")]
     TwoWindows,
     #[error("The arguments for {window} should be {expected}.")]
     WindowArguments {
-        /// its name in small letters
+        /// the window's name in lower case
         window: &'static str,
-        /// how many there can be
+        /// the allowed numbers of arguments
         expected: &'static str,
     },
     #[error("The 1st argument for {window} is expecting timer literal expression. One value of [dd|hh|mi|ss|ms].")]
     WindowUnit {
-        /// its name in small letters
+        /// the window's name in lower case
         window: &'static str,
     },
     #[error("The {index} argument for {window} is expecting interger literal expression.")]
     WindowLength {
-        /// its name in small letters
+        /// the window's name in lower case
         window: &'static str,
         /// which argument, from 0
         index: usize,
     },
     #[error("The {index} argument for {window} should be greater than 0, and at most some hundred million years.")]
     WindowRange {
-        /// its name in small letters
+        /// the window's name in lower case
         window: &'static str,
         /// which argument, from 0
         index: usize,

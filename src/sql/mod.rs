@@ -1,7 +1,7 @@
 //! The rule language: text to tree and back.
 //!
-//! [`parse_statement`] and its siblings read a text, the `Display` of every node of [`ast`] writes it again, so that
-//! what is read from what was written is the same tree. Nothing here knows which streams, columns or functions exist.
+//! [`parse_statement`] and its siblings parse a text; the `Display` of every node in [`ast`] prints it, so that parsing
+//! the printed text gives the same tree. This module does not know which streams, columns or functions exist.
 
 pub mod ast;
 mod error;

@@ -1,15 +1,15 @@
 //! Tree to text: the inverse of the parser.
 //!
-//! Parentheses stand only where the tree needs them, keywords are in capitals, names get backticks only where they
-//! need them. Two trees have no text of their own, and the parser never makes them: a name with a backtick in it, and
-//! `IN` an array whose text begins with a parenthesis.
+//! Parentheses and backticks are printed only where they are needed; keywords are in capitals. Two trees cannot be
+//! printed faithfully, and the parser never makes them: a name with a backtick in it, and `IN` an array whose text
+//! begins with a parenthesis.
 
 use std::fmt::{self, Display, Formatter, Write};
 
 use super::ast::*;
 use super::token::is_plain_name;
 
-/// How tight an operator binds; what binds looser needs parentheses inside what binds tighter.
+/// The binding strength of operators. An operand that binds looser than its operator needs parentheses.
 pub(super) const NOT: u8 = 3;
 /// comparisons, IN, BETWEEN, LIKE, IS NULL
 pub(super) const COMPARISON: u8 = 4;
@@ -17,7 +17,7 @@ pub(super) const COMPARISON: u8 = 4;
 pub(super) const ADDITIVE: u8 = 5;
 /// `-` and `+` before an expression
 pub(super) const PREFIX: u8 = 7;
-/// access, and all that needs no parentheses
+/// access, and everything else that needs no parentheses
 const TIGHTEST: u8 = 8;
 
 /// The rank of an infix operator.
@@ -295,7 +295,7 @@ impl Display for Literal {
         match self {
             Literal::Int(value) => value.fmt(f),
             Literal::Unsigned(value) => value.fmt(f),
-            // The debug form always has a point or an exponent, so that it is read as a double again.
+            // The debug form always has a point or an exponent, so it is parsed as a float again.
             Literal::Float(value) => write!(f, "{value:?}"),
             Literal::Text(value) => quoted(f, value),
             Literal::Bool(true) => f.write_str("TRUE"),
@@ -310,7 +310,7 @@ impl Display for Expr {
             ExprKind::Literal(literal) => literal.fmt(f),
             ExprKind::Column(column) => name(f, column),
             ExprKind::Dot(left, member) => {
-                // A number would take the point.
+                // A point after a number would belong to the number.
                 let is_number = {
                     use Literal::{Float, Int, Unsigned};
                     matches!(left.kind, ExprKind::Literal(Int(_) | Unsigned(_) | Float(_)))
@@ -391,7 +391,7 @@ impl Display for Expr {
                 write!(f, "{}(", call.name)?;
                 match call.args.as_slice() {
                     [first, others @ ..] if call.distinct => {
-                        // Behind a name a sign would be an operator.
+                        // After a name, a sign would be an operator.
                         let text = first.to_string();
                         let signed = text.starts_with(['-', '+']);
                         if signed {
@@ -427,7 +427,7 @@ fn unary(f: &mut Formatter<'_>, op: UnaryOp, operand: &Expr) -> fmt::Result {
             inside(f, operand, PREFIX)
         }
         UnaryOp::Minus => match first(operand) {
-            // A minus that touches a number would belong to the number, two of them would be a comment.
+            // A minus directly before a number would belong to the number, and two of them would start a comment.
             First::Number => write!(f, "-({operand})"),
             First::Minus => {
                 f.write_str("- ")?;
@@ -441,7 +441,7 @@ fn unary(f: &mut Formatter<'_>, op: UnaryOp, operand: &Expr) -> fmt::Result {
     }
 }
 
-/// What the text of an operand of a prefix operator begins with.
+/// The beginning of the text of a prefix operator's operand.
 enum First {
     Number,
     Minus,
@@ -470,7 +470,7 @@ fn first(mut expr: &Expr) -> First {
     }
 }
 
-/// An expression, in parentheses if it binds looser than its surroundings.
+/// Prints an expression, in parentheses if it binds looser than `least`.
 fn inside(f: &mut Formatter<'_>, expr: &Expr, least: u8) -> fmt::Result {
     if expr_rank(expr) < least { write!(f, "({expr})") } else { expr.fmt(f) }
 }
@@ -489,7 +489,7 @@ fn list(f: &mut Formatter<'_>, items: &[impl Display]) -> fmt::Result {
     Ok(())
 }
 
-/// A text in double quotes, with the escapes that the lexer resolves.
+/// Prints a text in double quotes, with the escapes that the lexer resolves.
 fn quoted(f: &mut Formatter<'_>, text: &str) -> fmt::Result {
     f.write_char('"')?;
     for c in text.chars() {

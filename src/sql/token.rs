@@ -1,15 +1,15 @@
 //! Text to tokens.
 //!
-//! Tokens are made one at a time, so that the memory a statement takes follows from its tree and not from its text.
-//! A token that cannot be read is no error yet: it becomes [`Token::Bad`], and the parser, which knows what it
-//! expected there, makes the message. This module knows nothing of the grammar.
+//! Tokens are made one at a time, so that a statement's memory depends on its tree and not on its text. A token that
+//! cannot be read is not an error yet: it becomes [`Token::Bad`], and the parser, which knows what it expected there,
+//! makes the message. This module knows nothing of the grammar.
 
 use crate::text::span::Span;
 use crate::value::Text;
 
 /// The reserved words, in capitals: names that are spelt like one need backticks.
 ///
-/// Units of time (`ss`, `ms`, …) are not among them: they mean something as the first argument of a window only.
+/// Units of time (`ss`, `ms`, …) are not among them: they have a meaning only as the first argument of a window.
 pub const RESERVED: [&str; 38] = [
     "SELECT",
     "AS",
@@ -65,14 +65,14 @@ pub enum Token {
     Float,
     /// A text, its escapes resolved.
     Text {
-        /// what it says
+        /// the text after escapes are resolved
         value: Text,
-        /// in `"`, not in `'`
+        /// whether the quotes are `"` rather than `'`
         double: bool,
     },
-    /// An operator or a mark.
+    /// An operator or punctuation.
     Symbol(&'static str),
-    /// Something that is no token.
+    /// Something that is not a token.
     Bad(Fault),
     /// The end of the statement.
     End,
@@ -81,19 +81,19 @@ pub enum Token {
 /// What is wrong with a bad token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// a character that begins nothing
+    /// a character that begins no token
     Character,
     /// `/*` without `*/`
     Comment,
-    /// a text without its end
+    /// a text without a closing quote
     UnclosedText,
     /// a line break in a text
     LineBreak,
-    /// a backslash with something that is no escape, or escapes that give no valid text
+    /// a backslash without a valid escape after it, or escapes that give invalid text
     Escape,
     /// a name without the second backtick
     UnclosedName,
-    /// digits that are no number
+    /// digits that are not a number
     Number,
 }
 
@@ -119,17 +119,17 @@ pub fn next(text: &str, from: usize) -> (Token, Span) {
     (token, span(start, start + length))
 }
 
-/// Whether a name can stand without backticks.
+/// Whether a name needs no backticks.
 pub fn is_plain_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(is_name)
         && keyword(name).is_none()
         && !is_null(name)
-        // At the front of arguments it is a word of the language.
+        // At the start of the arguments, DISTINCT is a keyword.
         && !name.eq_ignore_ascii_case("DISTINCT")
 }
 
-/// Whether a word without backticks is the literal NULL where a value can stand.
+/// Whether a word without backticks is the literal NULL in an expression.
 pub fn is_null(word: &str) -> bool {
     word.eq_ignore_ascii_case("NULL")
 }
@@ -146,7 +146,7 @@ fn keyword(word: &str) -> Option<&'static str> {
     RESERVED.into_iter().find(|k| k.eq_ignore_ascii_case(word))
 }
 
-/// The next byte that is neither blank nor comment; `Err` with the place of a comment that does not end.
+/// The position of the next byte that is neither blank nor comment; `Err` has the place of an unclosed comment.
 fn skip_blanks(text: &str, mut at: usize) -> Result<usize, usize> {
     loop {
         let rest = &text[at..];
@@ -203,7 +203,7 @@ fn symbol(rest: &str) -> Option<(Token, usize)> {
         ",", ".", ":", ";", "!",
     ];
     let found = SYMBOLS.into_iter().find(|s| rest.starts_with(s))?;
-    // Blanks between the characters of a comparison are allowed, as they are in eKuiper.
+    // Like eKuiper, allows blanks between the characters of a comparison.
     if let Some(spaced) = match found {
         ">" => Some(">="),
         "<" => Some("<="),
@@ -222,7 +222,7 @@ fn symbol(rest: &str) -> Option<(Token, usize)> {
     }
 }
 
-/// A text in `"` or `'`. Escapes are those of Go; an escape that gives bytes may only give whole characters.
+/// Reads a text in `"` or `'`. Escapes are those of Go; escapes for bytes must give valid UTF-8.
 fn quoted_text(rest: &str, quote: char) -> (Token, usize) {
     let mut value: Vec<u8> = Vec::new();
     let mut fault = None;
@@ -239,7 +239,7 @@ fn quoted_text(rest: &str, quote: char) -> (Token, usize) {
                 Some(length) => at += length,
                 None => {
                     fault = fault.or(Some(Fault::Escape));
-                    // What is escaped does not end the text, whatever it is.
+                    // An escaped character never ends the text.
                     at += rest[at..].chars().next().map_or(0, char::len_utf8);
                 }
             },
@@ -254,7 +254,7 @@ fn quoted_text(rest: &str, quote: char) -> (Token, usize) {
     (token, at)
 }
 
-/// Resolves what follows a backslash; how many bytes it took, none if it is no escape.
+/// Resolves the escape after a backslash. Returns how many bytes it takes, `None` if it is not an escape.
 fn escape(rest: &str, quote: char, value: &mut Vec<u8>) -> Option<usize> {
     let first = rest.chars().next()?;
     let numeric = |from: usize, digits: usize, radix: u32| {

@@ -1,4 +1,4 @@
-//! A test as its file has it, made into data once. Every mistake is told with its place.
+//! Parses a test from its file, once. Every error has its place.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -12,7 +12,7 @@ use crate::text::document::{Document, Member, Node, Place, Problem, Value};
 use crate::text::suggest;
 use crate::time;
 
-/// When a test begins that does not say it: later than any recorded event, so that no event is in the future.
+/// The start of a test that does not set one: later than any recorded event, so that no event is in the future.
 const START: &str = "2030-01-01T00:00:00Z";
 
 /// The members of a test.
@@ -35,93 +35,90 @@ const MEMBERS: &[&str] = &[
 /// One test.
 #[derive(Debug)]
 pub struct Case {
-    /// what it says about the rules
+    /// its description of the rules
     pub name: String,
-    /// where it stands
+    /// its place in the file
     pub place: Place,
-    /// when it begins, ms since the epoch
+    /// its start, ms since the epoch
     pub start: i64,
-    /// the zone of windows and dates
+    /// the time zone of windows and dates
     pub zone: TimeZone,
-    /// what happens
     pub steps: Vec<Step>,
-    /// what must come of it
+    /// the expected results
     pub expected: Vec<Expected>,
     /// how results are compared
     pub matching: Matching,
-    /// where the first member's key stands: further ones are written in its column
+    /// the place of the first member's key: further members are written in its column
     pub members_at: Place,
 }
 
-/// One thing that happens in a test.
 #[derive(Debug)]
 pub struct Step {
-    /// where it stands
+    /// its place in the file
     pub place: Place,
-    /// what happens
     pub action: Action,
 }
 
-/// What can happen in a test.
+/// The kinds of steps.
 #[derive(Debug)]
 pub enum Action {
-    /// a message comes
+    /// a message arrives
     Message {
         /// the stream or table
         stream: String,
-        /// what it brings: a text is the message itself, anything else is JSON
+        /// its content: a text is the message itself, anything else is JSON
         message: Json,
-        /// what `meta()` tells of it
+        /// the values that `meta()` returns for it
         meta: Option<Json>,
-        /// the message is the bytes of this base64 text
+        /// the bytes of a binary message, which the file has in base64
         binary: Option<Vec<u8>>,
     },
-    /// time goes on by so many ms
+    /// time passes, ms
     Wait(i64),
-    /// the lines of a file come, one after the other
+    /// the lines of a file arrive one after the other
     Feed {
         /// the file
         file: String,
-        /// the stream; the only one if absent
+        /// the stream; `None`: the only one
         stream: Option<String>,
     },
-    /// no more messages come: windows that time closes are sent
+    /// the input ends: windows that time closes are sent
     End,
 }
 
-/// What must come of a rule or view.
+/// The expected results of a rule or view.
 #[derive(Debug)]
 pub struct Expected {
-    /// the rule or view; the file's only one if absent
+    /// the rule or view; `None`: the file's only one
     pub of: Option<String>,
-    /// of which its results are expected
+    /// the kind of results
     pub what: What,
-    /// where that is said: the key before the list
+    /// the place of the key before the list
     pub place: Place,
-    /// the list; absent: nothing is said yet
+    /// the list; `None`: the test does not have one yet
     pub list: Option<Node>,
 }
 
-/// Which results are expected.
+/// The kinds of expected results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// the messages of a rule's action, or the rows of a view
     Output(ActionChoice),
     /// the errors of a rule
     Errors,
-    /// errors do not matter
+    /// errors are ignored
     AnyErrors,
 }
 
-/// Which of a rule's actions.
+/// The choice of one of a rule's actions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ActionChoice {
-    /// the first
+    /// the first one
     #[default]
     First,
-    /// by number, from 1
+    /// the one with this number, from 1
     Number(usize),
-    /// the first of a kind
+    /// the first one of this kind
     Kind(String),
 }
 
@@ -136,7 +133,7 @@ impl Expected {
     }
 }
 
-/// Reads the tests of a document's member `tests`.
+/// Parses the tests in a document's member `tests`.
 pub(super) fn read(document: &Document, tests: &Node, problems: &mut Vec<Problem>) -> Vec<Case> {
     let Value::List(nodes) = &tests.value else {
         let message = format!("tests is {}, expected a list of tests", tests.kind());
@@ -312,7 +309,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The bytes of a message that is written in base64.
+    /// Decodes a message in base64.
     fn binary(&mut self, encoding: &Node, message: &Node) -> Option<Vec<u8>> {
         if encoding.text() != Some("base64") {
             self.expected(encoding, "encoding", "base64");
@@ -387,10 +384,10 @@ impl Reader<'_> {
     }
 }
 
-/// The longest wait, ms: a clock goes no further than calendars do.
+/// The longest wait, ms: clocks must stay within the calendar.
 const MAX_WAIT: i64 = 10 * 365 * 86_400_000;
 
-/// When a test begins that does not say it, ms since the epoch.
+/// The start of a test that does not set one, ms since the epoch.
 pub fn default_start() -> i64 {
     START.parse::<Timestamp>().map_or(0, Timestamp::as_millisecond)
 }

@@ -1,36 +1,36 @@
-//! How what was sent differs from what was expected.
+//! Compares the sent results with the expected ones.
 //!
-//! Numbers are equal where their values are: `1` and `1.0`. The text `any` stands for any value that is there.
+//! Numbers are equal if their values are: `1` and `1.0`. The text `any` stands for any present value.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
-/// What stands for any value.
+/// Stands for any value.
 pub const ANY: &str = "any";
 
-/// The most pairs that are compared to find the best alignment; beyond, entries are compared by their numbers.
+/// The most pairs that are compared to find the best alignment. Longer lists are compared entry by entry.
 const MOST_PAIRS: usize = 4_000_000;
 
 /// How results are compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matching {
-    /// messages, and the rows of each, may come in any order
+    /// messages, and the rows in each, may come in any order
     pub unordered: bool,
     /// objects may have members that are not expected
     pub subset: bool,
-    /// members that may have any value
+    /// members whose value does not matter
     pub any: Vec<String>,
 }
 
-/// A value within a message that is not as expected.
+/// A value in a message that differs from the expected one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// where: `[0].temperature`; empty: the message itself
+    /// its path: `[0].temperature`; empty: the message itself
     pub path: String,
-    /// the expected value, if one was expected
+    /// the expected value, `None` if none was expected
     pub expected: Option<Json>,
-    /// the value that is there, if one is
+    /// the sent value, if there is one
     pub sent: Option<Json>,
 }
 
@@ -39,29 +39,29 @@ pub struct Difference {
 pub enum Line {
     /// both are the same
     Same { expected: usize, sent: usize },
-    /// one stands in place of the other
+    /// one was sent in place of the other
     Differs { expected: usize, sent: usize },
-    /// expected, and not sent
+    /// expected but not sent
     Missing { expected: usize },
-    /// sent, and not expected
+    /// sent but not expected
     Unexpected { sent: usize },
 }
 
-/// Whether a value is as expected.
+/// Whether a value matches the expected one.
 pub fn fits(expected: &Json, sent: &Json, how: &Matching) -> bool {
     let mut found = Vec::new();
     compare(expected, sent, how, "", true, &mut found);
     found.is_empty()
 }
 
-/// All that is not as expected within a value.
+/// The differences within a value.
 pub fn differences(expected: &Json, sent: &Json, how: &Matching) -> Vec<Difference> {
     let mut found = Vec::new();
     compare(expected, sent, how, "", true, &mut found);
     found
 }
 
-/// Puts what was sent beside what was expected, so that as much as possible is the same.
+/// Aligns the sent results with the expected ones, so that as many as possible match.
 pub fn align(expected: usize, sent: usize, how: &Matching, same: impl Fn(usize, usize) -> bool) -> Vec<Line> {
     let pairs = if how.unordered { pair(expected, sent, &same) } else { in_order(expected, sent, &same) };
     let mut lines = Vec::new();
@@ -78,7 +78,7 @@ pub fn align(expected: usize, sent: usize, how: &Matching, same: impl Fn(usize, 
                 lines.push(Line::Same { expected: index, sent: *found });
             }
             None => {
-                // What stands before the next pair is compared one by one.
+                // Entries before the next pair are compared one by one.
                 let next = if how.unordered { None } else { pairs[index..].iter().flatten().next().copied() };
                 let line = match free.next_if(|free| next.is_none_or(|next| *free < next)) {
                     Some(sent) => Line::Differs { expected: index, sent },
@@ -92,8 +92,8 @@ pub fn align(expected: usize, sent: usize, how: &Matching, same: impl Fn(usize, 
     lines
 }
 
-/// For each expected entry the one that was sent for it, both in order. What is the same at both ends is found first:
-/// mostly that is nearly all.
+/// Finds the sent entry for each expected one; both are in order. Equal entries at both ends are paired first: usually
+/// these are nearly all.
 fn in_order(expected: usize, sent: usize, same: &impl Fn(usize, usize) -> bool) -> Vec<Option<usize>> {
     let least = expected.min(sent);
     let begin = (0..least).take_while(|index| same(*index, *index)).count();
@@ -109,7 +109,7 @@ fn common(expected: usize, sent: usize, same: &impl Fn(usize, usize) -> bool) ->
     if expected.saturating_mul(sent) > MOST_PAIRS {
         return (0..expected).map(|index| (index < sent && same(index, index)).then_some(index)).collect();
     }
-    // longest[e][s]: of the entries from e and s on.
+    // longest[e][s]: the length for the entries from e and s on.
     let mut longest = vec![vec![0u32; sent + 1]; expected + 1];
     let mut equal = vec![vec![false; sent]; expected];
     for e in (0..expected).rev() {
@@ -138,7 +138,8 @@ fn common(expected: usize, sent: usize, same: &impl Fn(usize, usize) -> bool) ->
     pairs
 }
 
-/// For each expected entry one that was sent, each used once, as many as possible (augmenting paths).
+/// Pairs each expected entry with a sent one; each is used once, and the number of pairs is the greatest possible
+/// (augmenting paths).
 fn pair(expected: usize, sent: usize, same: &impl Fn(usize, usize) -> bool) -> Vec<Option<usize>> {
     let fitting: Vec<Vec<usize>> = (0..expected).map(|e| (0..sent).filter(|s| same(e, *s)).collect()).collect();
     let mut owner: Vec<Option<usize>> = vec![None; sent];
@@ -155,7 +156,7 @@ fn pair(expected: usize, sent: usize, same: &impl Fn(usize, usize) -> bool) -> V
 }
 
 fn augment(e: usize, fitting: &[Vec<usize>], owner: &mut [Option<usize>], seen: &mut [bool]) -> bool {
-    // Depth first, without recursion: lists may be long.
+    // Depth first without recursion, since lists may be long.
     let mut path: Vec<(usize, usize)> = vec![(e, 0)];
     while let Some((e, next)) = path.last_mut() {
         let Some(&s) = fitting[*e].get(*next) else {
@@ -169,7 +170,7 @@ fn augment(e: usize, fitting: &[Vec<usize>], owner: &mut [Option<usize>], seen: 
         match owner[s] {
             Some(other) => path.push((other, 0)),
             None => {
-                // Each step of the path takes the entry that it looked at last.
+                // Each step of the path takes the entry that it tried last.
                 for (e, next) in path {
                     owner[fitting[e][next - 1]] = Some(e);
                 }
@@ -284,7 +285,7 @@ mod tests {
             (json!({"a": 1}), json!({"a": 2, "t": 5}), &how(false, false, &["a", "t"]), true),
             (json!([1, 2]), json!([2, 1]), &exact, false),
             (json!([1, 2]), json!([2, 1]), &how(true, false, &[]), true),
-            // Only rows may come in any order, not the elements of an array in one.
+            // Rows may come in any order, but not the elements of an array in a row.
             (json!([{"a": [1, 2]}]), json!([{"a": [2, 1]}]), &how(true, false, &[]), false),
             // The entry that fits both is left to the one that fits no other.
             (json!(["any", 1]), json!([1, 2]), &how(true, false, &[]), true),

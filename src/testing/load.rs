@@ -1,8 +1,8 @@
-//! Which tests there are: those in rule files, and those in files beside them.
+//! Finds tests: in rule files, and in files beside them.
 //!
-//! Tests stand in a rule file's member `tests`, or in a file of their own: `rules.test.yaml` tests `rules.yaml`, or the
-//! files that its member `files` names. Each file with tests is tested by itself, together with the rule files given
-//! that have no tests: so `plutino test examples/*/rules.yaml` keeps the examples apart, and `plutino test streams.yaml
+//! Tests are in a rule file's member `tests`, or in a separate file: `rules.test.yaml` tests `rules.yaml`, or the files
+//! that its member `files` names. Each file with tests is tested separately, together with the given rule files that
+//! have no tests: so `plutino test examples/*/rules.yaml` keeps the examples apart, and `plutino test streams.yaml
 //! rules.yaml` reads both together.
 
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::text::document::{Document, Problem, Severity, Value};
 /// The members that make a file a rule file.
 const RULE_MEMBERS: &[&str] = &["streams", "tables", "views", "rules", "sources", "sql", "actions"];
 
-/// The members of a file that has tests alone.
+/// The members of a file that contains only tests.
 const TEST_MEMBERS: &[&str] = &["tests", "files"];
 
-/// Endings of rule files.
+/// Extensions of rule files.
 const ENDINGS: &[&str] = &["yaml", "yml", "json"];
 
 /// The tests of one file.
@@ -24,26 +24,25 @@ const ENDINGS: &[&str] = &["yaml", "yml", "json"];
 pub struct Suite {
     /// the file with the tests
     pub document: Document,
-    /// where it is
+    /// its path
     pub path: PathBuf,
     /// the rule files that they test
     pub rules: Vec<PathBuf>,
-    /// the tests in their order
     pub cases: Vec<Case>,
 }
 
-/// What a file is.
+/// The role of a file.
 enum Role {
-    /// rules, with tests or without
+    /// rules, possibly with tests
     Rules,
-    /// tests alone
+    /// only tests
     Tests,
 }
 
-/// Reads all tests of files, and of the test files beside them.
+/// Reads all tests in these files and in the test files beside them.
 ///
 /// # Errors
-/// All [`Problem`]s of all files, and that there are no tests.
+/// Every [`Problem`] in all files; one if there are no tests.
 pub fn load(files: &[PathBuf]) -> Result<Vec<Suite>, Vec<Problem>> {
     let suites = find(files)?;
     if suites.iter().any(|suite| !suite.cases.is_empty()) {
@@ -55,10 +54,10 @@ pub fn load(files: &[PathBuf]) -> Result<Vec<Suite>, Vec<Problem>> {
     Err(vec![problem.with_hint(Some(hint.to_owned()))])
 }
 
-/// As [`load`], where there need not be tests.
+/// As [`load`], but there need not be any tests.
 ///
 /// # Errors
-/// All [`Problem`]s of all files.
+/// Every [`Problem`] in all files.
 pub fn find(files: &[PathBuf]) -> Result<Vec<Suite>, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut paths: Vec<PathBuf> = Vec::new();
@@ -93,7 +92,7 @@ pub fn find(files: &[PathBuf]) -> Result<Vec<Suite>, Vec<Problem>> {
             }
         }
     }
-    // A rule file with a test file beside it is that one's.
+    // A rule file with a test file beside it belongs to that one.
     let owned: Vec<PathBuf> = suites.iter().flat_map(|suite| suite.rules.clone()).collect();
     shared.retain(|path| !owned.contains(path));
     for suite in &mut suites {
@@ -125,7 +124,7 @@ fn beside(file: &Path) -> Option<PathBuf> {
     candidates.into_iter().find(|path| path.is_file())
 }
 
-/// The rule files that a file of tests is about.
+/// The rule files that a test file is about.
 fn tested(document: &Document, path: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
     let folder = path.parent().unwrap_or(Path::new(""));
     for member in document.root.members().iter().filter(|member| !TEST_MEMBERS.contains(&member.key.as_str())) {

@@ -1,12 +1,12 @@
-//! Tests of rules: what goes in, what time does, and what must come out, written in YAML beside the rules.
+//! Tests of rules: input, time and expected output, written in YAML beside the rules.
 //!
 //! A test runs its rules on the real engine, as `plutino run` does: statements are planned, rows go through timely, and
-//! results are encoded as the rule's sinks want them. Only the edges differ (`stage`): messages come from the test,
-//! results are kept for it, and the clock is set by hand, so nothing sleeps and each run gives the same results.
+//! results are encoded for the rule's sinks. Only the edges differ (`stage`): messages come from the test, results are
+//! kept for it, and the clock is manual, so nothing sleeps and each run gives the same results.
 //!
-//! `load` finds the tests of files, `case` reads them, `run` runs one, `compare` says how results differ, `report`
-//! puts that into words, and `update` writes new expectations into the file. This module prints nothing and does not
-//! know the command line.
+//! `load` finds tests in files, `case` parses them, `run` runs one, `compare` compares results, `report` describes the
+//! differences, and `update` writes new expectations into the file. This module prints nothing and does not know the
+//! command line.
 
 mod case;
 mod compare;

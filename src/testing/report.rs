@@ -1,4 +1,4 @@
-//! Why a test has failed, in words: each difference with the line of what was expected and of the input that led to it.
+//! Describes why a test failed: each difference with the line of the expectation and that of the input that led to it.
 
 use std::fmt::Write as _;
 
@@ -18,7 +18,7 @@ const LISTED: usize = 10;
 /// The most messages that are listed.
 const LINES: usize = 50;
 
-/// Describes what went wrong, in lines that are indented; empty if nothing did.
+/// Describes the failures in indented lines; empty if there are none.
 pub fn report(outcome: &Outcome, suite: &Suite) -> String {
     let mut text = String::new();
     for problem in &outcome.problems {
@@ -57,7 +57,7 @@ fn describe(text: &mut String, compared: &Compared, line: &Line, suite: &Suite) 
         (value, format!("expected at {}", at(*place)))
     };
     let after = |sent: &Sent| sent.after.map(|place| format!("sent after the input at {}", at(place)));
-    // Writing into a text does not fail.
+    // Writing to a String cannot fail.
     match line {
         Line::Same { .. } => {}
         Line::Differs { expected, sent } => {
@@ -84,7 +84,7 @@ fn describe(text: &mut String, compared: &Compared, line: &Line, suite: &Suite) 
     }
 }
 
-/// Lists what differs within a message.
+/// Lists the differences within a message.
 fn list(text: &mut String, expected: &Json, sent: &Json, matching: &Matching) {
     let found = differences(expected, sent, matching);
     for difference in found.iter().take(LISTED).filter(|difference| !difference.path.is_empty()) {

@@ -16,58 +16,57 @@ use crate::io::reach::FileRoots;
 use crate::pipeline;
 use crate::text::document::{Place, Problem};
 
-/// What came of a test.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// why it could not run as it is written
+    /// why the test could not run as written
     pub problems: Vec<Problem>,
-    /// what was expected beside what was sent
+    /// the expected and the sent results
     pub compared: Vec<Compared>,
 }
 
-/// One list of expected results beside what was sent.
+/// An expected list and the sent one.
 #[derive(Debug)]
 pub struct Compared {
-    /// which of the test's expectations; absent: that a rule has no errors, which no test needs to say
+    /// the number of the test's expectation; `None`: the implicit one that a rule has no errors
     pub expected: Option<usize>,
     /// the rule or view
     pub of: String,
-    /// what the entries are: `message`, `error`, `row`
+    /// the kind of entries: `message`, `error`, `row`
     pub unit: &'static str,
-    /// what was expected, with its places
+    /// the expected entries, with their places
     pub entries: Vec<(Json, Place)>,
-    /// what was sent
+    /// the sent entries
     pub sent: Vec<Sent>,
-    /// the two side by side
+    /// the alignment of both
     pub lines: Vec<Line>,
     /// how they were compared
     pub matching: Matching,
-    /// whether the test says what is expected
+    /// whether the test states what is expected
     pub said: bool,
 }
 
 /// One result.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    /// as JSON; a message that is none is a text
+    /// as JSON; a message that is not JSON is a text
     pub value: Json,
-    /// as text, where that is another
+    /// as text, if it differs from the JSON
     pub text: Option<String>,
-    /// the input that it follows from
+    /// the place of the input that caused it
     pub after: Option<Place>,
 }
 
-/// What goes wrong in a test, for those who count.
+/// How a test failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// it could not run
     Error,
-    /// results are not as expected
+    /// its results are not as expected
     Differs,
 }
 
 impl Outcome {
-    /// What went wrong, if anything did.
+    /// How the test failed, if it did.
     pub fn failure(&self) -> Option<Failure> {
         if !self.problems.is_empty() {
             return Some(Failure::Error);
@@ -78,19 +77,19 @@ impl Outcome {
 }
 
 impl Compared {
-    /// Whether all is as expected.
+    /// Whether all results match.
     pub fn is_same(&self) -> bool {
         self.said && self.lines.iter().all(|line| matches!(line, Line::Same { .. }))
     }
 }
 
-/// What a test watches, and what has come of it so far.
+/// Something that a test watches, with its results so far.
 struct Watched<'a> {
     expected: Option<(usize, &'a Expected)>,
     of: String,
     what: Watching,
     sent: Vec<Sent>,
-    /// errors that were seen
+    /// the number of errors seen
     errors: u64,
 }
 
@@ -100,7 +99,7 @@ enum Watching {
     Rows,
 }
 
-/// Runs a test of a suite on an engine of its own. `data` is the folder of the files that tables name.
+/// Runs a test of a suite on its own engine. `data` is the folder of the files that tables name.
 pub async fn run(case: &Case, suite: &Suite, config: &Config, data: &Path) -> Outcome {
     let mut outcome = Outcome::default();
     let pipeline = match pipeline::load(&suite.rules, config) {
@@ -153,7 +152,7 @@ impl<'a> Player<'a> {
         self.problems.push(self.suite.document.error(place, subject, message));
     }
 
-    /// What the test watches: what it says, and that rules whose errors it does not mention have none.
+    /// What the test watches: its expectations, and that rules whose errors it does not mention have none.
     fn watched(&mut self) -> Vec<Watched<'a>> {
         let mut watched = Vec::new();
         let mut mentioned: BTreeSet<String> = BTreeSet::new();
@@ -192,7 +191,7 @@ impl<'a> Player<'a> {
         watched
     }
 
-    /// The rule or view that is meant.
+    /// The rule or view that an expectation is about.
     fn subject(&mut self, expected: &Expected) -> Option<String> {
         let rules: Vec<String> = self.stage.rules().into_iter().map(str::to_owned).collect();
         let all: Vec<&String> = rules.iter().chain(self.stage.views()).collect();
@@ -211,7 +210,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Does a step; false: it cannot be done.
+    /// Executes a step; false: it is not possible.
     async fn step(&mut self, step: &Step) -> bool {
         match &step.action {
             Action::Wait(millis) => {
@@ -265,7 +264,7 @@ impl<'a> Player<'a> {
         true
     }
 
-    /// Takes what has come of the last step.
+    /// Collects the results of the last step.
     async fn look(&self, watched: &mut [Watched<'_>], after: Option<Place>) {
         for watched in watched {
             match &watched.what {
@@ -297,7 +296,7 @@ impl<'a> Player<'a> {
     }
 }
 
-/// A message as it comes from a socket: a text is the message itself, anything else is JSON.
+/// A message as a socket delivers it: a text is the message itself, anything else is JSON.
 fn frame(message: &Json, binary: Option<&[u8]>) -> Frame {
     match (binary, message) {
         (Some(bytes), _) => Frame::Binary(Bytes::copy_from_slice(bytes)),
@@ -306,7 +305,7 @@ fn frame(message: &Json, binary: Option<&[u8]>) -> Frame {
     }
 }
 
-/// A message that was sent.
+/// Converts a sent message.
 fn sent(message: &Bytes, after: Option<Place>) -> Sent {
     let text = String::from_utf8_lossy(message).into_owned();
     match serde_json::from_slice(message) {
@@ -323,7 +322,7 @@ fn compared(watched: Watched<'_>, case: &Case) -> Compared {
     let unordered = case.matching.unordered || matches!(watched.what, Watching::Rows);
     let matching = Matching { unordered, ..case.matching.clone() };
     let same = |e: usize, s: usize| match &watched.what {
-        // An error is told by a part of its text.
+        // An expected error matches if it is part of the text.
         Watching::Errors => match (entries[e].0.as_str(), sent[s].value.as_str()) {
             (Some(part), Some(text)) => part == super::compare::ANY || text.contains(part),
             _ => false,

@@ -1,8 +1,8 @@
-//! A pipeline on an engine whose edges are in somebody's hands: messages are handed over one by one, results are kept,
-//! and time stands still until it is moved.
+//! A pipeline on an engine whose edges the caller controls: it delivers messages one by one, keeps results, and moves
+//! the clock.
 //!
-//! Websocket sources are replaced, so nothing listens and nothing is dialled; files and topics in memory stay what they
-//! are, unless somebody wants to feed them. Sinks are replaced too; those in memory stay and are listened to beside.
+//! Websocket sources are replaced, so nothing listens and nothing is dialled. Files and memory topics stay, unless the
+//! caller wants to feed them. Sinks are replaced too; memory sinks stay and are captured in addition.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,17 +28,16 @@ use crate::time::Clock;
 use crate::value::{Text, Value, json};
 use crate::view::Filter;
 
-/// What a stage begins with.
 pub struct StageSettings {
-    /// what the clock shows, ms since the epoch
+    /// the time of the clock, ms since the epoch
     pub start: i64,
     /// the zone of windows and dates
     pub zone: TimeZone,
-    /// where the files that tables name may be
+    /// the allowed folders of the files that tables name
     pub files: FileRoots,
 }
 
-/// A pipeline that runs.
+/// A running pipeline.
 pub struct Stage {
     engine: Engine,
     clock: Arc<AtomicI64>,
@@ -47,10 +46,10 @@ pub struct Stage {
     views: Vec<String>,
 }
 
-/// The way into a stream or table.
+/// The inlet of a stream or table.
 struct Way {
     inlet: Inlet,
-    /// the topic, where its messages are rows of other rules
+    /// the topic, if its messages are rows of other rules
     topic: Option<Text>,
 }
 
@@ -64,10 +63,10 @@ struct Output {
 }
 
 impl Stage {
-    /// Starts all that a pipeline has. `fed` are the files and topics whose messages come by [`Stage::message`].
+    /// Starts everything in a pipeline. `fed` are the files and topics whose messages come from [`Stage::message`].
     ///
     /// # Errors
-    /// What does not start.
+    /// A problem for each part that does not start.
     pub async fn open(
         mut pipeline: Pipeline,
         settings: StageSettings,
@@ -91,7 +90,7 @@ impl Stage {
         }
         let views = pipeline.views.iter().map(|view| view.name.clone()).collect();
         let clock = Arc::new(AtomicI64::new(settings.start));
-        // Views have a data server, to which nobody comes.
+        // Views need a data server, though no client connects.
         let server = ServerSettings { ip: "127.0.0.1".to_owned(), port: 0, ..ServerSettings::default() };
         let engine = EngineSettings { workers: 1, server, zone: settings.zone, shutdown: Default::default() };
         let engine = Engine::start_at(engine, Clock::Manual(clock.clone())).map_err(|error| vec![unstarted(&error)])?;
@@ -114,29 +113,28 @@ impl Stage {
         self.inlets.keys().map(String::as_str)
     }
 
-    /// The rules, each once.
+    /// The rules, without repetition.
     pub fn rules(&self) -> Vec<&str> {
         let mut rules: Vec<&str> = self.outputs.iter().map(|output| output.rule.as_str()).collect();
         rules.dedup();
         rules
     }
 
-    /// The actions: of each the rule, and its number from 1.
+    /// The actions: for each its rule, and its number from 1.
     pub fn actions(&self) -> impl Iterator<Item = (&str, usize)> {
         self.outputs.iter().map(|output| (output.rule.as_str(), output.number))
     }
 
-    /// The views.
     pub fn views(&self) -> &[String] {
         &self.views
     }
 
-    /// What the clock shows, ms since the epoch.
+    /// The time of the clock, ms since the epoch.
     pub fn now(&self) -> i64 {
         self.clock.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Hands messages to a stream, all together, without running them. False: nobody reads it.
+    /// Delivers messages to a stream together, without processing them. False: nothing reads the stream.
     pub async fn hand_over(&self, stream: &str, frames: Vec<Frame>, meta: Option<Value>) -> bool {
         let Some(way) = self.inlets.get(stream) else { return false };
         let frames = match &way.topic {
@@ -147,7 +145,7 @@ impl Stage {
         way.inlet.send(FrameBatch { frames, origin, received: Instant::now() }).await > 0
     }
 
-    /// Hands a message to a stream and runs all that follows from it. False: nobody reads it.
+    /// Delivers a message to a stream and processes everything that follows from it. False: nothing reads the stream.
     pub async fn message(&self, stream: &str, message: Frame, meta: Option<&Json>) -> bool {
         let meta = meta.and_then(|meta| json::parse(&meta.to_string()).ok());
         let read = self.hand_over(stream, vec![message], meta).await;
@@ -155,22 +153,22 @@ impl Stage {
         read
     }
 
-    /// Lets everything run that does not need time to go on.
+    /// Processes everything that does not need time to pass.
     pub async fn settled(&self) {
         self.engine.settled().await;
     }
 
-    /// Moves the clock to `to`, ms since the epoch, by way of all that happens until then.
+    /// Moves the clock to `to`, ms since the epoch, through everything that happens until then.
     pub async fn move_clock(&self, to: i64) {
         self.engine.move_clock(to).await;
     }
 
-    /// No more messages come: windows that time closes are sent.
+    /// Ends the input: windows that time closes are sent.
     pub async fn end(&self) {
         self.engine.end_of_input().await;
     }
 
-    /// What an action of a rule has sent since the last call; `None` where there is no such action.
+    /// What an action of a rule has sent since the last call; `None` if there is no such action.
     pub fn take(&self, rule: &str, action: &ActionChoice) -> Option<Vec<Bytes>> {
         let mut of_rule = self.outputs.iter().filter(|output| output.rule == rule);
         let output = of_rule.find(|output| match action {
@@ -181,14 +179,14 @@ impl Stage {
         output.map(|output| output.capture.take())
     }
 
-    /// How many errors a rule has had, and the last one.
+    /// The number of errors of a rule, and the last one.
     pub async fn errors(&self, rule: &str) -> (u64, Option<String>) {
         let status = self.engine.status().await;
         let found = status.into_iter().find(|status| status.id == rule);
         found.map_or((0, None), |status| (status.errors, status.last_error.map(|(_, text)| text)))
     }
 
-    /// The rows of a view as JSON; `None` where there is no such view.
+    /// The rows of a view as JSON; `None` if there is no such view.
     pub fn rows(&self, view: &str) -> Option<Vec<Json>> {
         let view = self.engine.views().find(view)?;
         let view = locked(&view);
@@ -202,18 +200,17 @@ impl Stage {
         Some(rows)
     }
 
-    /// Why a view has stopped or what it has lost last, if it has.
+    /// Why a view has stopped, or its last error, if any.
     pub async fn view_error(&self, view: &str) -> Option<String> {
         self.errors(&view_id(view)).await.1
     }
 
-    /// Ends everything.
     pub async fn close(self) {
         self.engine.stop(Duration::ZERO).await;
     }
 }
 
-/// Listens to all sinks of a rule.
+/// Captures all sinks of a rule.
 fn listen(rule: &str, sinks: &mut Vec<SinkAction>, outputs: &mut Vec<Output>) {
     let mut beside = Vec::new();
     for (index, action) in sinks.iter_mut().enumerate() {

@@ -1,7 +1,7 @@
-//! Writes what rules have sent into the tests, in place: lines that need no change stay as they are, comments too.
+//! Writes sent results into the tests, in place: lines that need no change stay as they are, including comments.
 //!
-//! Block lists are rewritten entry by entry. A list in brackets is written anew as a block, or within its brackets where
-//! it stands inside of others (JSON).
+//! Block lists are rewritten entry by entry. A list in brackets is rewritten as a block, or within its brackets if it
+//! is nested in others (JSON).
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use super::load::Suite;
 use super::run::{Compared, Outcome};
 use crate::text::document::{Node, Value};
 
-/// A part of a text and what stands in its place.
+/// A replacement of a part of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
     start: usize,
@@ -21,7 +21,7 @@ pub struct Edit {
     text: String,
 }
 
-/// What is to be changed in the file of a suite, so that a test expects what was sent.
+/// The edits to a suite's file that make a test expect what was sent.
 pub fn edits(outcome: &Outcome, case: &Case, suite: &Suite) -> Vec<Edit> {
     let file = File { text: &suite.document.text, is_json: is_json(&suite.path) };
     let mut edits = Vec::new();
@@ -35,7 +35,7 @@ pub fn edits(outcome: &Outcome, case: &Case, suite: &Suite) -> Vec<Edit> {
     edits
 }
 
-/// Makes the edits, which do not overlap.
+/// Applies the edits, which do not overlap.
 pub fn apply(text: &str, mut edits: Vec<Edit>) -> String {
     edits.sort_by_key(|edit| (edit.start, edit.end));
     let (mut changed, mut at) = (String::with_capacity(text.len()), 0);
@@ -61,12 +61,12 @@ struct File<'a> {
 }
 
 impl File<'_> {
-    /// Puts new entries in place of those of a list.
+    /// Replaces the entries of a list.
     fn rewrite(&self, expected: &Expected, list: &Node, compared: &Compared) -> Vec<Edit> {
         let Value::List(nodes) = &list.value else { return Vec::new() };
         let Some(start) = self.offset_of(list) else { return Vec::new() };
         let key = expected.place.offset();
-        // A block list begins where its first entry does, which may be a list in brackets.
+        // A block list begins at its first entry, which may be a list in brackets.
         let is_entry = self.text[self.line_start(start)..start].trim() == "-";
         if is_entry || !self.text[start..].starts_with('[') {
             return self.rewrite_block(key, nodes, compared);
@@ -77,7 +77,7 @@ impl File<'_> {
         }
         let indent = self.column(key) + 2;
         let entries: String = new_values(compared).map(|value| self.entry(indent, &value)).collect();
-        // Without the blank before the bracket.
+        // Also removes the blank before the bracket.
         let start = self.text[..start].trim_end_matches(' ').len();
         vec![Edit { start, end, text: format!("\n{}", entries.trim_end_matches('\n')) }]
     }
@@ -92,7 +92,7 @@ impl File<'_> {
             .map(|(index, start)| self.block_end(*start, dash, starts.get(index + 1).copied()))
             .collect();
         let begin = self.line_end(key);
-        // An entry with the comments before it.
+        // The entry including the comments before it.
         let lead = |index: usize| {
             let from = if index == 0 { begin } else { ends[index - 1] };
             &self.text[from..starts[index]]
@@ -124,7 +124,7 @@ impl File<'_> {
         edits
     }
 
-    /// Adds a member to a test that lacks it.
+    /// Adds a member to a test that does not have it.
     fn add(&self, member: &str, case: &Case, compared: &Compared) -> Vec<Edit> {
         let at = case.members_at.offset();
         if at >= self.text.len() {
@@ -157,7 +157,7 @@ impl File<'_> {
         format!("[{}]", values.join(", "))
     }
 
-    /// An entry of a block list, with its line's end.
+    /// An entry of a block list, including the end of its line.
     fn entry(&self, indent: usize, value: &Json) -> String {
         let value = if self.is_json { value.to_string() } else { flow(value) };
         format!("{}- {value}\n", " ".repeat(indent))
@@ -180,23 +180,23 @@ impl File<'_> {
         self.text[..offset].rfind('\n').map_or(0, |end| end + 1)
     }
 
-    /// Behind the line's end.
+    /// The position after the end of the line.
     fn line_end(&self, offset: usize) -> usize {
         self.text[offset..].find('\n').map_or(self.text.len(), |end| offset + end + 1)
     }
 
-    /// How many characters stand before `offset` in its line.
+    /// The number of characters before `offset` in its line.
     fn column(&self, offset: usize) -> usize {
         self.text[self.line_start(offset)..offset].chars().count()
     }
 
-    /// Whether a key stands at the beginning of its line, but for blanks and dashes.
+    /// Whether only blanks and dashes precede a key in its line.
     fn is_block(&self, key: usize) -> bool {
         !self.is_json && self.text[self.line_start(key)..key].chars().all(|c| matches!(c, ' ' | '-'))
     }
 
-    /// Behind the last line that is indented further than `indent`, from the line at `start` on and before `limit`.
-    /// Blank lines and comments at the end belong to what follows.
+    /// The position after the last line that is indented further than `indent`, from the line at `start` and before
+    /// `limit`. Blank lines and comments at the end belong to what follows.
     fn block_end(&self, start: usize, indent: usize, limit: Option<usize>) -> usize {
         let limit = limit.unwrap_or(self.text.len());
         let mut end = self.line_end(start);
@@ -217,7 +217,7 @@ impl File<'_> {
         end
     }
 
-    /// Behind the bracket that closes the one at `open`; texts and comments are passed over.
+    /// The position after the bracket that closes the one at `open`; texts and comments are skipped.
     fn closing(&self, open: usize) -> Option<usize> {
         let (mut depth, mut quote, mut escaped, mut comment, mut before) = (0usize, None, false, false, ' ');
         for (index, c) in self.text[open..].char_indices() {
@@ -228,7 +228,7 @@ impl File<'_> {
                 (Some(open), c) if open == c => quote = None,
                 (Some(_), _) => {}
                 (None, '"') => quote = Some('"'),
-                // An apostrophe within a word opens no text.
+                // An apostrophe inside a word does not open a text.
                 (None, '\'') if matches!(before, ' ' | '[' | '{' | ',' | '\n') => quote = Some('\''),
                 (None, '#') if before.is_whitespace() => comment = true,
                 (None, '[' | '{') => depth += 1,
@@ -246,7 +246,7 @@ impl File<'_> {
     }
 }
 
-/// What is to be expected from now on, in its order.
+/// The new expectations, in order.
 fn new_values(compared: &Compared) -> impl Iterator<Item = Json> {
     compared.lines.iter().filter_map(|line| match line {
         Line::Same { expected, .. } => Some(compared.entries[*expected].0.clone()),
@@ -258,7 +258,7 @@ fn new_values(compared: &Compared) -> impl Iterator<Item = Json> {
     })
 }
 
-/// What was sent, with all that the test does not want to know left as it is written there.
+/// The sent value, but keeping as written whatever the test does not compare.
 fn merged(expected: &Json, sent: &Json, how: &Matching) -> Json {
     match (expected, sent) {
         (Json::String(text), _) if text == ANY => expected.clone(),
@@ -285,7 +285,7 @@ fn merged(expected: &Json, sent: &Json, how: &Matching) -> Json {
     }
 }
 
-/// A value in one line of YAML, without quotes where none are needed.
+/// A value as one line of YAML, without quotes if they are not needed.
 fn flow(value: &Json) -> String {
     match value {
         Json::String(text) if is_plain(text) => text.clone(),
@@ -301,7 +301,7 @@ fn flow(value: &Json) -> String {
     }
 }
 
-/// Whether YAML reads a text without quotes as this text.
+/// Whether YAML reads the text without quotes as the same text.
 fn is_plain(text: &str) -> bool {
     const WORDS: &[&str] = &["true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan", "inf"];
     let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
@@ -319,7 +319,7 @@ mod tests {
     use super::*;
     use crate::text::document::Document;
 
-    /// The text in which the first test expects what was sent.
+    /// The text after its first test expects what was sent.
     fn updated(name: &str, text: &str, sent: Json) -> String {
         let document = Document::parse(name, text.to_owned()).unwrap();
         let mut problems = Vec::new();
@@ -342,7 +342,7 @@ mod tests {
             Compared { expected: Some(0), of: "r".into(), unit: "message", entries, sent, lines, matching, said: true };
         let outcome = Outcome { problems: Vec::new(), compared: vec![compared] };
         let changed = apply(&suite.document.text, edits(&outcome, case, &suite));
-        // What is written can be read again.
+        // The result must be readable.
         Document::parse(name, changed.clone()).unwrap_or_else(|problem| panic!("{problem}\n{changed}"));
         changed
     }

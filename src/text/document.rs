@@ -1,6 +1,6 @@
-//! A JSON or YAML file as a tree in which every node knows its place, so that errors can point at it.
+//! A JSON or YAML file as a tree whose nodes know their place, so that errors can point at it.
 //!
-//! JSON is read as YAML: there is one parser. This module must not know what a file means.
+//! JSON is read as YAML: there is one parser. This module does not know what a file means.
 
 use std::fmt;
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde_saphyr::{Location, Spanned};
 
 use crate::text::span::{self, Span};
 
-/// A place in a file: line and column, both from 1; columns count characters. 0 where no place is known.
+/// A place in a file: line and column, both from 1; columns count characters. Both are 0 if the place is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub line: u64,
@@ -22,7 +22,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Byte offset in the text; beyond its end if the place is unknown.
+    /// Byte offset in the text; past the end if the place is unknown.
     pub fn offset(&self) -> usize {
         self.offset
     }
@@ -37,7 +37,7 @@ pub struct Node {
 
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// null, or nothing.
+    /// null, or an empty value.
     Null,
     Bool(bool),
     Number(Number),
@@ -51,7 +51,7 @@ pub enum Value {
 #[derive(Clone, Debug)]
 pub struct Member {
     pub key: String,
-    /// Of the key.
+    /// The place of the key.
     pub place: Place,
     pub node: Node,
 }
@@ -59,33 +59,33 @@ pub struct Member {
 /// A parsed file.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// For messages.
+    /// The name in messages.
     pub name: String,
     pub text: String,
     pub root: Node,
-    /// For a document inside a text of another document: that document, and the text.
+    /// If the document is a text inside another document: that document, and the node with the text.
     outer: Option<(Arc<Document>, Box<Node>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     Error,
-    /// It runs, but perhaps not as intended.
+    /// The file is usable, but perhaps not as intended.
     Warning,
 }
 
-/// A problem in a file, with enough detail to fix it.
+/// A problem in a file, with what a user needs to fix it.
 #[derive(Clone, Debug)]
 pub struct Problem {
     pub severity: Severity,
     pub file: String,
     pub place: Option<Place>,
-    /// The part of the file: `rule r1`, `stream demo`; may be empty.
+    /// What the problem is about: `rule r1`, `stream demo`; may be empty.
     pub subject: String,
     pub message: String,
-    /// The place within a statement, if it is in one.
+    /// The place within a statement, if the problem is in one.
     pub in_sql: Option<InSql>,
-    /// The SQL with the place marked.
+    /// The SQL with carets under the place.
     pub excerpt: Option<String>,
     pub hint: Option<String>,
 }
@@ -149,14 +149,14 @@ impl Problem {
     }
 }
 
-/// The most comment lines before a value.
+/// The greatest number of comment lines before a value.
 const COMMENTS: usize = 10_000;
 
 impl Document {
     /// Reads a file.
     ///
     /// # Errors
-    /// A [`Problem`] where the file cannot be read or is neither JSON nor YAML.
+    /// A [`Problem`] if the file cannot be read, or is neither JSON nor YAML.
     pub fn read(path: &Path) -> Result<Document, Box<Problem>> {
         let name = path.display().to_string();
         match std::fs::read(path) {
@@ -171,17 +171,17 @@ impl Document {
         }
     }
 
-    /// Reads a text; `name` is for messages.
+    /// Parses a text; `name` is its name in messages.
     ///
     /// # Errors
-    /// A [`Problem`] where the text is neither JSON nor YAML.
+    /// A [`Problem`] if the text is neither JSON nor YAML.
     pub fn parse(name: &str, text: String) -> Result<Document, Box<Problem>> {
-        // Text without a value is an empty document, which the YAML parser would refuse.
+        // A text without a value is an empty document; the YAML parser would refuse it.
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             let root = Node { value: Value::Null, place: Place { line: 1, column: 1, offset: 0 } };
             return Ok(Document { name: name.to_owned(), text, root, outer: None });
         }
-        // A configuration file may be one long comment, each line of which is an event.
+        // A configuration file may be one long comment, and the parser counts each of its lines.
         let budget = serde_saphyr::budget! { max_buffered_comment_events: COMMENTS };
         let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false, budget: budget };
         match serde_saphyr::from_str_with_options::<Spanned<Value>>(&text, options) {
@@ -194,15 +194,15 @@ impl Document {
         }
     }
 
-    /// A value that was parsed elsewhere, without places.
+    /// Wraps a value that was parsed elsewhere; its places are unknown.
     pub fn of_json(name: &str, json: &Json) -> Document {
         Document { name: name.to_owned(), text: String::new(), root: Node::of_json(json), outer: None }
     }
 
-    /// Parses the text in `node` as a document of its own, whose places are those in this one.
+    /// Parses the text in `node` as a document of its own. Its places are places in this document.
     ///
     /// # Errors
-    /// A [`Problem`] where the text is neither JSON nor YAML.
+    /// A [`Problem`] if the text is neither JSON nor YAML.
     pub fn nested(self: &Arc<Document>, node: &Node) -> Result<Document, Box<Problem>> {
         match Document::parse(&self.name, node.text().unwrap_or_default().to_owned()) {
             Ok(document) => Ok(Document { outer: Some((self.clone(), Box::new(node.clone()))), ..document }),
@@ -213,8 +213,8 @@ impl Document {
         }
     }
 
-    /// The place of byte `offset` of the text in `node`. Text and source are walked side by side: escapes, quotes,
-    /// indentation and folded lines exist only in the source. The place of the node if the two do not match.
+    /// The place of byte `offset` of the text in `node`. Text and source are compared step by step, since only the
+    /// source has escapes, quotes, indentation and folded lines. If they do not match, the place of the node.
     pub fn place_in(&self, node: &Node, offset: usize) -> Place {
         let found = self.text.get(node.place.offset..).zip(node.text());
         match found.and_then(|(source, text)| source_offset(source, text, offset)) {
@@ -237,7 +237,7 @@ impl Document {
         Problem::warning(&self.name, Some(self.resolve(place)), subject, message)
     }
 
-    /// An error in the statement in `node`, with the place marked; without a span the whole statement is marked.
+    /// An error in the statement in `node`, with carets under the span; without a span, under the whole statement.
     pub fn sql_error(
         &self,
         node: &Node,
@@ -262,7 +262,7 @@ impl Document {
         }
     }
 
-    /// Maps a place of this document to the file.
+    /// Converts a place in this document to one in the file.
     fn resolve(&self, place: Place) -> Place {
         match &self.outer {
             Some((document, node)) => document.place_in(node, place.offset),
@@ -271,7 +271,7 @@ impl Document {
     }
 }
 
-/// The parser's message without the place, which precedes it anyway, and without hints for programmers.
+/// The parser's message without the place, which is shown before it, and without hints for programmers.
 fn unreadable(name: &str, place: Option<Place>, message: &str) -> Problem {
     let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
     if let Some((_, key)) = message.split_once("duplicate mapping key: ") {
@@ -316,8 +316,8 @@ impl Node {
         self.members().iter().find(|member| member.key == key)
     }
 
-    /// The member of this name, regardless of case, as Go reads JSON; an exact match comes first. A null counts as
-    /// absent.
+    /// The member with this name. An exact match comes first, then one that differs in case, as Go reads JSON. A null
+    /// counts as absent.
     pub fn field(&self, name: &str) -> Option<&Node> {
         let loose = || self.members().iter().find(|member| member.key.eq_ignore_ascii_case(name));
         self.member(name).or_else(loose).map(|member| &member.node).filter(|node| !node.is_null())
@@ -449,7 +449,7 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// Where byte `offset` of `text` stands in `source`, which begins with the notation of `text`: plain, quoted or block.
+/// Finds byte `offset` of `text` in `source`, which begins with the notation of `text`: plain, quoted or block.
 fn source_offset(source: &str, text: &str, offset: usize) -> Option<usize> {
     let quote = source.chars().next().filter(|c| matches!(c, '"' | '\''));
     let mut at = usize::from(quote.is_some());
@@ -461,7 +461,8 @@ fn source_offset(source: &str, text: &str, offset: usize) -> Option<usize> {
             if index >= offset {
                 return Some(at);
             }
-            // Blanks of the text may be line breaks, indentation or escapes of the source: skipped with what follows.
+            // A blank may be a line break, indentation or an escape in the source: it is skipped together with the next
+            // character.
             continue;
         }
         let mut found;
@@ -490,8 +491,8 @@ fn source_offset(source: &str, text: &str, offset: usize) -> Option<usize> {
     Some(at)
 }
 
-/// The character that an escape sequence of a double-quoted text stands for, and how long the sequence is. An escaped
-/// line break counts as a blank.
+/// The character of an escape sequence in a double-quoted text, and the sequence's length. An escaped line break counts
+/// as a blank.
 fn escape(rest: &str) -> Option<(char, usize)> {
     let kind = rest.chars().nth(1)?;
     let hex = |digits: usize| -> Option<(char, usize)> {

@@ -1,23 +1,23 @@
-//! JSON whose member names match regardless of case, as eKuiper reads request bodies.
+//! JSON whose member names match regardless of case, as in request bodies that eKuiper accepts.
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::{Error, Map, Value};
 
-/// Parses JSON text. Members of the type itself match regardless of case; nested ones exactly.
+/// Parses JSON text. Names of the type's own members match regardless of case, those of nested types exactly.
 ///
 /// # Errors
-/// Those of serde, with the place in the text.
+/// serde's error, with the place in the text.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
     let value: Value = serde_json::from_slice(text)?;
-    // Errors of values have no place, errors of text do.
+    // Errors in values have no place, syntax errors do.
     from_value(value).or_else(|_| serde_json::from_slice(text))
 }
 
 /// The same for a parsed value.
 ///
 /// # Errors
-/// Those of serde.
+/// serde's error.
 pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
     T::deserialize(Loose(value))
 }
@@ -42,7 +42,7 @@ impl<'de> Deserializer<'de> for Loose {
         for (member, value) in members {
             let known = fields.iter().find(|field| field.eq_ignore_ascii_case(&member));
             let member = known.map_or(member, |known| (*known).to_owned());
-            // Of two names that differ only in case the last one counts, as in Go.
+            // If two names differ only in case, the last one counts, as in Go.
             renamed.insert(member, value);
         }
         Value::Object(renamed).deserialize_struct(name, fields, visitor)

@@ -1,6 +1,6 @@
 //! Texts for people: places in them, excerpts with carets, and documents whose nodes know their place.
 //!
-//! Every report of a mistake uses this module. It must not know what any text means.
+//! Every error report uses this module. It does not know what a text means.
 
 pub mod document;
 pub mod loose;

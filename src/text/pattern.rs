@@ -1,12 +1,12 @@
 //! Regular expressions of the rule language: RE2 syntax, run by the `regex` crate.
 //!
-//! Both are of one family, linear in the text, without look-around and back-references. Where the same pattern means
-//! different things, `translated` writes it so that it means what RE2 says: `\d`, `\w`, `\s`, `\b` are of ASCII,
-//! a class has no set operators, `\Q…\E` quotes, a brace that counts nothing is itself, and what RE2 refuses (`a**`,
-//! `\u0041`, `(?x)`) is refused.
+//! Both have linear running time and no look-around or back-references. Where one pattern means different things to
+//! them, `translated` rewrites it to RE2's meaning: `\d`, `\w`, `\s` and `\b` are ASCII only, a class has no set
+//! operators, `\Q…\E` quotes, a brace without a count is literal, and what RE2 refuses (`a**`, `\u0041`, `(?x)`) is
+//! refused.
 //!
-//! A pattern that a rule writes is compiled once; one that comes with each message is kept in a small [`Cache`], so
-//! that a stream of ever new patterns costs time but not memory.
+//! A pattern in a rule's text is compiled once. One that comes with each message is kept in a small [`Cache`], so that
+//! a stream of new patterns costs time but not memory.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,29 +14,28 @@ use regex::{Regex, RegexBuilder};
 
 use compact_str::CompactString;
 
-/// Bytes that a compiled pattern may take. A pattern may come from a message, so it must not follow its counts
-/// (`(a{1000}){1000}`) without a bound.
+/// The greatest size of a compiled pattern, bytes. A pattern may come from a message, so counts such as
+/// `(a{1000}){1000}` must not take memory without a limit.
 const COMPILED_BYTES: usize = 4 << 20;
 
-/// Compiles an RE2 pattern. The error is for the user: it shows the place in the pattern.
+/// Compiles an RE2 pattern. The error is written for users: it shows the place in the pattern.
 pub fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(&translated(pattern)?).size_limit(COMPILED_BYTES).build()
 }
 
-/// The most recent patterns of one call, compiled.
+/// Recently compiled patterns of one call.
 #[derive(Default)]
 pub struct Cache {
-    /// The latest first.
+    /// The most recent first.
     recent: Mutex<Vec<(CompactString, Arc<Regex>)>>,
 }
 
 impl Cache {
-    /// Enough for a rule that picks among a few patterns.
     const KEPT: usize = 8;
 
-    /// The pattern compiled, now or before. Patterns with errors are not kept.
+    /// Returns the compiled pattern, from the cache or anew. Patterns with errors are not kept.
     pub fn compiled(&self, pattern: &str) -> Result<Arc<Regex>, regex::Error> {
-        // A panic while the lock is held leaves a whole list behind, so a poisoned lock is as good as any.
+        // A panic cannot leave the list half changed, so a poisoned lock is usable.
         let mut recent = self.recent.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(at) = recent.iter().position(|(kept, _)| kept == pattern) {
             recent[..=at].rotate_right(1);
@@ -49,8 +48,8 @@ impl Cache {
     }
 }
 
-/// The pattern in the syntax of the `regex` crate. What RE2 has no meaning for is refused here where the crate would
-/// give it one of its own; everything else that is wrong, the crate refuses.
+/// The pattern in the syntax of the `regex` crate. Refuses what only the crate would accept; the crate refuses
+/// everything else that is wrong.
 fn translated(pattern: &str) -> Result<String, regex::Error> {
     let names = pattern.rfind(":]").map_or(usize::MAX, |last| pattern.len() - last);
     let mut reader = Translator { rest: pattern, out: String::with_capacity(pattern.len()), names };
@@ -58,16 +57,16 @@ fn translated(pattern: &str) -> Result<String, regex::Error> {
     Ok(reader.out)
 }
 
-/// A pattern on its way from one syntax to the other.
+/// Translates one pattern.
 struct Translator<'p> {
     rest: &'p str,
     out: String,
-    /// Bytes left at the end of the last name of a class: there are none behind it.
+    /// Bytes left behind the last `:]`: no class name follows it.
     names: usize,
 }
 
 impl<'p> Translator<'p> {
-    /// No repetition counts further in RE2.
+    /// The highest repetition count in RE2.
     const MOST_REPEATED: u32 = 1000;
 
     fn next(&mut self) -> Option<char> {
@@ -83,7 +82,7 @@ impl<'p> Translator<'p> {
     }
 
     fn whole(&mut self) -> Result<(), String> {
-        // What was read last says how often, and cannot be said to be so often again.
+        // Whether the previous item is a repetition, which must not be repeated again.
         let mut repeated = false;
         while let Some(c) = self.next() {
             let counts = if c == '{' { counts(self.rest) } else { None };
@@ -117,7 +116,7 @@ impl<'p> Translator<'p> {
         Ok(())
     }
 
-    /// What stands behind a backslash.
+    /// Translates what follows a backslash.
     fn escape(&mut self, in_class: bool) -> Result<(), String> {
         let Some(c) = self.next() else {
             self.out.push('\\');
@@ -130,7 +129,7 @@ impl<'p> Translator<'p> {
                 self.take(quoted);
                 self.take("\\E");
             }
-            // One digit that is not zero would be a reference to a group, which there is not.
+            // A single digit other than zero would be a back-reference, which RE2 does not have.
             '0'..='7' if c == '0' || self.rest.starts_with(|c: char| c.is_digit(8)) => {
                 let mut code = c.to_digit(8).unwrap_or_default();
                 for _ in 0..2 {
@@ -161,7 +160,7 @@ impl<'p> Translator<'p> {
         Ok(())
     }
 
-    /// The name of a class of characters that is said to be all others.
+    /// Writes a negated class `\p{^Name}` as `opposite` and the name: `\P{Name}`.
     fn negated(&mut self, opposite: &str) {
         let name = self.rest.split_inclusive('}').next().unwrap_or_default();
         self.out.push_str(opposite);
@@ -169,13 +168,13 @@ impl<'p> Translator<'p> {
         self.take(name);
     }
 
-    /// A class, behind its opening bracket.
+    /// Translates a character class, after its opening bracket.
     fn class(&mut self) -> Result<(), String> {
         self.out.push('[');
         if self.take("^") {
             self.out.push('^');
         }
-        // A bracket that closes nothing yet is meant as itself.
+        // A closing bracket in first position is literal.
         if self.take("]") {
             self.out.push_str("\\]");
         }
@@ -186,7 +185,7 @@ impl<'p> Translator<'p> {
                     self.out.push(']');
                     break;
                 }
-                // The names, `[:alpha:]`, are the same in both.
+                // Names such as `[:alpha:]` are the same in both syntaxes.
                 '[' if self.rest.starts_with(':') && self.rest.len() > self.names => {
                     let name = self.rest[1..].split(":]").next().unwrap_or_default();
                     let named = &self.rest[..":".len() + name.len() + ":]".len()];
@@ -197,7 +196,7 @@ impl<'p> Translator<'p> {
                     self.out.push('[');
                     self.out.push_str(named);
                 }
-                // A range to the hyphen, where the crate would take one class from the other.
+                // A range up to a hyphen; the crate would read `--` as set difference.
                 '-' if self.take("-") => self.out.push_str("-\\-"),
                 '[' | '&' | '~' => self.out.extend(['\\', c]),
                 _ => self.out.push(c),
@@ -206,7 +205,7 @@ impl<'p> Translator<'p> {
         Ok(())
     }
 
-    /// A group that begins with `(?`: its name or flags, up to `>`, `:` or `)`.
+    /// Translates the start of a group that begins with `(?`: its name or flags, up to `>`, `:` or `)`.
     fn flags(&mut self) -> Result<(), String> {
         let named = self.rest.starts_with("?P<") || self.rest.starts_with("?<");
         let end = self.rest.find(if named { ['>', '>'] } else { [':', ')'] });
@@ -216,20 +215,20 @@ impl<'p> Translator<'p> {
             return Err(format!("invalid or unsupported Perl syntax: `({head}`"));
         }
         self.take(head);
-        // No flags at all say nothing.
+        // Empty flags have no effect.
         self.out.push('(');
         self.out.push_str(if head == "?)" { "?:)" } else { head });
         Ok(())
     }
 }
 
-/// The names of classes within brackets.
+/// The names of classes that stand within brackets.
 const CLASSES: [&str; 14] = [
     "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
     "xdigit",
 ];
 
-/// The numbers of a repetition, `n`, `n,` or `n,m`, if the text behind the brace is one: else the brace is itself.
+/// The counts `n`, `n,` or `n,m` after a brace; `None` if there are none, so that the brace is literal.
 fn counts(behind: &str) -> Option<&str> {
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
     let least = digits(behind);
@@ -238,7 +237,7 @@ fn counts(behind: &str) -> Option<&str> {
     (least > 0 && behind[counts.len()..].starts_with('}')).then_some(counts)
 }
 
-/// How a class that RE2 restricts to ASCII is written.
+/// The ASCII form of a class that RE2 restricts to ASCII.
 fn of_ascii(class: char, in_class: bool) -> Option<&'static str> {
     Some(match class {
         'd' => "[0-9]",

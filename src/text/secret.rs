@@ -1,6 +1,6 @@
-//! Masks secrets in properties: values of secrets are shown as `***`.
+//! Masks secrets in properties: their values are shown as `***`.
 //!
-//! A masked object can be sent back: [`restore`] replaces `***` by the existing values, so that a client can read a
+//! A masked object can be sent back: [`restore`] replaces `***` with the existing values, so that a client can read a
 //! rule, change one member and write it again. This module knows names and JSON, but neither the client nor the store.
 
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 /// The replacement for a secret.
 pub const HIDDEN: &str = "***";
 
-/// Properties all of whose members are secrets.
+/// Properties whose members are all secret.
 const SECRET_MEMBERS: &[&str] = &["headers", "requestheader"];
 
 const SECRETS: &[&str] = &["onopen", "privatekeyraw", "oauth", "authorization", "credentials", "encprops"];
@@ -25,10 +25,10 @@ const SECRET_FIELDS: &[&str] = &["key", "sig", "auth"];
 /// Properties with addresses, whose query may contain secrets.
 const ADDRESSES: &[&str] = &["path", "datasource", "addr", "address", "url", "proxy"];
 
-/// Texts in which `***` and `://` have no such meaning.
+/// Properties whose text may contain `***` and `://` as ordinary text.
 const PLAIN: &[&str] = &["sql", "datatemplate", "id", "name", "description"];
 
-/// A masked value without an old value.
+/// A value is masked, but there is no old value to restore.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("property {0} is {HIDDEN}, which keeps the old value, but there is none: write the value")]
 pub struct NothingHidden(pub String);
@@ -97,12 +97,12 @@ fn hide(value: &mut Value) -> bool {
     !nothing
 }
 
-/// Masks the secrets of property sets, whose names users choose: a set named `token` is not a secret.
+/// Masks the secrets in property sets. Users choose the sets' names, so a set named `token` is not a secret.
 pub fn mask_sets(sets: &mut Map<String, Value>) -> bool {
     sets.values_mut().fold(false, |any, set| mask(set) | any)
 }
 
-/// A JSON text with its secrets masked; text without secrets, or that is not JSON, is unchanged.
+/// A JSON text with its secrets masked. Text without secrets, and text that is not JSON, is unchanged.
 pub fn masked_json(text: &str) -> Cow<'_, str> {
     let Ok(mut value) = serde_json::from_str::<Value>(text) else { return Cow::Borrowed(text) };
     if mask(&mut value) { Cow::Owned(value.to_string()) } else { Cow::Borrowed(text) }
@@ -114,7 +114,7 @@ pub fn masked_sets_json(text: &str) -> Cow<'_, str> {
     if mask_sets(&mut sets) { Cow::Owned(Value::Object(sets).to_string()) } else { Cow::Borrowed(text) }
 }
 
-/// An address with its user and the secrets of its query masked; also for logs and statuses.
+/// An address with its user and the secrets in its query masked, for logs and statuses too.
 pub fn masked_url(text: &str) -> Cow<'_, str> {
     masked_address(text, true)
 }
@@ -208,7 +208,7 @@ fn put_back(new: &mut Value, old: Option<&Value>) -> Result<(), ()> {
     Ok(())
 }
 
-/// [`restore`] for a JSON text. Text that is not JSON is unchanged: others report that.
+/// [`restore`] for a JSON text. Text that is not JSON is unchanged: the caller reports it.
 ///
 /// # Errors
 /// As [`restore`].
@@ -223,7 +223,7 @@ pub fn restored_json<'a>(new: &'a str, old: Option<&str>) -> Result<Cow<'a, str>
     Ok(if value == before { Cow::Borrowed(new) } else { Cow::Owned(value.to_string()) })
 }
 
-/// The same of property sets by name.
+/// The same for property sets by name.
 ///
 /// # Errors
 /// As [`restore`].

@@ -1,4 +1,4 @@
-//! Places in a text, and the excerpt that shows one to a reader.
+//! Places in a text, and excerpts that show them.
 
 /// A range in a statement: byte offsets, end exclusive.
 #[derive(Clone, Copy, Debug, Default, Eq)]
@@ -21,8 +21,8 @@ impl Span {
     }
 }
 
-/// Line and column of a byte offset, both from 1; columns count characters. An offset beyond the text means its end,
-/// one inside a character that character.
+/// Line and column of a byte offset, both from 1; columns count characters. An offset inside a character counts as that
+/// character, an offset past the end as the end.
 pub fn line_column(text: &str, offset: usize) -> (usize, usize) {
     let offset = boundary(text, offset);
     let line_start = text[..offset].rfind('\n').map_or(0, |at| at + 1);
@@ -36,8 +36,8 @@ pub fn line_column(text: &str, offset: usize) -> (usize, usize) {
 ///      |          ^^^^
 /// ```
 ///
-/// Of a long line only the surroundings of the span are shown. A span on more than one line is marked to the end of
-/// the first.
+/// A long line is cut to the surroundings of the span. If the span continues on further lines, only its first line is
+/// marked.
 pub fn mark(text: &str, span: Span) -> String {
     /// Characters shown before and after the beginning of the span.
     const BEFORE: usize = 60;
@@ -70,7 +70,7 @@ pub fn mark(text: &str, span: Span) -> String {
     format!("{place} | {shown}\n{:width$} | {carets}", "", width = place.len())
 }
 
-/// The offset, or the first byte of the character that it is inside of, or the end of the text.
+/// The offset, moved back to the start of its character, or to the end of the text.
 fn boundary(text: &str, offset: usize) -> usize {
     let mut at = offset.min(text.len());
     while !text.is_char_boundary(at) {

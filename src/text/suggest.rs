@@ -1,11 +1,11 @@
-//! "Did you mean …?": finds the known name that is nearest to an unknown one.
+//! "Did you mean …?": finds the known name that is closest to an unknown one.
 //!
-//! Names are compared regardless of case, by edit distance: an extra, missing or wrong letter, or two exchanged ones.
-//! At most two edits count, and fewer than half of the name's letters.
+//! Names are compared regardless of case, by edit distance: an extra, missing or wrong letter, or two letters
+//! exchanged. At most two edits are allowed, and fewer than half of the name's letters.
 
-/// The nearest name. A name equal to `written` is no suggestion, but one that differs in case is.
+/// The closest name. A name equal to `written` is no suggestion, but one that differs in case is.
 pub fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Long texts are not misspelt names, and comparing them would be slow.
+    // A long text is not a misspelt name, and comparing it would be slow.
     if written.len() > 32 {
         return None;
     }
@@ -19,7 +19,7 @@ pub fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> O
         .map(|(_, name)| name)
 }
 
-/// The hint with the nearest name.
+/// The hint with the closest name.
 pub fn did_you_mean<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(written, names).map(|name| format!("did you mean {name}?"))
 }

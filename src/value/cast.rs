@@ -1,10 +1,9 @@
-//! Conversions between kinds of values: what `cast` does, and what functions do to read their arguments.
+//! Conversions between kinds of values: those of `cast`, and those that functions apply to their arguments.
 //!
-//! There are strict readings (a whole number, a number) for arguments, and the conversions of `cast`, which also read
-//! text. Every value has a text; few have a number. No conversion panics, and none loses digits silently: a number
-//! that does not fit is an error.
+//! Arguments are read strictly (a whole number, a number); `cast` also reads text. Every value has a text form; few
+//! have a number. No conversion panics, and none loses digits silently: a number that does not fit is an error.
 //!
-//! This module knows values and time zones, but no functions' names and no rows.
+//! This module knows values and time zones, but neither functions nor rows.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -20,7 +19,7 @@ use super::datetime_text;
 use super::timestamp_format::TimestampFormat;
 use crate::value::Value;
 
-/// A value has no equal in the wanted type.
+/// The value cannot be converted to the wanted type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot convert {found} to {target}")]
 pub struct ConversionError {
@@ -62,14 +61,14 @@ impl Target {
     }
 }
 
-/// The value as the wanted type. No value stays no value. `zone` is the zone of times that name none, `now` (ms since
-/// the epoch) tells the day of a time without a date.
+/// Converts the value to the target type. Null and absent stay so. `zone` applies to times without a zone; `now` (ms
+/// since the epoch) gives the date of a time without one.
 pub fn cast(value: &Value, target: Target, zone: &TimeZone, now: i64) -> Result<Value, ConversionError> {
     if value.is_null() {
         return Ok(Value::Null);
     }
     match target {
-        // Nothing is lost of a number that is whole already.
+        // An unsigned number is whole already.
         Target::Int if matches!(value, Value::Unsigned(_)) => Ok(value.clone()),
         Target::Int => to_int(value).map(Value::Int),
         Target::Float => to_float(value).map(Value::Float),
@@ -94,8 +93,9 @@ pub fn float(value: &Value) -> Result<f64, ConversionError> {
     value.as_f64().ok_or_else(|| failed(value, "float"))
 }
 
-/// The text of any value. Nothing is empty text, numbers are in decimal form with the fewest digits that give the same
-/// number and never with an exponent, arrays and objects are JSON, times RFC 3339, bytes are read as UTF-8.
+/// The text form of any value. Null and absent are empty text; numbers are decimal, with the fewest digits that give
+/// the same number and never with an exponent; arrays and objects are JSON; times are RFC 3339; bytes are read as
+/// UTF-8.
 pub fn text(value: &Value) -> Cow<'_, str> {
     match value {
         Value::Absent | Value::Null => Cow::Borrowed(""),
@@ -160,7 +160,7 @@ fn to_bool(value: &Value) -> Result<bool, ConversionError> {
     }
 }
 
-/// The truth value that a text is, of those that it may be written as.
+/// The boolean that a text stands for, if any.
 pub fn truth_of_text(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -169,7 +169,7 @@ pub fn truth_of_text(text: &str) -> Option<bool> {
     }
 }
 
-/// A point in time: a number is ms since the epoch (a fraction is cut), text is read in the formats of
+/// A point in time: a number is ms since the epoch (a fraction is cut off), text may have the formats of
 /// [`datetime_text`].
 pub fn to_datetime(value: &Value, zone: &TimeZone, now: i64) -> Result<Arc<Zoned>, ConversionError> {
     let millis = |millis: i64| Timestamp::from_millisecond(millis).ok().map(|at| at.to_zoned(zone.clone()));
@@ -183,7 +183,8 @@ pub fn to_datetime(value: &Value, zone: &TimeZone, now: i64) -> Result<Arc<Zoned
     converted.map(Arc::new).ok_or_else(|| failed(value, "datetime"))
 }
 
-/// As [`to_datetime`]; by `format` where there is one. Text of another form than its pattern is read by its shape.
+/// As [`to_datetime`], by `format` if there is one. A text that does not match its pattern is read as by
+/// [`to_datetime`].
 pub fn to_datetime_by(
     format: Option<&TimestampFormat>,
     value: &Value,
@@ -201,7 +202,7 @@ pub fn to_datetime_by(
     read.map_or_else(|| to_datetime(value, zone, now), |at| Ok(Arc::new(at)))
 }
 
-/// Bytes: of text those that it encodes in base64, or its own where it is no base64.
+/// Bytes: text is decoded from base64, or taken as it is if it is not base64.
 fn to_bytes(value: &Value) -> Result<Value, ConversionError> {
     match value {
         Value::Bytes(_) => Ok(value.clone()),
@@ -210,27 +211,27 @@ fn to_bytes(value: &Value) -> Result<Value, ConversionError> {
     }
 }
 
-/// Standard base64 whose last digit may have bits that are of no byte: encoders have put there what they had.
+/// Standard base64 that ignores the unused bits of the last digit: some encoders do not set them to zero.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
-/// The bytes of standard, padded base64. Line ends are skipped, as encoders of mail and PEM put them in.
+/// Decodes standard, padded base64. Line ends are skipped, since mail and PEM encoders insert them.
 pub fn base64_bytes(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
     if text.contains(['\r', '\n']) { BASE64.decode(text.replace(['\r', '\n'], "")) } else { BASE64.decode(text) }
 }
 
 /// The double without its fraction, if it fits 64 bits.
 fn cut(f: f64) -> Option<i64> {
-    // 2^63 is a double and too large by one; everything below it, cut, fits.
+    // 2^63 is a double and too large by one; every smaller double fits after its fraction is cut off.
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
     (-LIMIT..LIMIT).contains(&f).then_some(f as i64)
 }
 
-/// The whole number that a text is. A leading zero means nothing: `017` is 17.
+/// Parses a whole number. Leading zeros are ignored: `017` is 17.
 fn int_of_text(text: &str) -> Option<i64> {
     let (negative, unsigned) = signed(text);
     let (radix, digits) = prefixed(text).unwrap_or((10, unsigned));
-    // `from_str_radix` would take a second sign.
+    // `from_str_radix` would accept a second sign.
     if !digits.chars().all(|digit| digit.is_digit(radix)) {
         return None;
     }
@@ -247,7 +248,7 @@ fn signed(text: &str) -> (bool, &str) {
     }
 }
 
-/// The radix that a prefix says, and the digits behind it.
+/// The radix that a prefix stands for, and the digits after it.
 fn prefixed(text: &str) -> Option<(u32, &str)> {
     let (_, digits) = signed(text);
     let radix = match digits.get(..2)? {
@@ -259,7 +260,7 @@ fn prefixed(text: &str) -> Option<(u32, &str)> {
     Some((radix, &digits[2..]))
 }
 
-/// The double that a text with a prefix is: exact up to 53 bits, and not more than a bit off beyond.
+/// Parses a double with a radix prefix: exact up to 53 bits, at most one bit off beyond.
 fn float_of_digits(text: &str) -> Option<f64> {
     let (radix, digits) = prefixed(text)?;
     if digits.is_empty() {
@@ -273,7 +274,7 @@ fn float_of_digits(text: &str) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// The number in decimal form without exponent, with the fewest digits that give the same double.
+/// The number in decimal form without an exponent, with the fewest digits that give the same double.
 pub fn float_text(f: f64) -> String {
     if f == f64::INFINITY {
         "+Inf".to_owned()
@@ -338,12 +339,11 @@ fn write_json_text(json: &mut String, text: &str) {
     json.push_str(&serde_json::Value::from(text).to_string());
 }
 
-/// The error of a conversion that the value does not allow.
 pub fn failed(value: &Value, target: &'static str) -> ConversionError {
     ConversionError { found: described(value), target }
 }
 
-/// Kind and value for messages, `string(abc)`; long values are cut.
+/// Kind and value for messages, such as `string(abc)`; long values are cut.
 pub fn described(value: &Value) -> String {
     const SHOWN: usize = 64;
     let text = text(value);

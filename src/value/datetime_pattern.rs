@@ -1,28 +1,28 @@
-//! Points in time in one written form, `dd.MM.yyyy HH:mm:ss`: texts are read by the pattern of TIMESTAMP_FORMAT, and
-//! written by that of `format_time`.
+//! Points in time in one written form, such as `dd.MM.yyyy HH:mm:ss`: TIMESTAMP_FORMAT parses text by such a pattern,
+//! `format_time` writes by one.
 //!
-//! The letters are those of the language; they become a pattern of jiff's once, when the stream or the rule is made, so
-//! that a message only pays for reading or writing. This module knows text and zones only.
+//! The letters are those of the rule language. They become one of jiff's patterns when the stream or rule is made, so a
+//! message only costs the parsing or writing. This module knows only text and zones.
 
 use jiff::Zoned;
 use jiff::fmt::strtime;
 use jiff::tz::{Offset, TimeZone};
 
-/// A pattern that means nothing: `yyy`, or a quote that does not end.
+/// A pattern without a meaning: `yyy`, or a quote that is not closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     #[error("invalid time format {pattern} for {letters}")]
     Letters {
         pattern: String,
-        /// the letter, `Y/y` for those of years
+        /// the letter and its number, `Y/y` for years
         letters: String,
     },
-    /// The pattern ends inside of quotes or after `\`.
+    /// The pattern ends inside quotes or after `\`.
     #[error("invalid time format {pattern}: it ends where more text must come")]
     Open { pattern: String },
 }
 
-/// A pattern that texts are read by.
+/// A pattern for parsing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimePattern {
     /// the pattern in jiff's directives
@@ -30,15 +30,15 @@ pub struct TimePattern {
 }
 
 impl TimePattern {
-    /// The pattern that is written in letters: `yyyy yy MMMM MMM MM M dd d EEEE EEE HH H hh h mm m ss s S… a z Z X XX
-    /// XXX`, `'text'`, `''`, `\x`; other characters stand for themselves. `None` where a letter stands in a number that
-    /// means nothing (`yyy`).
+    /// Makes a pattern of letters: `yyyy yy MMMM MMM MM M dd d EEEE EEE HH H hh h mm m ss s S… a z Z X XX XXX`,
+    /// `'text'`, `''`, `\x`; other characters stand for themselves. `None` if a letter is repeated a number of times
+    /// that has no meaning (`yyy`).
     pub fn new(pattern: &str) -> Option<TimePattern> {
         directives(pattern, read_by).ok().map(|directives| TimePattern { directives })
     }
 
-    /// The point in time that the text names; without an offset it is in `zone`. What the pattern leaves out is the
-    /// first of its kind (day, month, midnight), and the year of 1970. `None` where the text has another form.
+    /// Parses a point in time; without an offset it is in `zone`. Missing parts are the first possible ones (first day,
+    /// January, midnight), a missing year is 1970. `None` if the text does not match.
     pub fn parse(&self, text: &str, zone: &TimeZone) -> Option<Zoned> {
         let mut time = strtime::parse(&self.directives, text).ok()?;
         if time.year().is_none() {
@@ -63,20 +63,20 @@ impl TimePattern {
     }
 }
 
-/// A pattern that points in time are written by.
+/// A pattern for writing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimeFormat {
     /// the pattern in jiff's directives
     directives: String,
-    /// the same for zones that are an offset and have no name: `z` is the offset there
+    /// the same for zones that are a bare offset: `z` writes the offset there
     unnamed: String,
 }
 
 impl TimeFormat {
-    /// The pattern that is written in letters: those of [`TimePattern`] and `G`, but hours of the day are `HH` only.
+    /// Makes a pattern of letters: those of [`TimePattern`] and `G`, but hours of the day are `HH` only.
     ///
     /// # Errors
-    /// A letter stands in a number that means nothing, or quotes do not end.
+    /// A letter is repeated a number of times that has no meaning, or a quote is not closed.
     pub fn new(pattern: &str) -> Result<TimeFormat, PatternError> {
         let offset_for_name =
             |letter, count| if letter == 'z' { written_by('Z', count) } else { written_by(letter, count) };
@@ -86,7 +86,7 @@ impl TimeFormat {
     /// The text of a point in time, in its own zone.
     ///
     /// # Errors
-    /// jiff cannot write it; no pattern is known to come to that.
+    /// jiff cannot write it; no known pattern causes this.
     pub fn text(&self, at: &Zoned) -> Result<String, jiff::Error> {
         let zone = at.time_zone();
         let unnamed = zone.iana_name().is_none() && zone.to_fixed_offset().is_ok_and(|offset| offset != Offset::UTC);
@@ -94,18 +94,18 @@ impl TimeFormat {
     }
 }
 
-/// What a run of a letter is in jiff's directives.
+/// The directive of jiff that a run of a letter stands for.
 enum Directive {
     Known(&'static str),
-    /// the point and so many digits of the second
+    /// the point and this many digits of the second
     Fraction(usize),
     /// the letters themselves
     Literal,
-    /// there is no such number of this letter
+    /// the letter has no meaning when repeated this often
     Invalid,
 }
 
-/// The pattern in jiff's directives, with `directive` for each run of letters.
+/// Translates the pattern to jiff's directives; `directive` translates a run of letters.
 fn directives(pattern: &str, directive: fn(char, usize) -> Directive) -> Result<String, PatternError> {
     let open = || PatternError::Open { pattern: pattern.to_owned() };
     let mut directives = String::with_capacity(pattern.len() * 2);
@@ -120,7 +120,7 @@ fn directives(pattern: &str, directive: fn(char, usize) -> Directive) -> Result<
                     other => literal(other, &mut directives),
                 }
             },
-            // The point belongs to the fraction, whether it is written or not.
+            // The point is part of the fraction, which writes it or not.
             '.' if rest.peek() == Some(&'S') => {}
             'a'..='z' | 'A'..='Z' => {
                 let mut count = 1;
@@ -129,7 +129,7 @@ fn directives(pattern: &str, directive: fn(char, usize) -> Directive) -> Result<
                 }
                 match directive(letter, count) {
                     Directive::Known(known) => directives.push_str(known),
-                    // There are no digits below nanoseconds.
+                    // Digits below nanoseconds do not exist.
                     Directive::Fraction(digits) => directives.push_str(&format!("%.{}f", digits.min(9))),
                     Directive::Literal => (0..count).for_each(|_| literal(letter, &mut directives)),
                     Directive::Invalid => {
@@ -151,7 +151,7 @@ fn literal(character: char, directives: &mut String) {
     directives.push(character);
 }
 
-/// The directive that reads so many of this letter. Numbers may be shorter than written.
+/// The directive that parses this run of a letter. Numbers may have fewer digits.
 fn read_by(letter: char, count: usize) -> Directive {
     match (letter, count) {
         ('H', 1) => Directive::Known("%H"),
@@ -162,7 +162,7 @@ fn read_by(letter: char, count: usize) -> Directive {
     }
 }
 
-/// The directive that writes so many of this letter.
+/// The directive that writes this run of a letter.
 fn written_by(letter: char, count: usize) -> Directive {
     Directive::Known(match (letter, count) {
         ('y' | 'Y', 4) => "%Y",
@@ -188,7 +188,7 @@ fn written_by(letter: char, count: usize) -> Directive {
         ('Z', _) | ('X', 2) => "%z",
         ('X', 1) => "%:::z",
         ('X', 3) => "%:z",
-        // Years before the first have no text of their own in the language.
+        // The language has no text for years before the first.
         ('G', _) => "AD",
         ('y' | 'Y' | 'M' | 'd' | 'E' | 'H' | 'h' | 'm' | 's' | 'X', _) => return Directive::Invalid,
         _ => return Directive::Literal,

@@ -1,18 +1,18 @@
-//! Points in time from text, in the many forms that devices and servers write.
+//! Parses points in time in the many forms that devices and servers write.
 //!
-//! There is no one format: a text is read by its shape. Forms of digits alone go by their separators (`2024-2-29`,
-//! `2/28/2024`, `20240229`, `12:30`), forms with names of months go by their words, in which the order is free. A
-//! date that does not exist is no time.
+//! There is no single format: the shape of the text decides. Texts of digits are told apart by their separators
+//! (`2024-2-29`, `2/28/2024`, `20240229`, `12:30`), texts with names of months by their words, in any order. A date
+//! that does not exist is refused.
 //!
-//! This module knows text and zones only.
+//! This module knows only text and zones.
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, Zoned};
 
-/// The point in time that `text` names, or `None`. Text with an offset keeps it, other text is in `zone`. A time
-/// without a date is of today, a date without a year of this year; `now` is in ms since the epoch. A text of digits is
-/// a year, a date or an hour, and never ms since the epoch: those come as numbers.
+/// Parses a point in time. A text with an offset keeps it, other texts are in `zone`. A time without a date is today's,
+/// a date without a year this year's; `now` is in ms since the epoch. Plain digits are a year, a date or an hour, never
+/// ms since the epoch: those come as numbers.
 pub fn parse(text: &str, zone: &TimeZone, now: i64) -> Option<Zoned> {
     let today = || Timestamp::from_millisecond(now).ok().map(|now| now.to_zoned(zone.clone()).date());
     let moment = if text.is_ascii() {
@@ -24,16 +24,16 @@ pub fn parse(text: &str, zone: &TimeZone, now: i64) -> Option<Zoned> {
     at.to_zoned(offset.map_or_else(|| zone.clone(), TimeZone::fixed)).ok()
 }
 
-/// What a text says: date and time, with the offset if it is written.
+/// The content of a text: date and time, and the offset if it is written.
 type Moment = (DateTime, Option<Offset>);
 
-/// A text being read. It is ASCII.
+/// The position in a text, which is ASCII.
 struct Cursor<'a> {
     rest: &'a str,
 }
 
 impl<'a> Cursor<'a> {
-    /// Takes the digits that come next.
+    /// Consumes the digits that come next.
     fn digits(&mut self) -> &'a str {
         let end = self.rest.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(self.rest.len());
         let (digits, rest) = self.rest.split_at(end);
@@ -41,13 +41,13 @@ impl<'a> Cursor<'a> {
         digits
     }
 
-    /// Takes a number of one or two digits.
+    /// Consumes a number of one or two digits.
     fn small(&mut self) -> Option<i8> {
         let digits = self.digits();
         if digits.len() > 2 { None } else { digits.parse().ok() }
     }
 
-    /// Takes the character if it comes next.
+    /// Consumes the character if it comes next.
     fn eat(&mut self, wanted: char) -> bool {
         match self.rest.strip_prefix(wanted) {
             Some(rest) => {
@@ -58,13 +58,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Whether nothing is left.
     fn ended(&self) -> bool {
         self.rest.is_empty()
     }
 }
 
-/// Forms without names.
+/// Parses texts without names.
 fn digits_form(text: &str, today: impl Fn() -> Option<Date>) -> Option<Moment> {
     let mut cursor = Cursor { rest: text };
     let first = cursor.digits();
@@ -87,7 +86,7 @@ fn digits_form(text: &str, today: impl Fn() -> Option<Date>) -> Option<Moment> {
             }
             let day_at = cursor.rest;
             let date = Date::new(year, month, cursor.small()?).ok()?;
-            // Slashes are for two digits each, and so are dates with a `T`.
+            // Dates with slashes need two digits for month and day, and so do dates with a `T`.
             let padded = text.len() - day_at.len() == "yyyy-mm-".len() && day_at.len() - cursor.rest.len() == 2;
             if !padded && (separator == '/' || cursor.rest.starts_with('T')) {
                 return None;
@@ -119,8 +118,9 @@ fn digits_form(text: &str, today: impl Fn() -> Option<Date>) -> Option<Moment> {
     }
 }
 
-/// The time that may follow a date. Behind a `T` it is whole, and an offset may follow at once; behind a blank an offset
-/// stands apart, with the name of its zone. Only dates with hyphens have offsets, and times that are not whole.
+/// Parses the time that may follow a date. After a `T` it must be complete, and an offset may follow directly; after a
+/// blank, an offset and the name of its zone are separate words. Only dates with hyphens can have offsets, and
+/// incomplete times cannot.
 fn time_after(cursor: &mut Cursor<'_>, date: Date, separator: char) -> Option<Moment> {
     if cursor.ended() {
         return Some((date.to_datetime(Time::midnight()), None));
@@ -139,11 +139,11 @@ fn time_after(cursor: &mut Cursor<'_>, date: Date, separator: char) -> Option<Mo
     let at = date.to_datetime(clock(time)?);
     let written = match zone {
         "" => None,
-        // Behind a `T` there are no names but Z.
+        // After a `T`, the only name of a zone is Z.
         zone if joined && (zone == "Z" || !is_zone_name(zone)) => Some(offset(zone)?),
         zone if iso && !joined => {
             let (digits, name) = zone.strip_prefix(' ')?.split_once(' ')?;
-            // The name says again what the offset says.
+            // The name of the zone repeats the offset, so it is ignored.
             if is_zone_name(digits) || !is_zone_name(name) {
                 return None;
             }
@@ -154,7 +154,7 @@ fn time_after(cursor: &mut Cursor<'_>, date: Date, separator: char) -> Option<Mo
     Some((at, written))
 }
 
-/// A time of day: `H`, `H:m`, `H:m:s`, with a fraction of the seconds, or with `AM` or `PM` at its end.
+/// Parses a time of day: `H`, `H:m`, `H:m:s`, with a fraction of seconds, or with `AM` or `PM` at its end.
 fn clock(text: &str) -> Option<Time> {
     let half = if text.ends_with("AM") {
         Some(0)
@@ -182,7 +182,8 @@ fn clock(text: &str) -> Option<Time> {
     if cursor.ended() { Time::new(hour, minute, second, nanos).ok() } else { None }
 }
 
-/// An offset: `Z`, `+08`, `+0800`, `+08:00`, or a zone's abbreviation. Abbreviations are ambiguous and count as UTC.
+/// Parses an offset: `Z`, `+08`, `+0800`, `+08:00`, or a zone's abbreviation. Abbreviations are ambiguous and count as
+/// UTC.
 fn offset(word: &str) -> Option<Offset> {
     if is_zone_name(word) {
         return Some(Offset::UTC);
@@ -208,7 +209,7 @@ fn is_zone_name(word: &str) -> bool {
     word == "Z" || ((3..=5).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_uppercase()))
 }
 
-/// Forms with the name of a month: those of mail, HTTP, `date` and logs.
+/// Parses texts with the name of a month: those of mail, HTTP, `date` and logs.
 fn words_form(text: &str, today: impl Fn() -> Option<Date>) -> Option<Moment> {
     let (mut year, mut month, mut day, mut time, mut zone) = (None, None, None, None, None);
     for word in text.split([' ', ',']).filter(|word| !word.is_empty()) {
@@ -247,7 +248,7 @@ fn words_form(text: &str, today: impl Fn() -> Option<Date>) -> Option<Moment> {
     Some((date.to_datetime(time?), zone))
 }
 
-/// A year of four digits, or of two: 69 to 99 are of the 20th century.
+/// Parses a year of four digits, or of two: 69 to 99 belong to the 20th century.
 fn year_of(digits: &str) -> Option<i16> {
     let year: i16 = digits.parse().ok()?;
     match digits.len() {
@@ -257,7 +258,7 @@ fn year_of(digits: &str) -> Option<i16> {
     }
 }
 
-/// The number of a month by its English name or the first three letters of it.
+/// The number of a month, by its English name or its first three letters.
 fn month_named(word: &str) -> Option<i8> {
     const MONTHS: [&str; 12] = [
         "january",
@@ -277,12 +278,12 @@ fn month_named(word: &str) -> Option<i8> {
     Some(index as i8 + 1)
 }
 
-/// Whether this is a day of the week, in English. It is not checked against the date.
+/// Whether this is an English day of the week. It is not checked against the date.
 fn is_weekday(word: &str) -> bool {
     ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"].iter().any(|day| named(word, day))
 }
 
-/// Whether the word is the name or its first three letters, in any case.
+/// Whether the word is the name, or its first three letters, regardless of case.
 fn named(word: &str, name: &str) -> bool {
     word.eq_ignore_ascii_case(name) || word.eq_ignore_ascii_case(&name[..3])
 }

@@ -1,7 +1,7 @@
 //! A path to a value in a message: `data->T`, `self[3]`, `` `my key`->list[0] ``.
 //!
 //! Stream options and source properties name fields by such paths (TIMESTAMP, `dedupKey`, `gapKey`). A path begins with
-//! a column, so that the scan looks for that column alone, and walks from there over text that is still JSON.
+//! a column, so the scan extracts only that column and follows the rest of the path in its JSON text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,6 @@ use std::fmt;
 use super::json;
 use super::{Text, Value};
 
-/// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldPath {
     column: Text,
@@ -19,13 +18,13 @@ pub struct FieldPath {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Member(Text),
-    /// negative: from the end
+    /// from 0; negative: from the end, -1 is the last
     Element(i64),
 }
 
 impl FieldPath {
-    /// Reads a path. A text without `->` and `[` is the name of a column, whatever its characters; `None` if the text
-    /// begins like a path and does not go on as one.
+    /// Parses a path. A text without `->` and `[` is the name of a column, whatever its characters. `None` if the text
+    /// has one of them but is not a valid path.
     pub fn parse(text: &str) -> Option<FieldPath> {
         if !text.contains("->") && !text.contains('[') {
             let name = text.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')).unwrap_or(text);
@@ -47,12 +46,11 @@ impl FieldPath {
         Some(FieldPath { column, steps: steps.into() })
     }
 
-    /// The column that it begins with.
     pub fn column(&self) -> &Text {
         &self.column
     }
 
-    /// What stands at the path in the value of its column; `Absent` where nothing does.
+    /// The value at the path in the value of its column; `Absent` if there is none.
     pub fn find<'v>(&self, column: &'v Value) -> Cow<'v, Value> {
         let mut found = Cow::Borrowed(column);
         for step in &self.steps {
@@ -65,7 +63,7 @@ impl FieldPath {
     }
 }
 
-/// A name, plain or in backticks, and what stands behind it.
+/// Parses a name, plain or in backticks, and returns the rest.
 fn name(text: &str) -> Option<(Text, &str)> {
     let text = text.trim_start();
     if let Some(quoted) = text.strip_prefix('`') {

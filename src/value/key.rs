@@ -1,8 +1,8 @@
-//! The keys of groups.
+//! Keys of groups.
 //!
-//! Values of different types are different groups; numbers are compared by value, so 1 and 1.0 are one group; null and
-//! absent are one; arrays and objects are compared by what is in them, objects whatever the order of their keys. A key
-//! is a tuple of parts and never joined text: no two tuples are mistaken for each other.
+//! Values of different types are different groups, with these exceptions: numbers are compared by value, so 1 and 1.0
+//! are one group, and null and absent are one. Arrays and objects are compared by content, objects regardless of the
+//! order of their keys. A key is a tuple of parts and never joined text, so different tuples never collide.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use smallvec::SmallVec;
 use super::{Text, Value, json};
 
 /// The key of one group: a part for each expression of GROUP BY. Keys of one or two numbers or texts up to 24 bytes
-/// take no allocation. A map of keys can be asked with a slice of parts, too. Keys have an order, for sorted stores; it is
-/// not the order of the language.
+/// need no allocation. A map of keys can also be queried with a slice of parts. The order of keys is for sorted stores;
+/// it is not the order of the language.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupKey(SmallVec<[KeyPart; 2]>);
 
-/// One value of a key, in the form in which equal values are equal.
+/// One part of a key, in a form in which equal values are equal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum KeyPart {
     /// null or absent
     Nothing,
     /// true or false
     Bool(bool),
-    /// a number that is a whole number of 64 bits, however it was written
+    /// a whole number of 64 bits, however it was written
     Int(i64),
     /// the bits of any other number; all NaN are one
     Float(u64),
@@ -34,9 +34,9 @@ pub enum KeyPart {
     /// an object, sorted by key
     Object(Box<[(Text, KeyPart)]>),
     Bytes(Arc<Vec<u8>>),
-    /// a point in time, whatever zone it is shown in
+    /// a point in time, regardless of its zone
     DateTime(#[serde(with = "moment")] jiff::Timestamp),
-    /// a number that is a whole number from 2^63 to 2^64 − 1, however it was written
+    /// a whole number from 2^63 to 2^64 − 1, however it was written
     Unsigned(u64),
 }
 
@@ -46,13 +46,13 @@ impl GroupKey {
         GroupKey(values.into_iter().map(KeyPart::of).collect())
     }
 
-    /// Makes this the key of other values. A key that is refilled for each row finds its group without an allocation.
+    /// Replaces the parts. Refilling one key for each row finds the row's group without an allocation.
     pub fn refill<'v>(&mut self, values: impl IntoIterator<Item = &'v Value>) {
         self.0.clear();
         self.0.extend(values.into_iter().map(KeyPart::of));
     }
 
-    /// Removes all parts, to [`GroupKey::push`] those of another row.
+    /// Removes all parts, before the calls of [`GroupKey::push`] for another row.
     pub fn clear(&mut self) {
         self.0.clear();
     }
@@ -73,7 +73,7 @@ impl GroupKey {
     }
 }
 
-// As a list, whatever holds it.
+// Written as a list, whatever holds the parts.
 impl Serialize for GroupKey {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         self.parts().serialize(to)
@@ -107,7 +107,7 @@ impl Borrow<[KeyPart]> for GroupKey {
 }
 
 impl KeyPart {
-    /// The part that a value is.
+    /// Converts a value to a part.
     #[inline]
     pub fn of(value: &Value) -> KeyPart {
         match value {
@@ -131,7 +131,7 @@ impl KeyPart {
     fn of_nested(value: &Value) -> KeyPart {
         match value {
             Value::Json(_) => match &*json::expand(value) {
-                // The expansion of text is never text again.
+                // An expanded value is never text again.
                 Value::Json(_) => KeyPart::Nothing,
                 expanded => KeyPart::of(expanded),
             },
@@ -146,11 +146,11 @@ impl KeyPart {
     }
 }
 
-/// The whole number that a double is, if it is one of 64 bits.
+/// The whole number of 64 bits that equals the double, if there is one.
 #[inline]
 pub fn whole_float(f: f64) -> Option<i64> {
     let int = f as i64;
-    // 2^63 becomes the largest number when cut to 64 bits and must not pass for it.
+    // 2^63 becomes the largest number when cut to 64 bits and must not be taken for it.
     (int as f64 == f && int != i64::MAX).then_some(int)
 }
 

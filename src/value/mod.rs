@@ -1,12 +1,12 @@
 //! The values that rows are made of.
 //!
-//! A [`Value`] is what one field of a message, one literal or one result of an expression is. It is small (24 bytes),
-//! cheap to move, and cheap to clone: short text lives inside the value, arrays and objects are shared. It is `Send`,
-//! because literals travel in plans from the control plane to the data threads.
+//! A [`Value`] is a field of a message, a literal, or the result of an expression. It is small (24 bytes), cheap to
+//! move, and cheap to clone: short text is stored inline, arrays and objects are shared. It is `Send`, because literals
+//! travel in plans from the control plane to the data threads.
 //!
-//! JSON text is a form of a value ([`Value::Json`]), so reading and writing it is here, in [`json`]; so are the types of
-//! columns, casts, and the keys under which equal values meet. This module must not know where values come from or go
-//! to, what a message is, or which functions and expressions there are.
+//! JSON text is one form of a value ([`Value::Json`]), so JSON is read and written here, in [`json`]. The types of
+//! columns, casts and group keys are here too. This module does not know where values come from or go to, what a
+//! message is, or which functions and expressions there are.
 
 pub mod cast;
 pub mod datetime_pattern;
@@ -27,10 +27,10 @@ use serde::{Deserialize, Serialize};
 /// Text of a value or a key. Up to 24 bytes are kept without an allocation.
 pub type Text = CompactString;
 
-/// A JSON object: keys in the order of first appearance; of duplicate keys the last value counts.
+/// A JSON object: keys in the order of their first appearance; of duplicate keys the last value counts.
 pub type Object = indexmap::IndexMap<Text, Value>;
 
-/// The columns of a row that travels decoded, with their names, in order. No name is there twice.
+/// The columns of a decoded row with their names, in order. Names are unique.
 pub type Row = Vec<(Text, Value)>;
 
 /// One value of the rule language.
@@ -38,10 +38,10 @@ pub type Row = Vec<(Text, Value)>;
 /// `Absent` and `Null` behave alike in every expression; they differ only where a field is passed through by its name
 /// (`SELECT a`): a null is written as null, an absent field is not written.
 ///
-/// Serde writes the form of checkpoints, which tells all variants apart; [`json`] writes JSON.
+/// Serde uses the format of checkpoints, which keeps all variants apart; [`json`] writes JSON.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum Value {
-    /// There is no value: the key is not in the message, or an expression had no answer.
+    /// No value: the message does not have the key, or an expression has no result.
     #[default]
     Absent,
     /// JSON null.
@@ -50,11 +50,11 @@ pub enum Value {
     Bool(bool),
     /// A whole number of 64 bits with a sign, exact.
     Int(i64),
-    /// A number with a fraction, an exponent, or beyond 64 bits.
+    /// A number with a fraction or an exponent, or beyond 64 bits.
     Float(f64),
     Text(Text),
-    /// An array or object that has not been decoded yet: its JSON text, already validated. Only decoding makes
-    /// these; [`json::expand`] turns one into `Array` or `Object`.
+    /// An array or object that has not been decoded yet: its valid JSON text. Only decoding makes these;
+    /// [`json::expand`] turns one into `Array` or `Object`.
     Json(Box<str>),
     Array(Arc<Vec<Value>>),
     Object(Arc<Object>),
@@ -62,15 +62,15 @@ pub enum Value {
     Bytes(Arc<Vec<u8>>),
     /// A point in time with the zone it is shown in.
     DateTime(#[serde(with = "zoned")] Arc<jiff::Zoned>),
-    /// A whole number from 2^63 to 2^64 − 1, exact where it is passed on and compared; arithmetic takes it as a double.
-    /// Smaller ones are always `Int`: [`Value::whole`] makes either.
+    /// A whole number from 2^63 to 2^64 − 1. It is copied and compared exactly; arithmetic uses the nearest double.
+    /// Smaller numbers are always `Int`: [`Value::whole`] chooses the variant.
     Unsigned(u64),
 }
 
 /// The kind of a [`Value`], for messages and for checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// No value: absent or null.
+    /// null or absent
     Null,
     /// true, false
     Bool,
@@ -103,12 +103,12 @@ impl fmt::Display for Kind {
 }
 
 impl Value {
-    /// Whether this is no value: absent or null.
+    /// Whether this is null or absent.
     pub fn is_null(&self) -> bool {
         matches!(self, Value::Absent | Value::Null)
     }
 
-    /// The kind of this value. An array or object that is still JSON text is told by its first byte.
+    /// The kind of this value. The first byte tells whether JSON text is an array or an object.
     pub fn kind(&self) -> Kind {
         match self {
             Value::Absent | Value::Null => Kind::Null,
@@ -135,7 +135,7 @@ impl Value {
         }
     }
 
-    /// A whole number that is not negative.
+    /// Makes a value of a whole number that is not negative.
     pub fn whole(number: u64) -> Value {
         i64::try_from(number).map_or(Value::Unsigned(number), Value::Int)
     }
@@ -201,7 +201,7 @@ impl From<Vec<u8>> for Value {
     }
 }
 
-/// A point in time as nanoseconds and zone: text would cost ten times as much and lose zones without a name.
+/// A point in time as nanoseconds and zone: text would take ten times as long and lose zones without a name.
 mod zoned {
     use std::sync::Arc;
 
@@ -212,7 +212,8 @@ mod zoned {
     #[derive(Serialize, Deserialize)]
     enum Zone<'a> {
         Named(&'a str),
-        /// Seconds east of Greenwich. A zone that has neither a name nor one offset stays at that of the moment.
+        /// Seconds east of Greenwich. A zone that has neither a name nor a fixed offset keeps its offset at this
+        /// moment.
         Fixed(i32),
     }
 

@@ -1,6 +1,6 @@
-//! Operators as data: those of two operands, comparisons, and the kinds of joins.
+//! Operators as data: binary operators, comparisons, and kinds of joins.
 //!
-//! The parser reads them and evaluation runs them, so they stand below both. What an operator does to values is in
+//! The parser reads them and evaluation runs them, so both depend on this module. What an operator does to values is in
 //! `expr`.
 
 use std::cmp::Ordering;
@@ -82,7 +82,7 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// The comparison that an operator is, if it is one.
+    /// The comparison that an operator stands for, if any.
     #[inline]
     pub fn of(op: BinaryOp) -> Option<Comparison> {
         Some(match op {
@@ -108,7 +108,7 @@ impl Comparison {
         }
     }
 
-    /// Whether two values in this order pass.
+    /// Whether the comparison holds for two values in this order.
     #[inline]
     pub fn accepts(self, order: Ordering) -> bool {
         match self {
@@ -121,7 +121,7 @@ impl Comparison {
         }
     }
 
-    /// Whether two doubles pass: with NaN nothing but `!=` holds.
+    /// Whether the comparison holds for two doubles: with NaN, only `!=` does.
     #[inline]
     pub fn accepts_floats(self, left: f64, right: f64) -> bool {
         match self {

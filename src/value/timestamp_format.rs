@@ -1,20 +1,19 @@
-//! TIMESTAMP_FORMAT: how the times of a stream are written, as text by a pattern or as a count since the epoch.
+//! TIMESTAMP_FORMAT: how the times of a stream are written, either as text in a pattern or as a count since the epoch.
 
 use jiff::Timestamp;
 
 use super::Value;
 use super::datetime_pattern::TimePattern;
 
-/// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TimestampFormat {
-    /// text of this form; text of another form is read by its shape, and numbers are ms since the epoch
+    /// text in this form; other text is read by its shape, and numbers are ms since the epoch
     Pattern(TimePattern),
     /// a count since the epoch, as a number or as a text of digits
     Epoch(EpochUnit),
 }
 
-/// What a count since the epoch counts.
+/// The unit of a count since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EpochUnit {
     Seconds,
@@ -32,7 +31,7 @@ const EPOCHS: [(&str, EpochUnit); 4] = [
 ];
 
 impl TimestampFormat {
-    /// Reads the value of the option; `None` for a pattern that means nothing.
+    /// Parses the option's value; `None` for an invalid pattern.
     pub fn new(text: &str) -> Option<TimestampFormat> {
         match EPOCHS.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)) {
             Some((_, unit)) => Some(TimestampFormat::Epoch(*unit)),
@@ -47,11 +46,11 @@ impl EpochUnit {
         EPOCHS.iter().find(|(_, unit)| *unit == self).map_or("", |(name, _)| name)
     }
 
-    /// The unit that a count of the present, read as milliseconds, is probably of. `None` where it may well be
-    /// milliseconds, or where it is too small to tell.
+    /// The likely unit of a count that is probably not in milliseconds, if it stands for a time around the present.
+    /// `None` if it may be milliseconds, or is too small to tell.
     pub fn guess(count: i64) -> Option<EpochUnit> {
         match count.unsigned_abs() {
-            // 2001 to 2128 in the unit that is guessed.
+            // 2001 to 2128 in the guessed unit.
             1_000_000_000..=4_999_999_999 => Some(EpochUnit::Seconds),
             1_000_000_000_000_000..=4_999_999_999_999_999 => Some(EpochUnit::Micros),
             1_000_000_000_000_000_000..=4_999_999_999_999_999_999 => Some(EpochUnit::Nanos),
@@ -88,11 +87,11 @@ impl EpochUnit {
     }
 
     fn nanos_of_float(self, count: f64) -> Option<i128> {
-        // Beyond this jiff has no times.
+        // Beyond this, jiff has no times.
         if count.is_nan() || count.abs() * self.nanos() as f64 > 1e21 {
             return None;
         }
-        // A double of the present has no digits below a microsecond; what stands there is noise.
+        // A double near the present has no digits below a microsecond; anything there is noise.
         let fraction = (count.fract() * self.nanos() as f64 / 1e3).round() * 1e3;
         Some(count.trunc() as i128 * i128::from(self.nanos()) + fraction as i128)
     }

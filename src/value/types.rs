@@ -1,17 +1,17 @@
 //! The types that columns are declared with.
 //!
-//! The parser makes them, the planner checks against them, and decoders convert to them, so they stand below all three.
-//! How they are written in SQL is in `sql::print`.
+//! The parser makes them, the planner checks against them, and decoders convert to them, so all three depend on this
+//! module. How they are written in SQL is in `sql::print`.
 
 use super::Text;
 use crate::text::span::Span;
 
-/// A name and where it stands.
+/// A name and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ident {
     /// without backticks
     pub name: Text,
-    /// where it stands; spans compare equal, so that a name equals itself wherever it stands
+    /// spans compare equal, so two equal names are equal wherever they stand
     pub span: Span,
 }
 
@@ -20,9 +20,9 @@ pub struct Ident {
 pub struct ColumnDef {
     /// the key in a message
     pub name: Ident,
-    /// what its values are converted to
+    /// the type that its values are converted to
     pub ty: DataType,
-    /// what STRICT_VALIDATION puts where the column is absent
+    /// the value that STRICT_VALIDATION uses where the column is absent
     pub default: Option<Literal>,
 }
 
@@ -46,7 +46,7 @@ pub enum DataType {
     Struct(Vec<ColumnDef>),
 }
 
-/// A constant as it is written.
+/// A constant as written.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Literal {
     /// `1`

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::value::Text;
 
-/// The largest message of a client, bytes.
+/// The largest message from a client, bytes.
 pub const MESSAGE_BYTES: usize = 64 * 1024;
 
 /// Why a request is refused. The names are part of the protocol.
@@ -42,7 +42,7 @@ impl ErrorCode {
         }
     }
 
-    /// Whether the socket is closed after it.
+    /// Whether the socket is closed after this error.
     pub fn closes(self) -> bool {
         matches!(self, ErrorCode::TooLarge | ErrorCode::TooManyClients)
     }
@@ -113,7 +113,7 @@ struct RawUnsubscribe {
     s: u64,
 }
 
-/// Parses a message. The error comes with the `id` of the message, if it has one.
+/// Parses a message. An error has the message's `id`, if there is one.
 pub fn read(text: &str) -> Result<Request, (Option<Json>, ClientError)> {
     let bad = |id: Option<Json>, message: String| (id, ClientError::new(ErrorCode::BadMessage, message));
     let message: Json =
@@ -181,7 +181,7 @@ pub fn read_query(view: Text, query: &str) -> Result<Subscribe, ClientError> {
                     ClientError::new(ErrorCode::BadParam, "_every must be a whole number of milliseconds")
                 })?;
             }
-            // Checked when the client connected.
+            // Already checked when the client connected.
             "_token" | "access_token" => {}
             "_limit" => {
                 let message = "_limit is for GET /views/{name}/rows; a view's own LIMIT limits its rows";

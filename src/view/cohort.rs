@@ -1,4 +1,4 @@
-//! Cohorts: clients that see the same part of a view at the same rate. What they get is encoded once for all.
+//! Cohorts: clients that see the same part of a view at the same rate. Their frames are encoded once for all.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub struct Cohort {
     pub cuts: u64,
     /// the last cut that marked it: each cut marks it only once
     pub marked: Sequence,
-    /// with a rate: there is something to send at the next tick
+    /// with a rate: whether there is something to send at the next tick
     pub due: bool,
     /// ticks so far
     pub ticks: u64,
@@ -42,11 +42,11 @@ pub struct Cohort {
 #[derive(Debug)]
 pub struct Shared {
     pub from: Sequence,
-    /// the previous cut that the delta names: the part did not change between this and `from`
+    /// the previous cut that the delta names: between it and `from` the part did not change
     pub prev: Sequence,
     /// the cut after the delta
     pub to: Sequence,
-    /// number of cuts of the part up to there
+    /// number of cuts of the part up to `to`
     pub cuts: u64,
     /// the tick at which it was made
     pub tick: u64,
@@ -76,9 +76,9 @@ pub struct Member {
     pub holds: Sequence,
     /// number of cuts of its part that it holds
     pub cuts: u64,
-    /// the sequence number of the last cursor that it was sent
+    /// the sequence number of the last cursor sent to it
     pub told: Sequence,
-    /// since when it is behind, ms
+    /// since when it has lacked changes, ms
     pub behind_since: Option<i64>,
     pub phase: Phase,
 }
@@ -100,9 +100,9 @@ pub enum Phase {
     Snapshot { snapshot: Arc<Snapshot>, next: usize },
     /// rows of a snapshot too large for one turn, from this entry on
     Scan { next: usize, count: usize },
-    /// rows of a delta too large for one turn; after it the changes after `upto` are missing
+    /// rows of a delta too large for one turn; changes after `upto` follow afterwards
     CatchUp { keys: Arc<[u32]>, next: usize, upto: Sequence },
-    /// it has rows of different cuts: one more delta makes them one cut
+    /// it has rows of different cuts: one more delta brings them to the same cut
     Settle,
     /// it has a cut without a cursor: the next delta has one
     Complete,
@@ -111,7 +111,7 @@ pub enum Phase {
 }
 
 impl Cohort {
-    /// Notifies the members that were not notified yet.
+    /// Notifies the members that have not been notified yet.
     pub fn call_all(&mut self, now: i64) {
         for (_, member) in &mut self.members {
             member.due = true;

@@ -2,7 +2,7 @@
 
 use super::frame::GapReason;
 
-/// Counters of the operator, which it writes with each cut.
+/// Counters that the view's operator writes with each cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OperatorStatus {
     /// rows removed by MAX_ROWS
@@ -34,14 +34,14 @@ pub struct Counters {
 /// Changes of rows a second.
 #[derive(Clone, Debug, Default)]
 pub struct ChangeRate {
-    /// changes up to then, and when that was, ms
+    /// a number of changes, and the time when it was reached, ms
     from: Option<(u64, i64)>,
-    /// as of the last whole second that was counted
+    /// the rate at the last full second
     pub per_second: u64,
 }
 
 impl ChangeRate {
-    /// There have been so many changes at `now`, ms.
+    /// Records that there have been this many changes at `now`, ms.
     pub fn count(&mut self, changes: u64, now: i64) {
         let Some((before, from)) = self.from else {
             self.from = Some((changes, now));

@@ -1,7 +1,7 @@
 //! Cursors: `EPOCH.SEQUENCE`.
 //!
-//! The epoch begins with the name of the run, so that the cursor of an earlier run can be told from one of another
-//! view, parameters, claims or definition.
+//! The epoch begins with the name of the run, so that a cursor of an earlier run can be distinguished from one of
+//! another view, parameters, claims or definition.
 
 use std::fmt::Write;
 use std::hash::{BuildHasher, Hash};
@@ -10,7 +10,7 @@ use super::Sequence;
 use super::frame::GapReason;
 use crate::value::Text;
 
-/// Characters of the epoch for the run.
+/// The number of characters that name the run.
 const RUN: usize = 6;
 
 /// Makes a random name for a run.

@@ -8,7 +8,7 @@ use crate::value::Text;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
     pub name: Text,
-    /// where clients connect on the data server
+    /// the path of the view on the data server
     pub path: String,
     /// columns that identify a row, in the order of row keys
     pub key: Vec<Text>,

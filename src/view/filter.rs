@@ -25,7 +25,7 @@ impl Filter {
     /// Parses the parameters of a client.
     ///
     /// # Errors
-    /// [`ClientError`]
+    /// [`ClientError`] for an invalid parameter.
     pub fn resolve(
         about: &Description,
         sent: &[(Text, Vec<Json>)],

@@ -1,6 +1,6 @@
 //! Text forms for comparing part columns, and the values of parameters.
 //!
-//! A number has its shortest form, so 7, 7.0 and "7" have the same. Null has none.
+//! A number has its shortest form, so 7, 7.0 and "7" have the same one. Null has none.
 
 use std::cmp::Ordering;
 
@@ -59,7 +59,7 @@ pub fn write_part(out: &mut Vec<u8>, part: &KeyPart) {
         KeyPart::Text(text) => return json::write_str(out, text),
         KeyPart::Bytes(bytes) => Value::Bytes(bytes.clone()),
         KeyPart::DateTime(at) => return json::write_str(out, &at.to_string()),
-        // Keys have none of these.
+        // These do not occur in keys.
         KeyPart::Array(_) | KeyPart::Object(_) => Value::Null,
     };
     // NaN and infinity do not exist in JSON and become null.

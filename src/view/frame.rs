@@ -19,18 +19,18 @@ pub const CHUNK: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub json: Bytes,
-    /// the cursor of the client after it
+    /// the client's cursor after this message
     pub at: Option<Text>,
 }
 
 /// Why a cursor cannot resume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapReason {
-    /// older than RETAIN allows
+    /// the cursor is older than RETAIN allows
     Expired,
-    /// of another view, other parameters or claims, or an earlier definition
+    /// the cursor belongs to another view, other parameters or claims, or an earlier definition
     Changed,
-    /// of an earlier run, or unreadable
+    /// the cursor belongs to an earlier run, or is unreadable
     Restart,
 }
 
@@ -156,7 +156,7 @@ pub struct RowsFrame(Vec<u8>);
 
 impl RowsFrame {
     pub fn new(s: u64) -> RowsFrame {
-        // Most parts have few rows, and there may be many parts.
+        // Most parts have few rows, and there can be many parts.
         let mut out = Vec::with_capacity(256);
         out.extend_from_slice(br#"{"t":"rows","s":"#);
         out.extend_from_slice(itoa::Buffer::new().format(s).as_bytes());

@@ -191,14 +191,14 @@ impl Division {
         (part, true)
     }
 
-    /// A cohort starts to watch a part.
+    /// Makes a cohort watch a part.
     pub fn watch(&mut self, part: u32, cohort: u32) {
         self.parts[part as usize].cohorts.push(cohort);
         self.watchers += 1;
         self.until = i64::MAX;
     }
 
-    /// A cohort stops watching. What a part keeps for cursors is kept until `until`, ms.
+    /// Stops a cohort from watching. What the part keeps for cursors stays until `until`, ms.
     pub fn unwatch(&mut self, part: u32, cohort: u32, until: i64) {
         let found = &mut self.parts[part as usize];
         found.cohorts.retain(|watching| *watching != cohort);
@@ -212,8 +212,8 @@ impl Division {
         }
     }
 
-    /// Moves a row to the part with this key (`None`: no part), with its size in bytes; before, it had `was` bytes.
-    /// True if it has one more life than before.
+    /// Moves a row to the part with this key (`None`: no part), with its size in bytes; its previous size was `was`.
+    /// True if the row has one more life than before.
     #[expect(clippy::too_many_arguments, reason = "one call for a row's step in a cut, with all that the cut knows")]
     pub fn moves(
         &mut self,
@@ -297,7 +297,7 @@ impl Division {
         }
         while self.leaving.front().is_some_and(|(until, _)| *until <= now) {
             let Some((_, part)) = self.leaving.pop_front() else { return };
-            // It may be watched again, or its number may belong to another part by now.
+            // It may be watched again, or its number may now belong to another part.
             let unwatched = |part: &Part| part.cohorts.is_empty() && part.until <= now && part.until != i64::MIN;
             if !self.parts.get(part as usize).is_some_and(unwatched) {
                 continue;
@@ -366,7 +366,7 @@ impl Division {
         let mut next = self.parts[part as usize].newest;
         while next != NONE {
             let Life { entry, died, older, .. } = self.lives[next as usize];
-            // Ended lives stay until they expire; the part goes with the last of them.
+            // Ended lives stay until they expire; the part is removed with the last of them.
             if died == ALIVE {
                 self.current.set(entry, NONE);
                 self.unlink(next);

@@ -56,7 +56,7 @@ impl Mailbox {
         self.waiting.store(bytes, Ordering::Relaxed);
     }
 
-    /// A subscription has something to fetch. The view calls this once until it was fetched.
+    /// Records that a subscription has something to fetch. The view calls this only once until it is fetched.
     pub fn put(&self, slot: u32) {
         self.with(|inner| inner.slots.push(slot));
     }

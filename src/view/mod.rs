@@ -1,7 +1,7 @@
 //! Live views: query results that are kept up to date, and clients that each follow a part of one.
 //!
 //! A [`View`] holds the current rows. Each row has a *life* in each watched part of the view: the cuts at which it
-//! began, last changed and ended. A client is a cursor, the sequence number of the cut that it has; the changes that it
+//! began, last changed and ended. A client is a cursor: the number of the last cut that it has. The changes that it
 //! lacks are found by walking lives from the last changed back to its cursor. So snapshots, deltas, resumed clients,
 //! slow clients and clients with their own rate use one mechanism, and no changes are stored for any of them.
 //!

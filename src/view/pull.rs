@@ -13,13 +13,13 @@ use super::lives::Change;
 use super::store::{Place, View};
 use crate::value::Text;
 
-/// Up to this size of its rows, a snapshot or delta is encoded in one turn, bytes.
+/// The greatest size of rows, bytes, up to which a snapshot or delta is encoded in one turn.
 const ONE_TURN: usize = 1024 * 1024;
 
-/// Clients that come within this time share one snapshot of more than [`CHUNK`] bytes, ms.
+/// How long a snapshot of more than [`CHUNK`] bytes is shared among arriving clients, ms.
 const SNAPSHOT_SHARED: i64 = 250;
 
-/// What a client is sent.
+/// The result of asking for a client's next frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pulled {
     /// nothing now; the view notifies when there is something
@@ -27,7 +27,7 @@ pub enum Pulled {
     Frame(Frame),
     /// the subscription is sent to the client again
     Resubscribed,
-    /// the view, or a column of the subscription, does not exist any more
+    /// the view, or a column of the subscription, no longer exists
     Gone,
 }
 
@@ -73,13 +73,13 @@ impl View {
         if pulled != Pulled::Nothing
             && let Some(member) = self.cohorts[place.cohort as usize].members.get_mut(place.member as usize)
         {
-            // Fetched until there is nothing more.
+            // The client fetches until there is nothing more.
             member.called = true;
         }
         pulled
     }
 
-    /// The current cursor of a subscription that lacks nothing; the client can be told that it is up to date.
+    /// The cursor of a subscription that lacks nothing; its client can be told that it is up to date.
     pub fn progress(&mut self, place: Place) -> Option<(u64, Text)> {
         let changed = self.changed(place.cohort);
         let sequence = self.sequence;
@@ -102,7 +102,7 @@ impl View {
         self.cohorts.get_mut(place.cohort as usize)?.members.get_mut(place.member as usize)
     }
 
-    /// Records that the member has the cut with this number.
+    /// Records that the member now has the cut with this number.
     fn holds(&mut self, place: Place, holds: Sequence, cuts: u64, told: Sequence) {
         let changed = self.changed(place.cohort);
         let sequence = self.sequence;
@@ -138,7 +138,7 @@ impl View {
         parts.fold((0, 0), |(rows, bytes), part| (rows + part.rows, bytes + part.bytes))
     }
 
-    /// The snapshot of now; clients that come at the same time share it.
+    /// The current snapshot; clients that come at about the same time share it.
     fn snapshot(&mut self, cohort: u32, bytes: usize, now: i64) -> Arc<Snapshot> {
         let (changed, horizon) = (self.changed(cohort), self.horizon(cohort));
         let sequence = self.sequence;
@@ -172,7 +172,7 @@ impl View {
         let snapshot = Arc::new(Snapshot { sequence, cuts: found.cuts, frames });
         self.counters.snapshot_rows += count as u64;
         let cohort = &mut self.cohorts[cohort as usize];
-        // A client alone leaves nothing behind.
+        // A single client has nobody to share with, so nothing is kept.
         if cohort.members.len() > 1 {
             cohort.snapshot = Some((now, snapshot.clone()));
         }
@@ -189,7 +189,7 @@ impl View {
         self.holds(place, snapshot.sequence, snapshot.cuts, snapshot.sequence);
         let changed = self.changed(place.cohort);
         let cohort = &mut self.cohorts[place.cohort as usize];
-        // With a rate, later changes come with the next tick.
+        // With a rate, later changes are sent at the next tick.
         cohort.due |= changed > snapshot.sequence;
         if let Some(member) = cohort.members.get_mut(place.member as usize) {
             member.due = false;
@@ -200,7 +200,7 @@ impl View {
         Pulled::Frame(frame)
     }
 
-    /// The next rows of a snapshot that is sent as fast as the client reads.
+    /// The next rows of a snapshot that is sent at the client's pace.
     ///
     /// Only rows are sent before `ready`; whether the client has fallen beyond the horizon is checked after it.
     fn scan(&mut self, place: Place, next: usize, count: usize) -> Pulled {
@@ -228,7 +228,7 @@ impl View {
         Pulled::Frame(Frame::ready(s, None, self.ts, count))
     }
 
-    /// The next rows of a delta that is sent as fast as the client reads.
+    /// The next rows of a delta that is sent at the client's pace.
     fn catch_up(&mut self, place: Place, keys: &Arc<[u32]>, next: usize, upto: Sequence) -> Pulled {
         if let Some(gap) = self.beyond_horizon(place) {
             return gap;
@@ -258,7 +258,7 @@ impl View {
         Pulled::Frame(frame)
     }
 
-    /// A delta that turns rows of different cuts into one cut.
+    /// A delta that brings rows of different cuts to the same cut.
     fn settle(&mut self, place: Place) -> Pulled {
         if let Some(gap) = self.beyond_horizon(place) {
             return gap;
@@ -294,7 +294,7 @@ impl View {
             return self.begin_catch_up(place, &changes);
         }
         if self.sequence == holds {
-            // Makes a cut without a change, since a delta leads from one cursor to a later one.
+            // Makes a cut without a change, since a delta must lead to a later cursor.
             self.sequence += 1;
         }
         let (sequence, cohort) = (self.sequence, &self.cohorts[place.cohort as usize]);
@@ -348,13 +348,13 @@ impl View {
         let cohort = &mut self.cohorts[place.cohort as usize];
         let (cuts, tick) = (cohort.cuts, cohort.ticks);
         if changes.is_empty() {
-            // The new rows are removed again: the cursor moves with the next delta or heartbeat.
+            // The new rows were removed again, so the cursor moves with the next delta or heartbeat.
             let told = cohort.members[place.member as usize].told;
             self.holds(place, changed, cuts, told);
             return Pulled::Nothing;
         }
         let folded = cuts.saturating_sub(had);
-        // Rows that were added and removed moved the cut of the client, but not its cursor.
+        // Rows that were added and removed moved the client's cut, but not its cursor.
         let prev = from.min(told);
         let span =
             Span { prev: cursor(&cohort.epoch, prev), at: cursor(&cohort.epoch, sequence), merged: merged(folded) };
@@ -380,7 +380,7 @@ impl View {
         Pulled::Frame(frame)
     }
 
-    /// A gap, if lives that ended after the cut of the member are forgotten.
+    /// A gap, if lives that ended after the member's cut have been forgotten.
     fn beyond_horizon(&mut self, place: Place) -> Option<Pulled> {
         let horizon = self.horizon(place.cohort);
         let cohort = self.cohorts.get_mut(place.cohort as usize)?;
@@ -394,7 +394,7 @@ impl View {
         Some(Pulled::Frame(frame))
     }
 
-    /// The changes in the part of a cohort after a cut, each key once, and the size of the rows.
+    /// The changes in a cohort's part after a cut, each key once, and the size of the rows.
     fn changes(&self, cohort: u32, since: Sequence, wanted: Wanted) -> (Vec<(u32, Change)>, usize) {
         let cohort = &self.cohorts[cohort as usize];
         let Some(division) = cohort.division.map(|place| &self.divisions[place]) else { return (Vec::new(), 0) };
@@ -407,7 +407,7 @@ impl View {
                 changes.push((entry, held, alive));
             });
         }
-        // A removed key may exist again, perhaps in another part of the same client.
+        // A removed key may exist again, possibly in another part that the client sees.
         if deaths {
             let mut lives: HashMap<u32, (bool, bool), RandomState> = HashMap::default();
             let mut order = Vec::with_capacity(changes.len());

@@ -1,6 +1,6 @@
-//! The rates that clients can choose. There are few, so that clients with similar wishes share deltas.
+//! The rates that clients can choose. There are few, so that clients with similar rates share deltas.
 
-/// The interval of deltas: ms, rounded up; 0 is without delay.
+/// The interval of deltas, ms, rounded up to one of [`RATES`]; 0: without delay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rate(u32);
 
@@ -25,7 +25,7 @@ impl Rate {
         self.0 > 0
     }
 
-    /// Whether a tick is after `from` and not after `to`, ms since the epoch.
+    /// Whether a tick is in the interval after `from` up to `to`, ms since the epoch.
     pub fn ticks_between(self, from: i64, to: i64) -> bool {
         self.0 > 0 && to.div_euclid(i64::from(self.0)) > from.div_euclid(i64::from(self.0))
     }

@@ -17,10 +17,10 @@ use crate::sync::locked;
 use crate::time::Clock;
 use crate::value::Text;
 
-/// The interval of heartbeats to a client without other messages, ms.
+/// How long after its last message a client gets a heartbeat, ms.
 pub const HEARTBEAT_MS: i64 = 15_000;
 
-/// The steps of the clock, ms: with and without a client that has a rate.
+/// The steps of the clock, ms: with and without clients that have a rate.
 const FAST: i64 = 50;
 const SLOW: i64 = 500;
 
@@ -116,7 +116,7 @@ impl Views {
         Arc::new(Mutex::new(View::new(about, new_run(), 0)))
     }
 
-    /// Drops a view and tells its clients.
+    /// Drops a view and notifies its clients.
     pub fn drop_view(&self, name: &str) {
         if let Some(old) = locked(&self.views).remove(name) {
             locked(&old).end();
@@ -142,7 +142,7 @@ impl Views {
         locked(&self.views).values().cloned().collect()
     }
 
-    /// A new number `s`.
+    /// A new subscription number `s`.
     pub(super) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }

@@ -1,6 +1,6 @@
 //! The current rows by key.
 //!
-//! An entry keeps its number as long as it has a row, a staged row, or a life that is still needed.
+//! An entry keeps its number while it has a row, a staged row, or a life that is still needed.
 
 use std::hash::BuildHasher;
 
@@ -59,7 +59,7 @@ impl Rows {
         entry
     }
 
-    /// Entries whose key can have these forms: the form does not distinguish 7 and "7".
+    /// Entries whose key can have these forms. A form does not distinguish 7 from "7".
     pub fn candidates(&self, forms: &[Form]) -> Vec<u32> {
         let mut keys: Vec<Vec<KeyPart>> = vec![Vec::new()];
         for form in forms {
@@ -74,7 +74,7 @@ impl Rows {
         keys.iter().filter_map(|key| self.find(key)).collect()
     }
 
-    /// Forgets an entry that is not used any more.
+    /// Forgets an entry that is no longer used.
     pub fn release(&mut self, entry: u32) {
         let place = entry as usize;
         let Some(found) = self.entries.get(place) else { return };

@@ -1,7 +1,7 @@
-//! The protocol of one socket: messages of the client, and replies and frames in their order.
+//! The protocol of one socket: the client's messages, and replies and frames in order.
 //!
-//! A session makes a frame only when its socket asks for one, so at most one frame per client waits in the process.
-//! Everything else that a client lacks is expressed by its cursors.
+//! A session makes a frame only when its socket asks for one, so at most one frame per client waits in the process. Its
+//! cursors express everything else that a client lacks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::value::Text;
 /// The most subscriptions of a socket.
 pub const SUBSCRIPTIONS: usize = 1000;
 
-/// Replies that can wait before no more messages of the client are read.
+/// The most replies that wait; beyond it, no more messages of the client are read.
 const ANSWERS: usize = 16;
 
 /// The identity of a client, from its token.
@@ -51,7 +51,7 @@ pub struct Session {
     expired: bool,
     subscriptions: Slab<Subscription>,
     answers: VecDeque<Frame>,
-    /// subscriptions that may have something to fetch, each once
+    /// subscriptions that may have something to fetch, without repetition
     ready: VecDeque<u32>,
     heartbeat: bool,
     over: Option<Over>,
@@ -66,7 +66,7 @@ struct Subscription {
 }
 
 impl Session {
-    /// A session that greets its client. If there are too many clients, it says so and ends.
+    /// Starts a session with a greeting. If there are too many clients, it refuses the client and ends.
     pub fn new(views: Arc<Views>, mailbox: Arc<Mailbox>, identity: Identity, now: i64) -> Session {
         let room = views.enter(&mailbox, identity.expires, now);
         let mut session = Session {
@@ -150,7 +150,7 @@ impl Session {
         self.refuse(None, &ClientError::new(ErrorCode::TooLarge, message));
     }
 
-    /// Whether the next message can be read: messages of a client that reads no replies are not.
+    /// Whether the next message may be read. If a client reads no replies, its messages are not read either.
     pub fn listens(&self) -> bool {
         self.over.is_none() && self.answers.len() < ANSWERS
     }

@@ -22,7 +22,8 @@ use super::rows::{Entry, Rows};
 use crate::value::Text;
 use crate::value::key::GroupKey;
 
-/// The first number of the cuts of a cohort, so that a resumed client can lack more cuts than the cohort has seen.
+/// The number of the first cut of a cohort. It is high, so that a resumed client can lack more cuts than the cohort has
+/// seen.
 const FIRST_CUT: u64 = 1 << 40;
 
 /// A view, shared by the thread that changes it and those that serve its clients. The lock is held for one step at a
@@ -46,7 +47,7 @@ pub struct View {
     pub(super) counters: Counters,
     /// counters of its operator
     pub operator: OperatorStatus,
-    /// it was dropped: clients are told, and no new ones accepted
+    /// it was dropped: clients are notified, and new ones are refused
     pub(super) gone: bool,
     swept: i64,
     /// net changes of cuts, for readers of the rows; `None`: there are none
@@ -59,9 +60,9 @@ pub struct NetChange {
     /// the number of the row, unique among current rows
     pub entry: u32,
     pub key: GroupKey,
-    /// the old row as JSON; `None`: it did not exist
+    /// the old row as JSON; `None`: there was none
     pub old: Option<Box<[u8]>>,
-    /// the new row; `None`: it was removed
+    /// the new row; `None`: the row was removed
     pub new: Option<Box<[u8]>>,
 }
 
@@ -130,8 +131,8 @@ impl View {
         self.sequence
     }
 
-    /// Adds a row as JSON, with the forms of the part columns (none if the key determines them). It replaces the row
-    /// with this key at the next cut.
+    /// Adds a row as JSON, with the forms of the part columns (empty if the key determines them). At the next cut it
+    /// replaces the row with this key.
     pub fn put(&mut self, key: &GroupKey, row: &[u8], forms: &[Form]) {
         let entry = self.rows.find_or_insert(key);
         self.stage(entry, Some((row.into(), forms.into())));
@@ -286,7 +287,7 @@ impl View {
                 cohort.ticks += 1;
                 cohort.call_all(now);
             }
-            // A snapshot is shared only by clients that come at the same time.
+            // Only clients that come at about the same time share a snapshot.
             if cohort.snapshot.as_ref().is_some_and(|(at, _)| now - at > 1_000) {
                 cohort.snapshot = None;
             }
@@ -362,7 +363,7 @@ impl View {
         self.about = Arc::new(about);
     }
 
-    /// Drops the view and tells the clients.
+    /// Drops the view and notifies its clients.
     pub fn end(&mut self) {
         self.gone = true;
         let cohorts: Vec<u32> = self.cohorts.iter().map(|(number, _)| number as u32).collect();
@@ -435,7 +436,7 @@ fn part_key(about: &Description, columns: &[u8], entry: &Entry) -> PartKey {
             return entry.forms.get(column as usize).cloned().flatten();
         }
         let place = about.parts[column as usize].in_key?;
-        // A key with a list cannot occur here: it is an error of its row.
+        // A key cannot contain a list here: that is an error of its row.
         form_of_part(entry.key.parts().get(place)?).unwrap_or_default()
     };
     columns.iter().map(form).collect()

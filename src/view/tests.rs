@@ -1,4 +1,5 @@
-//! The model test: random rows, cuts and clients. Whatever happens, a client that has read all holds exactly its part.
+//! The model test: random rows, cuts and clients. In every case, a client that has read everything holds exactly its
+//! part.
 
 mod model;
 
@@ -107,7 +108,7 @@ proptest! {
         world.cut();
         quiesce(&world, &mut clients);
         drop(clients);
-        // Whoever was there: nothing but rows is left.
+        // At the end, nothing but rows is left.
         world.pass(2 * RETAIN + 1_000);
         let view = locked(&world.view);
         prop_assert_eq!(view.status().cohorts, 0);
@@ -130,7 +131,7 @@ fn a_snapshot_then_each_change() {
         assert_eq!(client.seen, ["hello", "subscribed", "snapshot", "rows", "ready"]);
         client.expects(&world);
     }
-    // From one part into another.
+    // The row moves to another part.
     world.put(1, "n3", 2);
     world.cut();
     for client in [&mut all, &mut one] {
@@ -138,7 +139,7 @@ fn a_snapshot_then_each_change() {
         assert_eq!(client.seen.last().unwrap(), "delta");
         client.expects(&world);
     }
-    // What changes elsewhere is not heard of.
+    // Changes elsewhere are not sent.
     world.put(2, "n2", 5);
     world.cut();
     assert!(!one.read(1, world.now()));
@@ -183,7 +184,7 @@ fn a_large_answer_comes_as_its_client_reads() {
     let mut rounds = 0;
     while client.read(3, world.now()) {
         rounds += 1;
-        // Rows change, go and come while they are sent, at first faster than they are read.
+        // Rows change, leave and come while they are sent, at first faster than they are read.
         for id in 0..if rounds < 9 { 400 } else { 3 } {
             world.put_padded((id * 7 + rounds) % 3_100, "n1", rounds, 500);
         }
@@ -229,7 +230,7 @@ fn a_cursor_resumes_or_tells_why_not() {
     client.expects(&world);
 }
 
-/// What a session answers, as JSON, without `hello`.
+/// The session's replies as JSON, without `hello`.
 fn answers(session: &mut Session, now: i64) -> Vec<Json> {
     let mut answers = Vec::new();
     while let Some(frame) = session.next(now) {

@@ -13,29 +13,29 @@ use crate::property::{self, Entry, Findings, Noun, Property, Type, Warning, Wron
 pub struct RuleOptions {
     pub event_time: bool,
     pub late_tolerance: i64,
-    /// A stream that has been silent for this long does not hold back the watermark of a join; 0: it always does.
+    /// A stream that has been silent for this long does not hold back a join's watermark; 0: every stream always does.
     pub idle_timeout: i64,
-    /// In event time, rows further ahead of the clock than this are dropped; 0: none are.
+    /// In event time, rows further ahead of the clock than this are dropped; 0: no limit.
     pub max_future_skew: i64,
     /// How many data threads may take part in the rule; `None`: all.
     pub concurrency: Option<NonZeroUsize>,
-    /// The most bytes that the rule's state takes, about; 0: no limit.
+    /// Approximate limit of the rule's state, bytes; 0: no limit.
     pub max_state_bytes: u64,
     /// A full state drops its oldest keys and rows; otherwise the rule fails.
     pub evicts: bool,
     pub send_nil: bool,
     pub send_meta: bool,
     pub send_error: bool,
-    /// The rule's member `temp`: it may read temporary streams.
+    /// The rule's member `temp`: the rule may read temporary streams.
     pub temporary: bool,
-    /// 0: each start begins with empty state. 1 and 2: state outlives restarts.
+    /// 0: each start begins with empty state. 1 and 2: state survives restarts.
     pub qos: u8,
     pub checkpoint_interval: i64,
     pub schedule: Schedule,
     pub restart: RestartStrategy,
 }
 
-/// What the options say, before it is put together.
+/// The option values before they are combined.
 struct Draft {
     options: RuleOptions,
     cron: Option<String>,
@@ -80,7 +80,7 @@ const OPTIONS: &[Row] = &[
         .default("false")
         .doc("Errors of rows go to the sinks, too"),
     Row::any("deadLetter", "list of objects {SINK: properties}", "a list of sinks such as [{\"log\": {}}]", |_, sinks| {
-        // The rule reads them with its other sinks.
+        // The rule reads this list together with its other sinks.
         if sinks.is_array() { Ok(()) } else { Err(Wrong::Value) }
     })
     .doc("Each message or row that fails goes to these sinks, with the error, the operator and the time: see [failures](#failures)"),
@@ -106,7 +106,7 @@ const OPTIONS: &[Row] = &[
         .within(Duration::from_millis(1), Duration::from_secs(365 * 86_400))
         .default("5m")
         .doc("How often the state of a rule with `qos` 1 or 2 is stored"),
-    // Accepted for eKuiper's sake. Its types are checked, since eKuiper refuses wrong ones too.
+    // Accepted for compatibility. Types are checked, since eKuiper refuses wrong ones too.
     Row::parsed("logFilename", "the name of a file, without a folder", |draft, name| {
         draft.names_log = !name.is_empty();
         let plain = !name.contains(['/', '\\', '\0']) && name != ".." && name != ".";
@@ -141,7 +141,7 @@ impl Default for RuleOptions {
 }
 
 impl RuleOptions {
-    /// Before the defaults of the rows.
+    /// The values before the defaults of the rows are applied.
     fn unset() -> RuleOptions {
         RuleOptions {
             event_time: false,
@@ -162,7 +162,8 @@ impl RuleOptions {
         }
     }
 
-    /// Reads the options of a rule, or of the section `rule` of the configuration, over `defaults`.
+    /// Reads the options of a rule, or of the configuration's section `rule`. `defaults` are the values of options that
+    /// are not set.
     pub fn read(values: &Map<String, Json>, defaults: &RuleOptions) -> (RuleOptions, Findings) {
         let mut draft = Draft::new(defaults.clone());
         let mut found = property::read(OPTIONS, Noun::Option, values, &mut draft);

@@ -11,7 +11,7 @@ use crate::value::json;
 use crate::value::key::KeyPart;
 use crate::value::{Object, Value};
 
-/// The values in order, null for rows without one.
+/// The values in order, with null for rows without a value.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct List(Arc<Vec<Value>>);
 
@@ -30,7 +30,7 @@ impl List {
     }
 }
 
-/// The first or the last value, null for a row without one.
+/// The first or the last value; null if its row has none.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct End {
     last: bool,
@@ -59,7 +59,8 @@ impl End {
     }
 }
 
-/// The members of all objects in one object. Of equal keys the later wins; values that are not objects are ignored.
+/// The members of all objects in one object. If keys are equal, the later one wins; values that are not objects are
+/// ignored.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Merged(Option<Arc<Object>>);
 
@@ -154,7 +155,7 @@ impl First {
     }
 }
 
-/// The different values of an aggregate with DISTINCT, in the order of their first rows.
+/// The distinct values of an aggregate with DISTINCT, in the order of their first rows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Values {
     /// the aggregate, without DISTINCT
@@ -206,7 +207,7 @@ impl Values {
 /// `row`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Distinct {
-    /// whether all first rows are wanted; otherwise only the last
+    /// whether the result has all first rows; otherwise only the last one
     all: bool,
     /// the values in the order of their first rows, with the row if the result needs it
     firsts: IndexMap<KeyPart, Value>,
@@ -215,9 +216,9 @@ pub struct Distinct {
 }
 
 impl Distinct {
-    /// The keys of the objects that are added.
+    /// The key of the value in the objects that are added.
     pub const VALUE: &str = "value";
-    /// See [`Distinct::VALUE`].
+    /// The key of the row in the objects that are added.
     pub const ROW: &str = "row";
 
     pub(super) fn new(all: bool) -> Distinct {

@@ -1,5 +1,5 @@
-//! Statistics of numbers: deviation and variance, which keep no numbers, and median and percentiles, which keep all of
-//! them.
+//! Statistics of numbers: deviation and variance, which need constant memory, and median and percentiles, which keep
+//! all numbers.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::expr::error::EvalError;
 use crate::expr::ops::order_of_numbers;
 use crate::value::Value;
 
-/// Deviation or variance by Welford's method: one pass, and exact even where a sum of squares would lose the
+/// Deviation or variance by Welford's method: one pass, and accurate even where a sum of squares would lose the
 /// differences.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Spread {
@@ -67,7 +67,7 @@ impl Spread {
     }
 }
 
-/// All numbers, for an aggregate that needs one by rank.
+/// All numbers, for aggregates that choose by rank.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ranked {
     aggregate: Aggregate,
@@ -106,7 +106,7 @@ impl Ranked {
         }
         match self.aggregate {
             Aggregate::PercentileDisc(Share(share)) => {
-                // 0.55 · 100 is slightly more than 55 in doubles, which must not become rank 56.
+                // 0.55 · 100 is slightly more than 55 in floats, which must not become rank 56.
                 let rank = (share * count as f64 * (1.0 - 2.0 * f64::EPSILON)).ceil() as usize;
                 self.number(rank.clamp(1, count) - 1).0
             }
@@ -122,7 +122,7 @@ impl Ranked {
         let part = rank.fract();
         let low = low.as_f64().unwrap_or_default();
         let high = next.and_then(|next| next.as_f64()).unwrap_or(low);
-        // Weighted, because the difference of two doubles can overflow.
+        // Weighted, because the difference of two floats can overflow.
         Value::Float(if part == 0.0 || low == high { low } else { low * (1.0 - part) + high * part })
     }
 

@@ -1,9 +1,9 @@
-//! Tests of all aggregates: their answers, and that the parts of any cut, merged, are the whole.
+//! Tests of all aggregates: their results, and that merging the parts of any split gives the whole.
 
 use super::*;
 use proptest::prelude::*;
 
-/// The answer, or the first error of a value.
+/// The result, or the first error of a value.
 fn over(aggregate: Aggregate, integral: bool, values: &[Value]) -> Result<Value, EvalError> {
     let mut accumulator = Accumulator::new(aggregate, integral);
     for value in values {
@@ -12,7 +12,7 @@ fn over(aggregate: Aggregate, integral: bool, values: &[Value]) -> Result<Value,
     accumulator.answer()
 }
 
-/// The answer of the values that suit the aggregate: others cost nothing but themselves.
+/// The result of the values that the aggregate accepts; a refused value only loses itself.
 fn gathered(aggregate: Aggregate, integral: bool, values: &[Value]) -> Result<Value, EvalError> {
     let mut accumulator = Accumulator::new(aggregate, integral);
     for value in values {
@@ -87,7 +87,7 @@ fn json(text: &str) -> Value {
     crate::value::json::parse(text).expect("JSON")
 }
 
-/// What the aggregate answers over the members of a JSON array.
+/// The result of the aggregate over the elements of a JSON array.
 fn of(aggregate: Aggregate, values: &str) -> String {
     let Value::Array(values) = json(values) else { panic!("no array") };
     match over(aggregate, true, &values) {
@@ -223,7 +223,7 @@ fn any_value() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// The same but for the last digits of doubles, and for which of several errors is told.
+/// Equal except for the last digits of floats, and for which of several errors is reported.
 fn alike(left: &Result<Value, EvalError>, right: &Result<Value, EvalError>) -> bool {
     match (left, right) {
         (Ok(Value::Float(left)), Ok(Value::Float(right))) => (left - right).abs() <= 1e-9 * (1.0 + left.abs()),
@@ -238,9 +238,9 @@ proptest! {
         let (low, high) = (cuts.0.min(cuts.1).min(values.len()), cuts.0.max(cuts.1).min(values.len()));
         let numbers: Vec<Value> = values.iter().filter(|value| value.as_f64().is_some()).cloned().collect();
         for aggregate in ALL {
-            // Most aggregates fail at the first object, and then say little.
+            // Most aggregates fail at the first object, so numbers are tested separately.
             for values in [&values, &numbers] {
-                // A value that does not go with those before is left out.
+                // A value that cannot be combined with the earlier ones is left out.
                 let mut whole = Accumulator::new(aggregate, true);
                 let values: Vec<Value> = values.iter().filter(|value| whole.add(Some(value)).is_ok()).cloned().collect();
                 let values = &values;

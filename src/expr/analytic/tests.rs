@@ -2,7 +2,7 @@ use super::*;
 use crate::value::cast;
 use proptest::prelude::*;
 
-/// The value that JSON text is.
+/// Parses a JSON text.
 fn value(text: &str) -> Value {
     let cell = serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
     from_json(cell)
@@ -27,7 +27,7 @@ fn shown(answer: &Value) -> String {
     if answer.is_null() { "-".to_owned() } else { cast::text(answer).into_owned() }
 }
 
-/// The answers for these rows of arguments, separated by blanks. `!` before a row: WHEN is false for it.
+/// The results for these rows of arguments, separated by blanks. `!` before a row: WHEN is false for it.
 fn answers(state: &mut AnalyticState, rows: &[&str]) -> String {
     let answer = |row: &&str| {
         let (when, row) = row.strip_prefix('!').map_or((true, *row), |row| (false, row));
@@ -48,7 +48,7 @@ fn answers_row_by_row() {
         (Lag, &["1, 1, 9, false", "null, 1, 9, false", "3, 1, 9, false", "4, 1, 9, false"], "9 1 - 3"),
         (Lag, &["!1", "3", "!2", "4", "5"], "- - 3 3 4"),
         (Lag, &["7, 0", "8, 0"], "7 8"),
-        // The first row's default stands for all rows before it.
+        // The first row's default holds for all rows before it.
         (Lag, &["1, 2, 5", "2, 2, 6", "3, 2, 7"], "5 5 1"),
         (Latest, &["1", "null", "null", "4"], "1 1 1 4"),
         (Latest, &["null, 0", "7, 0", "null, 0"], "0 7 7"),
@@ -118,7 +118,7 @@ fn a_row_that_fails_changes_nothing() {
             &["1, true, 5", "1, false, false"],
             "(call func acc_count error: expect boolean for parameter 3 but found bigint) 0",
         ),
-        // What does not count is not looked at.
+        // Values that do not count are not evaluated.
         (AccSum, &["\"x\", false, false", "!\"x\"", "1, true, false"], "0 0 1"),
         (
             Lag,
@@ -234,9 +234,9 @@ proptest! {
         }
     }
 
-    /// A state that was copied, as a saved one is, goes on as the first would.
+    /// A copy of a state, such as a restored one, continues like the original.
     #[test]
-    fn a_copy_goes_on(rows in rows(), cut in 0..12_usize) {
+    fn a_copy_continues_like_the_original(rows in rows(), cut in 0..12_usize) {
         let (before, after) = rows.split_at(cut.min(rows.len()));
         let next = |state: &mut AnalyticState, (args, when): &(Vec<Value>, bool)| {
             let args: Vec<_> = args.iter().map(Cow::Borrowed).collect();

@@ -1,4 +1,4 @@
-//! The table of the aggregates. Their code is in [`crate::expr::aggregate`]: they are accumulators, not functions of
+//! The table of aggregates. Their code is in [`crate::expr::aggregate`]: they are accumulators, not functions of
 //! values.
 
 use super::{Code, Family, Function, Nulls, Param, Returns};
@@ -87,7 +87,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .doc("The variance of the numbers as a sample; nulls are left out. One number alone gives no value.", &[]),
 ];
 
-/// The second argument decides how the rows are gathered, so it must be known when the rule is made.
+/// The second argument decides what the aggregate keeps, so it must be a literal.
 fn literal_bool(literals: &[Option<&Value>]) -> Result<(), String> {
     match literals {
         [_, Some(Value::Bool(_))] => Ok(()),

@@ -1,4 +1,4 @@
-//! The table of the functions that remember earlier rows and of those that make rows. Their code is in
+//! The table of functions that remember earlier rows and of those that make rows. Their code is in
 //! [`crate::expr::analytic`] and [`crate::expr::set_returning`]: they have a state or several results, so they are not
 //! functions of values.
 
@@ -15,7 +15,7 @@ const fn of(analytic: Analytic, name: &'static str, params: Params, returns: Ret
         .not_deterministic()
 }
 
-/// A running value, with or without a range.
+/// A running value, with or without a range of rows.
 const fn running(analytic: Analytic, name: &'static str, params: Params, returns: Returns) -> Function {
     of(analytic, name, params, returns).required(1).check(one_or_three)
 }
@@ -26,7 +26,7 @@ const fn makes_rows(code: SetReturning, name: &'static str, params: Params) -> F
         .not_deterministic()
 }
 
-/// A function that gives a count or time of earlier results.
+/// A function that returns a count or time of earlier results.
 const fn hits(name: &'static str, code: super::ScalarFn) -> Function {
     Function::new(name, Family::Analytic, &[], Returns::Int, Code::Scalar(code)).not_deterministic()
 }
@@ -189,7 +189,7 @@ fn of_lag(literals: &[Option<&Value>]) -> Result<(), String> {
         None | Some(Some(Value::Int(0..=MAX_LAG))) => Ok(()),
         Some(Some(Value::Int(..0))) => Err("the index should not be a nagtive integer".to_owned()),
         Some(Some(Value::Int(_))) => Err(format!("the index should not be greater than {MAX_LAG}")),
-        // With an offset from the rows, a message could make the state arbitrarily large.
+        // If the offset came from messages, one of them could make the state arbitrarily large.
         Some(_) => Err("Expect int type for parameter 2".to_owned()),
     }
 }
@@ -201,7 +201,7 @@ fn of_latest(literals: &[Option<&Value>]) -> Result<(), String> {
     }
 }
 
-/// eKuiper uses another word here than for other functions.
+/// eKuiper uses another word here than in other functions.
 fn boolean_first(literals: &[Option<&Value>]) -> Result<(), String> {
     match literals {
         [Some(literal), _] if !literal.is_null() && !matches!(literal, Value::Bool(_)) => {

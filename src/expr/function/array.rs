@@ -1,7 +1,7 @@
-//! Functions of arrays: searching, sets, sorting and making arrays.
+//! Functions of arrays: search, set operations, sorting, and making arrays.
 //!
-//! Elements are compared by value: numbers whatever their representation, arrays and objects by content. Keys of groups
-//! use the same comparison.
+//! Elements are compared by value: numbers regardless of their representation, arrays and objects by content. Group
+//! keys are compared in the same way.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -18,7 +18,7 @@ use crate::value::key::KeyPart;
 use crate::value::operator::Comparison;
 use crate::value::{Object, Value};
 
-/// The length of the longest array that `repeat` and `sequence` make: a small message must not fill the memory.
+/// The longest array that `repeat` and `sequence` make: a small message must not fill the memory.
 const LONGEST: u64 = 1 << 20;
 
 /// The most bytes of text that `repeat` copies.
@@ -250,7 +250,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// The elements of an array; for other values an error with this text.
+/// The elements of an array; for other values, an error with this text.
 fn members<'a>(value: &'a Value, otherwise: &'static str) -> Result<&'a [Value], FunctionError> {
     match value {
         Value::Array(members) => Ok(members),
@@ -270,12 +270,12 @@ fn second_or_none<'a>(args: &'a Args<'_>) -> Result<&'a [Value], FunctionError> 
     if args[1].is_null() { Ok(&[]) } else { second(args) }
 }
 
-/// The elements that are not yet in `seen`, each once.
+/// The elements that are not in `seen`, without repetition.
 fn distinct(members: &[Value], seen: &mut HashSet<KeyPart>) -> Value {
     Value::array(members.iter().filter(|member| seen.insert(KeyPart::of(member))).cloned().collect::<Vec<_>>())
 }
 
-/// The positions of the second argument in the first; none if the first is null.
+/// The positions of the second argument in the first; empty if the first is null.
 fn places<'a>(args: &'a Args<'_>) -> Result<impl DoubleEndedIterator<Item = usize> + 'a, FunctionError> {
     let members = if args[0].is_null() { &[][..] } else { first(args)? };
     let wanted = KeyPart::of(&args[1]);
@@ -346,11 +346,11 @@ fn array_join(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     Ok(joined.into())
 }
 
-/// The function for the elements, or why there is none.
+/// The function to apply to the elements, or why it cannot be used.
 type Mapping = Result<(&'static Function, Option<PreparedFn>), FunctionError>;
 
-/// A function named in the rule is looked up once. A wrong name is an error of each message, as it is if the name comes
-/// from a field.
+/// A function that the rule names literally is looked up once. An unknown name is an error of each message, as it is if
+/// the name comes from a field.
 fn array_map(literals: &[Option<&Value>]) -> Result<PreparedFn, FunctionError> {
     let written: Option<Mapping> = literals.first().copied().flatten().map(mapping);
     Ok(Box::new(move |args, context| {
@@ -457,7 +457,7 @@ fn sequence(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     if steps >= LONGEST {
         return Err(domain(format!("a sequence from {start} to {stop} by {step} is too long")));
     }
-    // Every element lies between start and stop, so a wrapped intermediate value comes back into range.
+    // Every element is between start and stop, so a wrapped intermediate value comes back into range.
     let member = |index: i64| Value::Int(start.wrapping_add(index.wrapping_mul(step)));
     Ok(Value::array((0..=steps as i64).map(member)))
 }
@@ -468,7 +468,7 @@ mod tests {
     use super::*;
     use crate::value::json::parse;
 
-    /// The JSON of the answer for arguments that are JSON, or the error.
+    /// The JSON of the result for JSON arguments, or the error.
     fn said(name: &str, args: &[&str]) -> String {
         let args: Vec<Value> = args.iter().map(|arg| parse(arg).expect("JSON")).collect();
         let answer = answer(name, &args);

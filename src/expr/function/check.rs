@@ -1,4 +1,4 @@
-//! Checks of calls when a rule is made: the number of arguments, and the kinds that are certain.
+//! Checks of calls when a rule is planned: the number of arguments, and their kinds if these are certain.
 //!
 //! A field can hold anything, so only literals and expressions that are certainly boolean (comparisons) are refused
 //! here. A field of the wrong kind is an error of the message.
@@ -8,28 +8,28 @@ use std::fmt;
 use super::{Function, Param};
 use crate::value::Value;
 
-/// Why a call is refused. The texts are those of eKuiper; the planner adds the name of the function.
+/// Why a call is refused. The texts are eKuiper's; the planner adds the function's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     #[error("Expect {expected} arguments but found {found}.")]
     Count {
-        /// how many the function takes
+        /// the allowed numbers
         expected: Expected,
-        /// how many the call has
+        /// the number in the call
         found: usize,
     },
     /// Too few arguments for a function with a varying number.
     #[error("At least has {least} argument but found {found}.")]
     TooFew {
-        /// how many are required
+        /// the least number
         least: usize,
-        /// how many the call has
+        /// the number in the call
         found: usize,
     },
     /// The function never takes arguments of this kind.
     #[error("Expect {} type for parameter {position}", kind_name(.expected))]
     Kind {
-        /// what it should be
+        /// the expected kind
         expected: Param,
         /// which argument, from 1
         position: usize,
@@ -38,7 +38,7 @@ pub enum CallError {
     Own(String),
 }
 
-/// How many arguments a function takes.
+/// The allowed numbers of arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     Exactly(usize),
@@ -55,8 +55,8 @@ impl fmt::Display for Expected {
     }
 }
 
-/// Checks a call. `literals` has one entry per argument: its value if it is a literal (also with a sign: `-1`). `kinds`
-/// has, for the other arguments, the kind if it is certain, like `Bool` for a comparison.
+/// Checks a call. `literals` has one entry per argument: its value if it is a literal (a sign is allowed: `-1`).
+/// `kinds` has the kind of each other argument if it is certain, such as `Bool` for a comparison.
 pub fn check_call(function: &Function, literals: &[Option<&Value>], kinds: &[Option<Param>]) -> Result<(), CallError> {
     if let Some(check) = function.check {
         check(literals).map_err(CallError::Own)?;
@@ -90,8 +90,7 @@ fn check_count(function: &Function, found: usize) -> Result<(), CallError> {
 }
 
 fn takes_literal(param: Param, literal: &Value) -> bool {
-    // No literal is an array or object. For these eKuiper reports an error for each message and does not refuse the
-    // rule.
+    // No literal is an array or object. Here eKuiper reports an error for each message instead of refusing the rule.
     if matches!(param, Param::Array | Param::Object) {
         return true;
     }
@@ -131,7 +130,7 @@ fn takes_kind(param: Param, kind: Option<Param>) -> bool {
     }
 }
 
-/// The name of the kind in the texts of errors.
+/// The kind's name in error texts.
 fn kind_name(param: &Param) -> &'static str {
     match param {
         Param::Any => "any",
@@ -152,7 +151,7 @@ mod tests {
     use super::*;
     use crate::expr::function::lookup;
 
-    /// What is said about a call with these arguments; `None` is a field.
+    /// The error for a call with these arguments; `None` is a field.
     fn refusal(name: &str, args: &[Option<Value>]) -> Option<String> {
         let literals: Vec<_> = args.iter().map(Option::as_ref).collect();
         check_call(lookup(name)?, &literals, &vec![None; args.len()]).err().map(|error| error.to_string())

@@ -152,7 +152,7 @@ fn cast_type(literals: &[Option<&Value>]) -> Result<(), String> {
                 .to_owned())
         }
         Some(Some(Value::Int(_) | Value::Float(_) | Value::Bool(_))) => {
-            // The position is that of eKuiper's text, which users know.
+            // The position in eKuiper's text, which users know.
             Err("Expect string type for parameter 1".to_owned())
         }
         _ => Ok(()),
@@ -205,7 +205,7 @@ fn hex2dec(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
         return Err(domain(format!("invalid input type: {} please input hex string", text(&args[0]))));
     };
     let invalid = || domain(format!("invalid hexadecimal value: {written}"));
-    // The sign comes before the prefix, as `dec2hex` writes it, or after it, as eKuiper wrote it.
+    // The sign may come before the prefix, as `dec2hex` writes it, or after it, as eKuiper writes it.
     let unsigned = written.trim_start_matches(['-', '+']);
     let rest = unsigned.strip_prefix("0x").unwrap_or(unsigned);
     let digits = rest.trim_start_matches('-');
@@ -221,7 +221,7 @@ fn hex2dec(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     i64::try_from(number).map(Value::Int).map_err(|_| invalid())
 }
 
-/// The double cut after this many places. It is cut as text and not by arithmetic: 0.29 · 100 is slightly less than 29.
+/// The float cut after this many places. It is cut as text and not by arithmetic: 0.29 · 100 is slightly less than 29.
 fn cut_to(number: f64, places: usize) -> f64 {
     if !number.is_finite() {
         return number;

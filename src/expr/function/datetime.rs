@@ -1,8 +1,8 @@
 //! Functions of dates and times.
 //!
-//! A time is anything that `cast(x, "datetime")` takes: a datetime, ms since 1970, or text in one of many formats. Its
-//! parts are in its own zone: the offset in the text, or else the configured zone. Results that are text in eKuiper are
-//! text here too.
+//! A time is any value that `cast(x, "datetime")` accepts: a datetime, ms since 1970, or text in one of many formats.
+//! Its parts are taken in its own zone: the offset in the text, otherwise the configured zone. Results that are text in
+//! eKuiper are text here too.
 
 use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
@@ -22,17 +22,17 @@ const fn of(name: &'static str, params: &'static [(&'static str, Param)], return
     Function::new(name, Family::DateTime, params, returns, code)
 }
 
-/// A function of one time that gives a whole number.
+/// A function of a time that returns a whole number.
 const fn part(name: &'static str, code: super::ScalarFn) -> Function {
     of(name, TIME, Returns::Int, Code::Scalar(code))
 }
 
-/// A function of one time that gives text.
+/// A function of a time that returns text.
 const fn name_of(name: &'static str, code: super::ScalarFn) -> Function {
     of(name, TIME, Returns::Text, Code::Scalar(code))
 }
 
-/// A function that gives the current time, with the given number of fractional digits.
+/// A function that returns the current time, with the given number of fractional digits.
 const fn clock(name: &'static str, code: super::ScalarFn) -> Function {
     of(name, PRECISION, Returns::Text, Code::Scalar(code)).required(0).check(precision).not_deterministic()
 }
@@ -155,7 +155,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
 ];
 
 fn date_calc(literals: &[Option<&Value>]) -> Result<PreparedFn, FunctionError> {
-    // An invalid duration is an error of the rows, like a duration that leaves the calendar.
+    // An invalid duration is an error of the rows, like one that leads outside the calendar.
     let known = literals.get(1).copied().flatten().map(|literal| duration(&text(literal)));
     Ok(Box::new(move |args, context| {
         let at = time(args, context)?;
@@ -230,8 +230,8 @@ fn moment(ms: i64, zone: &TimeZone) -> Result<Zoned, FunctionError> {
     }
 }
 
-/// The current time in a format of jiff that ends with the seconds, with as many fractional digits as the first
-/// argument says.
+/// The current time in a format of jiff that ends with seconds, and as many fractional digits as the first argument
+/// says.
 fn told(directives: &str, args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
     let now = moment(context.now, context.zone)?;
     let digits = if args.is_empty() { 0 } else { int(&args[0])?.clamp(0, 6) };
@@ -252,7 +252,7 @@ fn precision(literals: &[Option<&Value>]) -> Result<(), String> {
     }
 }
 
-/// Parses a duration as rules write it: a sign, then numbers with units, such as `-1h30m` or `1.5s`. `0` needs no unit.
+/// Parses a duration: a sign, then numbers with units, such as `-1h30m` or `1.5s`. `0` needs no unit.
 fn duration(written: &str) -> Result<SignedDuration, FunctionError> {
     let invalid = || domain(format!("invalid duration \"{written}\""));
     let (negative, mut rest) = match written.as_bytes().first() {
@@ -276,7 +276,7 @@ fn duration(written: &str) -> Result<SignedDuration, FunctionError> {
         let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
         let unit: i128 = match &after[..end] {
             "ns" => 1,
-            // The sign for micro exists as two code points.
+            // The micro sign exists as two code points.
             "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
             "ms" => 1_000_000,
             "s" => 1_000_000_000,
@@ -285,7 +285,7 @@ fn duration(written: &str) -> Result<SignedDuration, FunctionError> {
             _ => return Err(invalid()),
         };
         let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
-        // Later digits are less than a nanosecond even of an hour.
+        // Even of an hour, further digits are less than a nanosecond.
         let fraction = &fraction[..fraction.len().min(18)];
         let parts: i128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| invalid())? };
         let scale = 10_i128.pow(fraction.len() as u32);
@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn the_clock_is_told() {
-        // The tests' clock stands at 2023-11-14T22:13:20Z.
+        // The clock of the tests is at 2023-11-14T22:13:20Z.
         gives("now", &[], "\"2023-11-14 22:13:20\"");
         gives("NOW", &[0.into()], "\"2023-11-14 22:13:20\"");
         gives("current_timestamp", &[3.into()], "\"2023-11-14 22:13:20.000\"");

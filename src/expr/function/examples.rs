@@ -1,7 +1,7 @@
 //! Tests of all functions: their examples, and that no argument makes a function panic.
 //!
-//! The examples are read by a small parser of calls and literals, so that functions are tested without the parser of
-//! the rule language and the evaluator.
+//! A small parser of calls and literals reads the examples, so that functions are tested without the parser of the rule
+//! language and the evaluator.
 
 use std::borrow::Cow;
 
@@ -12,13 +12,13 @@ use super::{Args, CallContext, Code, Function, FunctionError, PreparedFn, all, c
 use crate::value::Value;
 use crate::value::cast;
 
-/// The result of a function whose arguments are not known when the rule is made, or the error.
+/// The result of a function whose arguments are not literals, or the error.
 pub(super) fn answer(name: &str, args: &[Value]) -> Result<Value, FunctionError> {
     let function = lookup(name).unwrap_or_else(|| panic!("no function {name}"));
     run(function, &vec![None; args.len()], args)
 }
 
-/// The JSON of a result, empty for no value; `None` for an error.
+/// The JSON of a result, empty for null and absent; `None` for an error.
 pub(super) fn json(answer: &Result<Value, FunctionError>) -> Option<String> {
     let answer = answer.as_ref().ok()?;
     Some(match answer {
@@ -150,7 +150,7 @@ fn rows_are_whole() {
     }
 }
 
-/// A value of each kind, with empty and unusual ones.
+/// A value of each kind, including empty and unusual ones.
 fn each_kind() -> Vec<Value> {
     vec![
         Value::Absent,
@@ -168,8 +168,8 @@ fn each_kind() -> Vec<Value> {
     ]
 }
 
-/// Calls every function with every kind of value in every place and with zero to four arguments, allowed or not. For
-/// three and four arguments only some combinations are tried, with each kind in each place.
+/// Calls every function with every kind of value in every position, with zero to four arguments, allowed or not. With
+/// three and four arguments only some combinations are tried, with each kind in each position.
 #[test]
 fn no_kind_of_argument_makes_a_function_panic() {
     let kinds = each_kind();

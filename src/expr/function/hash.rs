@@ -1,7 +1,7 @@
 //! Hashes of texts: digests in hexadecimal.
 //!
 //! The UTF-8 of the argument's text is hashed, so 12 and "12" have the same hash; bytes are hashed as they are. The
-//! digests are for comparing data and for formats of other systems. MD5, SHA-1 and CRC-32 protect no secrets.
+//! digests are for comparing data and for formats of other systems. MD5, SHA-1 and CRC-32 do not protect secrets.
 
 use std::borrow::Cow;
 use std::fmt::Write;

@@ -1,9 +1,9 @@
 //! How languages and countries write numbers: the part of the Unicode CLDR that `format` needs.
 //!
-//! The data is a table of languages and of countries that differ from their language. A locale needs both, since only
-//! both together determine how numbers are written.
+//! The data consists of a table of languages and one of countries that differ from their language. A locale must have
+//! both parts, since only both together determine how numbers are written.
 
-/// How the digits before the point are grouped.
+/// How the digits before the decimal point are grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Grouping {
     Thousands,
@@ -125,7 +125,7 @@ pub(super) fn styled(number: &str, style: Style) -> String {
     let mut styled = String::with_capacity(number.len() * 2);
     styled.push_str(sign);
     for (at, digit) in whole.char_indices() {
-        // Digits from here to the point.
+        // The number of digits from here to the decimal point.
         let left = whole.len() - at;
         let starts_group = match style.grouping {
             Grouping::Thousands => left % 3 == 0,

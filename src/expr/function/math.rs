@@ -1,7 +1,7 @@
 //! Functions of numbers.
 //!
-//! Whole numbers stay whole and exact where possible (`abs`, `ceil`, `floor`, `round`, `mod`); the other functions
-//! compute with doubles. Infinity and NaN follow IEEE 754; the writer of the result decides what becomes of them.
+//! Whole numbers stay whole and exact if possible (`abs`, `ceil`, `floor`, `round`, `mod`); the other functions compute
+//! with floats. Infinity and NaN follow IEEE 754; the encoding of the result decides how they are written.
 
 use super::{Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, Nulls, Param, Returns, domain};
 use crate::value::Value;
@@ -10,7 +10,7 @@ use crate::value::cast::{self, float, int};
 /// The parameter of most functions here.
 const X: &[(&str, Param)] = &[("x", Param::Number)];
 
-/// A function of one number that gives a double.
+/// A function of a number that returns a float.
 const fn of_double(name: &'static str, code: super::ScalarFn) -> Function {
     Function::new(name, Family::Math, X, Returns::Float, Code::Scalar(code))
 }
@@ -142,7 +142,7 @@ fn in_unit(x: f64, function: fn(f64) -> f64) -> Value {
     if (-1.0..=1.0).contains(&x) { Value::Float(function(x)) } else { Value::Null }
 }
 
-/// A whole number is not changed: converted to a double it could lose digits.
+/// A whole number is returned unchanged: as a float it could lose digits.
 fn whole(x: &Value, function: fn(f64) -> f64) -> FunctionResult {
     match x {
         Value::Int(i) => Ok(Value::Int(*i)),
@@ -236,7 +236,7 @@ fn round(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
         Value::Int(i) if places >= 0 => Ok(Value::Int(*i)),
         Value::Int(i) => {
             let i = i128::from(*i);
-            // 10^20 is more than twice the largest number, so from there on everything is rounded to 0.
+            // 10^20 is more than twice the largest number, so beyond it everything is rounded to 0.
             let scale = 10_i128.pow(places.unsigned_abs().min(20));
             let rounded = (i + i.signum() * (scale / 2)) / scale * scale;
             Ok(i64::try_from(rounded).map_or(Value::Float(rounded as f64), Value::Int))
@@ -245,8 +245,8 @@ fn round(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     }
 }
 
-/// The double rounded to this many decimal places, halves away from zero. If the scale is too large for doubles, the
-/// number has no digits to round.
+/// The float rounded to this many decimal places, halves away from zero. If the scale overflows, the number has no
+/// digits to round.
 fn round_to(x: f64, places: i32) -> f64 {
     let scale = 10_f64.powi(places.abs());
     let rounded = if places >= 0 { (x * scale).round() / scale } else { (x / scale).round() * scale };
@@ -257,7 +257,7 @@ fn round_to(x: f64, places: i32) -> f64 {
     }
 }
 
-/// Like the function of MySQL.
+/// As in MySQL.
 fn conv(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let (from, to) = (int(&args[1])?, int(&args[2])?);
     let (Some(base), Some(target)) = (base(from), base(to)) else { return Ok(Value::Null) };
@@ -285,7 +285,7 @@ fn conv(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     }))
 }
 
-/// The absolute value of the base, if it is a valid radix.
+/// The absolute value of the base, if it is valid.
 fn base(base: i64) -> Option<u32> {
     u32::try_from(base.unsigned_abs()).ok().filter(|base| (2..=36).contains(base))
 }

@@ -1,10 +1,10 @@
 //! The functions of the rule language, one row of a table each.
 //!
 //! A [`Function`] contains everything about one function: names, parameters and result, treatment of null,
-//! documentation, examples that run as tests, and code. The planner checks calls against it, `docs/functions.md` is
+//! documentation, examples that run as tests, and code. The planner checks calls by it, `docs/functions.md` is
 //! generated from it, and no other place lists functions.
 //!
-//! A function sees values only: no rows, streams or sockets. To add one, add a row to the table of its family.
+//! A function sees only values: no rows, streams or sockets. To add one, add a row to the table of its family.
 
 mod aggregate;
 mod analytic;
@@ -66,16 +66,16 @@ impl std::ops::Index<usize> for Args<'_> {
     }
 }
 
-/// What a call can see of the rule and the row.
+/// What a call can read besides its arguments.
 #[derive(Clone, Debug)]
 pub struct CallContext<'a> {
     /// Id of the rule.
     pub rule: &'a str,
-    /// When the rule started, ms since the epoch.
+    /// The start of the rule, ms since the epoch.
     pub rule_started: i64,
-    /// Now by the clock of the worker, ms since the epoch.
+    /// The worker's clock, ms since the epoch.
     pub now: i64,
-    /// Time of the row, ms since the epoch: its timestamp in event time, else its arrival.
+    /// The row's time, ms since the epoch: its timestamp in event time, otherwise its arrival.
     pub event_time: i64,
     /// Start and end (exclusive) of the window, ms since the epoch, if there is one.
     pub window: Option<(i64, i64)>,
@@ -83,11 +83,11 @@ pub struct CallContext<'a> {
     pub zone: &'a jiff::tz::TimeZone,
     /// Earlier results of the rule.
     pub hits: Hits,
-    /// How long the rule pauses after this row, ms; calls add to it. The operator of the rule waits, not the thread.
+    /// How long the rule pauses after this row, ms; calls add to it. The rule's operator waits, not the thread.
     pub pause: Option<&'a Cell<u64>>,
 }
 
-/// Counts and times of the rows and windows that gave results before.
+/// Numbers and times of the rows and windows that gave results so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hits {
     pub rows: u64,
@@ -98,10 +98,10 @@ pub struct Hits {
     pub window_time: i64,
 }
 
-/// Why a call failed for a row.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FunctionError {
-    /// An argument has a type that the function does not take.
+    /// The function does not accept this argument's type.
     #[error("expect {expected} for parameter {position} but found {found}")]
     Argument {
         /// counted from 1
@@ -112,7 +112,7 @@ pub enum FunctionError {
     /// A value cannot be converted, as in `cast("abc", "bigint")`.
     #[error(transparent)]
     Conversion(#[from] ConversionError),
-    /// A value for which the function is not defined; the text is the reason.
+    /// The function is not defined for this value; the text is the reason.
     #[error("{0}")]
     Domain(Cow<'static, str>),
 }
@@ -122,8 +122,8 @@ pub(crate) fn domain(text: impl Into<Cow<'static, str>>) -> FunctionError {
     FunctionError::Domain(text.into())
 }
 
-/// The result if an argument is null or absent. An empty array or object counts as null too, unless the parameter takes
-/// arrays or objects.
+/// The result if an argument is null or absent. Empty arrays and objects count as null too, unless the parameter
+/// accepts arrays or objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nulls {
     /// No value; the function does not run.
@@ -132,11 +132,11 @@ pub enum Nulls {
     False,
     /// 0; the function does not run.
     Zero,
-    /// The function handles nulls itself.
+    /// The function handles null itself.
     Own,
 }
 
-/// The kind of a parameter. When a rule is made it is checked for literals and for expressions whose kind is certain,
+/// The kind of a parameter. When a rule is planned, it is checked for literals and for expressions of certain kind,
 /// never for fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Param {
@@ -159,12 +159,12 @@ pub enum Param {
     Bool,
     /// a time: datetime, text in a known format, or ms since the epoch
     DateTime,
-    /// a time, also as literal text
+    /// a time, or literal text
     DateTimeOrText,
     Array,
     Object,
-    /// a key of the metadata: `topic`, `stream.topic`, `key->part`, `*`. It is a name and not a column; the function
-    /// gets it as text
+    /// a key of the metadata: `topic`, `stream.topic`, `key->part`, `*`. It is not a column; the function gets it as
+    /// text
     MetaKey,
 }
 
@@ -173,19 +173,19 @@ pub enum Param {
 pub struct Signature {
     /// Names and kinds, in order.
     pub params: &'static [(&'static str, Param)],
-    /// How many of `params` must be given.
+    /// The number of required parameters.
     pub required: usize,
     /// Whether the last parameter may be repeated.
     pub variadic: bool,
 }
 
-/// The kind of the result, as far as the planner can know it. It matters for `/`: whole numbers divide as whole numbers
-/// only if both sides are certainly whole numbers of the language (see `plan::resolve`).
+/// The kind of the result, as far as the planner can know it. It matters for `/`: this is integer division only if both
+/// sides are certainly integers of the language (see `plan::resolve`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Returns {
     /// a whole number
     Int,
-    /// a double
+    /// a float
     Float,
     Text,
     /// true or false
@@ -208,7 +208,7 @@ pub type ScalarFn = fn(&Args<'_>, &CallContext<'_>) -> FunctionResult;
 /// A scalar function prepared for one call in one rule.
 pub type PreparedFn = Box<dyn Fn(&Args<'_>, &CallContext<'_>) -> FunctionResult + Send + Sync>;
 
-/// A function's own check of the literals of a call (`None` for other arguments); an error is the text of the refusal.
+/// A function's own check of a call's literals (`None` for other arguments); the error is the text of the refusal.
 pub type CheckFn = fn(&[Option<&Value>]) -> Result<(), String>;
 
 /// The code of a function.
@@ -216,8 +216,8 @@ pub type CheckFn = fn(&[Option<&Value>]) -> Result<(), String>;
 pub enum Code {
     /// One result per call.
     Scalar(ScalarFn),
-    /// Prepared once for each call in a rule from its literal arguments (`None` for the others), for functions that
-    /// compile something, like a pattern. An error refuses the rule.
+    /// Prepared once for each call in a rule from its literals (`None` for other arguments), for functions that compile
+    /// something, such as a pattern. An error refuses the rule.
     Prepared(fn(&[Option<&Value>]) -> Result<PreparedFn, FunctionError>),
     /// One result for the rows of a window or group.
     Aggregate(super::aggregate::Aggregate),
@@ -225,7 +225,7 @@ pub enum Code {
     Analytic(super::analytic::Analytic),
     /// Several rows for one row.
     SetReturning(super::set_returning::SetReturning),
-    /// The number of the row in its window; only the window knows it.
+    /// The row's number in its window; only the window knows it.
     RowNumber,
 }
 
@@ -244,13 +244,13 @@ pub enum Family {
     Object,
     /// JSON text and paths into it
     Json,
-    /// over the rows of a window or group
+    /// functions of the rows of a window or group
     Aggregate,
-    /// over the rows before
+    /// functions of earlier rows
     Analytic,
-    /// that make rows
+    /// functions that make rows
     MultiRow,
-    /// about the rule, the row, the window
+    /// functions of the rule, the row or the window
     Other,
 }
 
@@ -275,29 +275,30 @@ impl fmt::Display for Family {
 
 /// One function of the language.
 pub struct Function {
-    /// In lower case; the case of names in a rule does not matter.
+    /// In lower case; names in rules are matched regardless of case.
     pub name: &'static str,
-    /// Other names for the same function.
+    /// Other names of the function.
     pub aliases: &'static [&'static str],
     pub family: Family,
     pub signature: Signature,
-    /// A further check of the literal arguments (`None` for the others) when a rule is made. An error becomes part of
-    /// the refusal. It runs before the check of the signature, so it must accept any number of arguments of any kind.
+    /// A further check of the literals (`None` for other arguments) when a rule is planned. An error becomes part of
+    /// the refusal. It runs before the check of the signature, so it must accept any number and kind of arguments.
     pub check: Option<CheckFn>,
     pub returns: Returns,
     pub nulls: Nulls,
-    /// Whether equal arguments give equal results, so that a call of literals can be computed when the rule is made.
+    /// Whether equal arguments give equal results, so that a call with only literals can be computed when the rule is
+    /// planned.
     pub deterministic: bool,
-    /// Some sentences for the reader of `docs/functions.md`.
+    /// The text in `docs/functions.md`.
     pub doc: &'static str,
-    /// SQL expressions without fields, and the JSON of their results (`""` for no value). All are run as tests.
+    /// SQL expressions without fields, and the JSON of their results (`""` for null and absent). All run as tests.
     pub examples: &'static [(&'static str, &'static str)],
     pub code: Code,
 }
 
 impl Function {
-    /// A function with one result per call: deterministic, all parameters required, null for null. The methods below
-    /// change this.
+    /// A function with one result per call, by default deterministic, with all parameters required, and null for null.
+    /// The methods below change these defaults.
     const fn new(
         name: &'static str,
         family: Family,
@@ -325,7 +326,7 @@ impl Function {
         self
     }
 
-    /// Only the first `required` parameters are required.
+    /// Makes only the first `required` parameters required.
     const fn required(mut self, required: usize) -> Function {
         self.signature.required = required;
         self
@@ -357,7 +358,7 @@ impl Function {
         self
     }
 
-    /// The result by the null rule of this function if it need not run, otherwise `None`.
+    /// The result if the function's rule for null decides it, otherwise `None`.
     pub fn answer_for_null(&self, args: &Args<'_>) -> Option<Value> {
         let answer = match self.nulls {
             Nulls::Null => Value::Null,
@@ -376,15 +377,14 @@ impl Function {
 }
 
 impl Signature {
-    /// The kind of the parameter at `index`, counted from 0, including repetitions of the last one; `None` beyond the
-    /// last.
+    /// The kind of the parameter at `index`, from 0, including repetitions of the last one; `None` past the end.
     pub fn param(&self, index: usize) -> Option<Param> {
         let last = if self.variadic { self.params.last() } else { None };
         self.params.get(index).or(last).map(|(_, param)| *param)
     }
 }
 
-/// The function with this name, in any case.
+/// The function with this name, regardless of case.
 pub fn lookup(name: &str) -> Option<&'static Function> {
     static BY_NAME: LazyLock<HashMap<&'static str, &'static Function>> = LazyLock::new(|| {
         all()

@@ -113,7 +113,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 one => std::slice::from_ref(one),
             };
             for member in members {
-                // A value that is not text is not a key of any object.
+                // Only text can be a key.
                 if let Value::Text(key) = member {
                     pick(object, key, &mut picked);
                 }
@@ -217,7 +217,7 @@ fn zip(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     Ok(Value::Object(Arc::new(object)))
 }
 
-/// Copies the member at a path of keys, separated by points, to the same path of `picked`.
+/// Copies the member at a path of keys, separated by dots, to the same path of `picked`.
 fn pick(object: &Object, path: &str, picked: &mut Object) {
     let mut found = object;
     let mut parents = path.split('.');

@@ -1,4 +1,4 @@
-//! Functions about the rule, the row and the window, functions that choose between values, and functions that make ids.
+//! Functions of the rule, the row and the window, functions that choose a value, and functions that make ids.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -116,7 +116,7 @@ fn coalesce(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
 }
 
 fn delay(args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
-    // A double loses its fraction; the cast saturates, so one beyond 64 bits is too long or negative.
+    // A float loses its fraction; the cast saturates, so one beyond 64 bits is too long or negative.
     let ms = match &args[0] {
         Value::Int(ms) => *ms,
         Value::Float(ms) if !ms.is_nan() => *ms as i64,
@@ -154,7 +154,7 @@ fn state_type(literals: &[Option<&Value>]) -> Result<(), String> {
 
 fn topic_or_id(literals: &[Option<&Value>]) -> Result<(), String> {
     match literals {
-        // `stream.topic` names the stream too.
+        // `stream.topic` also names the stream.
         [Some(Value::Text(key))]
             if !["topic", "messageid"].iter().any(|known| {
                 key.rsplit('.').next().is_some_and(|key| key.trim_matches('`').eq_ignore_ascii_case(known))
@@ -174,12 +174,12 @@ fn props(args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
     }
 }
 
-/// A UUID of version 1. The node is random per process and not the address of the network card.
+/// A UUID of version 1. The node is random for each process instead of the address of the network card.
 fn new_uuid() -> String {
     static MADE: LazyLock<(uuid::ContextV1, [u8; 6])> = LazyLock::new(|| {
         let mut node = [0; 6];
         fastrand::fill(&mut node);
-        // The multicast bit says that this is not the address of a card (RFC 9562, section 6.10).
+        // The multicast bit marks a node that is not the address of a card (RFC 9562, section 6.10).
         node[0] |= 1;
         (uuid::ContextV1::new(fastrand::u16(..)), node)
     });
@@ -187,14 +187,14 @@ fn new_uuid() -> String {
     uuid::Uuid::new_v1(uuid::Timestamp::now(context), node).to_string()
 }
 
-/// An id larger than all earlier ones: 41 bits of ms since 4 November 2010, 10 bits of node, which are 0, and a number
-/// of 12 bits. When the numbers of one millisecond are used up, those of the next are used.
+/// An id larger than all earlier ones: 41 bits of ms since 4 November 2010, 10 bits of node, which are 0, and a 12-bit
+/// number. When the numbers of a millisecond are used up, those of the next one follow.
 fn new_snowflake(now: i64) -> u64 {
     const EPOCH: i64 = 1_288_834_974_657;
     static LAST: AtomicU64 = AtomicU64::new(0);
     let since = u64::try_from(now.saturating_sub(EPOCH)).unwrap_or(0).min((1 << 41) - 1);
     let next = |last: u64| {
-        // The bits of the node stay 0.
+        // The bits of the node must stay 0.
         let after = if last & 0xfff == 0xfff { (last | 0x3f_ffff) + 1 } else { last + 1 };
         after.max(since << 22)
     };

@@ -1,6 +1,6 @@
 //! Functions of text.
 //!
-//! Arguments are converted by [`cast::text`], so that numbers and booleans of fields work as text too. Positions and
+//! Arguments are converted by [`cast::text`], so that fields with numbers and booleans work as text too. Positions and
 //! lengths count characters (code points), never bytes, so no function splits a character. No result is larger than
 //! [`LARGEST`].
 
@@ -20,7 +20,7 @@ const LARGEST: usize = 64 << 20;
 /// The most blanks that padding adds.
 const MOST_BLANKS: i64 = 1 << 20;
 
-/// The most decimal places that `format` writes. No double has more than 1074.
+/// The most decimal places that `format` writes. No float has more than 1074.
 const MOST_PLACES: i64 = 1100;
 
 const fn of(name: &'static str, params: &'static [(&'static str, Param)], returns: Returns, code: Code) -> Function {
@@ -267,10 +267,10 @@ fn lower(c: char) -> char {
     c.to_lowercase().next().unwrap_or(c)
 }
 
-/// The upper case of a character as one character, or the character itself if it would need several, like ß.
+/// The upper case of a character as one character, or the character itself if it would need several, as for ß.
 fn upper(c: char) -> char {
     match c {
-        // Greek letters with iota subscript have title case letters of their own, which the full mapping does not give.
+        // Greek letters with iota subscript have title-case letters, which the full mapping does not return.
         '\u{1f80}'..='\u{1f87}' | '\u{1f90}'..='\u{1f97}' | '\u{1fa0}'..='\u{1fa7}' => {
             char::from_u32(u32::from(c) + 8).unwrap_or(c)
         }
@@ -327,7 +327,7 @@ fn replace(regex: &Regex, args: &Args<'_>) -> FunctionResult {
     let inserts = replacement.matches('$').count();
     for captures in regex.captures_iter(&within) {
         let Some(whole) = captures.get(0) else { continue };
-        // The size that one match can grow to, checked before it grows.
+        // The size that the text can reach, checked before it grows.
         if inserts.saturating_mul(whole.len()).saturating_add(replacement.len()) > LARGEST {
             return Err(too_large());
         }
@@ -394,7 +394,7 @@ fn split_value(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     part.map(Value::from).map_err(|size| domain(format!("{index} out of index array (size = {size})")))
 }
 
-/// The part at an index, negative from the end, or else the number of parts.
+/// The part at an index, from the end if negative; or else the number of parts.
 fn nth<'a>(mut parts: impl Iterator<Item = &'a str> + Clone, index: i64) -> Result<&'a str, usize> {
     let all = parts.clone();
     let position = match usize::try_from(index) {

@@ -1,4 +1,4 @@
-//! Rows to messages: each result by itself, or gathered into batches.
+//! Makes messages from rows: of each result by itself, or gathered into batches.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use super::message::{Give, Made};
 use super::{OutputFormat, SinkFormat};
 use crate::value::{Row, Text, Value};
 
-/// Makes messages of the rows of a rule's results.
+/// Makes messages from the rows of a rule's results.
 #[derive(Debug)]
 pub struct Batcher {
     format: Arc<SinkFormat>,
     /// Rows that wait for a batch.
     gathered: Vec<Row>,
-    /// When the batch is sent at the latest, ms since the epoch.
+    /// The latest time at which the batch is sent, ms since the epoch.
     due: Option<i64>,
 }
 
-/// The most rows that wait where only `lingerInterval` ends a batch.
+/// The most rows that wait if only `lingerInterval` ends a batch.
 pub(super) const MAX_GATHERED: usize = 100_000;
 
 impl Batcher {
@@ -24,7 +24,7 @@ impl Batcher {
         Batcher { format, gathered: Vec::new(), due: None }
     }
 
-    /// Takes the rows of one result, at `now`. Returns when [`Batcher::tick`] must be called, if a new batch has begun.
+    /// Takes the rows of a result at `now`. Returns when [`Batcher::tick`] must be called, if a new batch has begun.
     pub fn rows(&mut self, rows: Vec<Row>, now: i64, give: Give<'_>) -> Option<i64> {
         if !self.format.gathers() {
             self.send(rows, give);
@@ -54,7 +54,6 @@ impl Batcher {
         }
     }
 
-    /// Sends the batch.
     pub fn flush(&mut self, give: Give<'_>) {
         self.due = None;
         let rows = std::mem::take(&mut self.gathered);
@@ -67,7 +66,8 @@ impl Batcher {
         }
     }
 
-    /// Sends the text of an error; with a template, or for a sink that takes rows, as the row `{"error": text}`.
+    /// Sends the text of an error. With a template, or for a sink that takes rows, it is sent as the row `{"error":
+    /// text}`.
     pub fn error(&mut self, text: &str, give: Give<'_>) {
         let row = vec![(Text::const_new("error"), Value::from(text))];
         if self.format.format == OutputFormat::Rows {

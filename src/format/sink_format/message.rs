@@ -1,4 +1,4 @@
-//! The message of a row, or of a list of rows: template, chosen members, encoding, compression.
+//! Makes the message of a row, or of a list of rows: template, chosen members, encoding, compression.
 
 use crate::format::address::{Address, AddressError, Addressing};
 use crate::format::compress::CompressError;
@@ -9,18 +9,18 @@ use crate::value::{Row, Text, Value};
 
 use super::{OutputFormat, SinkFormat};
 
-/// A message, ready to be sent.
+/// A message that is ready to be sent.
 #[derive(Debug)]
 pub enum Made {
     /// Bytes for all clients.
     Message(Vec<u8>),
-    /// An address, and bytes for it alone.
+    /// An address, and bytes for this address only.
     For(Address, Vec<u8>),
-    /// Rows, where the format is [`OutputFormat::Rows`].
+    /// Rows, if the format is [`OutputFormat::Rows`].
     Rows(Vec<Row>),
 }
 
-/// Takes each message, or why it could not be made.
+/// Takes each message, or the reason why it could not be made.
 pub type Give<'a> = &'a mut dyn FnMut(Result<Made, FormatError>);
 
 /// Why a message could not be made.
@@ -47,17 +47,17 @@ pub enum FormatError {
 
 /// A result before it is encoded.
 enum Formed {
-    /// The text of a template: it is sent as it is.
+    /// The output of a template, which is sent as it is.
     Text(String),
     /// A value, which `format` encodes.
     Value(Value),
 }
 
 impl SinkFormat {
-    /// The message of a result with its address. A sink that takes rows has no addresses: it gets the rows.
+    /// Makes the message of a result with its address. A sink that takes rows gets rows, which have no addresses.
     pub(super) fn addressed(&self, result: Value, to: &Addressing) -> Result<Made, FormatError> {
         let address = to.of(&result)?;
-        // A row that has an address of its own is a list of one where messages are lists.
+        // A row with its own address is sent as a list of one if messages are lists.
         let listed = to.each_row && !self.send_single;
         let message = if listed { Value::array([result]) } else { result };
         Ok(match self.message(message)? {
@@ -66,18 +66,19 @@ impl SinkFormat {
         })
     }
 
-    /// The message of a single row.
+    /// Makes the message of a single row.
     pub(super) fn one(&self, row: Row) -> Result<Made, FormatError> {
         self.message(Value::object(row))
     }
 
-    /// The message of a list of rows.
+    /// Makes the message of a list of rows.
     pub(super) fn many(&self, rows: Vec<Row>) -> Result<Made, FormatError> {
         self.message(Value::array(rows.into_iter().map(Value::object)))
     }
 
-    /// The message of a batch. With `sendSingle` each row is formed by itself, so that an error loses one row. The texts
-    /// of a template become a JSON list, or lines where one of them is not JSON or the format is another.
+    /// Makes the message of a batch. With `sendSingle`, each row is formed by itself, so that an error loses only one
+    /// row. The texts of a template become a JSON list; if one of them is not JSON, or the format is not JSON, they
+    /// become lines.
     pub(super) fn batch(&self, rows: Vec<Row>, give: Give<'_>) {
         if !self.send_single {
             return give(self.many(rows));
@@ -123,7 +124,7 @@ impl SinkFormat {
         Ok(Made::Rows(rows.into_iter().map(row).collect()))
     }
 
-    /// A result after template, dataField, fields and excludeFields.
+    /// Applies the template, dataField, fields and excludeFields to a result.
     fn formed(&self, value: Value) -> Result<Formed, FormatError> {
         let value = match &self.template {
             None => value,
@@ -138,7 +139,6 @@ impl SinkFormat {
         Ok(Formed::Value(self.chosen(value)?))
     }
 
-    /// Whether members are chosen.
     fn chooses(&self) -> bool {
         self.data_field.is_some() || !self.fields.is_empty() || !self.excluded.is_empty()
     }
@@ -169,7 +169,7 @@ impl SinkFormat {
         })
     }
 
-    /// The wanted members of an object; other values stay as they are.
+    /// Chooses the members of an object; other values are unchanged.
     fn members(&self, value: &Value) -> Value {
         let value = json::expand(value);
         let Value::Object(members) = &*value else { return value.into_owned() };
@@ -205,7 +205,7 @@ impl SinkFormat {
 
     fn lines(&self, out: &mut Vec<u8>, value: &Value, delimiter: &str, header: bool) -> Result<(), FormatError> {
         let rows = rows(value).ok_or(FormatError::Format("delimited"))?;
-        // The columns of all rows, so that each stands in its place.
+        // The columns of all rows, so that each value is written in its column.
         let mut names: Vec<Text> = self.fields.clone();
         if names.is_empty() {
             let mut all: std::collections::BTreeSet<Text> = std::collections::BTreeSet::new();
@@ -242,8 +242,8 @@ impl SinkFormat {
     }
 }
 
-/// The bytes of a row, or of a list of one: what stands under `self`, or under its only key. Text is base64, or else
-/// its own bytes.
+/// The bytes of a row, or of a list of one: the value of `self`, or of the only key. Text is decoded from base64, or
+/// taken as it is.
 fn bytes(value: &Value) -> Option<Vec<u8>> {
     match &*json::expand(value) {
         Value::Array(rows) => match rows.as_slice() {
@@ -262,7 +262,7 @@ fn bytes(value: &Value) -> Option<Vec<u8>> {
     }
 }
 
-/// The rows that a value is, if it is any.
+/// The rows that a value consists of; `None` if it is neither a row nor a list of rows.
 fn rows(value: &Value) -> Option<Vec<Value>> {
     let value = json::expand(value);
     match &*value {
@@ -275,7 +275,7 @@ fn rows(value: &Value) -> Option<Vec<Value>> {
     }
 }
 
-/// A value as text in a line or a form: nothing is empty, lists and objects as Go writes them.
+/// A value as text in a line or form: null is empty, lists and objects are written as in Go.
 fn plain(value: &Value) -> String {
     match value {
         Value::Absent | Value::Null => String::new(),
@@ -284,7 +284,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// The form of a row: keys in order, lists as repeated keys.
+/// A row as a form: keys in order, lists as repeated keys.
 fn form(row: &Value) -> Result<String, FormatError> {
     let Value::Object(members) = row else { return Err(FormatError::Format("urlencoded")) };
     let mut keys: Vec<&Text> = members.keys().collect();

@@ -1,8 +1,9 @@
-//! How a sink wants its results: the properties that every sink has.
+//! The properties that every sink has: how it wants its results.
 //!
-//! They work in this order: rows are gathered (`batchSize`, `lingerInterval`), a template makes text of them
+//! They apply in this order: rows are gathered (`batchSize`, `lingerInterval`), a template makes text from them
 //! (`dataTemplate`), one member is taken (`dataField`), members are chosen (`fields`, `excludeFields`), the value is
-//! encoded (`format`) and compressed. `dataflow::output` writes plain JSON itself, without this detour.
+//! encoded (`format`) and compressed. For plain JSON, `dataflow::output` writes the text directly and skips all of
+//! this.
 
 mod batcher;
 mod message;
@@ -19,26 +20,25 @@ pub use self::batcher::Batcher;
 pub use self::message::{FormatError, Give, Made};
 pub use self::properties::{entries, knows, names, read, table};
 
-/// How a sink wants its results.
 #[derive(Clone, Debug, Default)]
 pub struct SinkFormat {
-    /// Each row is a message, an object; otherwise the rows of a result are one message, a list.
+    /// Each row is a message (an object); otherwise all rows of a result are one message (a list).
     pub send_single: bool,
-    /// A list without rows, and with `send_single` a row without members, is not sent.
+    /// An empty list, and with `send_single` an empty row, is not sent.
     pub omit_if_empty: bool,
-    /// The text and what it parses to.
+    /// The template's text, and its parsed form.
     pub template: Option<(Text, Arc<Template>)>,
     pub data_field: Option<Text>,
     /// Only these members are sent, in this order; empty: all.
     pub fields: Vec<Text>,
     pub excluded: Vec<Text>,
     pub format: OutputFormat,
-    /// Rows in a message; 0: no batches by number.
+    /// Rows in a message; 0: no limit by number.
     pub batch_size: usize,
-    /// How long a row waits for others, ms; 0: no batches by time.
+    /// How long a row waits for others, ms; 0: no limit by time.
     pub linger: i64,
     pub compression: Option<Method>,
-    /// What makes the address of each message, where not all go to the same place.
+    /// How the address of each message is made; `None` if all messages go to the same place.
     pub to: Option<Addressing>,
 }
 
@@ -47,7 +47,7 @@ pub struct SinkFormat {
 pub enum OutputFormat {
     #[default]
     Json,
-    /// One line a row; with `header` a line of names goes first.
+    /// One line for each row; with `header`, a line of names comes first.
     Delimited {
         delimiter: Text,
         header: bool,
@@ -55,14 +55,14 @@ pub enum OutputFormat {
     UrlEncoded,
     /// The bytes of a row's only value.
     Binary,
-    /// Rows as they are, for sinks that take them.
+    /// Rows as values, for sinks that take them.
     Rows,
 }
 
-/// Formats are equal if they make equal messages.
+/// Two formats are equal if they make equal messages.
 impl PartialEq for SinkFormat {
     fn eq(&self, other: &SinkFormat) -> bool {
-        // All fields by name, so that a new one does not compile before it is compared.
+        // All fields are named, so that a new one does not compile until it is compared.
         let SinkFormat {
             send_single,
             omit_if_empty,
@@ -87,7 +87,7 @@ impl PartialEq for SinkFormat {
 }
 
 impl SinkFormat {
-    /// The default: each result is a JSON list of rows.
+    /// The default: a result is a JSON list of rows.
     pub fn lists() -> SinkFormat {
         SinkFormat::default()
     }
@@ -97,7 +97,7 @@ impl SinkFormat {
         SinkFormat { format: OutputFormat::Rows, compression: None, ..self.clone() }
     }
 
-    /// Whether results need no work but encoding as JSON.
+    /// Whether encoding results as JSON is all there is to do.
     pub fn is_plain(&self) -> bool {
         let SinkFormat { template, data_field, fields, excluded, format, batch_size, linger, compression, to, .. } =
             self;

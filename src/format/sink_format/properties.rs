@@ -1,6 +1,6 @@
 //! The properties that every sink has, one row each.
 //!
-//! A setter only notes what the user wants in a [`Draft`]; what depends on several properties is decided in [`read`].
+//! A setter only records the user's value in a [`Draft`]; [`read`] decides what depends on several properties.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::format::template::Template;
 use crate::property::{self, Entry, Findings, Noun, Property, Type, Wrong, reference};
 use crate::value::Text;
 
-/// The most rows that `batchSize` gathers: they wait in memory.
+/// The largest `batchSize`: gathered rows are in memory.
 const MOST_ROWS: u64 = 1_000_000;
 
-/// What the properties say, before it is put together.
+/// The properties as written, before they are combined.
 #[derive(Default)]
 struct Draft {
     format: SinkFormat,
@@ -52,7 +52,7 @@ const PROPERTIES: &[Row] = &[
     .doc("A template that gives the id of the client that a row is for: `meta(client)` of the message that it answers. It implies `sendSingle`: each row is a message, and the dot of `dataTemplate`"),
     Row::whole("batchSize", 0, MOST_ROWS, |draft, rows| draft.format.batch_size = rows as usize)
         .expecting("a number of rows, at most 1000000")
-        // eKuiper's words.
+        // eKuiper's text.
         .otherwise(|size| {
             let negative = size.as_i64().is_some_and(|size| size < 0);
             negative.then(|| format!("fail to parse sink configuration: invalid batchSize {size}"))
@@ -102,10 +102,10 @@ const PROPERTIES: &[Row] = &[
         Some(format!("get compressor {method} fail with error: unsupported compressor: {method}"))
     })
     .doc("Compress each message, which is a binary frame then"),
-    // Without these the messages would silently be others.
+    // Ignoring these would silently change messages.
     Row::unsupported("schemaId"),
     Row::unsupported("encryption"),
-    // Tuning of eKuiper's engine. Its types are checked, since eKuiper refuses wrong ones too.
+    // Tuning of eKuiper's engine. Types are checked, since eKuiper refuses wrong ones too.
     Row::without_effect("encProps", Type::ANY),
     Row::without_effect("concurrency", NUMBER),
     Row::without_effect("bufferLength", COUNT),
@@ -133,12 +133,12 @@ const COUNT: Type = Type::Number { least: 0.0, most: f64::INFINITY };
 enum Conflict {
     #[error("`to` makes each row a message: leave out batchSize and lingerInterval")]
     ToAndBatches,
-    /// In eKuiper's words.
+    /// eKuiper's text.
     #[error("field and excludeFields cannot both be set")]
     FieldsAndExcluded,
 }
 
-/// Reads the properties that every sink has; those of the sink itself are left alone.
+/// Reads the properties that every sink has. Those of the sink itself are ignored.
 pub fn read(props: &Map<String, Json>) -> (SinkFormat, Findings) {
     let mut draft: Draft = property::default(PROPERTIES);
     let mut found = property::read(PROPERTIES, Noun::SinkProperty, props, &mut draft);
@@ -161,12 +161,12 @@ pub fn read(props: &Map<String, Json>) -> (SinkFormat, Findings) {
     (format, found)
 }
 
-/// Every property with its documentation.
+/// All properties with their documentation.
 pub fn entries() -> Vec<Entry> {
     property::entries(PROPERTIES)
 }
 
-/// Every name and spelling.
+/// All names and other spellings.
 pub fn names() -> impl Iterator<Item = &'static str> {
     PROPERTIES.iter().flat_map(Property::spellings)
 }
@@ -181,7 +181,7 @@ pub fn knows(name: &str) -> bool {
     property::knows(PROPERTIES, name)
 }
 
-/// The template of a text that is not empty.
+/// Parses the template, unless the text is empty.
 fn template(text: &str) -> Result<Option<(Text, Arc<Template>)>, Wrong> {
     Ok(match text {
         "" => None,

@@ -67,7 +67,7 @@ fn messages() {
             &["n1\nn2"],
         ),
         (SinkFormat { format: delimited(true), ..single() }, &[r#"{"b":"x","a":1,"n":null}"#], &["a,b,n\n1,x,"]),
-        // An error loses its row alone; with sendSingle each row has its own dataField.
+        // An error loses only its row; with sendSingle each row has its own dataField.
         (
             SinkFormat { batch_size: 2, template: template("{{.a.b}}"), ..single() },
             &[r#"{"a":1}"#, r#"{"a":{"b":2}}"#],

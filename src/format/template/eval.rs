@@ -8,11 +8,11 @@ use crate::value::{Text, Value};
 
 /// The most nodes and elements that one run may visit.
 const MAX_STEPS: usize = 1_000_000;
-/// The most bytes that one run may make.
+/// The most bytes that one run may produce.
 const MAX_OUTPUT: usize = 16 * 1024 * 1024;
-/// The most elements and members, nested ones included, of a value made by a function.
+/// The most elements and members, including nested ones, of a value that a function returns.
 const MAX_PARTS: usize = 100_000;
-/// This many of them are visited in the time of a step.
+/// This many of them count as one step.
 const PARTS_A_STEP: usize = 16;
 /// The greatest depth of calls between templates.
 const MAX_CALLS: usize = 100;
@@ -38,7 +38,7 @@ struct Run<'t> {
     calls: usize,
 }
 
-/// How a list of nodes ended.
+/// How the run of a list of nodes ended.
 #[derive(Clone, Copy, PartialEq)]
 enum Flow {
     Next,
@@ -170,7 +170,7 @@ impl Run<'_> {
         }
     }
 
-    /// The value of a pipeline, which its variable gets.
+    /// Evaluates a pipeline and sets its variables.
     fn pipe(&mut self, pipe: &Pipe, dot: &Value) -> Result<Value, RunError> {
         let value = self.evaluate(pipe, dot)?;
         if let [name] = pipe.sets.as_slice() {
@@ -200,7 +200,7 @@ impl Run<'_> {
                 None => Ok(Value::Absent),
             };
         };
-        // These look at no more arguments than they need.
+        // These evaluate no more arguments than they need.
         if matches!(function.name, "and" | "or") {
             let mut value = Value::Absent;
             for arg in args {
@@ -228,14 +228,14 @@ impl Run<'_> {
         })?;
         self.weigh(&value, line)?;
         if let (Some(Operand::Variable(name)), true) = (args.first(), functions::CHANGING.contains(&function.name)) {
-            // The dictionary in the variable changes, too.
+            // The variable's dictionary changes too.
             self.set(name, value.clone(), false);
         }
         Ok(value)
     }
 
-    /// Counts what a function made as steps. Lists that share their parts can be far larger than what they take: one
-    /// that would take too long to go through is an error.
+    /// Counts the size of a function's result as steps. Lists that share their parts can be far larger than their
+    /// memory; one that would take too long to walk is an error.
     fn weigh(&mut self, value: &Value, line: usize) -> Result<(), RunError> {
         let mut left = MAX_PARTS;
         if !parts(value, &mut left) {
@@ -277,7 +277,7 @@ impl Run<'_> {
     }
 }
 
-/// Takes a value's elements and members off `left`; false: there are more.
+/// Subtracts the number of a value's elements and members from `left`; false: there are more.
 fn parts(value: &Value, left: &mut usize) -> bool {
     match value {
         Value::Array(elements) => elements.iter().all(|element| part(element, left)),
@@ -291,11 +291,11 @@ fn part(value: &Value, left: &mut usize) -> bool {
     *left > 0 && parts(value, left)
 }
 
-/// A member. Nothing has no members; a value that cannot have members is an error.
+/// Reads a member. Null and absent have none; any other value that cannot have members is an error.
 fn field(value: &Value, name: &Text) -> Result<Value, String> {
     match &*json::expand(value) {
         Value::Object(members) => Ok(members.get(name).cloned().unwrap_or_default()),
-        // An absent value has no members either; only a null is an error.
+        // An absent value has no members either; only null is an error.
         Value::Absent => Ok(Value::Absent),
         Value::Null => Err(format!("nil pointer evaluating interface {{}}.{name}")),
         other => Err(format!("can't evaluate field {name} in {}", print::type_name(other))),

@@ -1,11 +1,10 @@
-//! Templates of sinks: the language of Go's text/template with the functions of sprig that read no environment, over
-//! the values of the rule language.
+//! Templates of sinks: Go's text/template with sprig's functions, except those that read the environment.
 //!
 //! Syntax and meaning: <https://pkg.go.dev/text/template>, functions: <https://masterminds.github.io/sprig/>. No
-//! well-kept crate reads this language, and rules that run elsewhere must run here. A template is parsed once, when
-//! its rule is made; running it never panics, and what it may do is bounded: steps, depth, bytes of output.
+//! well-kept crate reads this language, and existing rules must run unchanged. A template is parsed once, when its rule
+//! is made. Running it never panics, and its steps, depth and output are limited.
 //!
-//! This layer knows values only: no rows, sinks or sockets.
+//! This layer knows only values: no rows, sinks or sockets.
 
 mod eval;
 mod functions;
@@ -26,7 +25,7 @@ pub struct Template {
     defined: HashMap<Text, Vec<Node>>,
 }
 
-/// Why a template cannot be used. The text is that of Go, with the line.
+/// Why a template cannot be parsed. The text is Go's, with the line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("template: sink:{line}: {what}")]
 pub struct TemplateError {
@@ -56,7 +55,7 @@ impl Template {
     /// Runs the template over a value.
     ///
     /// # Errors
-    /// [`RunError`]; nothing of what was made before is kept.
+    /// [`RunError`]; then the output is discarded.
     pub fn run(&self, value: &Value) -> Result<String, RunError> {
         eval::run(self, value)
     }
@@ -70,7 +69,7 @@ pub fn printed(value: &Value) -> String {
 /// A part of a template.
 #[derive(Clone, Debug)]
 enum Node {
-    /// copied
+    /// literal text
     Text(String),
     /// a pipeline, printed unless it only sets a variable
     Print(Pipe),
@@ -82,24 +81,24 @@ enum Node {
     Range(Pipe, Vec<Node>, Vec<Node>),
     /// a defined template, run with a pipeline's value
     Call(Text, Option<Pipe>, usize),
-    /// out of the innermost range
+    /// leaves the innermost range
     Break,
-    /// to the next element of the innermost range
+    /// continues with the next element of the innermost range
     Continue,
 }
 
-/// Commands, each with the result of the one before as last argument.
+/// Commands; each gets the result of the previous one as its last argument.
 #[derive(Clone, Debug)]
 struct Pipe {
-    /// variables that are set, and whether they are new
+    /// variables that are set
     sets: Vec<Text>,
-    /// `:=` and not `=`
+    /// `:=` instead of `=`: the variables are new
     declares: bool,
     commands: Vec<Vec<Operand>>,
     line: usize,
 }
 
-/// What a command is made of.
+/// A part of a command.
 #[derive(Clone, Debug)]
 enum Operand {
     /// `.`

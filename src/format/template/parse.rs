@@ -1,4 +1,4 @@
-//! From text to a template.
+//! Parses templates.
 
 use std::collections::HashMap;
 
@@ -39,7 +39,7 @@ enum Token {
     Comma,
     Declare,
     Assign,
-    /// white space between operands; it tells `.a .b` from `.a.b`
+    /// white space between operands; it distinguishes `.a .b` from `.a.b`
     Space,
 }
 
@@ -49,7 +49,7 @@ impl Token {
     }
 }
 
-/// Text and actions, in turn; white space is trimmed where `-` says so.
+/// Text and actions, alternating; white space is trimmed where `-` asks for it.
 fn pieces(text: &str) -> Result<Vec<Piece>, TemplateError> {
     let mut pieces = Vec::new();
     let (mut rest, mut line, mut trim) = (text, 1, false);
@@ -85,7 +85,7 @@ fn push_text(pieces: &mut Vec<Piece>, text: &str) {
     }
 }
 
-/// The tokens of an action up to its `}}`, how many bytes that is, and whether it trims what follows.
+/// The tokens of an action up to its `}}`, its length in bytes, and whether it trims what follows.
 fn lex(action: &str, line: usize) -> Result<(Vec<Token>, usize, bool), TemplateError> {
     let fail = |what: String| Err(TemplateError { line, what });
     let mut tokens = Vec::new();
@@ -142,7 +142,7 @@ fn lex(action: &str, line: usize) -> Result<(Vec<Token>, usize, bool), TemplateE
                 let length = rest[1..]
                     .find(|c: char| !(c.is_ascii_alphanumeric() || "._+-".contains(c)))
                     .map_or(rest.len(), |end| end + 1);
-                // A sign belongs to a number only behind its exponent.
+                // Inside a number, a sign is only allowed after its exponent.
                 let length = sign(&rest[..length]).unwrap_or(length);
                 let Some(value) = number(&rest[..length]) else {
                     return fail(format!("bad number syntax: {:?}", &rest[..length]));
@@ -160,7 +160,7 @@ fn lex(action: &str, line: usize) -> Result<(Vec<Token>, usize, bool), TemplateE
     }
 }
 
-/// Where a second sign that is none of an exponent begins.
+/// The position of a second sign that is not part of an exponent.
 fn sign(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     (1..bytes.len()).find(|at| matches!(bytes[*at], b'+' | b'-') && !matches!(bytes[at - 1], b'e' | b'E' | b'p' | b'P'))
@@ -187,7 +187,7 @@ fn number(text: &str) -> Option<Value> {
     clean.parse::<f64>().ok().filter(|value| float && value.is_finite()).map(Value::Float)
 }
 
-/// A literal in quotes and its length.
+/// Parses a literal in quotes; returns its length too.
 fn quoted(text: &str) -> Option<(Value, usize)> {
     let quote = text.chars().next()?;
     if quote == '`' {
@@ -253,19 +253,19 @@ fn quoted(text: &str) -> Option<(Value, usize)> {
 struct Parser {
     pieces: Vec<Piece>,
     at: usize,
-    /// names in scope; `$` first
+    /// names in scope; `$` comes first
     variables: Vec<Text>,
     defined: HashMap<Text, Vec<Node>>,
     depth: usize,
-    /// ranges around
+    /// the number of enclosing ranges
     ranges: usize,
 }
 
-/// The keyword that ended a block, with what follows it and its line.
+/// The keyword that ended a block, with the tokens after it and its line.
 type End = Option<(Text, usize)>;
 
 impl Parser {
-    /// Topology up to one of `ends`, which stays the current piece; `None` at the end of the text.
+    /// Parses up to one of `ends`, which stays the current piece; `None` at the end of the text.
     fn block(&mut self, ends: &[&str]) -> Result<(Vec<Node>, End), TemplateError> {
         let mut nodes = Vec::new();
         self.depth += 1;
@@ -323,7 +323,7 @@ impl Parser {
         Err(TemplateError { line, what: "unexpected EOF".to_owned() })
     }
 
-    /// `if`, `with`, `range`, from behind the keyword to behind its `end`.
+    /// Parses `if`, `with` or `range`, from after the keyword to after its `end`.
     fn control(&mut self, keyword: &str, rest: &[Token], line: usize) -> Result<Node, TemplateError> {
         let scope = self.variables.len();
         let range = keyword == "range";
@@ -340,7 +340,7 @@ impl Parser {
             let next = tokens.iter().skip(1).position(|token| !token.is_space()).map_or(tokens.len(), |at| at + 1);
             match tokens.get(next) {
                 Some(Token::Word(next_word)) if next_word == keyword && !range => {
-                    // `else if` is an if in the else, and its end is the end of both.
+                    // `else if` is an if inside the else; its end also ends the outer if.
                     self.at += 1;
                     self.depth += 1;
                     otherwise.push(self.control(keyword, &tokens[next + 1..], line)?);
@@ -365,7 +365,7 @@ impl Parser {
         Ok(made(keyword, pipe, body, otherwise))
     }
 
-    /// `define "name"` and `block "name" pipeline`.
+    /// Parses `define "name"` and `block "name" pipeline`.
     fn define(&mut self, keyword: &str, rest: &[Token], line: usize) -> Result<Option<Node>, TemplateError> {
         let (name, pipe) = self.named(rest, line)?;
         let variables = std::mem::replace(&mut self.variables, vec![Text::default()]);
@@ -381,7 +381,7 @@ impl Parser {
         Ok((keyword == "block").then_some(Node::Call(name, pipe, line)))
     }
 
-    /// A name in quotes, and a pipeline behind it.
+    /// Parses a name in quotes and the pipeline after it.
     fn named(&mut self, tokens: &[Token], line: usize) -> Result<(Text, Option<Pipe>), TemplateError> {
         let tokens = trimmed(tokens);
         match tokens.split_first() {
@@ -435,7 +435,7 @@ impl Parser {
         Ok(Pipe { sets, declares, commands, line })
     }
 
-    /// Commands up to a closing parenthesis or the end.
+    /// Parses commands up to a closing parenthesis or the end.
     fn commands(&mut self, tokens: &[Token], at: &mut usize, line: usize) -> Result<Vec<Vec<Operand>>, TemplateError> {
         let mut commands = vec![Vec::new()];
         let missing = || TemplateError { line, what: "missing value for command".to_owned() };
@@ -461,7 +461,7 @@ impl Parser {
         if commands.last().is_none_or(Vec::is_empty) {
             return Err(missing());
         }
-        // Only functions take arguments.
+        // Only functions can have arguments.
         for (index, command) in commands.iter().enumerate() {
             let callable = matches!(command[0], Operand::Function(_));
             if !callable && (command.len() > 1 || index > 0) {
@@ -537,7 +537,7 @@ fn made(keyword: &str, pipe: Pipe, body: Vec<Node>, otherwise: Vec<Node>) -> Nod
     }
 }
 
-/// Without the white space around.
+/// Without surrounding white space.
 fn trimmed(tokens: &[Token]) -> Vec<Token> {
     let start = tokens.iter().position(|token| !token.is_space()).unwrap_or(tokens.len());
     let end = tokens.iter().rposition(|token| !token.is_space()).map_or(start, |end| end + 1);

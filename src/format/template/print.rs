@@ -1,5 +1,5 @@
-//! Values as Go's package fmt writes them; but whole numbers may be written with the verbs of doubles too, since
-//! elsewhere the numbers of JSON are doubles, and rules are written for that.
+//! Prints values like Go's package fmt. One difference: whole numbers can also be printed with the verbs of floats,
+//! because JSON numbers are floats in Go, and rules are written for that.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use base64::Engine;
 use crate::format::json;
 use crate::value::Value;
 
-/// How an action prints a value: `%v`, and `<no value>` where there is none.
+/// Prints a value as an action does: `%v`, and `<no value>` for none.
 pub fn print(out: &mut String, value: &Value) {
     if value.is_null() {
         out.push_str("<no value>");
@@ -66,7 +66,7 @@ fn write_value(out: &mut String, value: &Value) {
     }
 }
 
-/// The type of a value by its name in Go.
+/// The name of a value's type in Go.
 pub fn type_name(value: &Value) -> &'static str {
     match &*json::expand(value) {
         Value::Absent | Value::Null | Value::Json(_) => "<nil>",
@@ -82,7 +82,7 @@ pub fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// The shortest form of a double that reads back; with an exponent below 1e-4 and from 1e6 on (Go's `%v`).
+/// The shortest form of a float that reads back; with an exponent below 1e-4 and from 1e6 on (Go's `%v`).
 pub fn shortest(float: f64) -> String {
     if float.is_nan() {
         return "NaN".to_owned();
@@ -99,12 +99,12 @@ pub fn shortest(float: f64) -> String {
     format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
 }
 
-/// `printf`: the verbs and flags of Go's fmt that values of templates have.
+/// `printf` with the verbs and flags of Go's fmt that apply to the values of templates.
 pub fn printf(format: &str, args: &[Value]) -> String {
     let mut out = String::new();
     let mut chars = format.chars().peekable();
     let mut next = 0;
-    // Whether an argument was chosen by its number: then it does not matter that others are left.
+    // Whether an argument was chosen by its number: then unused arguments are no error.
     let mut chosen = false;
     while let Some(c) = chars.next() {
         if c != '%' {
@@ -170,7 +170,7 @@ pub fn printf(format: &str, args: &[Value]) -> String {
     out
 }
 
-/// `[n]` says which argument is next; false: there is none such.
+/// Handles `[n]`, which chooses the next argument; false: there is no such argument.
 fn argument(
     chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
     next: &mut usize,
@@ -191,7 +191,7 @@ fn argument(
     }
 }
 
-/// Width and precision that printf takes at most.
+/// The greatest width and precision.
 const MAX_WIDTH: usize = 10_000;
 
 #[derive(Default)]
@@ -314,7 +314,7 @@ fn general(float: f64, precision: usize) -> String {
     short(&format!("{float:.*}", usize::try_from(precision as i32 - 1 - exp).unwrap_or(0)))
 }
 
-/// Text in double quotes with Go's escapes.
+/// Text in double quotes, with Go's escapes.
 pub fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {

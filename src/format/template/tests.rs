@@ -1,4 +1,4 @@
-//! What templates give: tables of text/template's and sprig's documentation, and that nothing panics.
+//! Results of templates, from the documentation of text/template and sprig, and a test that nothing panics.
 
 use proptest::prelude::*;
 

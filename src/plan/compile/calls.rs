@@ -1,4 +1,4 @@
-//! Calls of functions: which one is meant, whether its arguments suit it, where it may stand, what it gives.
+//! Compiles calls: finds the function, and checks its arguments and whether it may be used there.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use crate::sql::ast::{self, Call, DataType, ExprKind};
 use crate::text::span::Span;
 use crate::value::Value;
 
-/// Functions of the window's bounds: they have no answer before the window's end.
+/// Functions of the window's bounds: they have no value before the window ends.
 const LATE: [&str; 4] = ["window_start", "window_end", "window_trigger", "event_time"];
 
-/// The functions about the rows that were sent, for rules whose results are rows.
+/// The functions about rows sent so far, for rules whose results are rows.
 const OF_ROWS: [&str; 2] = ["last_hit_count", "last_hit_time"];
 
-/// The functions about the windows that were sent.
+/// The functions about windows sent so far.
 const OF_WINDOWS: [&str; 2] = ["last_agg_hit_count", "last_agg_hit_time"];
 
-/// Why unnest() and the like cannot stand where they stand, in the words of eKuiper.
+/// Why unnest() and similar functions cannot be used inside expressions; eKuiper's text.
 const NESTED: &str = "select clause shouldn't has nested set-returning-functions";
 const ELSEWHERE: &str = "select statement shouldn't has srf except fields";
 const MULTIPLE: &str = "select clause shouldn't has multi set-returning-functions";
@@ -131,7 +131,7 @@ impl Compiler {
         }
     }
 
-    /// Compiles the call of unnest() or the like, and gives what its element is to those that read it.
+    /// Compiles a call of unnest() or a similar function, and the element that other expressions read.
     pub fn set_returning(&mut self, function: &'static Function, call: &Call, span: Span) -> Result<Compiled> {
         let Code::SetReturning(returning) = function.code else {
             return Err(PlanError::at(PlanErrorKind::SetReturning(ELSEWHERE), span));
@@ -160,7 +160,7 @@ impl Compiler {
     }
 }
 
-/// What users of other systems call a function that has another name here, or is written otherwise.
+/// A hint for a function that other systems have under this name, or write differently.
 fn foreign(name: &str) -> Option<&'static str> {
     Some(match name.to_ascii_lowercase().as_str() {
         "nvl" | "ifnull" | "isnull" => "the first value that is not null is coalesce(a, b)",
@@ -197,7 +197,7 @@ pub(super) fn check(function: &'static Function, call: &Call, args: &[Compiled])
     })
 }
 
-/// The key of a message's metadata that stands where the function takes one. It is a name and names no column.
+/// The key of a message's metadata, for functions that take one. It looks like a name but is not a column.
 fn meta_key(function: &Function, index: usize, arg: &ast::Expr) -> Option<String> {
     let mut name = arg;
     while let ExprKind::Dot(left, _) | ExprKind::Member(left, _) = &name.kind {
@@ -207,7 +207,7 @@ fn meta_key(function: &Function, index: usize, arg: &ast::Expr) -> Option<String
     (is_name && function.signature.param(index) == Some(Param::MetaKey)).then(|| arg.to_string())
 }
 
-/// The kind of what can be nothing else, whatever a row holds.
+/// The kind that an expression always has, whatever a row holds; `None` if it can vary.
 fn certain_kind(expr: &Expr) -> Option<Param> {
     match expr {
         Expr::Binary { op, .. } => is_logical(*op).then_some(Param::Bool),
@@ -247,8 +247,8 @@ pub(super) fn returned(function: &Function, args: &[Compiled]) -> Type {
     Type::Known(known)
 }
 
-/// Whether calls may be answered here. Other functions than those of numbers, texts and hashes may ask for the time zone, which
-/// the rule's text does not know.
+/// Whether calls with constant arguments may be computed when the rule is planned. Functions other than those of
+/// numbers, texts and hashes may need the time zone, which is not known here.
 fn answers_anywhere(function: &Function) -> bool {
     function.deterministic && matches!(function.family, Family::Math | Family::Text | Family::Hash)
 }

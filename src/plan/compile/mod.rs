@@ -19,7 +19,7 @@ use crate::sql::ast::{self, DataType, ExprKind, Literal};
 use crate::text::span::Span;
 use crate::value::{Text, Value};
 
-/// The greatest height of an expression with aliases of aggregates expanded: it is walked by recursion.
+/// The greatest height of an expression after aliases of aggregates are expanded: expressions are walked by recursion.
 const MAX_HEIGHT: u32 = 600;
 
 /// The clause that an expression is in.
@@ -27,24 +27,24 @@ const MAX_HEIGHT: u32 = 600;
 pub enum Clause {
     /// The select list: everything is allowed.
     Result,
-    /// A clause about result rows, by its name: aggregates are allowed.
+    /// A clause about result rows, with its name: aggregates are allowed.
     Groups(&'static str),
-    /// A clause about single rows, by its name.
+    /// A clause about single rows, with its name.
     Rows(&'static str),
     /// Within an aggregate.
     Aggregate,
 }
 
-/// What is known about a value when the rule is planned.
+/// What planning knows about a value's type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Type {
-    /// Declared, or certain from the operator or function.
+    /// Declared, or certain because of the operator or function.
     Known(DataType),
-    /// Whatever a message holds; its numbers divide as doubles.
+    /// Unknown: it depends on the message. Numbers divide as doubles.
     Any,
 }
 
-/// What an expression reads of finished result rows, in the order in which it becomes available.
+/// What an expression reads of finished result rows, ordered by when it becomes available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Finished {
     /// Nothing.
@@ -53,7 +53,7 @@ enum Finished {
     Number,
     /// The result of an analytic call over result rows, available after ORDER BY.
     Step,
-    /// The element of an array that is made of result rows, available last.
+    /// The element of an array computed from result rows, available last.
     Element,
 }
 
@@ -70,13 +70,13 @@ pub struct Compiled {
     finished: Finished,
     /// Reads the row outside of aggregates.
     pub row: bool,
-    /// Reads what was sent before: its value changes with each result, so it is computed where it is read.
+    /// Reads what was sent before. Its value changes with each result, so it is computed where it is read.
     pub hits: bool,
     /// Reads the element of unnest().
     element: bool,
-    /// Its type is certain for every message: it is made of declared columns and literals by operators.
+    /// Its type is the same for every message: it consists of declared columns, literals and operators.
     declared: bool,
-    /// Is a literal, with its sign.
+    /// It is a literal, possibly with a sign.
     written: bool,
     /// Number of nodes.
     pub nodes: usize,
@@ -87,13 +87,13 @@ pub struct Known {
     pub name: Text,
     pub value: Compiled,
     pub shared: bool,
-    /// As written, if it has an aggregate.
+    /// As written, if it contains an aggregate.
     pub written: Option<ast::Expr>,
 }
 
 /// The set-returning call of a rule: unnest() or extract().
 pub struct Elements {
-    /// How many aliases its argument may read.
+    /// The number of aliases that its argument may read.
     pub aliases: usize,
     pub rows: RowsOf<SlotRef>,
     pub span: Span,
@@ -104,14 +104,14 @@ pub struct Elements {
 /// Compiles expressions over the streams of a rule, collecting columns, aggregates and analytic calls.
 pub struct Compiler {
     pub sources: Vec<Source>,
-    /// Whole numbers of every stream are BIGINT.
+    /// Whole numbers are BIGINT in every stream.
     integers: bool,
     pub steps: Vec<LogicalStep>,
     pub result_steps: Vec<AnalyticCall<SlotRef>>,
     pub numbers: Vec<RowNumber<SlotRef>>,
     pub aliases: Vec<Known>,
     pub aliases_by_name: HashMap<Text, usize>,
-    /// Fields in the expression of the alias that has their name.
+    /// While an alias is compiled, the field that has the alias's name.
     shadowed: HashSet<Text>,
     pub aggregates: Vec<AggregateCall<SlotRef>>,
     aggregates_by_text: HashMap<String, usize>,
@@ -119,18 +119,18 @@ pub struct Compiler {
     pub window_aggregates: Vec<AggregateCall<SlotRef>>,
     /// The rule has a window.
     pub windowed: bool,
-    /// A condition of the window is being compiled.
+    /// Whether a condition of the window is being compiled.
     pub in_window: bool,
-    /// The number of enclosing CASEs: no row may reach their branches.
+    /// The number of CASEs around the current expression: rows may never reach their branches.
     open_cases: usize,
     /// The set-returning call.
     pub elements: Option<Elements>,
     copied: usize,
-    /// The rule has a window or joins, so that a result is made of several rows.
+    /// Whether the rule has a window or joins, so that a result is made from several rows.
     pub gathers: bool,
-    /// The sources in the order in which they provide a name that several schemaless ones may have.
+    /// The sources in the order in which they provide a name that several schemaless ones could have.
     pub precedence: Vec<usize>,
-    /// The mistakes so far.
+    /// The errors so far.
     pub errors: Vec<PlanError>,
 }
 
@@ -172,7 +172,7 @@ impl Compiled {
         Compiled { written: true, declared: true, ..Compiled::leaf(Expr::Constant(value), ty) }
     }
 
-    /// The constant, if it is one.
+    /// The constant, if it is a literal.
     pub fn literal(&self) -> Option<&Value> {
         match &self.expr {
             Expr::Constant(value) => Some(value),
@@ -192,7 +192,7 @@ struct Parts {
     declared: bool,
     nodes: usize,
     height: u32,
-    /// All of them are constants.
+    /// Whether all parts are constants.
     constant: bool,
 }
 
@@ -231,7 +231,7 @@ impl Parts {
         Box::new(self.take(part))
     }
 
-    /// The node, or its value if all its parts are constants.
+    /// Makes the node, or its value if all its parts are constants.
     fn node(self, expr: Expr, ty: Type) -> Result<Compiled> {
         match if self.constant { folded(&expr) } else { None } {
             Some(value) => Ok(Compiled { declared: self.declared, ..Compiled::leaf(Expr::Constant(value), ty) }),
@@ -287,7 +287,7 @@ impl Compiler {
         }
     }
 
-    /// Whether there is one value for a group or window, so that there is one result row for it.
+    /// Whether the value is the same for a whole group or window, which then gives one result row.
     pub fn is_of_group(&self, value: &Compiled) -> bool {
         value.aggregate || (value.hits && self.gathers)
     }
@@ -297,24 +297,25 @@ impl Compiler {
         Compiled::leaf(SlotRef::Element.expr(), Type::Any)
     }
 
-    /// Records a mistake and continues without the value.
+    /// Records an error and continues without the value.
     pub fn noted<T>(&mut self, result: Result<T>) -> Option<T> {
         result.map_err(|error| self.note(error)).ok()
     }
 
-    /// Records a mistake, up to a limit.
+    /// Records an error, up to a limit.
     pub fn note(&mut self, error: PlanError) {
         PlanError::note(&mut self.errors, || error);
     }
 
-    /// Compiles `expr`. `own` is the name of the alias or REPLACE that it defines: within it the name is the field.
+    /// Compiles `expr`. `own` is the name of the alias or REPLACE that it defines: in its own expression, this name is
+    /// the field.
     ///
-    /// Records mistakes, and returns a placeholder in place of a wrong expression, so that the rest of the statement is
-    /// checked too. An expression around a wrong one is not reported: it may be a consequence.
+    /// Records errors, and returns a placeholder for a wrong expression, so that the rest of the statement is checked
+    /// too. Errors that could follow from a wrong part are not reported.
     pub fn expr(&mut self, expr: &ast::Expr, clause: Clause, own: Option<&str>) -> Result<Compiled> {
         let before = self.errors.len();
         match self.expr_of(expr, clause, own) {
-            // The enclosing aggregate says whose argument it is.
+            // The enclosing aggregate reports the error with its own name.
             Err(error) if clause == Clause::Aggregate && matches!(*error.kind, PlanErrorKind::NestedAggregate(_)) => {
                 Err(error)
             }
@@ -354,7 +355,7 @@ impl Compiler {
         }
     }
 
-    /// ORDER BY without a window: it sorts one row, so nothing of it remains, but it is checked as with a window.
+    /// Checks ORDER BY without a window as if there were one, although it then sorts only one row and has no effect.
     pub fn check_order(&mut self, keys: &[ast::OrderKey]) -> Result<()> {
         let lengths = (self.steps.len(), self.result_steps.len(), self.numbers.len(), self.aggregates.len());
         self.order_by(keys, "ORDER BY")?;
@@ -389,8 +390,8 @@ fn value(literal: &Literal) -> Value {
     }
 }
 
-/// The value of an expression over constants. An error is left to the rows that reach it: it may be in a branch that no
-/// row takes.
+/// The value of an expression over constants. An error is left to the rows that reach it, since it may be in a branch
+/// that no row takes.
 fn folded(expr: &Expr) -> Option<Value> {
     let zone = &jiff::tz::TimeZone::UTC;
     let context = CallContext {

@@ -1,6 +1,6 @@
-//! What the names in an expression mean: columns of the rule's streams, aliases, `*` and what a source tells.
+//! Resolves the names in an expression: columns of the rule's streams, aliases, `*` and metadata.
 //!
-//! Names become slots here and nowhere else. What is done with the values is not known here.
+//! This is the only place where names become slots. It does not know what is done with the values.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::sql::ast::{self, DataType, ExprKind, Ident, InSet, Star};
 use crate::text::span::Span;
 use crate::value::Text;
 
-/// How many nodes may be copied by putting aliases of aggregates into others.
+/// How many nodes may be copied by expanding aliases of aggregates.
 const MAX_COPIED: usize = 10_000;
 
-/// A stream or table of the rule, with what the rule reads of it.
+/// A stream or table of the rule, and what the rule reads from it.
 pub struct Source {
     pub stream: Arc<StreamDef>,
-    /// names that mean it before a dot
+    /// names that stand for it before a dot
     pub qualifiers: Vec<Text>,
     pub columns: Vec<Column>,
     columns_by_source: HashMap<ColumnSource, usize>,
@@ -31,7 +31,7 @@ impl Source {
         Source { stream, qualifiers, columns: Vec::new(), columns_by_source: HashMap::new() }
     }
 
-    /// The number of a column; the first to ask for it makes it.
+    /// The number of a column, which is added if it is new.
     pub fn column(&mut self, source: ColumnSource, ty: Option<DataType>) -> usize {
         let columns = &mut self.columns;
         *self.columns_by_source.entry(source).or_insert_with_key(|source| {
@@ -40,7 +40,7 @@ impl Source {
         })
     }
 
-    /// The declared type of a column; `Ok(None)` in a schemaless stream, `Err` where it is not declared.
+    /// The declared type of a column; `Ok(None)` in a schemaless stream, `Err` if it is not declared.
     fn declared(&self, name: &str) -> Result<Option<DataType>, ()> {
         match (&self.stream.columns, &self.stream.view) {
             (Some(columns), _) => match columns.iter().find(|column| column.name.name == name) {
@@ -56,12 +56,12 @@ impl Source {
         }
     }
 
-    /// Whether its columns are known by name.
+    /// Whether the names of its columns are known.
     fn names_columns(&self) -> bool {
         self.stream.columns.is_some() || self.stream.view.as_ref().is_some_and(|view| !view.open)
     }
 
-    /// The columns that are known by name.
+    /// The known names of its columns.
     fn column_names(&self) -> impl Iterator<Item = &Text> {
         let declared = self.stream.columns.iter().flatten().map(|column| &column.name.name);
         let of_view = self.stream.view.iter().flat_map(|view| view.columns.iter().map(|(name, _)| name));
@@ -70,17 +70,17 @@ impl Source {
 }
 
 impl Compiler {
-    /// The input that a name before a dot means.
+    /// The input that a name before a dot stands for.
     pub fn qualified(&self, name: &str) -> Option<usize> {
         self.sources.iter().position(|source| source.qualifiers.iter().any(|known| known == name))
     }
 
-    /// All names that mean an input.
+    /// All names that stand for an input.
     pub fn qualifiers(&self) -> impl Iterator<Item = &Text> {
         self.sources.iter().flat_map(|source| &source.qualifiers)
     }
 
-    /// The column of this input.
+    /// Resolves a column of this input.
     pub fn column_of(&mut self, input: usize, name: &Text, span: Span) -> Result<Compiled> {
         let Ok(ty) = self.sources[input].declared(name) else { return Err(self.unknown(name, span)) };
         let column = self.sources[input].column(ColumnSource::Key(name.clone()), ty.clone());
@@ -92,8 +92,8 @@ impl Compiler {
         Ok(compiled)
     }
 
-    /// The column that a name without a stream means: the one that a schema declares, else that of the first message
-    /// that has it.
+    /// Resolves a column without a stream: the one that a schema declares, otherwise that of the first message that has
+    /// it.
     pub fn column(&mut self, name: &Text, span: Span) -> Result<Compiled> {
         let mut declared = (0..self.sources.len())
             .filter(|input| self.sources[*input].names_columns() && self.sources[*input].declared(name).is_ok());
@@ -119,36 +119,36 @@ impl Compiler {
         }
     }
 
-    /// The whole messages of a schemaless input.
+    /// The complete messages of a schemaless input.
     pub fn whole(&mut self, input: usize) -> SlotRef {
         let column = self.sources[input].column(ColumnSource::Whole, None);
         SlotRef::Column { input, column }
     }
 
-    /// What `meta(*)` gives of the messages of an input.
+    /// The value of `meta(*)` for an input.
     pub fn topic(&mut self, input: usize) -> Compiled {
         let column = self.sources[input].column(ColumnSource::Topic, None);
         Compiled { row: true, ..Compiled::leaf(SlotRef::Column { input, column }.expr(), Type::Any) }
     }
 
-    /// What is known of the messages of an input and their connections.
+    /// The metadata of an input's messages and their connections.
     pub fn metadata(&mut self, input: usize) -> Compiled {
         let column = self.sources[input].column(ColumnSource::Meta, None);
         Compiled { row: true, ..Compiled::leaf(SlotRef::Column { input, column }.expr(), Type::Any) }
     }
 
-    /// The row as an object: what `* [EXCEPT (…)] [REPLACE (…)]` is as an argument.
+    /// The row as an object, for `* [EXCEPT (…)] [REPLACE (…)]` as an argument.
     pub(super) fn star_object(&mut self, star: &Star, clause: Clause) -> Result<Compiled> {
         let mut replaced = Vec::with_capacity(star.replace.len());
         for (expr, name) in &star.replace {
-            // Within its own REPLACE a name is the field.
+            // Inside its own REPLACE, a name is the field.
             replaced.push((name.name.clone(), self.expr(expr, clause, Some(&name.name))?));
         }
         let except: Vec<Text> = star.except.iter().map(|name| name.name.clone()).collect();
         self.row_object(star.span, except, replaced)
     }
 
-    /// The row as an object, without some members and with others in their place.
+    /// The row as an object without some members, and with others replaced.
     pub(super) fn row_object(
         &mut self,
         span: Span,
@@ -204,14 +204,14 @@ impl Compiler {
     }
 
     pub(super) fn name(&mut self, name: &Text, span: Span, (clause, own): Scope) -> Result<Compiled> {
-        // An alias is known by its name only when its own expression is done.
+        // Inside its own expression, an alias is the field.
         if own == Some(name) {
             self.shadowed.insert(name.clone());
             return self.column(name, span);
         }
         let Some(&index) = self.aliases_by_name.get(name) else { return self.column(name, span) };
-        // `sum(points) AS points, max(points)`: where no aggregate can stand, the field is meant that the alias is
-        // made of. The rows that a window is made of come before its aggregates.
+        // `sum(points) AS points, max(points)`: where an aggregate is not allowed, the name is the field and not the
+        // alias. The rows of a window come before its aggregates.
         let groups = matches!(clause, Clause::Result | Clause::Groups(_));
         if self.aliases[index].value.aggregate && !groups && (self.shadowed.contains(name) || self.in_window) {
             return self.column(name, span);
@@ -219,8 +219,8 @@ impl Compiler {
         self.alias(index, span, clause)
     }
 
-    /// A reference to an alias: its expression again where that costs nothing or where there is no slot for it, else
-    /// the slot that all its readers share.
+    /// A reference to an alias: a copy of its expression if that is cheap or if it cannot have a slot; otherwise the
+    /// slot that all readers share.
     fn alias(&mut self, index: usize, span: Span, clause: Clause) -> Result<Compiled> {
         let alias = &mut self.aliases[index];
         let value = &alias.value;
@@ -248,19 +248,19 @@ impl Compiler {
             return Err(PlanError::at(PlanErrorKind::FinishedRows(alias.name.to_string()), span));
         }
         if value.element && clause != Clause::Result {
-            // Others than the select list read it, so each element is a row of its own for all of them.
+            // Other clauses than the select list read the element, so each element must be a separate row for them.
             self.elements.iter_mut().for_each(|elements| elements.before = true);
         }
         if matches!(value.expr, Expr::Slot(_) | Expr::Constant(_)) {
             return Ok(value.clone());
         }
-        // Elements have no slot that is there for all rows, and what was sent before changes with each result.
+        // Elements have no slot that exists for all rows, and what was sent before changes with each result.
         if value.aggregate || value.late || value.element || value.hits {
             self.copied = self.copied.saturating_add(value.nodes);
             if self.copied > MAX_COPIED {
                 return Err(PlanError::at(PlanErrorKind::TooComplex("too many copies of aggregates"), span));
             }
-            // HAVING may read what the alias of an aggregate reads of the row beside it.
+            // HAVING may read row values inside the alias of an aggregate.
             let row = value.row && !(value.aggregate || value.late);
             return Ok(Compiled { row, ..value.clone() });
         }
@@ -287,7 +287,7 @@ impl Compiler {
     }
 }
 
-/// The name of a field without an alias; `unnamed` counts those that have none of their own.
+/// The name of a field without an alias. `unnamed` counts fields that have no name of their own.
 pub fn default_name(expr: &ast::Expr, unnamed: &mut usize) -> Text {
     match &expr.kind {
         ExprKind::Column(name) => name.clone(),
@@ -300,7 +300,7 @@ pub fn default_name(expr: &ast::Expr, unnamed: &mut usize) -> Text {
     }
 }
 
-/// The names in an expression that may be aliases.
+/// The names in an expression that could be aliases.
 pub fn column_names<'a>(expr: &'a ast::Expr, qualifiers: &[Text]) -> Vec<&'a Text> {
     let mut names = Vec::new();
     let mut waiting = vec![expr];

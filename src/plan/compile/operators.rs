@@ -1,4 +1,4 @@
-//! Operators, members, indexes, conditions and CASE: compiled from their parts, with the type of what they give.
+//! Compiles operators, members, indexes, conditions and CASE from their parts, with their types.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ impl Compiler {
         written: &ast::Expr,
         (clause, own): Scope,
     ) -> Result<Compiled> {
-        // A group has a row at least, so its list has a first and a last element.
+        // A group has at least one row, so a list of its values has a first and a last element.
         if let (ExprKind::Call(call), Some(last)) = (&left.kind, end(index))
             && let Some(function) = function::lookup(&call.name.name)
             && !call.distinct
@@ -81,7 +81,7 @@ impl Compiler {
             Some(Value::Int(bound)) => Some(*bound),
             _ => None,
         };
-        // From the end, what is first depends on the array.
+        // Counted from the end, the first element depends on the array's length.
         let first = if from.is_none() { Some(0) } else { bound(&from) };
         if let (Some(from), Some(to)) = (first, bound(&to))
             && from >= 0
@@ -122,7 +122,7 @@ impl Compiler {
                 let operand = parts.boxed(operand);
                 parts.node(Expr::Negate(operand), ty)
             }
-            // A plus says that this is a number and changes nothing: minus twice says the same.
+            // A plus checks that the operand is a number and changes nothing, like two minus signs.
             (UnaryOp::Plus, _) => {
                 let ty = operand.ty.clone();
                 let operand = parts.boxed(operand);
@@ -148,7 +148,7 @@ impl Compiler {
         let right = self.expr(right, clause, own)?;
         self.check_binary(op, &left, &right, written)?;
         let typed = left.ty != Type::Any && right.ty != Type::Any;
-        // A whole answer of a function that gives floats may be held as a whole number, and is none.
+        // A function that returns floats may return one as a whole number, but the result is still a float.
         let fractional = left.ty == Type::FLOAT || right.ty == Type::FLOAT;
         let integral = (typed || self.integers) && !fractional;
         let ty = match op {
@@ -277,7 +277,7 @@ impl Compiler {
     }
 }
 
-/// The type of a value that is one of several: untyped if one is.
+/// The type of a value that is one of several: unknown if one of them is.
 fn merge(ty: &mut Option<Type>, other: &Type) {
     match ty {
         None => *ty = Some(other.clone()),
@@ -287,12 +287,12 @@ fn merge(ty: &mut Option<Type>, other: &Type) {
     }
 }
 
-/// Whether the operator gives true or false.
+/// Whether the operator returns a boolean.
 pub(super) fn is_logical(op: BinaryOp) -> bool {
     matches!(op, BinaryOp::And | BinaryOp::Or) || Comparison::of(op).is_some()
 }
 
-/// Whether an index is that of the first element (false) or the last one (true).
+/// Whether an index is that of the first element (false) or of the last one (true).
 fn end(index: &ast::Expr) -> Option<bool> {
     match &index.kind {
         ExprKind::Literal(Literal::Int(0)) => Some(false),

@@ -1,5 +1,5 @@
-//! Calls that look at more than one row: aggregates, analytic functions and row numbers. Each becomes a step of the
-//! plan, and a provisional slot where the expression reads its answer.
+//! Compiles calls that read more than one row: aggregates, analytic functions and row numbers. Each becomes a step of
+//! the plan, and its result a slot.
 
 use super::calls::{check, returned};
 use super::names::{column_names, default_name};
@@ -45,7 +45,7 @@ impl Compiler {
         }
         let mut args = Vec::with_capacity(call.args.len());
         if let Some(star) = star {
-            // Rows are counted without a look at them.
+            // Counting rows needs no argument.
             args.push(match aggregate {
                 Aggregate::Count => Compiled::leaf(Expr::Constant(Value::Null), Type::Any),
                 _ => self.star_object(star, Clause::Aggregate)?,
@@ -65,7 +65,7 @@ impl Compiler {
         let aggregate = aggregate.with(args.get(1).and_then(Compiled::literal));
         let aggregate = if call.distinct { aggregate.distinct().unwrap_or(aggregate) } else { aggregate };
         let ty = returned(function, &args);
-        // Equal texts mean equal calls, but for the name that means a field here and an alias elsewhere.
+        // Calls with equal texts are equal, except for a name that is a field in one place and an alias in another.
         let own = own.filter(|own| call.args.iter().any(|arg| column_names(arg, &[]).iter().any(|name| name == own)));
         let text = format!("{aggregate:?} {own:?} {}", call.args.first().map_or("*".to_owned(), ToString::to_string));
         let arg = match aggregate {
@@ -75,10 +75,10 @@ impl Compiler {
         };
         let integral = self.integers || arg.as_ref().is_some_and(|arg| arg.ty != Type::Any);
         if let Clause::Rows(_) = clause {
-            // WHERE tests each row against an answer over all rows of the window.
+            // WHERE compares each row with a result over all rows of the window.
             self.window_aggregates.push(AggregateCall { aggregate, arg: arg.map(|arg| arg.expr), integral });
             let number = self.window_aggregates.len() - 1;
-            // It is there when the window is over.
+            // Its value exists after the window has ended.
             return Ok(Compiled { late: true, ..Compiled::leaf(SlotRef::WindowAggregate(number).expr(), ty) });
         }
         let calls = &mut self.aggregates;
@@ -91,7 +91,7 @@ impl Compiler {
         Ok(compiled)
     }
 
-    /// Refuses a declared argument whose values no sum or mean can be made of.
+    /// Refuses an argument whose declared type cannot be summed or averaged.
     fn check_aggregate(&self, function: &'static Function, call: &Call, args: &[Compiled]) -> Result<()> {
         let wrong = |arg: &Compiled| arg.literal().is_none() && arg.class().is_some_and(|class| class != Class::Number);
         if function.signature.param(0) != Some(Param::Number) || !args.first().is_some_and(wrong) {
@@ -101,7 +101,7 @@ impl Compiler {
         Err(PlanError::at(PlanErrorKind::Call { function: call.name.name.to_string(), error }, call.args[0].span))
     }
 
-    /// A value and its row, as deduplication takes them.
+    /// A value and its row, for deduplication.
     fn with_row(&mut self, value: Compiled, span: Span) -> Result<Compiled> {
         let mut parts = Parts::new();
         let members = vec![
@@ -112,7 +112,7 @@ impl Compiler {
         parts.kept(Expr::Object { wholes: Vec::new(), except: Vec::new(), members }, Type::Any)
     }
 
-    /// A call of an analytic function: over rows, or over result rows where an argument is an aggregate.
+    /// Compiles a call of an analytic function: over rows, or over result rows if an argument is an aggregate.
     pub(super) fn analytic(
         &mut self,
         analytic: Analytic,
@@ -133,7 +133,7 @@ impl Compiler {
         self.analytic_call(analytic, args, Vec::new(), call, span, ty, clause)
     }
 
-    /// Puts an analytic call where its arguments allow it.
+    /// Adds an analytic call at the stage that its arguments require.
     #[allow(clippy::too_many_arguments)]
     fn analytic_call(
         &mut self,
@@ -159,7 +159,7 @@ impl Compiler {
         if let Some(key) = over.and_then(|over| over.order_by.first()) {
             return Err(PlanError::at(PlanErrorKind::OverOrder(call.name.name.to_string()), key.expr.span));
         }
-        // changed_cols is about what is sent: rows that WHERE, FILTER or HAVING drops are none of its rows.
+        // changed_cols is about what is sent, so rows that WHERE, FILTER or HAVING drops do not count.
         let results =
             parts.aggregate || parts.late || (parts.hits && self.gathers) || analytic == Analytic::ChangedCols;
         if parts.element {
@@ -184,7 +184,8 @@ impl Compiler {
         Ok(compiled)
     }
 
-    /// `changed_cols(prefix, ignoreNull, column, …)` as an item of the select list: the object of what changed.
+    /// Compiles `changed_cols(prefix, ignoreNull, column, …)` as an item of the select list: an object with the changed
+    /// columns.
     pub fn changed_cols(&mut self, function: &'static Function, call: &Call, span: Span) -> Result<Compiled> {
         if call.over.is_some() {
             return Err(PlanError::at(PlanErrorKind::Over(call.name.name.to_string()), span));
@@ -201,7 +202,7 @@ impl Compiler {
             if index >= 2 {
                 names.push(match unnamed {
                     _ if star => Text::const_new("*"),
-                    // The first expression without a name has the prefix alone.
+                    // The first expression without a name gets only the prefix.
                     0 => match default_name(arg, &mut unnamed) {
                         _ if unnamed > 0 => Text::default(),
                         name => name,
@@ -214,7 +215,7 @@ impl Compiler {
         self.analytic_call(Analytic::ChangedCols, args, names, call, span, Type::Any, Clause::Result)
     }
 
-    /// `row_number() [OVER (…)]`
+    /// Compiles `row_number() [OVER (…)]`.
     pub(super) fn row_number(
         &mut self,
         function: &'static Function,

@@ -1,14 +1,14 @@
-//! What can be known to fail when the rule is made: operators over declared columns and literals of types that they are
-//! not for.
+//! Finds type errors that are certain when a rule is planned: operators over declared columns and literals of the wrong
+//! types.
 //!
-//! Only certain types count. A DATETIME column without STRICT_VALIDATION may hold text or numbers, what a function gives
-//! may depend on its arguments, and what stands in a branch of CASE may be met by no row: these are left to the rows.
+//! Only certain types count. A DATETIME column without STRICT_VALIDATION may hold text or numbers, the result of a
+//! function may depend on its arguments, and a branch of CASE may never be reached: such errors are left to the rows.
 
 use super::{Compiled, Compiler, Result, Type};
 use crate::plan::error::{PlanError, PlanErrorKind};
 use crate::sql::ast::{self, BinaryOp, DataType};
 
-/// Types that operators tell apart.
+/// The classes of types that operators distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     Number,
@@ -19,7 +19,7 @@ pub(super) enum Class {
 }
 
 impl Compiled {
-    /// The class of its values, where it is certain.
+    /// The class of its values, if it is certain.
     pub(super) fn class(&self) -> Option<Class> {
         match &self.ty {
             Type::Known(DataType::BigInt | DataType::Float) if self.declared => Some(Class::Number),
@@ -31,7 +31,7 @@ impl Compiled {
         }
     }
 
-    /// Its type as it is declared, for messages.
+    /// The declared type, for messages.
     fn shown_type(&self) -> String {
         match &self.ty {
             Type::Known(ty) => ty.to_string(),
@@ -41,7 +41,7 @@ impl Compiled {
 }
 
 impl Compiler {
-    /// Refuses an operator over two values of types that it is not for.
+    /// Refuses an operator whose operands have the wrong types.
     pub(super) fn check_binary(
         &self,
         op: BinaryOp,
@@ -71,7 +71,7 @@ impl Compiler {
         if works { Ok(()) } else { wrong() }
     }
 
-    /// Refuses a clause whose value is never true or false.
+    /// Refuses a condition that is never a boolean.
     pub fn check_condition(&self, value: &Compiled, written: &ast::Expr, clause: &'static str) -> Result<()> {
         match value.class() {
             Some(class) if class != Class::Bool && value.literal().is_none() => {
@@ -82,7 +82,8 @@ impl Compiler {
         }
     }
 
-    /// Refuses a value of another class than `wanted`; `shown` is the operation for the message, with `{}` for the type.
+    /// Refuses a value of another class than `wanted`. `shown` is the operation for the message, with `{}` in place of
+    /// the type.
     pub(super) fn check_class(
         &self,
         value: &Compiled,

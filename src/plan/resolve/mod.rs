@@ -25,7 +25,7 @@ const MAX_SOURCES: usize = 64;
 
 type Result<T, E = PlanError> = std::result::Result<T, E>;
 
-/// Resolves a rule over the catalog. The error is the first mistake, with all independent others.
+/// Resolves a rule over the catalog. The error is the first one, together with all independent others.
 pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Result<Logical> {
     if let Some(beyond) = select.joins.get(MAX_SOURCES - 1) {
         let kind = PlanErrorKind::TooManySources { found: 1 + select.joins.len(), most: MAX_SOURCES };
@@ -34,7 +34,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     let mut errors = Vec::new();
     let sources = sources(select, options, catalog, &mut errors);
     let roles: Vec<Role> = sources.iter().enumerate().map(|(input, source)| role(&source.stream, input)).collect();
-    // The kind of a missing stream is unknown, and so is what may be combined with it.
+    // If a stream is missing, its kind is unknown, and so are the allowed combinations.
     let all_known = errors.is_empty();
     if all_known {
         check_sources(select, &sources, &roles, &mut errors);
@@ -48,7 +48,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     });
     compiler.windowed = select.window.is_some();
     compiler.gathers = compiler.windowed || !select.joins.is_empty();
-    // A key that calls an unknown function was probably meant to be the window, and is reported as that.
+    // A key that calls an unknown function was probably meant to be a window, and is reported as such.
     let is_unknown =
         |key: &ast::Expr| matches!(&key.kind, ExprKind::Call(call) if function::lookup(&call.name.name).is_none());
     if let (Some(key), None) = (select.group_by.first(), &select.window)
@@ -85,7 +85,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
                     let (item, aggregate) = match spread(function, call, expr.span, name, alias, &mut compiler) {
                         Ok(spread) => spread,
                         Err(error) => {
-                            // As with expressions, it may follow from a mistake in its arguments.
+                            // As in expressions, this error may follow from one in the arguments.
                             if compiler.errors.len() == before {
                                 compiler.note(error);
                             }
@@ -222,7 +222,7 @@ fn having(expr: Option<&ast::Expr>, compiler: &mut Compiler) -> Result<Option<Ex
     Ok(compiler.noted(useful).flatten().map(|compiled| compiled.expr))
 }
 
-/// Refuses a constant that is not a condition, and drops one that is always true.
+/// Refuses a constant that is not boolean, and drops a condition that is always true.
 fn useful(compiled: Compiled, expr: &ast::Expr, clause: &'static str) -> Result<Option<Compiled>> {
     match compiled.literal() {
         Some(Value::Bool(true)) => Ok(None),

@@ -12,14 +12,14 @@ use crate::sql::ast::{self, ExprKind, Field, Ident, Star};
 use crate::text::span::Span;
 use crate::value::Text;
 
-/// The call of a field that gives several columns or rows, if it is one.
+/// The field's call, if the field returns several columns or rows.
 pub(super) fn made_of_many(expr: &ast::Expr) -> Option<(&'static Function, &ast::Call)> {
     let ExprKind::Call(call) = &expr.kind else { return None };
     let function = function::lookup(&call.name.name)?;
     matches!(function.code, Code::SetReturning(_) | Code::Analytic(Analytic::ChangedCols)).then_some((function, call))
 }
 
-/// A field that gives several columns or rows, and whether it contains an aggregate.
+/// A field that returns several columns or rows, and whether it contains an aggregate.
 pub(super) fn spread(
     function: &'static Function,
     call: &ast::Call,
@@ -39,9 +39,9 @@ pub(super) fn spread(
 
 /// The names of the result's members.
 pub(super) struct Names {
-    /// Of each field; `None` for stars.
+    /// By field; `None` for stars.
     pub of_field: Vec<Option<Text>>,
-    /// All, including those of REPLACE.
+    /// All names, including those of REPLACE.
     pub all: Vec<Text>,
 }
 
@@ -103,7 +103,7 @@ pub(super) fn output_names(fields: &[Field], errors: &mut Vec<PlanError>) -> Nam
     names
 }
 
-/// Whether a field is a column that is passed through by its name.
+/// Whether a field is a column selected by its name.
 pub(super) fn is_plain(expr: &ast::Expr, compiler: &Compiler) -> bool {
     match &expr.kind {
         ExprKind::Column(_) => true,
@@ -114,7 +114,7 @@ pub(super) fn is_plain(expr: &ast::Expr, compiler: &Compiler) -> bool {
     }
 }
 
-/// Compiles the aliases, each after those that it needs. Returns the index of each by the index of its field.
+/// Compiles the aliases, each after those that it needs. Returns the number of each by the index of its field.
 pub(super) fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Result<HashMap<usize, usize>> {
     let aliased: Vec<(usize, &ast::Expr, &Ident)> = fields
         .iter()
@@ -130,7 +130,7 @@ pub(super) fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Resu
     let qualifiers: Vec<Text> = compiler.qualifiers().cloned().collect();
     let by_name: HashMap<&str, usize> =
         aliased.iter().enumerate().map(|(index, (_, _, alias))| (alias.name.as_str(), index)).collect();
-    // How many others each waits for, and which ones wait for it.
+    // The number of aliases that each waits for, and the aliases that wait for it.
     let mut waits: Vec<usize> = vec![0; aliased.len()];
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); aliased.len()];
     for (index, (_, expr, alias)) in aliased.iter().enumerate() {
@@ -175,7 +175,7 @@ pub(super) fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Resu
         }
     }
     match (0..aliased.len()).find(|index| waits[*index] > 0) {
-        // What reads them cannot be checked.
+        // Expressions that read it cannot be checked.
         Some(index) => {
             compiler.note(PlanError::at(PlanErrorKind::AliasCycle, aliased[index].2.span));
             Err(PlanError::of_all(std::mem::take(&mut compiler.errors)).expect("one was just noted"))
@@ -184,7 +184,7 @@ pub(super) fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Resu
     }
 }
 
-/// Expands `*`; returns whether its REPLACE contains an aggregate.
+/// Expands `*`. Returns whether its REPLACE contains an aggregate.
 pub(super) fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: &mut Vec<Output>) -> Result<bool> {
     let inputs = match &star.stream {
         None => compiler.precedence.clone(),
@@ -203,8 +203,8 @@ pub(super) fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: 
             except.push(name.clone());
         }
     }
-    // Of equal names the column of the first stream counts. Whole messages of schemaless streams come last, without the
-    // declared columns of the others.
+    // If streams have columns with the same name, the first stream's counts. Complete messages of schemaless streams
+    // come last, without the declared columns of the others.
     let mut wholes = Vec::new();
     for input in inputs {
         match compiler.sources[input].stream.clone().columns.as_deref() {

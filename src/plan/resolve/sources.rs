@@ -12,7 +12,7 @@ use crate::plan::view::ViewError;
 use crate::sql::ast::{JoinKind, Select, Source, WindowKind};
 use crate::value::Text;
 
-/// The streams and tables of FROM and JOIN. A missing one is treated as a stream without a schema.
+/// The sources of FROM and JOIN. A missing one is treated as a stream without a schema.
 pub(super) fn sources(
     select: &Select,
     options: &RuleOptions,
@@ -41,7 +41,7 @@ pub(super) fn sources(
         if stream.temporary && !options.temporary {
             PlanError::note(errors, || PlanError::at(PlanErrorKind::TemporaryStream(name.name.to_string()), name.span));
         }
-        // A stream that is joined to itself is only known by its aliases.
+        // If a stream is joined to itself, only its aliases name it.
         let twice = times[&name.name] > 1;
         let mut qualifiers: Vec<Text> = source.alias.iter().map(|alias| alias.name.clone()).collect();
         if !twice || source.alias.is_none() {
@@ -57,7 +57,7 @@ pub(super) fn sources(
 }
 
 /// The sources in the order in which they provide a name that several have: as written, but the side that a RIGHT JOIN
-/// keeps precedes everything on its left.
+/// keeps comes before everything on its left.
 pub(super) fn precedence(select: &Select) -> Vec<usize> {
     let mut order = vec![0];
     for (index, join) in (1..).zip(&select.joins) {
@@ -66,8 +66,7 @@ pub(super) fn precedence(select: &Select) -> Vec<usize> {
     order
 }
 
-/// What a stream, table or view is for a rule that reads it as this input: FROM a view come its changes, and what is
-/// joined are its current rows.
+/// How a rule reads a stream, table or view as this input: FROM reads a view's changes, JOIN its current rows.
 pub(super) fn role(stream: &StreamDef, input: usize) -> Role {
     match stream.kind {
         RelationKind::View if input == 0 => Role::Stream,
@@ -92,7 +91,7 @@ fn joins_streams(kind: &WindowKind) -> bool {
 
 /// Checks that the sources can be read together.
 pub(super) fn check_sources(select: &Select, sources: &[compile::Source], roles: &[Role], errors: &mut Vec<PlanError>) {
-    // A scan table may be first: it is joined to the rows of streams.
+    // A scan table may be first: then it is joined with the rows of streams.
     let first_works = match roles[0] {
         Role::Stream => true,
         Role::Table { .. } => roles.contains(&Role::Stream),

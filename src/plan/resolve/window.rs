@@ -23,7 +23,7 @@ pub(super) fn check_window(window: &Window) -> Result<()> {
     refused.map_or(Ok(()), |part| at(PlanErrorKind::WindowOver(part)))
 }
 
-/// The window with its conditions, which may read aliases and see rows before they are gathered.
+/// Resolves a window with its conditions, which may read aliases and apply to single rows.
 pub(super) fn window_spec(window: &Window, compiler: &mut Compiler) -> Result<WindowSpec<SlotRef>> {
     let gathers = std::mem::replace(&mut compiler.gathers, false);
     compiler.in_window = true;

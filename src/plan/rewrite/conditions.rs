@@ -1,5 +1,5 @@
-//! Decides where conditions are tested: they are pushed down to the scan where that changes no result, and split there
-//! into tests that the scan can index and the rest.
+//! Decides where conditions are tested: they are pushed down to the scan if that changes no result. There they are
+//! split into tests that the scan can index, and the rest.
 
 use std::collections::BTreeSet;
 
@@ -14,26 +14,26 @@ use crate::value::types::DataType;
 /// The conjuncts tested at each place, in order.
 #[derive(Default)]
 pub struct Placed {
-    /// By the scan of each input.
+    /// In the scan, by input.
     pub scan: Vec<Vec<Expr<SlotRef>>>,
     pub admit: Vec<Expr<SlotRef>>,
-    /// Over rows, before or in the window.
+    /// On rows, before or in the window.
     pub rows: Vec<Expr<SlotRef>>,
-    /// Over joined rows, when the window closes.
+    /// On joined rows, when the window closes.
     pub joined: Vec<Expr<SlotRef>>,
 }
 
 pub fn place_conditions(logical: &Logical) -> Placed {
     let mut placed = Placed { scan: vec![Vec::new(); logical.inputs.len()], ..Placed::default() };
     let alone = logical.joins.is_empty() && logical.steps.is_empty() && !unnests(logical);
-    // Rows that fail WHERE still count for these windows, or move their bounds.
+    // For these windows, rows that fail WHERE still count or move the bounds.
     let counts = match &logical.window {
         Some(WindowSpec::Count { .. } | WindowSpec::Sliding { .. } | WindowSpec::State { .. }) => true,
         Some(WindowSpec::Session { .. }) => logical.watermark.is_some(),
         Some(WindowSpec::Each | WindowSpec::Hopping { .. }) | None => false,
     };
     if let Some(admit) = &logical.admit {
-        // The scan sees a whole batch before the first result is sent.
+        // The scan processes a whole batch before the first result is sent.
         if alone && !counts && !asks_for_hits(admit) { &mut placed.scan[0] } else { &mut placed.admit }
             .push(admit.clone());
     }
@@ -51,12 +51,12 @@ pub fn place_conditions(logical: &Logical) -> Placed {
     placed
 }
 
-/// Whether unnest makes several rows of one before conditions are tested.
+/// Whether unnest multiplies rows before conditions are tested.
 fn unnests(logical: &Logical) -> bool {
     logical.elements.as_ref().is_some_and(|elements| elements.before)
 }
 
-/// Tests conjuncts about one stream before the joins where that changes no result: on the left of joins that keep or
+/// Moves conditions on a single stream before the joins if that changes no result: on the left of joins that keep or
 /// drop a left row as a whole, and on both sides of inner joins.
 fn place_before_joins(filter: &Expr<SlotRef>, logical: &Logical, counts: bool, placed: &mut Placed) {
     let mut parts = Vec::new();
@@ -92,12 +92,12 @@ fn place_before_joins(filter: &Expr<SlotRef>, logical: &Logical, counts: bool, p
     }
 }
 
-/// Whether an expression reads the bounds of the window, which rows do not have.
+/// Whether an expression reads the window's bounds, which rows do not have.
 pub fn asks_for_window<S>(expr: &Expr<S>) -> bool {
     expr.any(&|part| matches!(part, Expr::Call { function, .. } if function.name.starts_with("window_")))
 }
 
-/// A filter of these conjuncts.
+/// Makes a filter from these conjuncts.
 pub fn filter_of(conditions: Vec<Expr>, columns: &[Column]) -> Option<Filter> {
     let mut parts = Vec::new();
     for condition in conditions {
@@ -110,7 +110,7 @@ pub fn conjunction(parts: Vec<Expr>) -> Option<Expr> {
     split(parts, &[]).and_then(|filter| filter.rest)
 }
 
-/// The parts of a conjunction in the order of evaluation.
+/// Splits a conjunction into its parts, in the order of evaluation.
 pub fn conjuncts<S>(expr: Expr<S>, parts: &mut Vec<Expr<S>>) {
     let mut waiting = vec![expr];
     while let Some(expr) = waiting.pop() {
@@ -121,7 +121,7 @@ pub fn conjuncts<S>(expr: Expr<S>, parts: &mut Vec<Expr<S>>) {
     }
 }
 
-/// A filter of these conjuncts: those at the front that are tests, and the rest.
+/// Makes a filter from these conjuncts: the leading ones that are tests, and the rest.
 fn split(parts: Vec<Expr>, columns: &[Column]) -> Option<Filter> {
     let mut tests = Vec::new();
     let mut rest: Option<Expr> = None;
@@ -142,7 +142,7 @@ fn split(parts: Vec<Expr>, columns: &[Column]) -> Option<Filter> {
     if tests.is_empty() && rest.is_none() { None } else { Some(Filter { tests, rest }) }
 }
 
-/// A conjunct as tests of a column against constants, if it is nothing else.
+/// Converts a conjunct to tests of a column against constants, if it has this form.
 fn as_tests(part: &Expr, columns: &[Column]) -> Option<Vec<Test>> {
     match part {
         Expr::Binary { op, left, right, .. } => {
@@ -154,7 +154,7 @@ fn as_tests(part: &Expr, columns: &[Column]) -> Option<Vec<Test>> {
                 _ => return None,
             };
             let constant = testable(slot, constant, columns)?;
-            // Other comparisons of a boolean fail: the expression reports that.
+            // Other comparisons of a boolean fail; the expression reports that.
             let equality = matches!(op, Comparison::Equal | Comparison::NotEqual);
             if matches!(constant, Value::Bool(_)) && !equality {
                 return None;
@@ -163,7 +163,7 @@ fn as_tests(part: &Expr, columns: &[Column]) -> Option<Vec<Test>> {
         }
         Expr::Between { operands, negated: false } => {
             let [Expr::Slot(slot), Expr::Constant(low), Expr::Constant(high)] = &**operands else { return None };
-            // If one bound has the wrong type, BETWEEN fails whatever the other one is.
+            // If one bound has the wrong type, BETWEEN fails for any value.
             let same = matches!(low, Value::Text(_)) == matches!(high, Value::Text(_));
             if !same || [low, high].iter().any(|bound| matches!(bound, Value::Bool(_))) {
                 return None;
@@ -188,8 +188,8 @@ fn as_tests(part: &Expr, columns: &[Column]) -> Option<Vec<Test>> {
     }
 }
 
-/// The constant, if a test of this slot against it compares numbers, texts or booleans. A datetime compares with text
-/// in its own way, so datetime columns, and computed slots, which may hold one, are left out.
+/// The constant, if a test of this slot against it compares numbers, texts or booleans. Datetimes compare with text
+/// differently, so datetime columns are excluded, and so are computed slots, which may hold one.
 fn testable(slot: usize, constant: &Value, columns: &[Column]) -> Option<Value> {
     let column = columns.get(slot)?;
     let comparable = !matches!(column.ty, Some(DataType::DateTime)) && matches!(column.source, ColumnSource::Key(_));
@@ -198,7 +198,7 @@ fn testable(slot: usize, constant: &Value, columns: &[Column]) -> Option<Value> 
     comparable.then(|| constant.clone())
 }
 
-/// The comparison with its sides swapped.
+/// The comparison with its sides exchanged.
 fn flipped(op: Comparison) -> Comparison {
     match op {
         Comparison::Equal => Comparison::Equal,

@@ -1,4 +1,4 @@
-//! The joins of a rule: equalities of ON become keys, and the rest is tested on each pair.
+//! Plans the joins of a rule: equalities of ON become keys, the rest of ON is tested on each pair.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::value::Text;
 use crate::value::operator::BinaryOp;
 use crate::value::types::DataType;
 
-/// The joins, with the equalities of ON taken out.
+/// The joins, with their equalities separated from the rest of ON.
 pub fn joins(logical: &Logical, stages: &Stages, slots: &Slots) -> Result<Vec<Join>, PlanError> {
     let mut joins = Vec::new();
     for (number, join) in logical.joins.iter().enumerate() {
@@ -49,8 +49,8 @@ pub fn joins(logical: &Logical, stages: &Stages, slots: &Slots) -> Result<Vec<Jo
     Ok(joins)
 }
 
-/// Adds the aliases over joined rows that an expression needs, by itself or through others. They are numbered so that
-/// each comes after those that it reads.
+/// Adds the aliases over joined rows that an expression needs, directly or through others. Their order puts each after
+/// those that it reads.
 fn joined_aliases_of(expr: &Expr, logical: &Logical, stages: &Stages, found: &mut BTreeSet<usize>) {
     let mut waiting = expr.slots();
     while let Some(slot) = waiting.pop() {
@@ -63,8 +63,8 @@ fn joined_aliases_of(expr: &Expr, logical: &Logical, stages: &Stages, found: &mu
     }
 }
 
-/// `left = right` as an expression over what is joined before `input`, and one over `input` alone. The right side of a
-/// lookup is a column.
+/// Splits `left = right` into an expression over the inputs before `input`, and one over `input` alone. The right side
+/// of a lookup is a column.
 fn equality(part: &Expr, input: usize, logical: &Logical, stages: &Stages) -> Option<(Expr, Expr)> {
     let Expr::Binary { op: BinaryOp::Equal, left, right, .. } = part else { return None };
     let side = |expr: &Expr| {
@@ -88,7 +88,7 @@ fn equality(part: &Expr, input: usize, logical: &Logical, stages: &Stages) -> Op
     if lookup && column_name(of_input, logical).is_none() {
         return None;
     }
-    // A point in time equals texts and numbers too, in a way that no key shows.
+    // A datetime also equals texts and numbers, which no key can express.
     let datetime = |expr: &Expr| {
         expr.slots().into_iter().any(|slot| match slot {
             SlotRef::Column { input, column } => logical.inputs[input].columns[column].ty == Some(DataType::DateTime),
@@ -98,7 +98,7 @@ fn equality(part: &Expr, input: usize, logical: &Logical, stages: &Stages) -> Op
     (lookup || !(datetime(before) || datetime(of_input))).then(|| ((**before).clone(), (**of_input).clone()))
 }
 
-/// The key of a column that an expression is.
+/// The key of the column that an expression consists of.
 fn column_name(expr: &Expr, logical: &Logical) -> Option<Text> {
     let Expr::Slot(SlotRef::Column { input, column }) = expr else { return None };
     match &logical.inputs[*input].columns[*column].source {

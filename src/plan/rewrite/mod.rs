@@ -1,8 +1,8 @@
 //! Turns the logical plan into the physical one: conditions are pushed down to the scan, shared aliases get slots, and
 //! slots get numbers.
 //!
-//! `stages` says when each value is there, `conditions` where each condition is tested, `slots` where each value stands,
-//! `joins` what is compared. This file puts the plan together.
+//! `stages` decides when each value is computed, `conditions` where each condition is tested, `slots` where each value
+//! is stored, `joins` what is compared. This file puts the plan together.
 
 mod conditions;
 mod joins;
@@ -25,7 +25,8 @@ use stages::Stages;
 /// The plan that a worker runs.
 ///
 /// # Errors
-/// What cannot run though every name in it is right: an analytic call over several streams, a lookup without a key.
+/// A plan that cannot run although its names are correct: an analytic call over several streams, a lookup without a
+/// key.
 pub fn rewrite(logical: &Logical, options: &RuleOptions) -> Result<RulePlan, PlanError> {
     let stages = Stages::new(logical)?;
     let placed = place_conditions(logical);
@@ -43,7 +44,7 @@ pub fn rewrite(logical: &Logical, options: &RuleOptions) -> Result<RulePlan, Pla
     Ok(RulePlan { inputs, body, send_nil, concurrency })
 }
 
-/// Whether each row is a result at once.
+/// Whether each row is a result by itself.
 fn runs_in_scan(logical: &Logical) -> bool {
     logical.window.is_none()
         && logical.joins.is_empty()
@@ -58,7 +59,7 @@ fn runs_in_scan(logical: &Logical) -> bool {
         && !pauses(logical)
 }
 
-/// Whether the rule reads what it has sent before.
+/// Whether the rule reads what it has sent so far.
 fn counts_hits(logical: &Logical) -> bool {
     let mut found = false;
     logical.each_expr(&mut |expr| found |= asks_for_hits(expr));
@@ -74,12 +75,12 @@ fn pauses(logical: &Logical) -> bool {
     found
 }
 
-/// Whether an expression reads what was sent before.
+/// Whether an expression reads what was sent so far.
 fn asks_for_hits<S>(expr: &Expr<S>) -> bool {
     expr.any(&|part| matches!(part, Expr::Call { function, .. } if HITS.contains(&function.name)))
 }
 
-/// The functions that read what was sent before.
+/// The functions that read what was sent so far.
 const HITS: [&str; 4] = ["last_hit_count", "last_hit_time", "last_agg_hit_count", "last_agg_hit_time"];
 
 fn inputs(logical: &Logical, stages: &Stages, placed: &Placed, slots: &Slots) -> Vec<Input> {
@@ -128,7 +129,7 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
         slot: slots.first_result_step + number,
         kind: StepKind::Analytic(call.map(&mut slots.number())),
     });
-    // Only the scan has tests of slots by number: here a filter is an expression.
+    // Only the scan tests slots by number; here a filter is an expression.
     let condition = |parts: &[Expr<SlotRef>]| filter_of(slots.all(parts), &[]);
     let joined_filter = condition(&placed.joined).and_then(|filter| filter.rest);
     let projection = projection(logical, slots, true);
@@ -172,8 +173,8 @@ fn late_elements(logical: &Logical) -> Option<&RowsOf<SlotRef>> {
     logical.elements.as_ref().filter(|elements| !elements.before).map(|elements| &elements.rows)
 }
 
-/// Whether each row can be added to its groups at once and dropped: not if rows are joined or sorted first, nor if the
-/// bounds of the window are read.
+/// Whether each row can be added to its groups at once and dropped: not if rows are joined or sorted first, or if the
+/// window's bounds are read.
 fn incremental(plan: &Stateful) -> bool {
     let rows_are_sorted = !plan.order.is_empty() && plan.keys.is_empty();
     let late = plan.keys.iter().chain(plan.aggregates.iter().flat_map(|call| &call.arg)).any(asks_for_window);
@@ -186,17 +187,17 @@ fn order_does_not_matter(plan: &Stateful) -> bool {
         plan.keys.iter().filter_map(|key| if let Expr::Slot(slot) = key { Some(*slot) } else { None }).collect();
     plan.window.depends_on_times_only()
         && plan.steps.is_empty()
-        // What was sent before depends on which windows have closed when a row is processed.
+        // What was sent so far depends on which windows have closed when a row is processed.
         && !plan.counts_hits
         && plan.incremental
         && plan.aggregates.iter().all(|call| !call.aggregate.is_ordered())
         && plan.kept_slots.iter().all(|slot| keys.contains(slot))
 }
 
-/// Whether the rows of a window can be accumulated in parts that are merged later. By the clock the parts are merged in
-/// the order in which they arrive, so the rows of one connection stay in order.
+/// Whether the rows of a window can be accumulated in parts that are merged later. In processing time the parts are
+/// merged in the order in which they arrive, so the rows of one connection stay in order.
 fn merges(plan: &Stateful) -> bool {
-    // Conditions are tested by the scan, then.
+    // Then the scan tests all conditions.
     let scanned = plan.steps.is_empty() && plan.admit.is_none() && plan.filter.is_none();
     let alone = plan.joins.is_empty() && plan.computed.is_empty() && plan.window_aggregates.is_empty();
     plan.window.depends_on_times_only() && plan.incremental && !plan.ordered && !plan.counts_hits && scanned && alone

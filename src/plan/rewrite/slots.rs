@@ -7,7 +7,7 @@ use super::stages::{Stage, Stages};
 use crate::expr::Expr;
 use crate::plan::logical::{Logical, SlotRef};
 
-/// The aliases that the scan of an input computes, those that its filter needs first, and the number of these.
+/// The aliases that an input's scan computes, starting with those that its filter needs, and the number of those.
 pub fn scan_aliases(logical: &Logical, stages: &Stages, input: usize, filter: &[Expr<SlotRef>]) -> (Vec<usize>, usize) {
     let mut needed = vec![false; logical.aliases.len()];
     let mut waiting = Vec::new();
@@ -35,7 +35,7 @@ pub fn scan_aliases(logical: &Logical, stages: &Stages, input: usize, filter: &[
 
 /// The final slots.
 pub struct Slots {
-    /// Where the columns of each input begin, and where its rows end.
+    /// For each input, the range of its rows' slots.
     pub inputs: Vec<Range<usize>>,
     pub of_alias: Vec<Option<usize>>,
     of_step: Vec<usize>,
@@ -93,12 +93,12 @@ impl Slots {
         }
     }
 
-    /// The expression over the final slots.
+    /// Replaces slot references by slot numbers.
     pub fn place(&self, expr: &Expr<SlotRef>) -> Expr {
         self.place_from(expr, 0)
     }
 
-    /// With slots numbered from `base`.
+    /// The same with slots numbered from `base`.
     pub fn place_from(&self, expr: &Expr<SlotRef>, base: usize) -> Expr {
         expr.map(&mut |slot| self.of(*slot) - base)
     }
@@ -107,7 +107,7 @@ impl Slots {
         exprs.iter().map(|expr| self.place(expr)).collect()
     }
 
-    /// The number of each slot, for mapping a part of the plan.
+    /// Numbers each slot, for mapping a part of the plan.
     pub fn number(&self) -> impl FnMut(&SlotRef) -> usize {
         |slot| self.of(*slot)
     }

@@ -1,5 +1,5 @@
-//! The stage at which each alias and analytic call is computed: by the scan of an input, for each of its rows with
-//! memory, or over joined rows.
+//! Decides when each alias and analytic call is computed: by the scan of an input, for each of its rows with memory, or
+//! over joined rows.
 
 use std::collections::BTreeSet;
 
@@ -31,9 +31,9 @@ pub struct Stages {
 #[derive(Clone, Default)]
 pub struct Reads {
     pub inputs: BTreeSet<usize>,
-    /// The result of an analytic call, or of an alias with one.
+    /// Whether it reads the result of an analytic call, or an alias with one.
     pub steps: bool,
-    /// An alias over joined rows.
+    /// Whether it reads an alias over joined rows.
     pub joined: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Assembles a view: its key, the columns that divide it, its order and its limits.
+//! Assembles a view: its key, the columns that partition it, its order and its limits.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct Assembled<'a> {
     pub options: ViewOptions,
     pub key: Vec<Text>,
     pub told: Vec<ResultColumn>,
-    /// rows can have members without a name in the query: those of a stream without columns
+    /// whether rows can have members that the query does not name: those of a stream without columns
     pub open: bool,
     /// its sources, as in the catalog
     pub sources: Vec<Arc<StreamDef>>,
@@ -218,7 +218,7 @@ fn column_type(ty: Option<&DataType>) -> ColumnType {
     }
 }
 
-/// The length of a window, ms, which is how long its rows stay after its end.
+/// The length of a window, ms: its rows stay this long after its end.
 fn window_length(window: &WindowSpec) -> Option<i64> {
     let ms = |unit: Unit, length: u64| i64::try_from(unit.millis().saturating_mul(length)).unwrap_or(i64::MAX);
     match window {
@@ -241,8 +241,8 @@ fn warnings(create: &CreateView, sources: &[Arc<StreamDef>]) -> Vec<String> {
     idle.chain(claims).collect()
 }
 
-/// A hash that differs if the query, the columns that identify and divide rows, or a view that is read differ: then the
-/// state cannot be kept.
+/// A hash that changes if the query, the columns that identify or partition rows, or a view that is read change: then
+/// the state cannot be kept.
 fn definition(create: &CreateView, sources: &[Arc<StreamDef>]) -> u64 {
     use std::hash::BuildHasher;
     let mut text = create.query.to_string();

@@ -1,8 +1,8 @@
 //! Views over views: what they read, and what they cannot contain.
 //!
-//! Their input rows are added and removed again. Everything computed from a row must be the same when it is removed:
-//! nothing that changes by itself, and nothing that depends on the order of arrival. If there is a row for each joined
-//! row, KEY must tell them apart, which is derived from the keys of the joined views and the equalities of ON.
+//! Their input rows are added and removed again. Everything computed from a row must be the same when it is removed, so
+//! nothing may depend on time, chance or the order of arrival. If each joined row gives a row, KEY must identify it by
+//! the keys of the joined views, which the equalities of ON may imply.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl Derived {
         Ok(Some(Derived { sources, spans: written.iter().map(|source| source.name.span).collect(), catalog }))
     }
 
-    /// Whether its rows can have members without a name in the query.
+    /// Whether its rows can have members that the query does not name.
     pub fn open(&self) -> bool {
         matches!(&*self.sources, [source] if is_open(source))
     }
@@ -109,7 +109,7 @@ impl Derived {
     /// Checks the plan. `key` has the names of the key columns.
     ///
     /// # Errors
-    /// The first part that would differ when a row is removed, or a KEY that does not tell rows apart.
+    /// The first part whose value could differ when a row is removed, or a KEY that does not identify rows.
     pub fn check(
         &self,
         inputs: &[Input],
@@ -156,7 +156,7 @@ impl Derived {
         self.check_key(inputs, &body.joins, &key_exprs)
     }
 
-    /// Checks that the key tells joined rows apart.
+    /// Checks that the key identifies joined rows.
     fn check_key(&self, inputs: &[Input], joins: &[Join], key: &[&Expr]) -> Result<(), PlanError> {
         let mut known = Determined { inputs, columns: BTreeSet::new(), whole: vec![false; inputs.len()] };
         for expr in key {
@@ -197,7 +197,7 @@ fn check_options(create: &CreateView) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// Whether its rows can have members without a name in the query.
+/// Whether its rows can have members that the query does not name.
 fn is_open(def: &StreamDef) -> bool {
     match &def.view {
         Some(view) => view.open,
@@ -239,7 +239,7 @@ fn column_field(source: &Ident, name: &Text, span: Span) -> Field {
     Field::Expr { expr: ast::Expr { kind, span }, alias: None, invisible: false }
 }
 
-/// Visits every expression that decides which rows are counted and where.
+/// Visits every expression that decides which rows are counted, and in which group.
 fn each_kept(
     inputs: &[Input],
     body: &Stateful,
@@ -300,7 +300,7 @@ fn loose_column(expr: &ast::Expr, query: &Select, aliases: &[(&Text, &ast::Expr)
         kind => kind.clone(),
     };
     let keys: Vec<ExprKind> = query.group_by.iter().map(bare).collect();
-    // Skips the inside of keys and aggregates. Places are compared, since spans are always equal.
+    // Skips what is inside keys and aggregates. Spans always compare as equal, so their bounds are compared.
     let mut covered: Vec<(u32, u32)> = Vec::new();
     let mut columns: Vec<ast::Expr> = Vec::new();
     tree::each_mut(&mut expr.clone(), &mut |part| {
@@ -317,7 +317,7 @@ fn loose_column(expr: &ast::Expr, query: &Select, aliases: &[(&Text, &ast::Expr)
             ExprKind::Column(name) if aliases.iter().any(|(alias, _)| *alias == name) => {}
             ExprKind::Column(_) => columns.push(part.clone()),
             ExprKind::Dot(left, _) if matches!(left.kind, ExprKind::Column(_)) => {
-                // The name of a source before the point is not a column.
+                // The name before the dot is a source, not a column.
                 columns.pop();
                 columns.push(part.clone());
             }
@@ -353,7 +353,7 @@ impl Determined<'_> {
             || self.column(slot).is_some_and(|column| self.columns.contains(&column))
     }
 
-    /// Adds what is determined by one further step; true if there was something.
+    /// Takes one further step; true if it added something.
     fn grows(&mut self, joins: &[Join]) -> bool {
         let before = (self.columns.len(), self.whole.iter().filter(|whole| **whole).count());
         for join in joins {
@@ -362,7 +362,7 @@ impl Determined<'_> {
                 if left.slots().iter().all(|slot| self.knows(*slot)) {
                     self.columns.extend(self.column(*right));
                 }
-                // An unmatched row of a LEFT JOIN has columns that equal nothing.
+                // In an unmatched row of a LEFT JOIN, the columns equal nothing.
                 if let Expr::Slot(left) = left
                     && join.kind == JoinKind::Inner
                     && self.knows(*right)

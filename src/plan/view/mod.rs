@@ -1,11 +1,11 @@
-//! The plan of a view: its query is planned as a rule's is, in parts, and the view's own parts stand beside.
+//! Plans views: a view's query is planned like a rule's, in parts, and completed with the view's own parts.
 //!
-//! What a rule does when a window closes, a view does with each row: so a query with GROUP BY is planned as if it had a
-//! window, whose length nobody looks at. ORDER BY, LIMIT and row_number() in WHERE become [`Top`]s, which keep the first
-//! rows while others come and go.
+//! A view does for each row what a rule does when a window closes. So a query with GROUP BY is planned as if it had a
+//! window, whose length is ignored. ORDER BY, LIMIT and row_number() in WHERE become [`Top`]s, which keep the first
+//! rows while rows come and go.
 //!
-//! A view over views is planned as a rule that reads the first of them as a stream and looks the others up; what such a
-//! view may not say, since its rows leave again, is in `derived`.
+//! A view over views is planned like a rule that reads the first of them as a stream and looks up the others. `derived`
+//! checks what such a view cannot contain, because its rows are also removed.
 
 mod assemble;
 mod derived;
@@ -43,38 +43,37 @@ pub use reads::{Connected, check_cycle, connected, in_order, over, reads};
 /// A view, ready to run.
 #[derive(Clone, Debug)]
 pub struct ViewPlan {
-    /// what clients are told of it
+    /// the description for clients
     pub about: Description,
     pub kind: ViewKind,
-    /// steps, window, keys and aggregates; its own projection, order and limit are those below
+    /// steps, window, keys and aggregates; the projection, order and limit are those below
     pub body: Stateful,
     /// the members of a row, in order
     pub items: Vec<ViewItem>,
-    /// what keeps the first rows only, one after the other
+    /// the limits to first rows, applied one after the other
     pub tops: Vec<Top>,
     /// ms
     pub expire: Option<i64>,
     pub max_rows: usize,
     /// ms
     pub checkpoint: Option<i64>,
-    /// the view as others read it
+    /// the view as rules and other views read it
     pub shape: Arc<ViewShape>,
-    /// what is odd about it
     pub warnings: Vec<String>,
 }
 
-/// How a view's rows come about.
+/// What the rows of a view stand for.
 #[derive(Clone, Debug)]
 pub enum ViewKind {
-    /// the newest message of each key, if it passes
+    /// the newest message of each key that passes the filter
     Newest { filter: Option<Expr> },
     /// a row for each group of all messages
     Groups,
     /// a row for each group of a window's messages
     Windows,
-    /// follows the rows of other views, joined with each other and with lookup tables
+    /// joined rows of other views and of lookup tables
     Derived {
-        /// a row for each group of these rows, and not for each of them
+        /// a row for each group instead of one for each joined row
         grouped: bool,
     },
 }
@@ -83,14 +82,14 @@ pub enum ViewKind {
 #[derive(Clone, Debug)]
 pub struct ViewItem {
     pub item: Item,
-    /// its place in the row's key
+    /// its position in the row's key
     pub key: Option<usize>,
-    /// its place among the part columns
+    /// its position among the part columns
     pub part: Option<usize>,
 }
 
 impl ViewItem {
-    /// The name of the member, where it is one.
+    /// The name, unless the item is `*`.
     pub fn name(&self) -> Option<&Text> {
         match &self.item {
             Item::Field { name, .. } => Some(name),
@@ -99,12 +98,12 @@ impl ViewItem {
     }
 }
 
-/// The first rows in an order, of each group apart.
+/// Keeps the first rows in an order, within each group.
 #[derive(Clone, Debug)]
 pub struct Top {
-    /// members of the row that make the groups; none: all rows together
+    /// members of the row that form the groups; empty: all rows are one group
     pub partition: Vec<usize>,
-    /// members, and whether descending
+    /// members, each with whether it is descending
     pub order: Vec<(usize, bool)>,
     pub rows: usize,
 }
@@ -112,7 +111,7 @@ pub struct Top {
 /// Plans a view over the streams, views and lookup tables of the catalog. The plan's body is [`Body::View`].
 ///
 /// # Errors
-/// The first thing that cannot work, with its place and what to write instead.
+/// The first error, with its place and a hint.
 pub fn plan_view(create: &CreateView, catalog: &Catalog) -> Result<RulePlan, PlanError> {
     let options = ViewOptions::read(create)?;
     let mut query = create.query.clone();
@@ -166,7 +165,7 @@ pub fn plan_view(create: &CreateView, catalog: &Catalog) -> Result<RulePlan, Pla
     Ok(RulePlan { inputs, body: Body::View(Box::new(view)), send_nil: true, concurrency: None })
 }
 
-/// Puts a query into words that rules have; gives what they have not.
+/// Rewrites a query for the planner of rules. Returns what that planner does not support.
 fn prepare(query: &mut Select, derived: Option<&Derived>) -> Result<Limits, PlanError> {
     let limits = Limits::take(query)?;
     tree::in_words_of_rules(query)?;
@@ -176,7 +175,7 @@ fn prepare(query: &mut Select, derived: Option<&Derived>) -> Result<Limits, Plan
     Ok(limits)
 }
 
-/// The plan of a view as text, for people.
+/// The plan of a view as text.
 ///
 /// # Errors
 /// As [`plan_view`].
@@ -249,7 +248,7 @@ fn is_grouped(query: &Select) -> bool {
     fields || !query.group_by.is_empty() || query.window.is_some() || query.having.is_some()
 }
 
-/// The name under which WHERE is computed: no column can have it.
+/// The name of the column that computes WHERE; no user's column can have it.
 const WHERE: &str = "\u{0}where";
 
 fn hidden(span: Span) -> ast::Ident {
@@ -268,7 +267,7 @@ fn nominal_window(span: Span) -> Window {
     Window { kind: WindowKind::Tumbling { unit: Unit::Day, length: 1 }, filter: None, over: None, span }
 }
 
-/// Without a window nothing has bounds.
+/// Refuses the functions of window bounds if there is no window.
 fn refuse_bounds(query: &Select) -> Result<(), PlanError> {
     let mut found = None;
     tree::each_of_select(&mut query.clone(), &mut |expr| {
@@ -290,7 +289,7 @@ fn body_of(plan: RulePlan) -> (Vec<Input>, Stateful) {
             let row_slots = plan.inputs[0].scan.width();
             (plan.inputs, Stateful::from_rows(projection, row_slots))
         }
-        // A query is planned to one of the two.
+        // A query's plan has one of these two bodies.
         Body::View(view) => (plan.inputs, view.body),
     }
 }
@@ -350,7 +349,7 @@ fn check_body(
     Ok(())
 }
 
-/// Whether an aggregate keeps every row. What keeps different values only is bounded by how many there are.
+/// Whether an aggregate keeps every row. One that keeps distinct values is bounded by their number.
 fn is_unbounded(aggregate: Aggregate) -> bool {
     !aggregate.is_small() && !aggregate.is_distinct() || aggregate == Aggregate::CollectDistinct
 }

@@ -8,7 +8,7 @@ use crate::sql::ast::{CreateView, ViewOption};
 use crate::text::span::Span;
 use crate::value::Text;
 
-/// The most columns in PARAMS and CLAIMS together: rows are divided by each set of them that clients use.
+/// The most columns in PARAMS and CLAIMS together: the store divides rows by each combination of them that clients use.
 const MOST_PARTS: usize = 8;
 
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl ViewOptions {
                 _ => options.checkpoint = Some(positive(option)?),
             }
         }
-        // Time orders messages only within windows.
+        // Outside windows, the order of messages does not depend on time.
         options.event_time &= create.query.window.is_some();
         let parts = options.params.as_ref().map_or(0, |params| params.names.len()) + options.claims.len();
         if let Some(option) = create.options.iter().find(|option| option.name == "PARAMS")

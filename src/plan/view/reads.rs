@@ -1,4 +1,4 @@
-//! Dependencies between views: the order in which they can be made, and cycles.
+//! Dependencies between views: the order in which they can be created, and cycles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +32,7 @@ pub fn in_order<'a>(views: &[&'a CreateView]) -> Vec<&'a CreateView> {
     ordered
 }
 
-/// The views among these that read `name`, also through others, ordered so that each can be made again.
+/// The views among these that read `name`, directly or through others, in an order in which they can be created again.
 pub fn over<'a>(name: &str, views: &[&'a CreateView]) -> Vec<&'a CreateView> {
     let mut found: BTreeSet<&str> = BTreeSet::from([name]);
     let mut over = in_order(views);
@@ -46,17 +46,17 @@ pub fn over<'a>(name: &str, views: &[&'a CreateView]) -> Vec<&'a CreateView> {
     over
 }
 
-/// What a view or rule is connected with by views.
+/// The views that a view or rule is connected with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Connected {
-    /// the views, the nearest first
+    /// the views, the closest first
     pub views: Vec<Text>,
-    /// one of them reads several others, and takes one cut of them
+    /// one of them reads several others, and must see the same cut of all of them
     pub in_step: bool,
 }
 
-/// The views that are connected with these, also through others: a view with those that it reads and those over it, and
-/// the views that one rule reads with each other (`together`).
+/// The views connected with these, directly or through others: those that a view reads and those that read it, and the
+/// views that one rule reads (`together`).
 pub fn connected(with: &[Text], views: &[&CreateView], together: &[Vec<Text>]) -> Connected {
     let is_view = |name: &Text| views.iter().any(|view| view.name.name == *name);
     let read: Vec<(&Text, BTreeSet<&Text>)> =
@@ -84,14 +84,15 @@ pub fn connected(with: &[Text], views: &[&CreateView], together: &[Vec<Text>]) -
     connected
 }
 
-/// Checks that a view does not read itself, also through others in `views`. An existing view with its name is ignored.
+/// Checks that a view does not read itself, directly or through others in `views`. An existing view with its name is
+/// ignored.
 ///
 /// # Errors
 /// [`ViewError::Cycle`]
 pub fn check_cycle(create: &CreateView, views: &[&CreateView]) -> Result<(), PlanError> {
     let own = &create.name.name;
     let by_name: BTreeMap<&Text, &CreateView> = views.iter().map(|view| (&view.name.name, *view)).collect();
-    // Each name with the view that leads to it.
+    // Each name with the view through which it was reached.
     let mut came_from: BTreeMap<&Text, &Text> = BTreeMap::new();
     let mut waiting: Vec<&CreateView> = vec![create];
     while let Some(view) = waiting.pop() {

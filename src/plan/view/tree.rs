@@ -1,4 +1,4 @@
-//! Changes of the query of a view before it is planned like a rule.
+//! Rewrites the query of a view before it is planned like a rule's.
 
 use super::error::ViewError;
 use crate::expr::function::{self, Code};
@@ -6,7 +6,7 @@ use crate::plan::{PlanError, PlanErrorKind};
 use crate::sql::ast::{BinaryOp, Call, Expr, ExprKind, Field, Ident, InSet, Literal, OrderKey, Over, Select};
 use crate::text::span::Span;
 
-/// `row_number() OVER (PARTITION BY … ORDER BY …) <= n`, a condition of WHERE: the first rows of each group.
+/// `row_number() OVER (PARTITION BY … ORDER BY …) <= n` in WHERE: the first rows of each group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FirstOfEach {
     pub partition: Vec<Expr>,
@@ -15,7 +15,7 @@ pub struct FirstOfEach {
     pub span: Span,
 }
 
-/// Calls `see` for an expression and all inside it, inner ones first.
+/// Calls `see` for an expression and everything inside it, innermost first.
 pub fn each_mut(expr: &mut Expr, see: &mut dyn FnMut(&mut Expr)) {
     match &mut expr.kind {
         ExprKind::Literal(_) | ExprKind::Null | ExprKind::Column(_) => {}
@@ -90,8 +90,8 @@ pub fn is_aggregate(code: &Code) -> bool {
     matches!(code, Code::Aggregate(_))
 }
 
-/// Rewrites what only views have: `first_value(e)` and `last_value(e)` become those with nulls, and `FILTER (WHERE c)`
-/// excludes rows by making the argument null.
+/// Rewrites what only views have: `first_value(e)` and `last_value(e)` become the variants that count nulls, and
+/// `FILTER (WHERE c)` makes the argument null for rows that fail the condition.
 ///
 /// # Errors
 /// An aggregate whose result depends on nulls has a FILTER.
@@ -152,7 +152,7 @@ fn filtered(call: &mut Call) -> Result<(), ViewError> {
 /// Removes the condition with row_number() from WHERE.
 ///
 /// # Errors
-/// The comparison does not give a number of rows.
+/// The comparison does not limit the number of rows.
 pub fn take_first_of_each(select: &mut Select) -> Result<Option<FirstOfEach>, PlanError> {
     let Some(filter) = select.filter.take() else { return Ok(None) };
     let (mut parts, mut rest, mut found) = (Vec::new(), Vec::new(), None);
@@ -216,7 +216,7 @@ fn first_of_each(part: Expr) -> Option<FirstOfEach> {
     Some(FirstOfEach { partition: over.partition_by, order: over.order_by, rows, span })
 }
 
-/// A field that calls a function without arguments and has its name.
+/// A field that calls a function without arguments and has the function's name.
 pub fn call_field(name: &'static str, span: Span) -> Field {
     let name = Ident { name: name.into(), span };
     let call = Call { name, args: Vec::new(), distinct: false, filter: None, over: None };

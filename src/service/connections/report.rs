@@ -10,28 +10,28 @@ use crate::io::{LinkState, LinkStatus};
 /// A connection as the API lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionReport {
-    /// Of an endpoint without a name: `$$ws/PATH`.
+    /// For an endpoint without a name: `$$ws/PATH`.
     pub id: String,
     pub kind: String,
-    /// As given.
+    /// The properties as given.
     pub props: Map<String, Json>,
-    /// Whether a user has created and named it.
+    /// Whether a user created it with a name.
     pub named: bool,
     pub state: ConnectionState,
-    /// Why it is not connected.
+    /// Why it is not connected, if it is not.
     pub error: Option<String>,
-    /// Running sources and sinks that use it.
+    /// The number of running sources and sinks that use it.
     pub uses: usize,
 }
 
-/// Whether a connection has its peer.
+/// Whether a connection is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionState {
     /// The peer is connected; in the server role: clients can connect.
     Connected,
-    /// It is dialled for the first time.
+    /// It is being dialled for the first time.
     Connecting,
-    /// The last dial failed, or the peer has gone; it is dialled again.
+    /// The last dial failed, or the peer has left; it is dialled again.
     Disconnected,
 }
 
@@ -47,7 +47,7 @@ impl ConnectionState {
 }
 
 impl ConnectionReport {
-    /// Of a kept connection with its endpoint, or with the reason why it has none.
+    /// Describes a connection by its endpoint, or by the reason why it has none.
     pub(super) fn of(id: &str, connection: &Connection, lease: &Result<std::sync::Arc<Lease>, String>) -> Self {
         let (state, error, uses) = match lease {
             Ok(lease) => {
@@ -74,8 +74,8 @@ pub(super) fn unnamed(endpoint: EndpointStatus) -> ConnectionReport {
     ConnectionReport { id, kind: KINDS[0].to_owned(), props, named: false, state, error, uses }
 }
 
-/// The state of a link, and why it is not connected. A link that was lost or never connected counts as disconnected
-/// while it waits for its next dial.
+/// The state of a link, and why it is not connected. A link that was lost, or never connected, is disconnected while it
+/// waits for the next dial.
 fn standing(status: LinkStatus) -> (ConnectionState, Option<String>) {
     let error = status.last_error.map(|(_, error)| error);
     match (status.state, error) {
@@ -85,7 +85,7 @@ fn standing(status: LinkStatus) -> (ConnectionState, Option<String>) {
     }
 }
 
-/// Whether a user has named the connection.
+/// Whether a user gave the connection its name.
 pub(super) fn is_named(id: &str) -> bool {
     !id.starts_with(UNNAMED)
 }

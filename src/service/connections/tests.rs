@@ -9,7 +9,7 @@ async fn opened(data: &Path, port: u16) -> Service {
     let server = ServerSettings { ip: "127.0.0.1".to_owned(), port, ..ServerSettings::default() };
     loop {
         let config = Config { server: server.clone(), ..Config::default() };
-        // The timer of the service before lets go of the store within a moment.
+        // The timer of the previous service releases the store shortly after.
         match Service::open(ServiceSettings { config, data: data.to_owned(), workers: 2, cluster: None }).await {
             Ok(service) => return service,
             Err(StartError::Store(StoreError::InUse(_))) => tokio::task::yield_now().await,
@@ -44,7 +44,7 @@ async fn a_port_that_is_in_use_at_the_start_is_tried_again() {
     drop(other);
     service.hold_missing().await;
     assert_eq!(service.connection("c").unwrap().state, ConnectionState::Connected);
-    // One that could not be replaced stays as it was.
+    // If it cannot be replaced, it stays as it was.
     let refused = service.update_connection("c", "websocket", props(json!({}))).await;
     assert!(refused.is_err() && service.has_endpoint("/c").await);
     service.update_connection("c", "websocket", props(json!({"path": "/e"}))).await.unwrap();

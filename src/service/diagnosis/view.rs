@@ -3,15 +3,15 @@
 use super::{Cause, Diagnosis, Facts, counted, one, stopped_view};
 use crate::view::ViewStatus;
 
-/// A view that another one reads.
+/// A view that another view reads.
 pub(in crate::service) struct ReadView {
     pub name: String,
-    /// how many rows it has
+    /// the number of its rows
     pub rows: usize,
 }
 
 impl Facts<'_> {
-    /// What is found of a view, which reads these views.
+    /// The findings about a view that reads these views.
     pub fn of_view(&self, view: &ViewStatus, reads: &[ReadView]) -> Vec<Diagnosis> {
         if let Some(why) = &view.operator.stopped {
             return vec![stopped_view(why)];
@@ -25,7 +25,7 @@ impl Facts<'_> {
         if self.status.sources.is_empty() { self.derived(reads) } else { self.silent(self.status) }
     }
 
-    /// How the rows have left.
+    /// Why the rows have left the view.
     fn left(&self, view: &ViewStatus) -> String {
         let (expired, evicted) = (view.operator.expired, view.operator.evicted);
         let others = view.deletes.saturating_sub(expired + evicted);

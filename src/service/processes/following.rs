@@ -1,4 +1,4 @@
-//! What the other processes do when process 0 orders it.
+//! The other processes execute what process 0 orders.
 
 use super::super::error::ServiceError;
 use super::super::store::{Change, RecordKind};
@@ -20,7 +20,7 @@ impl Following {
         Following { process, control }
     }
 
-    /// Tells process 0 something. If it is gone, this process is about to end.
+    /// Sends an event to process 0. If process 0 is gone, this process is about to end too.
     async fn tell(&self, event: &Event) {
         if let Ok(event) = postcard::to_allocvec(event) {
             let _ = self.control.ask(event).await;
@@ -36,21 +36,21 @@ impl Service {
         }
     }
 
-    /// Tells process 0 that a rule has failed here; false: this process decides itself what becomes of it.
+    /// Tells process 0 that a rule has failed here. False: there is no process 0, so this process handles the failure.
     pub(in crate::service) async fn tell_failed(&self, id: &str, number: u64, error: String) -> bool {
         let Some(leader) = self.leader() else { return false };
         leader.tell(&Event::Failed { id: id.to_owned(), number, error }).await;
         true
     }
 
-    /// Tells process 0 that this process is told to end, so that all end in order.
+    /// Tells process 0 that this process was asked to end, so that all processes end in order.
     pub async fn tell_ends(&self) {
         if let Some(leader) = self.leader() {
             leader.tell(&Event::Ends(leader.process)).await;
         }
     }
 
-    /// Does what process 0 orders.
+    /// Executes an order of process 0.
     pub(super) async fn follow(self, order: Order) -> Answer {
         match order {
             Order::Rules(ids) => {
@@ -137,7 +137,7 @@ impl Service {
         }
     }
 
-    /// Makes changes, all or none; the answer says what undoes them.
+    /// Makes changes, all or none. The answer contains the changes that undo them.
     async fn apply_all(&self, changes: Vec<Change>) -> Answer {
         let _alone = self.inner.changing.lock().await;
         let mut undo = Vec::new();
@@ -157,7 +157,7 @@ impl Service {
         Answer::Applied(undo)
     }
 
-    /// Makes a change; returns the one that undoes it.
+    /// Makes a change, and returns the one that undoes it.
     async fn apply_change(&self, change: Change) -> Result<Change, ServiceError> {
         let Some((kind, name, text)) = change.into_record() else {
             return Err(ServiceError::Statement(

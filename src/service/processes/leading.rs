@@ -1,4 +1,4 @@
-//! What process 0 orders.
+//! The orders of process 0.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,14 +20,14 @@ use crate::cluster::{Control, ControlSocket};
 use crate::engine::{Engine, LastStatus, Mark, PreparedRule, Replaced, StateAnswer, Stopped, Together, Totals};
 use crate::metrics::known_cause;
 
-/// How many states are on their way to this process at a time: each takes memory.
+/// The most states that are being sent to this process at a time, since each takes memory.
 const STATES: usize = 2;
 
-/// How long the other processes may take for a report. It may wait for a checkpoint that is sent over the same link: up
-/// to 256 MiB.
+/// How long the other processes may take for a report. It may have to wait for a checkpoint on the same link, up to 256
+/// MiB.
 const REPORTING: Duration = Duration::from_secs(3);
 
-/// The exit code of a process whose cluster ends because another process was told to.
+/// The exit code of a process whose cluster ends because another process was asked to end.
 const ANOTHER_ENDS: u8 = 4;
 
 /// The processes that take orders.
@@ -65,20 +65,20 @@ impl Followers {
         self.links.iter().find(|link| link.process == process)
     }
 
-    /// All processes, the one with the state of a rule last.
+    /// All processes, that with the state of a rule last.
     fn with_home_last(&self, home: usize) -> Vec<usize> {
         let all = std::iter::once(LEADER).chain(self.links.iter().map(|link| link.process));
         all.filter(|process| *process != home).chain([home]).collect()
     }
 
-    /// Gives an order to all, and returns their answers.
+    /// Sends an order to all processes, and returns their answers.
     async fn order(&self, order: &Order) -> Vec<(&Follower, Answer)> {
         join_all(self.links.iter().map(|link| async move { (link, link.order(order).await) })).await
     }
 }
 
 impl Follower {
-    /// Gives an order. A process that is gone answers as one that stops: this one is about to end, too.
+    /// Sends an order. A lost process counts as one that stops, because then this process is about to end too.
     async fn order(&self, order: &Order) -> Answer {
         let answer = match postcard::to_allocvec(order) {
             Ok(order) => self.control.ask(order).await.ok(),
@@ -104,10 +104,10 @@ impl Service {
         }
     }
 
-    /// Writes changes of the catalog, all or none, once the other processes have made them.
+    /// Writes changes of the catalog, all or none, after the other processes have made them.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then, here or elsewhere.
+    /// [`ServiceError`]; then nothing has changed, in any process.
     pub(in crate::service) async fn record(&self, changes: Vec<Change>) -> Result<(), ServiceError> {
         let followers = match self.role() {
             Role::Leads(followers) => followers,
@@ -141,7 +141,7 @@ impl Service {
         recorded
     }
 
-    /// Hands the catalog over to the other processes, when all begin.
+    /// Sends the catalog to the other processes, at the start.
     pub(in crate::service) async fn hand_over(&self) {
         let Some(followers) = self.followers() else { return };
         let rules = locked(&self.inner.rules).keys().cloned().collect();
@@ -157,14 +157,14 @@ impl Service {
         }
     }
 
-    /// Holds back the sources of what starts from now on, in all processes; `None` once the service ends.
+    /// Holds back the sources of rules that start from now on, in all processes; `None` if the service is ending.
     pub(in crate::service) async fn start_together(&self) -> Option<Together> {
         let together = self.inner.engine.read().await.as_ref().map(Engine::start_together)?;
         self.tell_elsewhere(&Order::StartTogether).await;
         Some(together)
     }
 
-    /// All are there: their sources begin, in all processes.
+    /// All rules are attached: their sources begin, in all processes.
     pub(in crate::service) async fn begin_together(&self, together: Option<Together>) {
         let Some(together) = together else { return };
         self.tell_elsewhere(&Order::BeginTogether).await;
@@ -174,12 +174,12 @@ impl Service {
     /// Opens everything that a rule needs in the other processes.
     ///
     /// # Errors
-    /// [`Refusal`]; everything is closed again then, or the service ends, and the other processes with it.
+    /// [`Refusal`]; then everything is closed again, or the service ends together with the other processes.
     pub(in crate::service) async fn prepare_elsewhere(&self, recipe: Recipe) -> Result<(), Refusal> {
         let Some(followers) = self.followers() else { return Ok(()) };
         let id = recipe.id.clone();
         let prepare = Order::Prepare(recipe);
-        // A peer that is dialled may let them wait for long.
+        // They may wait long for a peer that they dial.
         let answers = tokio::select! {
             () = self.inner.shutdown.cancelled() => return Err(Refusal::Stopping),
             answers = followers.order(&prepare) => answers,
@@ -197,7 +197,7 @@ impl Service {
         }
     }
 
-    /// Orders the other processes what none of them refuses.
+    /// Sends an order that cannot be refused to the other processes.
     async fn tell_elsewhere(&self, order: &Order) {
         if let Some(followers) = self.followers() {
             followers.order(order).await;
@@ -209,13 +209,13 @@ impl Service {
         self.tell_elsewhere(&Order::Abandon { id: id.to_owned() }).await;
     }
 
-    /// Begins an opened rule in all processes, in place of the running version.
+    /// Starts an opened rule in all processes, in place of the running version.
     ///
-    /// Where the rule has its state it begins last: by then it is known how many rows of the running version are on
-    /// their way there. Rows of the new version wait there for it.
+    /// The process with the rule's state starts it last: by then it is known how many rows of the running version are
+    /// still on their way there. Rows of the new version wait there until these have come.
     ///
     /// # Errors
-    /// What keeps it from running; then neither version runs.
+    /// Why the rule does not run; then neither version runs.
     pub(in crate::service) async fn begin_everywhere(
         &self,
         engine: &Engine,
@@ -229,7 +229,7 @@ impl Service {
         };
         let home = prepared.home_process();
         let mut checkpoint = prepared.take_checkpoint();
-        // Where the state moves to another process, the running version ends first.
+        // If the state moves to another process, the running version ends first.
         let moved = match engine.home_of(id).is_some_and(|old| old != home) {
             true => self.stop_everywhere(engine, id, "", carry).await,
             false => None,
@@ -323,13 +323,13 @@ impl Service {
         own.map(|own| Stopped { saved: own.saved.or(saved), ..own })
     }
 
-    /// Stops all rules in all processes, if there are others, and stores their states: afterwards nothing is on its way
-    /// between the processes. Returns how many were stopped, and how many states are stored.
+    /// Stops all rules in all processes, if there are others, and stores their states. Afterwards no rows are on their
+    /// way between processes. Returns the number of stopped rules and of stored states.
     pub(in crate::service) async fn stop_with_others(&self, engine: &Engine, limit: Duration) -> (usize, usize) {
         let Some(followers) = self.followers() else { return (0, 0) };
         let counts = Mutex::new((0, 0));
         let rules: Vec<String> = engine.status().await.into_iter().map(|rule| rule.id).collect();
-        // States of other processes, which are gone with them.
+        // States in other processes, which would be lost with them.
         let far = rules.iter().filter(|id| self.takes_state(id) && engine.home_of(id) != Some(LEADER));
         let unstored: Mutex<BTreeSet<String>> = Mutex::new(far.cloned().collect());
         let stop = async |id: String| {
@@ -365,7 +365,7 @@ impl Service {
         }
     }
 
-    /// The state of a rule, from the process that has it; `None` if there is none, or if it is stored already.
+    /// The state of a rule, from the process that has it; `None` if there is none, or if it is already stored.
     pub(in crate::service) async fn save_everywhere(&self, engine: &Engine, id: &str) -> StateAnswer {
         let home = self.followers().zip(engine.home_of(id));
         let Some((followers, home)) = home.filter(|(_, home)| *home != LEADER) else {
@@ -379,7 +379,7 @@ impl Service {
         }
     }
 
-    /// Records that a state of a rule is on disk, where the rule has its state.
+    /// Tells the process with the rule's state that the state is on disk.
     pub(in crate::service) async fn is_kept(&self, engine: &Engine, id: &str, mark: Mark) {
         let home = self.followers().zip(engine.home_of(id));
         match home.and_then(|(followers, home)| followers.of(home)) {
@@ -388,15 +388,15 @@ impl Service {
         }
     }
 
-    /// Lets the other processes forget a rule that was deleted.
+    /// Tells the other processes to forget a deleted rule.
     pub(in crate::service) async fn forget_elsewhere(&self, id: &str) {
         self.tell_elsewhere(&Order::Forget { id: id.to_owned() }).await;
     }
 
-    /// Sets the time zone of the other processes; `old` is the one before.
+    /// Sets the time zone in the other processes; `old` is the previous one.
     ///
     /// # Errors
-    /// [`ServiceError`]; no process has changed it then.
+    /// [`ServiceError`]; then no process has changed it.
     pub(in crate::service) async fn use_zone_elsewhere(
         &self,
         zone: &TimeZone,
@@ -420,8 +420,8 @@ impl Service {
         Err(refused)
     }
 
-    /// What the other processes say about rules: by process, its address and its reports in the order of the rules.
-    /// `None`: it has not answered in time.
+    /// The reports of the other processes about rules: for each process its address, and its reports in the order of
+    /// the rules. `None`: it did not answer in time.
     pub(super) async fn reports_elsewhere(
         &self,
         ids: &[String],
@@ -438,7 +438,7 @@ impl Service {
         join_all(asked).await
     }
 
-    /// Takes what another process tells.
+    /// Handles an event of another process.
     pub(super) async fn hear(self, event: Event) {
         match event {
             Event::Failed { id, number, error } => self.fail_rule(&id, number, Some(error)).await,

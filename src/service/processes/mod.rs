@@ -1,17 +1,17 @@
 //! The service over several processes (`serve --hosts`): process 0 leads, the others follow.
 //!
-//! Process 0 has the catalog, the store, the timer and the REST API. The others have an engine, and take what process 0
-//! orders over the control link. Every change passes through `leading` on its way, at one of two places: what is
-//! recorded in the catalog passes [`Service::record`] before it is written; rules pass where they are opened, begin, stop
-//! and are saved (`rules::life`, `checkpoints`). A change is answered once all processes have made it; one that a process
-//! refuses is undone in all of them.
+//! Process 0 has the catalog, the store, the timer and the REST API. The others have an engine, and execute what
+//! process 0 orders over the control link. Every change passes through `leading`, at one of two places: changes of the
+//! catalog in [`Service::record`], before they are written; rules where they are opened, begin, stop and are saved
+//! (`rules::life`, `checkpoints`). A change is answered after all processes have made it; if one of them refuses, it is
+//! undone in all.
 //!
-//! The processes agree on the order of changes because whoever changes something here holds its lock until all have
-//! answered. There is no other order: each process builds dataflows of its own, and rules are addressed by numbers that
-//! process 0 gives.
+//! The processes agree on the order of changes because the one who changes something in process 0 holds its lock until
+//! all have answered. No other order is needed: each process builds its own dataflows, and rules are addressed by
+//! numbers that process 0 assigns.
 //!
-//! A process that is lost ends all. So nobody joins later, and the state of the others is what the process 0 of now has
-//! ordered.
+//! If a process is lost, all end. So no process joins later, and the state of the others always comes from the orders
+//! of the current process 0.
 
 mod following;
 mod leading;
@@ -28,24 +28,24 @@ pub(super) use leading::{Followers, NotBegun};
 pub(super) use orders::{Begin, Recipe, Refusal};
 pub use report::Share;
 
-/// The number of the process that leads.
+/// The process that leads.
 const LEADER: usize = 0;
 
-/// What this process is.
+/// The role of this process.
 pub(super) enum Role {
     /// It is the only one.
     Alone,
-    /// It is process 0.
+    /// It is process 0 of several.
     Leads(Followers),
     /// It takes orders.
     Follows(Following),
 }
 
 impl Role {
-    /// Takes up the control links: those of process 0 to all others, or the one to process 0.
+    /// Starts to use the control links: those of process 0 to all others, or the one to process 0.
     ///
     /// # Errors
-    /// The error of the system if a socket cannot be used.
+    /// The system's error if a socket cannot be used.
     pub fn of(membership: &Membership, controls: Vec<ControlSocket>, inner: &Weak<Inner>) -> io::Result<Role> {
         if membership.process == LEADER {
             return Ok(Role::Leads(Followers::start(membership.host(), controls, inner)?));
@@ -57,7 +57,7 @@ impl Role {
     }
 }
 
-/// Answers the questions of another process; those of a process that has stopped get an empty answer.
+/// Answers the questions of another process. After this process has stopped, the answer is empty.
 fn answers<Q, A, F>(inner: &Weak<Inner>, answer: fn(Service, Q) -> F) -> Answers
 where
     Q: serde::de::DeserializeOwned + Send + 'static,

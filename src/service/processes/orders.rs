@@ -1,4 +1,4 @@
-//! What process 0 orders, what the others answer, and what they tell.
+//! The orders of process 0, the answers of the others, and their events.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,17 +9,17 @@ use crate::engine::{CheckpointError, Saved, StateAnswer};
 /// An order of process 0.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// These are all rules that exist: what is kept for others is dropped.
+    /// The list of all existing rules: anything kept for others is dropped.
     Rules(Vec<String>),
     /// Changes of the catalog, all or none.
     Apply(Vec<Change>),
-    /// Sources of rules that begin from now on wait for [`Order::BeginTogether`].
+    /// From now on, the sources of starting rules wait for [`Order::BeginTogether`].
     StartTogether,
-    /// What has waited since [`Order::StartTogether`] begins.
+    /// Sources that have waited since [`Order::StartTogether`] begin.
     BeginTogether,
     /// Opens everything that a rule needs; [`Order::Begin`] or [`Order::Abandon`] follows.
     Prepare(Recipe),
-    /// Runs the rule that was opened, in place of the running version.
+    /// Starts the opened rule, in place of the running version.
     Begin(Begin),
     /// Closes what was opened for a rule.
     Abandon { id: String },
@@ -27,18 +27,18 @@ pub enum Order {
     Stop {
         id: String,
         message: String,
-        /// its state is wanted
+        /// whether to return its state
         keep: bool,
-        /// so many letters of other processes come before
+        /// wait for this many letters of other processes first
         letters: u64,
     },
     /// Forgets a rule that was deleted.
     Forget { id: String },
     /// Returns the state of a rule, unless it is stored already.
     Save { id: String },
-    /// This state of a rule is stored.
+    /// The state with this mark is stored.
     Kept { id: String, mark: u64 },
-    /// Reports on rules, in this order.
+    /// Reports on these rules, in this order.
     Report(Vec<String>),
     /// Counts the messages of the rules that have ended.
     Totals,
@@ -52,60 +52,59 @@ pub enum Answer {
     Done,
     /// Changes were applied; these undo them.
     Applied(Vec<Change>),
-    /// A rule has begun, or has stopped: this is how the version that ran has left.
+    /// A rule has begun or stopped; this describes the version that ran before.
     Left(Left),
     Saved(WireState),
-    /// Of those rules that are there.
+    /// The reports on those rules that exist.
     Reports(Vec<Option<PartReport>>),
     Totals(WireTotals),
     Refused(Refusal),
 }
 
-/// What another process tells process 0.
+/// What another process reports to process 0.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// Code of the version with this number of a rule has failed.
+    /// The code of a rule has failed, in the version with this number.
     Failed { id: String, number: u64, error: String },
-    /// This process is told to end.
+    /// The process with this number was asked to end.
     Ends(usize),
 }
 
-/// Everything that a process needs to plan a rule as process 0 has planned it.
+/// What a process needs to make the same plan of a rule as process 0.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Recipe {
     pub id: String,
-    /// The rule as it was posted.
+    /// The rule as posted.
     pub text: String,
-    /// The statements of the streams and tables that it names.
+    /// The statements of the streams and tables that it reads.
     pub statements: Vec<String>,
-    /// A missing file or peer does not keep it from starting.
+    /// It starts even if a file or peer is missing.
     pub unchecked: bool,
     /// Its number, the same in all processes.
     pub number: u64,
 }
 
-/// How a rule begins.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Begin {
     pub id: String,
-    /// It continues from the state of the running version.
+    /// Whether it continues from the state of the running version.
     pub carry: bool,
-    /// So many letters of other processes come for that version.
+    /// The number of letters from other processes that must arrive for that version first.
     pub letters: u64,
-    /// What it continues from otherwise.
+    /// The state to continue from otherwise.
     pub checkpoint: Option<Vec<u8>>,
 }
 
-/// How a version of a rule has left a process.
+/// The end of a version of a rule in a process.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Left {
-    /// Letters with rows that it has sent to the process with its state.
+    /// The number of letters with rows that it sent to the process with its state.
     pub letters: u64,
     /// Its last state.
     pub saved: WireState,
 }
 
-/// [`crate::engine::Totals`] as they are sent.
+/// [`crate::engine::Totals`] as sent.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WireTotals {
     pub delivered: u64,
@@ -113,15 +112,15 @@ pub struct WireTotals {
     pub kept: u64,
 }
 
-/// The state of a rule as it is sent: its bytes and its mark, or why there is none.
+/// The state of a rule as sent: its bytes and its mark, or why there is none.
 pub type WireState = Option<Result<(Vec<u8>, u64), String>>;
 
-/// Prepares a state for another process.
+/// Converts a state for sending.
 pub fn to_wire(saved: StateAnswer) -> WireState {
     saved.map(|saved| saved.map(|saved| (saved.bytes, saved.mark)).map_err(|error| error.to_string()))
 }
 
-/// The state that another process has sent.
+/// Converts a state that another process sent.
 pub fn of_wire(saved: WireState) -> StateAnswer {
     saved.map(|saved| saved.map(|(bytes, mark)| Saved { bytes, mark }).map_err(CheckpointError::Elsewhere))
 }
@@ -129,16 +128,16 @@ pub fn of_wire(saved: WireState) -> StateAnswer {
 /// Why a rule cannot start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
-    /// The service stops.
+    /// The service is stopping.
     Stopping,
     /// It is refused; `connector`: because of a source or sink.
     Refused { text: String, connector: bool },
-    /// It may start later.
+    /// It cannot start now, but perhaps later.
     Failed(String),
 }
 
 impl Refusal {
-    /// The same with the process that says it.
+    /// The same, naming the process that refused.
     pub fn of_process(self, process: usize, host: &str) -> Refusal {
         let named = |text: String| format!("process {process} ({host}): {text}");
         match self {

@@ -1,4 +1,4 @@
-//! The status of a rule over all processes: each reports its own counts, and process 0 adds them up.
+//! The status of a rule over all processes: each reports its own counts, and process 0 adds them.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,18 +8,17 @@ use super::super::status::{Counters, Link, RuleReport};
 use crate::engine::RuleStatus;
 use crate::metrics::{FeedCounts, Losses, known_cause};
 
-/// What one process counts of a rule.
+/// The counts of a rule in one process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PartReport {
     counts: Counts,
     feed: FeedCounts,
     watermark: Option<i64>,
     parts: Vec<(String, PartCounters)>,
-    /// Source or sink, its name, the cause, and how many messages were lost.
+    /// Source or sink, its name, the cause, and the number of lost messages.
     losses: Vec<(String, String, String, u64)>,
 }
 
-/// Rows and messages of a rule in one process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub rows_in: u64,
@@ -30,12 +29,12 @@ pub struct Counts {
     pub future: u64,
 }
 
-/// The share of one process in a rule's counts.
+/// One process's share of a rule's counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
     pub process: usize,
     pub host: String,
-    /// `None`: it has not answered in time, so its counts are missing in the sums.
+    /// `None`: the process did not answer in time, so the sums lack its counts.
     pub counts: Option<Counts>,
 }
 
@@ -157,7 +156,7 @@ impl Service {
     pub async fn rule_reports(&self) -> Vec<(String, RuleReport)> {
         let mut reports = Vec::new();
         for rule in self.rules() {
-            // One that was dropped in between is not there any more.
+            // It may have been deleted in between.
             if let Ok(report) = self.rule_status(&rule.id).await {
                 reports.push((rule.id, report));
             }
@@ -166,7 +165,7 @@ impl Service {
         reports
     }
 
-    /// Adds what the other processes count.
+    /// Adds the counts of the other processes.
     async fn add_shares(&self, reports: &mut [(String, RuleReport)]) {
         let ids: Vec<String> = reports.iter().map(|(id, _)| id.clone()).collect();
         let Some(followers) = self.followers() else { return };

@@ -1,4 +1,4 @@
-//! One rule: its definition, its lock, and what it has been through.
+//! One rule: its definition, its lock, and its history.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,13 +21,13 @@ pub(in crate::service) struct Entry {
 
 /// The data of a rule.
 pub(super) struct State {
-    /// As the API shows it.
+    /// The text as the API shows it.
     pub(super) text: Arc<str>,
     /// `None` for a stored rule that cannot be parsed any more.
     pub(super) definition: Option<Arc<Definition>>,
-    /// Its creation is complete.
+    /// Whether its creation is complete.
     pub(super) created: bool,
-    /// It was deleted while others waited for its lock.
+    /// It was deleted while another call waited for its lock.
     pub(super) gone: bool,
     pub(super) trace: bool,
     pub(super) phase: Phase,
@@ -35,11 +35,11 @@ pub(super) struct State {
     pub(super) last_start: i64,
     pub(super) last_stop: i64,
     pub(super) next_start: i64,
-    /// When it was started, for a `duration` without `cron`: ms of the monotonic clock.
+    /// The time of its start, for a `duration` without `cron`: ms of the monotonic clock.
     pub(super) begun: i64,
-    /// Retries after a failure so far.
+    /// The number of retries so far after a failure.
     pub(super) tries: u64,
-    /// Its operators, once it has run.
+    /// The names of its operators, if it has ever run.
     pub(super) nodes: Option<Arc<Topology>>,
     pub(super) base: Baseline,
     /// Its status when it last stopped.
@@ -47,7 +47,7 @@ pub(super) struct State {
     pub(super) past: Past,
 }
 
-/// What earlier runs of a rule have lost.
+/// The losses of a rule's earlier runs.
 #[derive(Default)]
 pub(super) struct Past {
     settled: Losses,
@@ -68,7 +68,7 @@ impl Past {
         losses
     }
 
-    /// Reduces runs whose counts are final to these counts.
+    /// Reduces runs whose counts are final to their counts.
     fn settle(&mut self) {
         let over = self.ending.extract_if(.., |last| last.is_final());
         over.for_each(|last| self.settled.merge(&last.losses()));
@@ -80,7 +80,7 @@ impl State {
         State { definition: Some(definition.clone()), ..State::unread(text) }
     }
 
-    /// A rule of which only the text is known.
+    /// A rule whose text was not parsed.
     pub(super) fn unread(text: &str) -> State {
         State {
             text: text.into(),
@@ -102,7 +102,7 @@ impl State {
         }
     }
 
-    /// Replaces the definition; the history of the rule stays.
+    /// Replaces the definition; the rule's history stays.
     pub(super) fn redefine(&mut self, definition: &Arc<Definition>, text: &str) {
         (self.definition, self.text) = (Some(definition.clone()), text.into());
     }
@@ -115,7 +115,7 @@ impl State {
         self.definition.as_ref()?.tags.clone()
     }
 
-    /// Whether it is temporary: not stored, and without a definition to show.
+    /// Whether it is temporary: it is not stored, and its definition is not shown.
     pub(super) fn temporary(&self) -> bool {
         self.definition.as_ref().is_some_and(|definition| definition.rule.options.temporary)
     }
@@ -126,7 +126,7 @@ impl Entry {
         Arc::new(Entry { id: id.to_owned(), life: Arc::default(), state: Mutex::new(state) })
     }
 
-    /// A rule that somebody else has started, at a time in ms since the epoch.
+    /// A rule that was started elsewhere, at a time in ms since the epoch.
     pub(in crate::service) fn running(
         id: &str,
         definition: &Arc<Definition>,
@@ -150,7 +150,7 @@ impl Entry {
     }
 }
 
-/// The result of looking for a running rule without waiting.
+/// The result of trying to lock a running rule.
 pub(in crate::service) enum Life {
     /// It runs, and does not change while this is held.
     Running(OwnedMutexGuard<()>),
@@ -162,7 +162,7 @@ pub(in crate::service) enum Life {
 
 /// Why a rule did not start.
 pub(super) enum NotStarted {
-    /// It was refused, such as by `checkConnection`: nothing has changed.
+    /// It was refused, for example by `checkConnection`: nothing has changed.
     Refused(ServiceError),
     /// It could not start; a retry may succeed.
     Failed(String),

@@ -1,7 +1,7 @@
-//! The transitions of a rule: start as its schedule says, launch, stop, fail, retry.
+//! The transitions of a rule: start by its schedule, launch, stop, fail, retry.
 //!
-//! A new version is opened while the running one continues; then its record is written; then it takes over. Whatever is
-//! refused or fails before that has changed nothing.
+//! A new version is opened while the running one continues; then its record is written; then it replaces the running
+//! one. If anything is refused or fails before that, nothing has changed.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -23,8 +23,8 @@ use crate::io::file::FileError;
 use crate::io::websocket::ConnectError;
 
 impl Service {
-    /// Starts a rule as its schedule says, in place of the running version. The caller holds its lock. `record` is
-    /// written as soon as nothing can be refused any more. With `carry` it continues from the state of the running
+    /// Starts a rule by its schedule, in place of the running version. The caller holds its lock. `record` is written
+    /// as soon as nothing can be refused any more. With `carry`, the rule continues from the state of the running
     /// version.
     pub(super) async fn begin(
         &self,
@@ -76,7 +76,7 @@ impl Service {
         self.inner.timer.note(&entry.id, next);
     }
 
-    /// Schedules the retry of a failed rule, if there is one.
+    /// Schedules the retry of a failed rule, if its restart strategy allows one.
     fn try_later(&self, entry: &Entry, options: &RuleOptions) {
         let mut state = locked(&entry.state);
         if let Some(wait) = options.restart.wait(state.tries, fastrand::f64()) {
@@ -85,7 +85,7 @@ impl Service {
         }
     }
 
-    /// The rules that have a schedule and have been started.
+    /// The started rules that have a schedule.
     pub(in crate::service) fn scheduled_rules(&self) -> Vec<String> {
         let rules = locked(&self.inner.rules);
         let scheduled = |entry: &&Arc<Entry>| {
@@ -96,9 +96,9 @@ impl Service {
         rules.values().filter(scheduled).map(|entry| entry.id.clone()).collect()
     }
 
-    /// Does what a rule's schedule or restart strategy requires now.
+    /// Does what a rule's schedule or restart strategy requires at this moment.
     pub(in crate::service) async fn keep_schedule(&self, id: &str) {
-        // A creation in progress is waited for: the first start may have failed before the rule is on disk.
+        // Waits for a creation in progress: the first start may have failed before the rule is on disk.
         let Some(entry) = locked(&self.inner.rules).get(id).cloned() else { return };
         let _life = entry.life.lock().await;
         let (phase, begun, definition) = {
@@ -113,7 +113,7 @@ impl Service {
             return;
         }
         let options = &definition.rule.options;
-        // The time of day may have stepped since it began.
+        // The time of day may have stepped since the rule began.
         let (now, gone_by) = (self.inner.clock.now(), self.inner.clock.monotonic().saturating_sub(begun));
         let turn = options.schedule.turn(now, &self.config().zone, Some(now.saturating_sub(gone_by)));
         let runs = phase == Phase::Running;
@@ -147,7 +147,7 @@ impl Service {
         }
     }
 
-    /// Ends a rule whose code has panicked, and schedules its retry; process 0 does where there are several.
+    /// Ends a rule whose code has panicked, and schedules its retry. In a cluster, process 0 does this.
     pub(in crate::service) async fn mark_failed(&self, id: &str, number: u64) {
         let status = match self.inner.engine.read().await.as_ref() {
             Some(engine) => engine.rule_status(id).await,
@@ -159,8 +159,8 @@ impl Service {
         }
     }
 
-    /// Ends a rule that has failed, and schedules its retry, unless another version than `number` runs by now. `error` is
-    /// what another process says.
+    /// Ends a failed rule and schedules its retry, unless another version than `number` runs by now. `error` is the
+    /// report of another process.
     pub(in crate::service) async fn fail_rule(&self, id: &str, number: u64, error: Option<String>) {
         let Some(entry) = self.entry(id) else { return };
         let _life = entry.life.lock().await;
@@ -260,7 +260,7 @@ impl Service {
         }
     }
 
-    /// Stops a rule; its state is dropped unless `keep` is set. A rule that waits does not start any more.
+    /// Stops a rule; its state is dropped unless `keep` is set. If the rule waits for a start, it no longer does.
     pub(super) async fn halt(&self, entry: &Arc<Entry>, message: &str, keep: bool) -> Result<(), ServiceError> {
         if !matches!(entry.phase(), Phase::Running | Phase::Starting) {
             let mut state = locked(&entry.state);
@@ -287,7 +287,7 @@ impl Service {
     }
 }
 
-/// Records that a rule runs; `last` is the version that it replaces.
+/// Records that a rule runs; `last` is the status of the version that it replaces.
 pub(super) fn has_begun(entry: &Entry, nodes: Topology, status: Option<&RuleStatus>, last: Option<Arc<LastStatus>>) {
     let now = millis(SystemTime::now());
     let mut state = locked(&entry.state);
@@ -332,7 +332,7 @@ pub(super) fn refusal_of(error: EngineError) -> Refusal {
     if connector || check { Refusal::Refused { text, connector } } else { Refusal::Failed(text) }
 }
 
-/// The text for the rule's own status, without the name of the rule.
+/// The text for the rule's own status, without the rule's name.
 pub(in crate::service) fn text_of(error: EngineError) -> String {
     match error {
         EngineError::Connector { error, .. } => error.to_string(),
@@ -340,7 +340,7 @@ pub(in crate::service) fn text_of(error: EngineError) -> String {
     }
 }
 
-/// Whether a source names a file that is not there.
+/// Whether a source names a missing file.
 fn is_missing_file(error: &EngineError) -> bool {
     let EngineError::Connector { error, .. } = error else { return false };
     matches!(&**error, ConnectorError::File(FileError::Missing(_) | FileError::Outside(_)))

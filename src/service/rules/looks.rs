@@ -1,4 +1,4 @@
-//! A close look at one rule: its operators, why it is silent, its rows, its clients.
+//! Details of one rule: its operators, why it is silent, its rows, its clients.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::value::Text;
 const MEASURING: Duration = Duration::from_millis(300);
 
 impl Service {
-    /// Why a rule is silent, as far as it can be known; nothing where its results come out.
+    /// Why a rule is silent, as far as can be known; empty if results come out.
     pub async fn diagnosis(&self, id: &str, report: &RuleReport) -> Vec<Diagnosis> {
         let definition = self.entry(id).and_then(|entry| self.definition(&entry).ok());
         let Some(definition) = definition else { return Vec::new() };
@@ -35,19 +35,19 @@ impl Service {
         found
     }
 
-    /// The operators of a rule with what they have counted; none if it never ran.
+    /// The operators of a rule with their counts; empty if it has never run.
     pub fn operators(&self, id: &str, report: &RuleReport) -> Vec<OperatorReport> {
         let nodes = self.entry(id).and_then(|entry| locked(&entry.state).nodes.clone());
         nodes.map(|nodes| operators::operators(&nodes, report)).unwrap_or_default()
     }
 
-    /// What a rule remembers; `None` if that is nothing, or cannot be measured now.
+    /// The size of a rule's state; `None` if it has none, or if it cannot be measured now.
     pub async fn state_of(&self, id: &str) -> Option<StateSize> {
         let measured = self.measure(MEASURING).await;
         measured.rules.get(id).copied()
     }
 
-    /// Looks at the rows of a running rule.
+    /// Taps the rows of a running rule.
     ///
     /// # Errors
     /// [`ServiceError::NoRuleStatus`], [`ServiceError::NotTapped`]
@@ -62,12 +62,12 @@ impl Service {
         tapped.map_err(|why| ServiceError::NotTapped { id: id.to_owned(), why })
     }
 
-    /// The clients of a rule's sinks, each with the number of the sink.
+    /// The clients of a rule's sinks, each with the sink's number.
     pub async fn clients_of(&self, id: &str) -> Vec<(usize, ClientStatus)> {
         self.inner.engine.read().await.as_ref().map(|engine| engine.clients(id)).unwrap_or_default()
     }
 
-    /// Keeps all messages of a stream from now on.
+    /// Starts recording a stream.
     ///
     /// # Errors
     /// [`ServiceError::NoRelation`], [`ServiceError::NotRecorded`], [`ServiceError::Alone`]
@@ -81,17 +81,17 @@ impl Service {
         recorded.map_err(|why| ServiceError::NotRecorded { name: name.to_owned(), why })
     }
 
-    /// What the last messages of a stream look like; `None` while no rule reads it.
+    /// The fields in the last messages of a stream; `None` while no rule reads it.
     pub async fn seen_of_stream(&self, name: &str) -> Option<SeenFields> {
         self.inner.engine.read().await.as_ref()?.seen_of_stream(name)
     }
 
-    /// What the last messages of a rule's streams look like.
+    /// The fields in the last messages of a rule's streams.
     pub async fn seen_by(&self, id: &str) -> Vec<(Text, SeenFields)> {
         self.inner.engine.read().await.as_ref().map(|engine| engine.seen(id)).unwrap_or_default()
     }
 
-    /// Clients that the data server refused, with the paths that they asked for: the last ones.
+    /// The last clients that the data server refused, with the paths that they requested.
     pub async fn turned_away(&self) -> Vec<TurnedAway> {
         self.inner.engine.read().await.as_ref().map(|engine| engine.turned_away()).unwrap_or_default()
     }

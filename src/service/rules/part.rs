@@ -1,6 +1,6 @@
-//! A rule in a process that takes orders: it is opened, begins and stops as process 0 says.
+//! A rule in a process that takes orders: it opens, begins and stops as process 0 orders.
 //!
-//! What was opened waits, in a task of its own, for the order to begin; nothing else of this process waits for it.
+//! An opened rule waits in its own task for the order to begin; nothing else in this process waits for it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -18,10 +18,10 @@ use crate::engine::{Replaced, Stopped};
 /// Opened rules that wait for the order to begin, by id.
 pub(in crate::service) type ReadyRules = Mutex<HashMap<String, oneshot::Sender<Decision>>>;
 
-/// What becomes of an opened rule.
+/// The order that decides about an opened rule.
 pub(in crate::service) enum Decision {
     Begin(Begin, oneshot::Sender<Result<Option<Replaced>, Refusal>>),
-    /// It is closed again; told when it is.
+    /// Close it; the channel reports when it is closed.
     Abandon(oneshot::Sender<()>),
 }
 
@@ -29,7 +29,7 @@ impl Service {
     /// Opens everything that a rule needs.
     ///
     /// # Errors
-    /// [`Refusal`]; everything is closed again then.
+    /// [`Refusal`]; then everything is closed again.
     pub(in crate::service) async fn prepare_part(&self, recipe: Recipe) -> Result<(), Refusal> {
         let (decide, decision) = oneshot::channel();
         let (told, ready) = oneshot::channel();
@@ -39,7 +39,7 @@ impl Service {
         ready.await.unwrap_or(Err(Refusal::Stopping))
     }
 
-    /// Begins an opened rule in place of the running version.
+    /// Starts an opened rule in place of the running version.
     ///
     /// # Errors
     /// [`Refusal`]; then neither version runs here.
@@ -58,7 +58,7 @@ impl Service {
         let _ = abandoned.await;
     }
 
-    /// Opens a rule, and holds it open until it is decided what becomes of it.
+    /// Opens a rule, and holds it open until the decision comes.
     async fn hold_ready(
         &self,
         recipe: Recipe,
@@ -106,7 +106,7 @@ impl Service {
         }
     }
 
-    /// Plans a rule as process 0 has planned it.
+    /// Makes the same plan of a rule as process 0.
     fn plan_part(&self, recipe: &Recipe) -> Result<(Arc<Definition>, Planned), ServiceError> {
         let config = self.config();
         let definition = Definition::read(&recipe.text, Some(&recipe.id), &config.rule)?;
@@ -125,7 +125,7 @@ impl Service {
         entry
     }
 
-    /// Stops a rule once so many letters of other processes have come for it; `None` if it does not run.
+    /// Stops a rule after this many letters of other processes have arrived for it; `None` if it does not run.
     pub(in crate::service) async fn stop_part(
         &self,
         id: &str,

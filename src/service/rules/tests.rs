@@ -1,4 +1,4 @@
-//! What becomes of a rule that is reset, or whose update is refused.
+//! Tests of resets and refused updates.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use super::super::status::Phase;
 use super::super::tests::opened;
 use crate::sql::ast::Relation;
 
-/// A service with a stream, in a folder that goes with it.
+/// A service with a stream, in a temporary folder.
 struct Run {
     service: Service,
     data: PathBuf,
@@ -28,7 +28,7 @@ impl Run {
         (report.phase, report.next_start)
     }
 
-    /// Of the running version.
+    /// The number of the running version.
     async fn number(&self, id: &str) -> u64 {
         self.service.inner.engine.read().await.as_ref().and_then(|engine| engine.number_of(id)).unwrap_or_default()
     }
@@ -45,10 +45,10 @@ fn rule(id: &str, sink: &str, options: &str) -> String {
 
 const NOP: &str = r#"{"nop": {}}"#;
 
-/// At midnight, for a minute: it waits unless the test runs then.
+/// At midnight, for a minute: the rule waits unless the test runs then.
 const NIGHTLY: &str = r#""cron": "0 0 1 1 *", "duration": "1m""#;
 
-/// It fails: another process has the data server's port.
+/// Makes a rule fail: another process has the data server's port.
 async fn failing(run: &Run) -> i64 {
     let restart = r#""restartStrategy": {"attempts": 3, "delay": 600000}"#;
     let sink = r#"{"websocket": {"path": "/taken"}}"#;
@@ -98,7 +98,7 @@ async fn nobody_waits_while_the_file_of_a_table_is_read() {
     std::fs::write(run.data.join("t.json"), "[{\"k\": 1}]").unwrap();
     let sql = "CREATE TABLE t (k BIGINT) WITH (DATASOURCE=\"t.json\", TYPE=\"file\", KIND=\"lookup\", KEY=\"k\")";
     let mut creating = Box::pin(run.service.create_relation(sql));
-    // The file is read on another thread, and the runtime of this test is this thread's.
+    // The file is read on another thread, so the runtime of this test's thread has not seen it yet.
     assert!((&mut creating).now_or_never().is_none());
     assert!(run.service.rule_status("runs").now_or_never().is_some());
     run.service.stop_rule("runs").await.unwrap();
@@ -133,7 +133,7 @@ async fn a_running_rule_takes_up_the_new_definition_of_its_stream() {
     for (columns, path) in [("", "/moved"), ("b BIGINT", "/strange")] {
         let sql = format!("CREATE STREAM demo ({columns}) WITH (DATASOURCE=\"{path}\", TYPE=\"websocket\")");
         run.service.replace_relation(Relation::Stream, "demo", &sql).await.unwrap();
-        // There is no column `a` in the second one: the rule goes on with the first.
+        // The second table has no column `a`, so the rule continues with the first.
         assert_eq!(there(), [false, true, false], "{path}");
     }
     assert_eq!((run.phase("runs").await.0, run.phase("nightly").await.0), (Phase::Running, Phase::Scheduled));

@@ -46,7 +46,7 @@ impl Service {
     /// The definition of a rule.
     ///
     /// # Errors
-    /// [`ServiceError::NoRule`]; a temporary rule has none.
+    /// [`ServiceError::NoRule`], also for a temporary rule.
     pub fn rule_text(&self, id: &str) -> Result<Arc<str>, ServiceError> {
         check_id(id)?;
         let missing = || ServiceError::NoRule(id.to_owned());
@@ -58,7 +58,7 @@ impl Service {
     /// The parsed definition of a rule.
     ///
     /// # Errors
-    /// [`ServiceError::NoRule`], or what makes a stored one unreadable.
+    /// [`ServiceError::NoRule`], or the error of a stored rule that cannot be parsed.
     pub(in crate::service) fn rule_definition(&self, id: &str) -> Result<Arc<Definition>, ServiceError> {
         self.rule_text(id)?;
         let entry = self.entry(id).ok_or_else(|| ServiceError::NoRule(id.to_owned()))?;
@@ -80,12 +80,12 @@ impl Service {
         rules.values().filter_map(|entry| Some(locked(&entry.state).definition.as_ref()?.reads.clone())).collect()
     }
 
-    /// The rules that read a stream or table, or will when they start; rules that were stopped by hand do not count.
+    /// The rules that read a stream or table, or will when they start. Rules that were stopped by hand do not count.
     pub(in crate::service) fn readers(&self, name: &str) -> Vec<String> {
         self.rules_with(|reads, _| reads.iter().any(|read| read == name))
     }
 
-    /// The rules whose streams or sinks' connections match; rules that were stopped by hand do not count.
+    /// The rules whose streams or connections match. Rules that were stopped by hand do not count.
     pub(in crate::service) fn rules_with(&self, uses: impl Fn(&[Text], &[String]) -> bool) -> Vec<String> {
         let rules = locked(&self.inner.rules);
         let such = |entry: &&Arc<Entry>| {
@@ -146,7 +146,7 @@ impl Service {
         Ok(report)
     }
 
-    /// The operators of a rule that has run.
+    /// The operators of a rule that has run at least once.
     ///
     /// # Errors
     /// [`ServiceError::NoRuleStatus`], [`ServiceError::NoTopology`]
@@ -167,7 +167,7 @@ impl Service {
         Ok(planned.nodes.explain(&definition.select))
     }
 
-    /// The plan of a rule in full, as `plutino explain` shows it.
+    /// The complete plan of a rule, as `plutino explain` shows it.
     ///
     /// # Errors
     /// [`ServiceError`]
@@ -178,7 +178,7 @@ impl Service {
     /// Checks a rule, without its sinks and without creating it. Returns the streams that it reads.
     ///
     /// # Errors
-    /// [`ServiceError`]: what is wrong.
+    /// [`ServiceError`] with what is wrong.
     pub fn validate_rule(&self, text: &str) -> Result<Vec<String>, ServiceError> {
         let mut definition = Definition::read(text, None, &self.config().rule)?;
         definition.rule.actions.clear();
@@ -186,7 +186,7 @@ impl Service {
         Ok(definition.reads.iter().map(ToString::to_string).collect())
     }
 
-    /// All problems of a refused rule, as for rule files; those of its sinks only if they were checked.
+    /// All problems of a refused rule, as for rule files; those of its sinks only if `sinks` is set.
     pub fn mistakes_of_rule(&self, text: &str, id: Option<&str>, sinks: bool) -> Vec<Problem> {
         diagnose::of_rule(text, id, sinks, &self.catalog(), &self.config())
     }

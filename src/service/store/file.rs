@@ -1,4 +1,4 @@
-//! The file of the store: opened, read and written through redb, which panics on some damaged pages.
+//! The store's file: opens, reads and writes it through redb, which panics on some damaged pages.
 
 use std::fs::{File, Permissions};
 use std::io::Write;
@@ -13,30 +13,29 @@ use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefini
 use super::record::{STATES, Total, key_of, named, opened, record_key, sealed, state_key};
 use super::{Change, Damage, RecordKind, Records, StoreError, Target};
 
-/// The file's name in the data folder.
 pub(super) const FILE: &str = "plutino.redb";
 
-/// A file whose space is given up when the disk is full.
+/// A file whose space is freed when the disk is full.
 const RESERVE: &str = "reserve";
 
-/// Its size, bytes: some hundred transactions of a few pages each.
+/// Its size, bytes: enough for some hundred transactions of a few pages each.
 const RESERVED: usize = 2 << 20;
 
-/// The form of the records. A file of a newer version is refused; one of version 1 is rewritten.
+/// The version of the format. A file with a newer version is refused; one with version 1 is converted.
 pub(super) const VERSION: u64 = 2;
 
-/// Memory for pages of the file, bytes: all is read once, so that little is gained by more.
+/// Memory for pages of the file, bytes. Everything is read only once, so more would gain little.
 const CACHE: usize = 4 << 20;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-/// In that table: the number of the last import that replaced everything.
+/// The key in that table for the number of the last import that replaced everything.
 const IMPORT: &str = "import";
 
-/// Everything that is stored, by [`record_key`] and [`state_key`].
+/// All stored records, by [`record_key`] and [`state_key`].
 const ALL: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
-/// Of version 1: records without checksums, a table a kind.
+/// In version 1: records without checksums, one table for each kind.
 fn old_table(kind: RecordKind) -> TableDefinition<'static, &'static str, &'static str> {
     TableDefinition::new(match kind {
         RecordKind::Stream => "streams",
@@ -48,16 +47,16 @@ fn old_table(kind: RecordKind) -> TableDefinition<'static, &'static str, &'stati
     })
 }
 
-/// Of version 1: states without checksums.
+/// In version 1: states without checksums.
 const OLD_STATES: TableDefinition<&str, &[u8]> = TableDefinition::new("states");
 
-/// What was read of a file.
+/// What was read from a file.
 #[derive(Default)]
 pub(super) struct Read {
     pub records: Records,
-    /// states, where they were asked for
+    /// states, if they were requested
     pub states: Vec<(String, Vec<u8>)>,
-    /// the keys of damaged states, where states were not asked for: a rule can begin anew
+    /// the keys of damaged states, if states were not requested: their rules can start with empty state
     lost_states: Vec<Vec<u8>>,
     pub damage: Vec<Damage>,
 }
@@ -71,19 +70,20 @@ pub(super) enum CommitError {
     Other(String),
 }
 
-/// The file, as it is open at the time.
+/// The open file.
 pub(super) struct OpenFile {
     path: PathBuf,
-    /// `None` after a failure to write, while the file cannot be opened again either. Whoever uses the database holds the
-    /// lock, so that a file is never open twice.
+    /// `None` if writing failed and the file cannot be opened again. Users of the database hold the lock, so that the
+    /// file is never open twice.
     database: RwLock<Option<Database>>,
 }
 
 impl OpenFile {
-    /// Opens the file in a folder and reads all records; makes both where they are missing.
+    /// Opens the file in a folder and reads all records. Creates both if they are missing.
     ///
     /// # Errors
-    /// [`StoreError`]; a file that cannot be used is left as it is, and where it cannot be made nothing is left.
+    /// [`StoreError`]; a file that cannot be used is left as it is, and if it cannot be created, nothing is left
+    /// behind.
     pub fn open(folder: &Path) -> Result<(OpenFile, Read), StoreError> {
         let path = folder.join(FILE);
         let new = !path.exists();
@@ -92,13 +92,13 @@ impl OpenFile {
         if !new {
             check_version(&path)?;
         }
-        // A damaged page can make the library panic, which is then the same news.
+        // A damaged page can make the library panic, which counts as damage.
         let opened = catch_unwind(AssertUnwindSafe(|| open(&path, new)));
         let opened = opened.unwrap_or_else(|_| Err(damaged(&path, "its pages cannot be read")));
         let (database, read) = opened.inspect_err(|_| {
             if new {
                 let _ = std::fs::remove_file(&path);
-                // From the innermost on; one that something else is in stays.
+                // From the innermost on; a folder with other content stays.
                 made.iter().for_each(|folder| drop(std::fs::remove_dir(folder)));
             }
         })?;
@@ -119,7 +119,7 @@ impl OpenFile {
         self.path.with_file_name(RESERVE)
     }
 
-    /// Takes space that can be given up. Without room for it there is none.
+    /// Reserves space that can be freed later. If there is no room, there is no reserve.
     pub fn reserve(&self) {
         let path = self.reserve_path();
         if path.exists() {
@@ -127,7 +127,7 @@ impl OpenFile {
         }
         let create = || {
             let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-            // Written, and not only of this length: a file of holes takes no space.
+            // Written in full rather than just extended: a sparse file takes no space.
             file.write_all(&vec![b'.'; RESERVED])?;
             file.sync_all()
         };
@@ -136,7 +136,7 @@ impl OpenFile {
         }
     }
 
-    /// Gives the reserved space to whoever writes next.
+    /// Frees the reserved space for the next write.
     pub fn give_reserve_up(&self) {
         let _ = std::fs::remove_file(self.reserve_path());
     }
@@ -148,7 +148,7 @@ impl OpenFile {
         Some(meta.get(IMPORT).ok()?.map_or(0, |number| number.value()))
     }
 
-    /// The rules that have a state.
+    /// The ids of the rules that have a state.
     pub fn states(&self) -> Result<Vec<String>, StoreError> {
         self.look(|all| {
             let (from, to) = STATES;
@@ -185,7 +185,7 @@ impl OpenFile {
         found.map_err(|error: redb::Error| StoreError::Read(error.to_string()))
     }
 
-    /// Writes all of this, or nothing.
+    /// Writes all changes or none.
     pub fn commit<'a>(&self, changes: impl Iterator<Item = &'a Change> + Clone) -> Result<(), CommitError> {
         if self.database.read().unwrap_or_else(PoisonError::into_inner).is_none() {
             self.open_again()?;
@@ -200,7 +200,7 @@ impl OpenFile {
             Ok(Some(Err(error))) => CommitError::Other(error.to_string()),
             Ok(None) | Err(_) => CommitError::Other("its pages cannot be read".to_owned()),
         };
-        // The library takes no more changes after one that failed.
+        // After a failure, the library accepts no more changes.
         if let Err(error) = self.open_again() {
             tracing::error!("{error}");
         }
@@ -210,7 +210,7 @@ impl OpenFile {
     /// Closes the file and opens it as it is on disk.
     fn open_again(&self) -> Result<(), CommitError> {
         let mut open = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        // A closing that panics has closed it all the same.
+        // Even if closing panics, the file is closed.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(open.take())));
         let opened = catch_unwind(AssertUnwindSafe(|| open_file(&self.path, false)));
         let opened = opened.unwrap_or_else(|_| Err(damaged(&self.path, "its pages cannot be read")));
@@ -222,7 +222,7 @@ impl OpenFile {
         Ok(())
     }
 
-    /// A copy of all that is stored, as one moment has it: a file without a name, which goes with its handle.
+    /// A consistent copy of everything that is stored: an unnamed file that disappears with its handle.
     pub fn copy(&self) -> Result<File, StoreError> {
         let path = beside(&self.path, "backup");
         self.backup(&path)?;
@@ -231,7 +231,7 @@ impl OpenFile {
         opened.map_err(|error| StoreError::Io { path, error })
     }
 
-    /// Writes all that is stored into a new file, as one moment has it.
+    /// Writes a consistent copy of everything that is stored to a new file.
     pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
         let read = {
             let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
@@ -245,7 +245,7 @@ impl OpenFile {
     }
 }
 
-/// The library writes when it closes, and panics on some damaged pages: the service ends all the same.
+/// The library writes when it closes, and panics on some damaged pages; the service must end nevertheless.
 impl Drop for OpenFile {
     fn drop(&mut self) {
         let open = self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take();
@@ -253,13 +253,13 @@ impl Drop for OpenFile {
     }
 }
 
-/// The folders on the way to this one that are not there, the innermost first.
+/// The missing folders on the way to this one, the innermost first.
 fn missing(folder: &Path) -> Vec<PathBuf> {
     let there = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     folder.ancestors().take_while(there).map(Path::to_owned).collect()
 }
 
-/// Makes a folder that only its owner may look into; one that is there becomes so.
+/// Creates a folder that only its owner can access; changes the rights of an existing one.
 fn private_folder(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     if let Err(error) = keep_out(folder) {
@@ -268,7 +268,7 @@ fn private_folder(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Takes the rights of all but the owner away; those of the owner stay as they are.
+/// Removes the rights of everybody but the owner.
 fn keep_out(path: &Path) -> std::io::Result<()> {
     let mode = std::fs::metadata(path)?.permissions().mode();
     if mode & 0o077 == 0 {
@@ -290,7 +290,7 @@ fn is_no_room(kind: std::io::ErrorKind) -> bool {
     matches!(kind, K::StorageFull | K::QuotaExceeded | K::FileTooLarge)
 }
 
-/// Looks at the version without the right to write, since opening a file to write may already change it.
+/// Checks the version on a read-only file, because opening it for writing may already change it.
 fn check_version(path: &Path) -> Result<(), StoreError> {
     let found = catch_unwind(|| {
         let database = Database::builder().open_read_only(path).ok()?;
@@ -298,7 +298,7 @@ fn check_version(path: &Path) -> Result<(), StoreError> {
     });
     match found {
         Ok(Some(found)) if found > VERSION => Err(StoreError::Newer { path: path.to_owned(), found }),
-        // What else is wrong with it shows when it is opened.
+        // Other problems are reported when the file is opened.
         _ => Ok(()),
     }
 }
@@ -307,10 +307,10 @@ fn version(meta: impl ReadableTable<&'static str, u64>) -> Option<u64> {
     meta.get("version").ok()?.map(|version| version.value())
 }
 
-/// Opens a file, makes it one of this version, and reads its records.
+/// Opens a file, converts it to this version, and reads its records.
 pub(super) fn open(path: &Path, new: bool) -> Result<(Database, Read), StoreError> {
     let database = open_file(path, new)?;
-    // What is stored has secrets in it.
+    // The store contains secrets.
     if let Err(error) = keep_out(path) {
         tracing::warn!("cannot restrict access to the store {}: {error}", path.display());
     }
@@ -354,7 +354,7 @@ fn is_old(database: &Database) -> bool {
     meta().and_then(version) == Some(1)
 }
 
-/// Gives the records of version 1 their checksums.
+/// Adds checksums to the records of version 1.
 fn migrate(database: &Database) -> Result<(), redb::Error> {
     let change = database.begin_write()?;
     let mut total = Total::default();
@@ -400,7 +400,7 @@ fn total(meta: &impl ReadableTable<&'static str, u64>) -> Result<Total, redb::Er
     Ok(Total { count: number("count")?, sum: number("sum")? })
 }
 
-/// Reads all that can be read, and says what cannot; states are checked, and kept where they are asked for.
+/// Reads everything that is readable and reports the damage. States are checked, and returned if requested.
 pub(super) fn read(database: &Database, with_states: bool) -> Read {
     let mut found = Read::default();
     let mut seen = Total::default();
@@ -448,7 +448,7 @@ pub(super) fn read(database: &Database, with_states: bool) -> Read {
     found
 }
 
-/// Drops damaged states: their rules begin anew.
+/// Drops damaged states: their rules start with empty state.
 fn forget_states(database: &Database, keys: &[Vec<u8>]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
@@ -495,7 +495,7 @@ fn commit<'a>(database: &Database, changes: impl Iterator<Item = &'a Change>) ->
     Ok(transaction.commit()?)
 }
 
-/// Writes a new store with these records; where that fails there is no file.
+/// Writes a new store with these records; if that fails, there is no file.
 pub(super) fn write_new(path: &Path, records: &Records, states: &[(String, Vec<u8>)]) -> Result<(), StoreError> {
     let refused = |reason: String| StoreError::New { path: path.to_owned(), reason };
     let created = File::options().write(true).create_new(true).mode(0o600).open(path);
@@ -516,7 +516,7 @@ pub(super) fn write_new(path: &Path, records: &Records, states: &[(String, Vec<u
     })
 }
 
-/// The name that a file gets beside one, which no other file has.
+/// A name beside a file that no other file has.
 pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
     let stamp = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

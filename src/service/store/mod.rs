@@ -1,17 +1,17 @@
-//! What survives a restart, in one transactional file under `--data`.
+//! The store: everything that survives a restart, in one transactional file under `--data`.
 //!
-//! The store knows texts by kind and name, not what they mean. All is read once, when it is opened; afterwards the
-//! catalog in memory answers, and the store only takes changes. The states of rules are apart: they are large, change
-//! often, and are read when a rule starts. One thread writes: it takes all changes that wait into
-//! one transaction, so that many requests at a time share one `fsync`. A change is answered when it is on disk.
+//! The store knows texts by kind and name, not their meaning. It is read once, when it is opened; afterwards the
+//! catalog in memory answers queries, and the store only takes changes. States of rules are separate: they are large,
+//! change often, and are read when a rule starts. One thread writes: it puts all waiting changes into one transaction,
+//! so that many concurrent requests share one `fsync`. A change is answered when it is on disk.
 //!
-//! Every record has a checksum (`record`). A store with a damaged record is read-only: the record is named, the others are
-//! used, and nothing is written until somebody has repaired it (`repair`).
+//! Every record has a checksum (`record`). A store with a damaged record is read-only: the damage is reported, the
+//! other records are used, and nothing is written until somebody repairs the store (`repair`).
 //!
-//! A disk can be full for a while. What could not be written is refused, and the file is opened again, as after a crash:
-//! what was on disk before is there, nothing of the failed change is, and the next change is tried again. Changes that
-//! free an operator's hands ([`Change::urgent`]: a rule is stopped or deleted) are not refused: a file of reserved space
-//! is given up for them, and where that does not help they are written as soon as there is room.
+//! The disk can be full for a while. Then changes are refused, and the file is opened again, as after a crash: it
+//! contains everything written before and nothing of the failed change, and the next change is tried. Changes that an
+//! operator needs in this situation ([`Change::urgent`]: a rule is stopped or deleted) are not refused: a file with
+//! reserved space is deleted for them, and if that does not suffice, they are written as soon as there is room.
 
 mod file;
 mod record;
@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use file::OpenFile;
 pub use repair::{Checked, Repaired, check, repair};
 
-/// How many changes can wait for the writer; then those who ask wait, too.
+/// The most changes that wait for the writer; then the callers wait.
 const WAITING: usize = 1024;
 
 /// What kind of thing a record is.
@@ -61,7 +61,7 @@ impl RecordKind {
         RecordKind::View,
     ];
 
-    /// For people.
+    /// The name for people.
     fn word(self) -> &'static str {
         match self {
             RecordKind::Stream => "stream",
@@ -74,7 +74,7 @@ impl RecordKind {
     }
 }
 
-/// What a change is about.
+/// What a change affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Target {
     Record(RecordKind),
@@ -99,53 +99,53 @@ impl Target {
 pub struct Change {
     target: Target,
     name: String,
-    /// `None`: it is gone
+    /// the new content; `None`: it is removed
     becomes: Option<Vec<u8>>,
     urgent: bool,
 }
 
 impl Change {
-    /// The record has this text from now on.
+    /// Sets the text of a record.
     pub fn put(kind: RecordKind, name: impl Into<String>, text: impl Into<String>) -> Change {
         let becomes = Some(text.into().into_bytes());
         Change { target: Target::Record(kind), name: name.into(), becomes, urgent: false }
     }
 
-    /// The record is gone.
+    /// Removes a record.
     pub fn remove(kind: RecordKind, name: impl Into<String>) -> Change {
         Change { target: Target::Record(kind), name: name.into(), becomes: None, urgent: false }
     }
 
-    /// The rule has this state from now on.
+    /// Sets the state of a rule.
     pub fn put_state(rule: impl Into<String>, state: Vec<u8>) -> Change {
         Change { target: Target::State, name: rule.into(), becomes: Some(state), urgent: false }
     }
 
-    /// The rule has no state.
+    /// Removes the state of a rule.
     pub fn remove_state(rule: impl Into<String>) -> Change {
         Change { target: Target::State, name: rule.into(), becomes: None, urgent: false }
     }
 
-    /// This import replaced everything: files beside the store belong to it.
+    /// Records an import that replaced everything, together with files outside the store.
     pub fn import(number: u64) -> Change {
         let becomes = Some(number.to_le_bytes().to_vec());
         Change { target: Target::Import, name: String::new(), becomes, urgent: false }
     }
 
-    /// Whether it is of the catalog that all processes of a cluster have.
+    /// Whether it affects the catalog that all processes of a cluster share.
     pub(super) fn is_shared(&self) -> bool {
         use RecordKind::{ConfKey, Connection, Stream, Table};
         matches!(self.target, Target::Record(Stream | Table | ConfKey | Connection))
     }
 
-    /// The record that it is about, and its text; `None` if it is about a state, or if the text is none.
+    /// The record and its text; `None` if the change is about a state, or if the content is not text.
     pub(super) fn into_record(self) -> Option<(RecordKind, String, Option<String>)> {
         let Target::Record(kind) = self.target else { return None };
         let text = self.becomes.map(String::from_utf8).transpose().ok()?;
         Some((kind, self.name, text))
     }
 
-    /// It must be possible on a full disk, too.
+    /// Makes the change possible even on a full disk.
     #[must_use]
     pub fn urgent(self) -> Change {
         Change { urgent: true, ..self }
@@ -175,14 +175,14 @@ impl FromIterator<(RecordKind, String, String)> for Records {
     }
 }
 
-/// Something in a store that is not what was written.
+/// Damage in a store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
     #[error("the {what} {name} is damaged")]
     Record {
-        /// what it is of
+        /// the kind of the damaged item
         what: &'static str,
-        /// its name, as well as it can be read
+        /// its name, as far as it is readable
         name: String,
     },
     #[error("records are missing: {found} of {expected} are there, or their list is damaged")]
@@ -202,7 +202,7 @@ pub enum StoreError {
     #[error("cannot open the store {}: {error}", path.display())]
     Io {
         path: PathBuf,
-        /// why
+        /// the cause
         error: std::io::Error,
     },
     #[error("the store {} is in use by another process", .0.display())]
@@ -210,13 +210,13 @@ pub enum StoreError {
     #[error("the store {} is damaged ({reason}). It was not changed: restore a backup, or move it away to start with an empty store", path.display())]
     Damaged {
         path: PathBuf,
-        /// how it was seen
+        /// how it was noticed
         reason: String,
     },
     #[error("the store {} has version {found}, this Plutino knows up to {}. It was not changed: use a newer Plutino", path.display(), file::VERSION)]
     Newer {
         path: PathBuf,
-        /// its version
+        /// the file's version
         found: u64,
     },
     #[error("cannot write to the store: {0}")]
@@ -226,7 +226,7 @@ pub enum StoreError {
     #[error("cannot write to the new store {}: {reason}", path.display())]
     New {
         path: PathBuf,
-        /// why
+        /// the cause
         reason: String,
     },
     #[error("cannot read from the store: {0}")]
@@ -244,13 +244,13 @@ struct Group {
 }
 
 tokio::task_local! {
-    /// The changes of a transaction that is being gathered by this task.
+    /// The changes of the transaction that this task is collecting.
     static GATHERED: RefCell<Vec<Change>>;
 }
 
 /// The open store.
 pub struct Store {
-    /// `None`: there is no store, and nothing can be written.
+    /// `None`: there is no store, so nothing can be written.
     file: Option<Arc<OpenFile>>,
     damage: Vec<Damage>,
     changes: Option<mpsc::Sender<Group>>,
@@ -258,7 +258,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in this folder; makes both where they are missing. Where it cannot be made, nothing is left.
+    /// Opens the store in this folder. Creates both if they are missing; if that fails, nothing is left behind.
     ///
     /// # Errors
     /// [`StoreError`]; a file that cannot be used is left as it is.
@@ -280,17 +280,16 @@ impl Store {
         Ok((store, read.records))
     }
 
-    /// No store: there is nothing in it, and every change is refused.
+    /// A service without a store: it is empty and refuses every change.
     pub fn absent() -> Store {
         Store { file: None, damage: Vec::new(), changes: None, writer: None }
     }
 
-    /// Whether there is none.
     pub fn is_absent(&self) -> bool {
         self.file.is_none()
     }
 
-    /// What of it is damaged: then it is read-only.
+    /// The damage of the store; if there is any, the store is read-only.
     pub fn damage(&self) -> &[Damage] {
         &self.damage
     }
@@ -300,7 +299,7 @@ impl Store {
         self.file.as_ref().map_or(Some(0), |file| file.last_import())
     }
 
-    /// The rules that have a state, by id.
+    /// The ids of the rules that have a state.
     ///
     /// # Errors
     /// [`StoreError::Read`]
@@ -318,11 +317,11 @@ impl Store {
         tokio::task::spawn_blocking(move || file.state(&rule)).await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Writes changes, all or none. When this returns they are on disk; within [`Store::transaction`] they are once that
+    /// Writes changes, all or none. When this returns they are on disk; inside [`Store::transaction`], when that
     /// returns.
     ///
     /// # Errors
-    /// [`StoreError::Write`]: nothing has changed then.
+    /// [`StoreError::Write`]; then nothing has changed.
     pub async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         if let Some(damage) = self.damage.first() {
             return Err(StoreError::ReadOnly(damage.clone()));
@@ -343,11 +342,11 @@ impl Store {
         written.await.map_err(|_| StoreError::Closed)?.map_err(StoreError::Write)
     }
 
-    /// Does what writes many changes, and writes all of them at its end, in one transaction: a crash leaves all or none.
-    /// What the work starts as tasks of their own is not part of it.
+    /// Runs work that writes many changes, and writes all of them at its end in one transaction: a crash leaves all or
+    /// none. Tasks that the work spawns are not part of it.
     ///
     /// # Errors
-    /// Those of the work and [`StoreError`]: nothing is on disk then.
+    /// Errors of the work, and [`StoreError`]; then nothing is on disk.
     pub async fn transaction<T, E: From<StoreError>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         if let Some(damage) = self.damage.first() {
             return Err(StoreError::ReadOnly(damage.clone()).into());
@@ -361,12 +360,12 @@ impl Store {
         Ok(done)
     }
 
-    /// Does what writes many changes, none of which are to be on disk.
+    /// Runs work whose changes must not be written.
     pub async fn without_writing<T>(&self, work: impl Future<Output = T>) -> T {
         GATHERED.scope(RefCell::default(), work).await
     }
 
-    /// A store file with all that is stored now. The store can be changed meanwhile.
+    /// A store file with everything that is stored now. The store can be changed in the meantime.
     ///
     /// # Errors
     /// [`StoreError::Read`], [`StoreError::New`]
@@ -376,7 +375,7 @@ impl Store {
     }
 }
 
-/// All that was accepted is written first.
+/// Writes all accepted changes first.
 impl Drop for Store {
     fn drop(&mut self) {
         drop(self.changes.take());

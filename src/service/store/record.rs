@@ -1,11 +1,11 @@
-//! Records as they are on disk: each with a checksum, and all of them with a count and a sum.
+//! The form of records on disk: each with a checksum, and a count and sum over all of them.
 //!
-//! The database checks its pages after a crash, not when they are read, and a disk may change a bit at any time. A
-//! checksum of name and content finds a record that was changed; count and sum find one that is missing.
+//! The database checks its pages after a crash, but not when they are read, and a disk may change a bit at any time. A
+//! checksum of name and content detects a changed record; count and sum detect a missing one.
 
 use super::{Change, RecordKind, Target};
 
-/// What a key begins with.
+/// The first byte of a key.
 fn letter(kind: RecordKind) -> u8 {
     match kind {
         RecordKind::Stream => b's',
@@ -17,10 +17,10 @@ fn letter(kind: RecordKind) -> u8 {
     }
 }
 
-/// Where the state of a rule is.
+/// The first byte of the keys of states.
 const STATE: u8 = b'm';
 
-/// The key of what a change is about; `None`: it is about no record.
+/// The key of a change's record; `None` if it is not about one.
 pub(super) fn key_of(change: &Change) -> Option<Vec<u8>> {
     let letter = match change.target {
         Target::Record(kind) => letter(kind),
@@ -43,10 +43,10 @@ fn key(letter: u8, name: &str) -> Vec<u8> {
     [&[letter], name.as_bytes()].concat()
 }
 
-/// The keys of states: from the first to before the second.
+/// The range of the keys of states, end exclusive.
 pub(super) const STATES: ([u8; 1], [u8; 1]) = ([STATE], [STATE + 1]);
 
-/// What a key stands for, as well as it can be read; `None` for the kind of one that is none.
+/// The target of a key and its name, as far as they are readable; `None` for an unknown kind.
 pub(super) fn named(key: &[u8]) -> (Option<Target>, String) {
     let Some((first, name)) = key.split_first() else { return (None, String::new()) };
     let target = match *first {
@@ -56,12 +56,12 @@ pub(super) fn named(key: &[u8]) -> (Option<Target>, String) {
     (target, String::from_utf8_lossy(name).into_owned())
 }
 
-/// Content as it is stored: the checksum of key and content before it.
+/// The stored form of a content: the checksum of key and content comes first.
 pub(super) fn sealed(key: &[u8], content: &[u8]) -> Vec<u8> {
     [&checksum(key, content).to_le_bytes()[..], content].concat()
 }
 
-/// The content of what is stored; `None` if key or content are not what was written.
+/// The content of a stored value; `None` if key or content have changed.
 pub(super) fn opened<'a>(key: &[u8], stored: &'a [u8]) -> Option<&'a [u8]> {
     let (sum, content) = stored.split_first_chunk::<4>()?;
     (u32::from_le_bytes(*sum) == checksum(key, content)).then_some(content)
@@ -69,14 +69,14 @@ pub(super) fn opened<'a>(key: &[u8], stored: &'a [u8]) -> Option<&'a [u8]> {
 
 fn checksum(key: &[u8], content: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    // The length first: else a byte could go from the name to the content.
+    // The length comes first, so that a byte cannot move from the name to the content unnoticed.
     hasher.update(&(key.len() as u64).to_le_bytes());
     hasher.update(key);
     hasher.update(content);
     hasher.finalize()
 }
 
-/// How many records there are, and the sum of their checksums.
+/// The number of records, and the sum of their checksums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Total {
     pub count: u64,
@@ -84,13 +84,13 @@ pub(super) struct Total {
 }
 
 impl Total {
-    /// One more record, as it is stored.
+    /// Adds a record in its stored form.
     pub fn add(&mut self, stored: &[u8]) {
         self.count = self.count.wrapping_add(1);
         self.sum = self.sum.wrapping_add(weight(stored));
     }
 
-    /// One less.
+    /// Removes a record in its stored form.
     pub fn remove(&mut self, stored: &[u8]) {
         self.count = self.count.wrapping_sub(1);
         self.sum = self.sum.wrapping_sub(weight(stored));

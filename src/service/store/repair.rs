@@ -1,7 +1,7 @@
-//! A store that no service has open: what is wrong with it, and how it becomes whole again.
+//! Checks and repairs a store that no service has open.
 //!
-//! A repair never writes into a damaged file. What can be read goes into a new one, which takes its place; the old one is
-//! kept beside it.
+//! A repair never writes to a damaged file. It writes everything readable to a new file, which replaces the damaged
+//! one; the damaged one is kept beside it.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,39 +10,39 @@ use std::path::{Path, PathBuf};
 use super::file::{FILE, Read, beside, damaged, open, read, write_new};
 use super::{Damage, Records, StoreError};
 
-/// What was found in a store.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// what can be read
+    /// the readable records
     pub records: Records,
-    /// how many states of rules can be read
+    /// the number of readable states of rules
     pub states: usize,
-    /// what cannot
+    /// what is not readable
     pub damage: Vec<Damage>,
 }
 
-/// What a repair has done.
+/// The result of a repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repaired {
-    /// what was found
+    /// the result of the check before it
     pub checked: Checked,
-    /// where the damaged file is now; `None`: there was nothing to repair
+    /// the path of the damaged file; `None`: there was nothing to repair
     pub kept: Option<PathBuf>,
 }
 
-/// Reads the whole store in a folder, and says what is damaged.
+/// Reads the whole store in a folder, and reports the damage.
 ///
 /// # Errors
-/// [`StoreError`] where it cannot be opened, or another process has it.
+/// [`StoreError`] if it cannot be opened, or is open in another process.
 pub fn check(folder: &Path) -> Result<Checked, StoreError> {
     let Read { records, states, damage, .. } = whole(&folder.join(FILE))?;
     Ok(Checked { records, states: states.len(), damage })
 }
 
-/// Makes a damaged store whole: without what cannot be read.
+/// Repairs a damaged store, without its unreadable records.
 ///
 /// # Errors
-/// As those of [`check`], and [`StoreError::New`]; the store is as it was then.
+/// Those of [`check`], and [`StoreError::New`]; then the store is unchanged.
 pub fn repair(folder: &Path) -> Result<Repaired, StoreError> {
     let path = folder.join(FILE);
     let Read { records, states, damage, .. } = whole(&path)?;
@@ -54,7 +54,7 @@ pub fn repair(folder: &Path) -> Result<Repaired, StoreError> {
     write_new(&new, &checked.records, &states)?;
     let moved = std::fs::rename(&path, &kept).and_then(|()| std::fs::rename(&new, &path));
     moved.map_err(|error| StoreError::Io { path, error })?;
-    // The names, too, are on disk then; where folders cannot be synchronised, nothing more can be done.
+    // Also syncs the names. If the folder cannot be synced, nothing more can be done.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(Repaired { checked, kept: Some(kept) })
 }

@@ -90,7 +90,7 @@ fn a_newer_store_is_refused() {
     assert_eq!(std::fs::read(folder.path.join(FILE)).unwrap(), before);
 }
 
-/// A store of version 1: without checksums.
+/// Makes a store of version 1, without checksums.
 fn old(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     let database = Database::create(folder.join(FILE)).unwrap();
@@ -115,7 +115,7 @@ async fn an_old_store_is_taken_over() {
     }
 }
 
-/// Changes bits of a content in the file, wherever it stands.
+/// Changes bits of a content wherever it is in the file.
 fn flip(folder: &Path, content: &[u8]) {
     let file = folder.join(FILE);
     let mut bytes = std::fs::read(&file).unwrap();
@@ -189,7 +189,7 @@ async fn a_record_that_is_missing_is_missed() {
     assert_eq!(store.damage(), [Damage::Missing { expected: 2, found: 1 }]);
 }
 
-/// No bit of the file can change what is served without being noticed.
+/// A flipped bit in the file must not change what is served without being noticed.
 #[tokio::test]
 async fn a_flipped_bit_never_changes_the_catalog() {
     let folder = folder();
@@ -203,7 +203,7 @@ async fn a_flipped_bit_never_changes_the_catalog() {
     let right = opened(&folder.path).unwrap();
     let mut random = fastrand::Rng::with_seed(7);
     for _ in 0..150 {
-        // Most of the file is empty: half of the flips go where something is.
+        // Most of the file is empty, so half of the flips target used bytes.
         let at = loop {
             let at = random.usize(..whole.len());
             if whole[at] != 0 || random.u8(..) == 0 {
@@ -271,7 +271,7 @@ fn every_damage_says_what_it_is() {
     }
 }
 
-/// A folder that goes with its value.
+/// A folder that is removed with its value.
 mod tempdir {
     use std::path::PathBuf;
 

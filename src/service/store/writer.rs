@@ -1,4 +1,4 @@
-//! The thread that writes: all changes that wait in one transaction, and what a full disk keeps it from writing later.
+//! The writing thread: puts all waiting changes into one transaction, and keeps what a full disk prevents.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use tokio::sync::mpsc::error::TryRecvError;
 use super::file::{CommitError, OpenFile};
 use super::{Change, Group};
 
-/// How many groups of changes one transaction takes at most.
+/// The most groups of changes in one transaction.
 const GROUPS: usize = 4096;
 
-/// How long urgent changes that could not be written wait for the next try.
+/// How long unwritten urgent changes wait for the next try.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Writes until nobody can ask any more.
+/// Writes until all senders are gone.
 pub(super) fn run(file: &OpenFile, mut waiting: mpsc::Receiver<Group>) {
-    // Urgent changes that have taken effect and are not on disk yet, in their order.
+    // Urgent changes that have taken effect but are not on disk yet, in order.
     let mut owed: Vec<Change> = Vec::new();
     loop {
         let first = match owed.is_empty() {
@@ -44,7 +44,7 @@ pub(super) fn run(file: &OpenFile, mut waiting: mpsc::Receiver<Group>) {
     }
 }
 
-/// Writes what is owed.
+/// Tries to write the urgent changes that are still missing on disk.
 fn settle(file: &OpenFile, owed: &mut Vec<Change>) {
     if file.commit(owed.iter()).is_ok() {
         tracing::warn!("{} changes that a full disk held up are written", owed.len());
@@ -77,8 +77,8 @@ fn write(file: &OpenFile, groups: Vec<Group>, owed: &mut Vec<Change>) {
     }
 }
 
-/// Writes what must be possible on a full disk, in the space that was reserved for it. Without any it is owed: a rule
-/// that somebody has to stop is stopped.
+/// Writes urgent changes, in the reserved space if necessary. If that fails they are written later, because they take
+/// effect in any case: a rule that somebody has to stop is stopped.
 fn write_urgent(file: &OpenFile, changes: Vec<Change>, owed: &mut Vec<Change>) -> Result<(), String> {
     file.give_reserve_up();
     owed.extend(changes);

@@ -1,7 +1,7 @@
-//! Files that were sent over the API, in the folder `uploads` of the data folder.
+//! Files uploaded over the API, in the folder `uploads` of the data folder.
 //!
-//! A name is one step: it leads neither out of the folder nor into another one, and nothing is read or written through
-//! a link. A file is there whole or not at all, and it is on disk when its sender has the answer.
+//! A name is a single path segment: it leads neither out of the folder nor into another one, and links are never
+//! followed. A file exists completely or not at all, and it is on disk before its sender gets the response.
 
 mod replacing;
 
@@ -13,19 +13,19 @@ use std::sync::Mutex;
 
 use super::locked;
 
-/// The largest file, in bytes.
+/// The largest file, bytes.
 pub const LARGEST: usize = 16 << 20;
 
-/// How many files there are at most.
+/// The most files.
 pub const MOST: usize = 1000;
 
-/// How much all files have together at most, in bytes.
+/// The most bytes of all files together.
 pub const TOTAL: u64 = 256 << 20;
 
-/// The longest name, in bytes: what file systems take, less what a name gets while its file is being written.
+/// The longest name, bytes: the limit of file systems, less what is added while the file is being written.
 const LONGEST: usize = 200;
 
-/// How the names of files and folders begin that are being made. No other name begins so.
+/// The prefix of files and folders that are being written. No other name has it.
 const UNDER_WAY: &str = ".upload-";
 
 /// Why a file cannot be taken, listed or deleted.
@@ -57,7 +57,7 @@ pub enum UploadError {
     },
 }
 
-/// The folder of uploads. It is made when the first file comes.
+/// The folder of uploads. The first file creates it.
 pub struct Uploads {
     folder: PathBuf,
     /// held while the folder changes
@@ -65,21 +65,21 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    /// Those of a data folder. What a crash has left of files that were being written is taken away, and an import that it
-    /// interrupted is ended: nobody else writes there, since the store of the folder is the caller's. `stored` is the
-    /// number of the last import that is in that store; `None`: it cannot be read.
+    /// Opens the uploads of a data folder. Removes incomplete files that a crash left behind, and completes or undoes
+    /// an interrupted import. Nobody else writes there, since the caller holds the folder's store. `stored` is the
+    /// number of the last import in that store; `None`: it cannot be read.
     pub fn open(data: &Path, stored: Option<u64>) -> Uploads {
         let uploads = Uploads::at(data);
         if let Err(error) = uploads.sweep(stored) {
-            // What can be read still can; who writes is told then.
+            // Readable files stay readable; writers get an error.
             tracing::warn!("incomplete uploads could not be removed: {error}");
         }
         uploads
     }
 
-    /// The same, of a folder that may be somebody else's: nothing is taken away.
+    /// The same without removing anything, since another process may use the folder.
     pub fn at(data: &Path) -> Uploads {
-        // Paths that are told must mean the same wherever they are used.
+        // Returned paths must have the same meaning everywhere.
         let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
         Uploads { folder: data.join("uploads"), changing: Mutex::default() }
     }
@@ -101,10 +101,10 @@ impl Uploads {
         Ok(names.into_iter().map(|name| self.folder.join(name)).collect())
     }
 
-    /// Keeps a file, in place of the one of this name; its path.
+    /// Stores a file, in place of the one with this name; returns its path.
     ///
     /// # Errors
-    /// [`UploadError`]: what was there is there as it was.
+    /// [`UploadError`]; then the previous file is unchanged.
     pub fn put(&self, name: &str, content: &[u8]) -> Result<PathBuf, UploadError> {
         let _alone = locked(&self.changing);
         self.check_free()?;
@@ -114,7 +114,7 @@ impl Uploads {
     /// The same for an import, which may replace all files ([`Uploads::begin`]).
     ///
     /// # Errors
-    /// [`UploadError`]: what was there is there as it was.
+    /// [`UploadError`]; then the previous file is unchanged.
     pub fn bring(&self, name: &str, content: &[u8]) -> Result<PathBuf, UploadError> {
         let _alone = locked(&self.changing);
         self.store(name, content)
@@ -157,7 +157,7 @@ impl Uploads {
         made.map_err(|error| self.failed(error))
     }
 
-    /// Takes a file away.
+    /// Deletes a file.
     ///
     /// # Errors
     /// [`UploadError`]
@@ -172,7 +172,7 @@ impl Uploads {
         fs::remove_file(&path).map_err(|error| UploadError::Io { path, error })
     }
 
-    /// Deletes all files but those with these names.
+    /// Deletes all files except those with these names.
     ///
     /// # Errors
     /// [`UploadError`]
@@ -185,7 +185,7 @@ impl Uploads {
             .try_for_each(|path| fs::remove_file(&path).map_err(|error| UploadError::Io { path, error }))
     }
 
-    /// Names and contents of the files that are text.
+    /// The names and contents of the files that are text.
     ///
     /// # Errors
     /// [`UploadError`]
@@ -224,7 +224,7 @@ impl Uploads {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(|error| self.failed(error))? {
             let entry = entry.map_err(|error| self.failed(error))?;
-            // The type of the entry itself, not of what a link leads to.
+            // The type of the entry itself; links are not followed.
             let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
             if let Ok(name) = entry.file_name().into_string()
                 && is_file
@@ -237,10 +237,10 @@ impl Uploads {
         Ok(names)
     }
 
-    /// Whether the folder is there.
+    /// Whether the folder exists.
     ///
     /// # Errors
-    /// Something else is, above all a link to another folder.
+    /// The path is something else, such as a link to another folder.
     fn is_there(&self) -> Result<bool, UploadError> {
         match fs::symlink_metadata(&self.folder) {
             Ok(there) if there.is_dir() => Ok(true),
@@ -258,13 +258,13 @@ impl Uploads {
 fn check(name: &str) -> Result<(), UploadError> {
     let wrong = |c: char| matches!(c, '/' | '\\') || c.is_control();
     if name.is_empty() || name.len() > LONGEST || name.starts_with('.') || name.contains(wrong) {
-        // A long name is cut, so that an answer does not grow with it.
+        // A long name is cut, so that the response does not grow with it.
         return Err(UploadError::Name(name.chars().take(LONGEST).collect()));
     }
     Ok(())
 }
 
-/// Lets the names of a folder outlive a loss of power. Where folders cannot be synced, nothing more can be done.
+/// Makes the names in a folder survive a power failure. If folders cannot be synced, nothing more can be done.
 fn sync(folder: &Path) {
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
 }
@@ -313,7 +313,7 @@ mod tests {
         assert!(matches!(uploads.delete("b.txt"), Err(UploadError::NotFound(_))));
         assert_eq!(uploads.list().unwrap().len(), 1);
         assert!(matches!(uploads.put("c", &vec![0; LARGEST + 1]), Err(UploadError::TooLarge(_))));
-        // Nothing is left of files under way.
+        // No incomplete files are left.
         assert_eq!(fs::read_dir(data.0.join("uploads")).unwrap().count(), 1);
     }
 

@@ -1,10 +1,10 @@
-//! The uploads while an import replaces everything: whatever ends the process, all of the old files or all of the new ones
-//! are there afterwards.
+//! The uploads during an import that replaces everything: however the process ends, either all old files or all new
+//! ones are there afterwards.
 //!
-//! Before the first new file comes, links to all old ones are put into a folder that bears the import's number. The
-//! transaction of the import stores that number. So who finds the folder knows by the store which files are to stay. While
-//! the folder is there, nobody else changes the files, and no other import begins: what is undone or deleted with the folder
-//! belongs to its import alone.
+//! Before the first new file arrives, links to all old ones are put into a folder named with the import's number. The
+//! import's transaction stores that number. So when the folder is found later, the store tells which files must stay.
+//! While the folder exists, nobody else changes the files and no other import begins, so whatever is undone or deleted
+//! with the folder belongs to its import.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
@@ -14,15 +14,15 @@ use std::path::{Path, PathBuf};
 
 use super::{UNDER_WAY, UploadError, Uploads, locked, sync, write};
 
-/// How the names of folders begin that hold the files from before an import.
+/// The prefix of folders that hold the files from before an import.
 const BEFORE: &str = ".before-";
 
-/// The names of the files that an import brings, in such a folder.
+/// The file in such a folder with the names of the files that the import brings.
 const NEW: &str = ".new";
 
 impl Uploads {
-    /// Ends what another import has left, as [`Uploads::open`] does, and remembers all files as they are. `new` are the
-    /// names that the import brings.
+    /// Completes or undoes an unfinished import, as [`Uploads::open`] does, and links all current files. `new` are the
+    /// names of the files that the import brings.
     ///
     /// # Errors
     /// [`UploadError`]
@@ -45,7 +45,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// The import is stored: deletes the files that it does not bring.
+    /// Called when the import is stored: deletes the files that it did not bring.
     ///
     /// # Errors
     /// [`UploadError`]
@@ -56,7 +56,7 @@ impl Uploads {
         self.end(&before)
     }
 
-    /// The import is not stored: puts the old files in the place of its own.
+    /// Called when the import is not stored: restores the old files.
     ///
     /// # Errors
     /// [`UploadError`]; it can be called again.
@@ -81,19 +81,21 @@ impl Uploads {
         self.end(&before)
     }
 
-    /// Deletes the files from before an import, which has ended.
+    /// Deletes the links to the files from before an import that has ended.
     fn end(&self, before: &Path) -> Result<(), UploadError> {
-        // Half of the folder would say something else. What is left under the new name goes at the next start.
+        // A partly deleted folder would be misread, so it is renamed first. If anything is left under the new name, the
+        // next start removes it.
         let over = self.under_way();
         fs::rename(before, &over).map_err(|error| self.failed(error))?;
         let _ = fs::remove_dir_all(&over);
         Ok(())
     }
 
-    /// Ends what a crash or an error has interrupted; `stored` is the number of the last import that is stored.
+    /// Completes or undoes an import that a crash or error interrupted; `stored` is the number of the last stored
+    /// import.
     ///
     /// # Errors
-    /// [`UploadError`]: above all, what is stored is not known.
+    /// [`UploadError`], for example if the number of the last stored import is unknown.
     pub(super) fn recover(&self, stored: Option<u64>) -> Result<(), UploadError> {
         for import in self.unended()? {
             if import == stored.ok_or(UploadError::Replacing)? {
@@ -112,7 +114,7 @@ impl Uploads {
         free.then_some(()).ok_or(UploadError::Replacing)
     }
 
-    /// The imports that have begun and not ended.
+    /// The imports that have begun but not ended.
     fn unended(&self) -> Result<Vec<u64>, UploadError> {
         let mut imports = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(|error| self.failed(error))? {
@@ -134,7 +136,7 @@ fn number(name: &OsStr) -> Option<u64> {
     u64::from_str_radix(name.to_str()?.strip_prefix(BEFORE)?, 16).ok()
 }
 
-/// A second name for a file, where the file system has such, else a copy.
+/// A hard link to a file if the file system supports it, otherwise a copy.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::hard_link(from, to).or_else(|_| write(to, &fs::read(from)?))
 }
@@ -148,7 +150,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// Names and contents of all files of a folder of uploads that is opened when the import `stored` was the last one.
+    /// The names and contents of all files of an uploads folder that is opened when `stored` was the last import.
     fn files(data: &Path, stored: u64) -> Vec<(String, String)> {
         let uploads = Uploads::open(data, Some(stored));
         let left = fs::read_dir(uploads.folder()).expect("it is there").count();
@@ -178,12 +180,12 @@ mod tests {
         assert_eq!(files(&data, 6), old);
         import(8);
         assert_eq!(files(&data, 8), new);
-        // Refused, and done.
+        // Refused, then undone.
         import(9).roll_back(9).expect("the old ones are there");
         assert_eq!(files(&data, 8), old);
         import(10).finish(10).expect("the new ones are there");
         assert_eq!(files(&data, 10), new);
-        // Killed while it goes back.
+        // Killed while it is undone.
         let uploads = import(11);
         fs::remove_file(uploads.folder().join("c")).expect("it is there");
         fs::remove_file(uploads.folder().join("b")).expect("it is there");
@@ -199,7 +201,7 @@ mod tests {
         uploads.put("a", b"1").expect("it is taken");
         uploads.begin(Some(0), 7, &["b".to_owned()]).expect("it begins");
         uploads.bring("b", b"2").expect("it is taken");
-        // It is stored, but its end fails. The next import ends it first.
+        // It is stored, but the cleanup fails. The next import completes it first.
         assert!(matches!(uploads.begin(None, 8, &[]), Err(UploadError::Replacing)), "what is stored is not known");
         uploads.begin(Some(7), 8, &["c".to_owned()]).expect("it begins");
         uploads.bring("c", b"3").expect("it is taken");

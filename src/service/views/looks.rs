@@ -1,5 +1,4 @@
-//! A look at one view: what is wrong with its statement, its plan, how it stands and why it has no rows, its clients, its
-//! rows.
+//! Details of one view: the errors of its statement, its plan, its status, its clients, its rows.
 
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use crate::view::{ClientStatus, Description, Filter, View, ViewStatus};
 /// How long requests wait for the stored views to begin.
 const BEGINNING: Duration = Duration::from_secs(10);
 
-/// Rows that are given at most where nothing else is asked for.
+/// The default limit of returned rows.
 const ROWS: usize = 10_000;
 
 /// Rows of a view, as JSON.
@@ -33,23 +32,23 @@ pub struct ViewRows {
     pub rows: Vec<Box<[u8]>>,
 }
 
-/// How a view stands.
+/// The status of a view.
 #[derive(Clone, Debug, Default)]
 pub struct ViewReport {
     /// its rows and clients
     pub view: ViewStatus,
-    /// what it reads; `None` if it does not run
+    /// the status of its rule; `None` if it does not run
     pub engine: Option<RuleStatus>,
     /// the number of its data thread
     pub thread: usize,
-    /// why its rows do not change any more
+    /// why its rows no longer change
     pub stopped: Option<String>,
-    /// why it has no rows, or what is odd about it
+    /// why it has no rows, and other findings
     pub diagnosis: Vec<Diagnosis>,
 }
 
 impl Service {
-    /// All that is wrong with a CREATE VIEW that was refused, with places.
+    /// All problems of a refused CREATE VIEW, with places.
     pub fn mistakes_of_view(&self, sql: &str) -> Vec<Problem> {
         diagnose::of_view(sql, &self.catalog())
     }
@@ -59,10 +58,10 @@ impl Service {
         diagnose::warnings_of_view(sql, &self.catalog())
     }
 
-    /// What clients are told of a view, and its plan.
+    /// The description of a view for clients, and its plan.
     ///
     /// # Errors
-    /// [`ServiceError::NoRelation`], and what is wrong with it by now.
+    /// [`ServiceError::NoRelation`], and errors that the view has by now.
     pub fn describe_view(&self, name: &str) -> Result<(ManagedView, Box<ViewPlan>), ServiceError> {
         let view = self.view(name)?;
         match self.plan_view(&view.create, &self.catalog())?.spec.plan.body {
@@ -81,7 +80,7 @@ impl Service {
         explained.map_err(|error| ServiceError::Plan(Box::new(error)))
     }
 
-    /// How a view stands.
+    /// The status of a view.
     ///
     /// # Errors
     /// [`ServiceError::NoRelation`], [`ServiceError::Stopping`]
@@ -110,7 +109,7 @@ impl Service {
         Ok(ViewReport { view, engine: status, thread, stopped, diagnosis: found })
     }
 
-    /// Why a view that runs has no rows.
+    /// Why a running view has no rows.
     fn silence_of(
         &self,
         engine: &Engine,
@@ -142,7 +141,7 @@ impl Service {
         names.filter(|name| catalog.relation(name).is_none() && !catalog.is_view(name)).cloned().collect()
     }
 
-    /// Looks at the rows of a view that runs.
+    /// Taps the rows of a running view.
     ///
     /// # Errors
     /// [`ServiceError::NoRelation`], [`ServiceError::NotTapped`]
@@ -156,7 +155,7 @@ impl Service {
         tapped.map_err(|why| ServiceError::NotTapped { id, why })
     }
 
-    /// The subscriptions to a view.
+    /// The subscriptions of a view.
     ///
     /// # Errors
     /// As [`Service::view_status`].
@@ -164,10 +163,10 @@ impl Service {
         self.with_view(name, |view, now| view.clients(now)).await
     }
 
-    /// The rows of a view whose parameters have these values, up to a number.
+    /// The rows of a view with these parameter values, up to a limit.
     ///
     /// # Errors
-    /// As [`Service::view_status`]; [`ServiceError::Statement`] for a parameter that the view has not.
+    /// As [`Service::view_status`]; [`ServiceError::Statement`] for an unknown parameter.
     pub async fn view_rows(
         &self,
         name: &str,
@@ -176,7 +175,7 @@ impl Service {
     ) -> Result<ViewRows, ServiceError> {
         let limit = limit.unwrap_or(ROWS);
         let rows = self.with_view(name, |view, _| {
-            // Management sees all: claims are for clients.
+            // Administrators see all rows: claims are for clients.
             let about: Description = view.about().without_claims();
             let filter = Filter::resolve(&about, params, Some(&Map::new()));
             let filter = filter.map_err(|error| ServiceError::Statement(error.to_string()))?;
@@ -192,7 +191,7 @@ impl Service {
         rows.await?
     }
 
-    /// Right after the start, waits for the stored views to begin. One that cannot is not there.
+    /// Waits for the stored views to begin, right after the start.
     async fn await_views(&self, name: &str) {
         if self.has_view(name) {
             let mut begun = self.inner.views_begun.subscribe();

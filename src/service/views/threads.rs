@@ -1,8 +1,9 @@
-//! Which views share a data thread: those that are connected by views over them, or by rules that read several of them.
+//! Decides which views share a data thread: those that are connected by views over them, or by rules that read several
+//! of them.
 //!
-//! A view that is connected with no other goes to the least loaded thread. When a new view or rule connects views of
-//! different threads, all of them go to one: their states move between two messages, clients notice nothing, and rules
-//! that read them begin anew.
+//! A view without connections goes to the least loaded thread. If a new view or rule connects views on different
+//! threads, all of them move to one: their states move between two messages, clients do not notice, and rules that read
+//! them restart.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::sql::ast::CreateView;
 use crate::value::Text;
 
 impl Service {
-    /// What a view is connected with.
+    /// The views that a view is connected with.
     pub(super) fn connected_with(&self, create: &CreateView) -> Connected {
         let creates: Vec<Arc<CreateView>> = self.creates();
         let others = creates.iter().map(Arc::as_ref).filter(|view| view.name.name != create.name.name);
@@ -30,8 +31,8 @@ impl Service {
         read.filter(|views| views.len() > 1).collect()
     }
 
-    /// Brings views that are connected to one thread. The caller changes views alone. Returns those that have moved: rules
-    /// that read them have to take them up.
+    /// Moves connected views to one thread. The caller is the only one that changes views. Returns the views that have
+    /// moved: the rules that read them must restart.
     pub(super) async fn gather(&self, connected: &Connected) -> Vec<Text> {
         let apart = match self.inner.engine.read().await.as_ref() {
             Some(engine) => engine.views_apart(connected),
@@ -43,7 +44,7 @@ impl Service {
         let creates = self.creates();
         let creates: Vec<&CreateView> = creates.iter().map(Arc::as_ref).collect();
         let mut moved = Vec::new();
-        // Each after those that it reads.
+        // Each view moves after those that it reads.
         for create in in_order(&creates).into_iter().filter(|create| apart.contains(&create.name.name)) {
             let name = &create.name.name;
             let changed = async {
@@ -59,7 +60,7 @@ impl Service {
         moved
     }
 
-    /// Brings the views that a rule reads to one thread, before it starts.
+    /// Moves the views that a rule reads to one thread, before the rule starts.
     pub(in crate::service) fn gather_for(&self, spec: &RuleSpec) -> BoxFuture<'_, ()> {
         let read = spec.plan.inputs.iter().filter(|input| input.stream.view.is_some());
         let read: Vec<Text> = read.map(|input| input.stream.name.clone()).collect();
@@ -77,7 +78,7 @@ impl Service {
             };
             if !moved.is_empty() {
                 let service = self.clone();
-                // The caller holds the lock of a rule, and others read them too.
+                // The caller holds the lock of one rule, but other rules read the views too.
                 tokio::spawn(async move {
                     for view in moved {
                         service.take_up(&view).await;

@@ -51,7 +51,7 @@ impl Parser<'_> {
         Err(self.error_at(kind, name.span, None))
     }
 
-    /// `(column type [DEFAULT literal], …)`, also with a comma at the end, and with nothing where `least` is 0.
+    /// `(column type [DEFAULT literal], …)`. A trailing comma is allowed; an empty list only if `least` is 0.
     fn columns(&mut self, least: usize) -> Result<Vec<ColumnDef>> {
         self.symbol("(", "lparen after stream name")?;
         if least > 0 && self.at(")") {
@@ -108,7 +108,7 @@ impl Parser<'_> {
         })
     }
 
-    /// Steps over what stands in parentheses, as after `VARCHAR`.
+    /// Skips parentheses and their content, as after `VARCHAR`.
     fn skip_arguments(&mut self) {
         let mut open = 0usize;
         loop {
@@ -135,7 +135,7 @@ impl Parser<'_> {
         }
     }
 
-    /// An option; `None` if something is wrong with it that could be passed over.
+    /// Parses an option; `None` if it has an error after which parsing could continue.
     fn option(&mut self) -> Result<Option<StreamOption>> {
         let Some(name) = OPTION_NAMES.into_iter().find(|name| self.at_word(name)) else {
             let mut error = self.error(SyntaxErrorKind::Option { found: self.shown_in_capitals() });
@@ -188,7 +188,7 @@ impl Parser<'_> {
     }
 }
 
-/// Which of the types was meant, by its name in other systems or by a slip.
+/// Suggests a type for the name of one in other systems, or for a misspelt one.
 pub(super) fn type_hint(written: &str, types: &[&str]) -> Option<String> {
     let meant = match written.to_ascii_uppercase().as_str() {
         "INT" | "INTEGER" | "LONG" | "SMALLINT" | "INT64" | "INT32" => "BIGINT",

@@ -1,8 +1,8 @@
 //! Expressions, by precedence.
 //!
-//! Ranks from loose to tight: OR, AND, NOT, comparisons (with IN, BETWEEN, LIKE, IS NULL), `+ - | ^`, `* / % &`,
-//! prefix `-` and `+`, access (`.`, `->`, `[ ]`, `::`). Equal ranks are read from left to right. Bounds of BETWEEN, patterns
-//! and arrays of IN are read down to `+`.
+//! Ranks from loose to tight: OR, AND, NOT, comparisons (with IN, BETWEEN, LIKE, IS NULL), `+ - | ^`, `* / % &`, prefix
+//! `-` and `+`, access (`.`, `->`, `[ ]`, `::`). Operators of equal rank group from left to right. Bounds of BETWEEN,
+//! patterns, and arrays of IN may contain operators of rank `+` and above.
 
 use super::create::type_hint;
 use super::{MAX_HEIGHT, Parser, Result, window};
@@ -19,14 +19,13 @@ struct Grown {
 }
 
 impl Parser<'_> {
-    /// An expression of any rank.
     pub(super) fn expr(&mut self) -> Result<Expr> {
         let grown = self.grown(0)?;
         self.tallest = self.tallest.max(grown.height);
         Ok(grown.expr)
     }
 
-    /// An expression whose operators rank at least `least`.
+    /// Parses an expression whose operators have at least the rank `least`.
     fn grown(&mut self, least: u8) -> Result<Grown> {
         self.nested(|p| {
             let start = p.span;
@@ -38,7 +37,7 @@ impl Parser<'_> {
         })
     }
 
-    /// Steps over the operator that is looked at, if it ranks at least `least`.
+    /// Consumes the next operator if it has at least the rank `least`.
     fn infix(&mut self, least: u8) -> Result<Option<Infix>> {
         let op = match &self.token {
             Token::Symbol(symbol) => match *symbol {
@@ -88,7 +87,7 @@ impl Parser<'_> {
         Ok(Some(Infix::Binary(op)))
     }
 
-    /// Reads what follows the operator and joins both sides.
+    /// Parses what follows the operator and joins both sides.
     fn continued(&mut self, start: Span, left: Grown, infix: Infix) -> Result<Grown> {
         let mut height = left.height;
         let expr = Box::new(left.expr);
@@ -139,7 +138,7 @@ impl Parser<'_> {
         self.grow(ExprKind::Unary(op, operand), start, height)
     }
 
-    /// A primary expression and the accesses behind it.
+    /// Parses a primary expression and the accesses that follow it.
     fn access(&mut self) -> Result<Grown> {
         let start = self.span;
         let mut left = self.primary()?;
@@ -163,7 +162,7 @@ impl Parser<'_> {
         }
     }
 
-    /// `index]`, `from:to]`, `]`; `[` was seen.
+    /// Parses `index]`, `from:to]` or `]`, after `[`.
     fn brackets(&mut self, array: Expr, height: &mut usize) -> Result<ExprKind> {
         let array = Box::new(array);
         let from = if self.at("]") || self.at(":") { None } else { Some(self.child(0, height)?) };
@@ -201,7 +200,7 @@ impl Parser<'_> {
                 self.advance();
                 self.grow(ExprKind::Null, start, 0)
             }
-            // A reserved word of the select list, and the name of a function elsewhere.
+            // REPLACE is a reserved word in the select list, and the name of a function elsewhere.
             Token::Keyword("REPLACE") if self.peek() == Token::Symbol("(") => {
                 let hint = "replace texts with regexp_replace(text, pattern, with)".to_owned();
                 Err(self.error_at(self.unexpected("expression", &[]).kind, self.span, Some(hint)))
@@ -215,7 +214,7 @@ impl Parser<'_> {
         }
     }
 
-    /// A literal, if one stands here; a minus that stands before a number belongs to it.
+    /// Parses a literal, if one comes next; a minus directly before a number belongs to it.
     pub(super) fn literal(&mut self) -> Result<Option<Literal>> {
         let literal = match &self.token {
             Token::Text { value, .. } => Literal::Text(value.clone()),
@@ -249,7 +248,7 @@ impl Parser<'_> {
         })
     }
 
-    /// `(args) [FILTER (WHERE e)] [OVER (…)]`; the name was read. FILTER is for views.
+    /// Parses `(args) [FILTER (WHERE e)] [OVER (…)]` after a name. FILTER is for views.
     fn call(&mut self, name: Ident) -> Result<Grown> {
         if let Some(window) = window::window_called(&name.name) {
             return Err(self.error_at(SyntaxErrorKind::WindowOutsideGroupBy { name: window }, name.span, None));
@@ -274,7 +273,7 @@ impl Parser<'_> {
         self.grow(ExprKind::Call(Call { name, args, distinct, filter, over }), start, height)
     }
 
-    /// `(WHERE e)`
+    /// Parses `(WHERE e)`.
     fn call_filter(&mut self) -> Result<Expr> {
         self.symbol("(", "lparen after FILTER")?;
         self.keyword("WHERE")?;
@@ -283,12 +282,12 @@ impl Parser<'_> {
         Ok(condition)
     }
 
-    /// `(args)`
+    /// Parses `(args)`.
     pub(super) fn call_args(&mut self, name: &str) -> Result<Vec<Expr>> {
         self.call_args_of(name, &mut 0).map(|(_, args)| args)
     }
 
-    /// The arguments, and whether DISTINCT stands before them.
+    /// Parses the arguments, and returns whether DISTINCT comes before them.
     fn call_args_of(&mut self, name: &str, height: &mut usize) -> Result<(bool, Vec<Expr>)> {
         self.advance();
         if self.take(")") {
@@ -312,7 +311,7 @@ impl Parser<'_> {
         Ok((distinct, args))
     }
 
-    /// The type of `CAST(x AS type)` and `x::type`, as the text that the function takes.
+    /// The type of `CAST(x AS type)` and `x::type`, as the text argument of the function `cast`.
     fn cast_type(&mut self) -> Result<Expr> {
         const TYPES: [&str; 6] = ["BIGINT", "FLOAT", "STRING", "BOOLEAN", "DATETIME", "BYTEA"];
         let Some(name) = TYPES.into_iter().find(|name| self.at_word(name)) else {
@@ -325,7 +324,7 @@ impl Parser<'_> {
         Ok(Expr { kind: ExprKind::Literal(ty), span: self.last })
     }
 
-    /// Expressions with commas between; arguments of calls may be a `*`.
+    /// Parses expressions separated by commas; arguments of calls may be `*`.
     fn list(&mut self, star: bool, height: &mut usize) -> Result<Vec<Expr>> {
         let mut list = Vec::new();
         loop {
@@ -341,7 +340,7 @@ impl Parser<'_> {
                 *height = (*height).max(item.height);
                 list.push(item.expr);
             }
-            // eKuiper takes a comma behind the last argument of a call.
+            // eKuiper allows a comma after the last argument of a call.
             if !self.take(",") || star && self.at(")") {
                 return Ok(list);
             }
@@ -377,7 +376,7 @@ impl Parser<'_> {
         Ok(Box::new(grown.expr))
     }
 
-    /// A node over children of the given height, unless the tree gets too high.
+    /// Makes a node over children of the given height, unless the tree gets too high.
     fn grow(&self, kind: ExprKind, start: Span, children: usize) -> Result<Grown> {
         let span = start.to(self.last);
         let height = children + 1;
@@ -393,7 +392,7 @@ fn is_cast(function: &str) -> bool {
     ["cast", "try_cast"].iter().any(|name| name.eq_ignore_ascii_case(function))
 }
 
-/// What follows a left side.
+/// What can follow a left operand.
 enum Infix {
     Binary(BinaryOp),
     In(bool),

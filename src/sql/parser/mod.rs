@@ -1,8 +1,8 @@
 //! Tokens to tree, by recursive descent.
 //!
-//! Whatever is wrong is refused with its place. Depth is bounded twice: [`MAX_NESTING`] bounds the recursion of the
-//! parser, [`MAX_HEIGHT`] the tree, whose printing, planning and dropping recurse as deep as it is high; long chains
-//! such as `a + b + c …` are high trees although they are read in a loop.
+//! Every error has a place. Two limits bound the depth: [`MAX_NESTING`] that of the parser's recursion, [`MAX_HEIGHT`]
+//! that of the tree, since printing, planning and dropping a tree recurse to its height. Long chains such as `a + b + c
+//! …` give high trees, although the parser reads them in a loop.
 
 mod create;
 mod expr;
@@ -23,12 +23,12 @@ pub use self::window::WINDOWS;
 pub const MAX_LENGTH: usize = 256 * 1024;
 /// How deep parentheses, calls, CASE and prefix operators can be nested.
 pub const MAX_NESTING: usize = 100;
-/// How high the tree of an expression can be: at most so many operators in one chain.
+/// How high the tree of an expression can be: a chain has at most this many operators.
 pub const MAX_HEIGHT: usize = 500;
 
 type Result<T, E = SyntaxError> = std::result::Result<T, E>;
 
-/// Reads one statement of any kind. A `;` may end it; after that only blanks and comments are possible.
+/// Parses one statement of any kind. It may end with `;`, followed by blanks and comments only.
 pub fn parse_statement(text: &str) -> Result<Statement> {
     whole(text, |p| {
         let words = ["SELECT", "CREATE", "SHOW", "DESCRIBE", "DROP", "EXPLAIN"];
@@ -63,7 +63,7 @@ pub fn parse_statement(text: &str) -> Result<Statement> {
     })
 }
 
-/// Reads a SELECT. Of a text that begins otherwise the error's kind is [`SyntaxErrorKind::NotSelect`].
+/// Parses a SELECT. If the text begins otherwise, the kind of the error is [`SyntaxErrorKind::NotSelect`].
 pub fn parse_select(text: &str) -> Result<Select> {
     whole(text, |p| {
         if p.token != Token::Keyword("SELECT") {
@@ -75,13 +75,13 @@ pub fn parse_select(text: &str) -> Result<Select> {
     })
 }
 
-/// Reads a CREATE STREAM or CREATE TABLE. Of a text that begins otherwise the error's kind is
+/// Parses a CREATE STREAM or CREATE TABLE. If the text begins otherwise, the kind of the error is
 /// [`SyntaxErrorKind::NotStream`].
 pub fn parse_create(text: &str) -> Result<CreateStream> {
     whole(text, |p| if p.at_word("CREATE") { p.create() } else { Err(p.wrong_statement(&["CREATE"])) })
 }
 
-/// Reads a CREATE VIEW.
+/// Parses a CREATE VIEW.
 pub fn parse_view(text: &str) -> Result<CreateView> {
     whole(text, |p| {
         if !p.at_word("CREATE") || !p.is_about_view() {
@@ -93,14 +93,14 @@ pub fn parse_view(text: &str) -> Result<CreateView> {
     })
 }
 
-/// Whether a text begins as a CREATE VIEW does.
+/// Whether a text begins like a CREATE VIEW.
 pub fn is_create_view(text: &str) -> bool {
     let mut words = text.split_whitespace();
     words.next().is_some_and(|word| word.eq_ignore_ascii_case("CREATE"))
         && words.next().is_some_and(|word| word.eq_ignore_ascii_case("VIEW"))
 }
 
-/// Reads one expression, as it may stand in a select list.
+/// Parses one expression, as in a select list.
 pub fn parse_expr(text: &str) -> Result<Expr> {
     whole(text, |p| p.expr())
 }
@@ -136,31 +136,31 @@ fn whole<T>(text: &str, parse: impl FnOnce(&mut Parser) -> Result<T>) -> Result<
     }
 }
 
-/// The place in the text: one token is looked at, the ones before are forgotten.
+/// The parser's position in the text: it holds the current token, not those before it.
 struct Parser<'a> {
     text: &'a str,
     token: Token,
     span: Span,
-    /// span of the token before
+    /// span of the previous token
     last: Span,
     nesting: usize,
-    /// the greatest height of what [`Parser::expr`] read since this was set to 0
+    /// the greatest height of an expression since this was set to 0
     tallest: usize,
-    /// Mistakes after which parsing continued.
+    /// Errors after which parsing continued.
     passed: Vec<SyntaxError>,
-    /// in the query of a view, aggregates may have FILTER
+    /// Set in the query of a view, where aggregates may have FILTER.
     in_view: bool,
 }
 
 impl Parser<'_> {
-    /// Steps over the token; what it was.
+    /// Moves to the next token and returns the current one.
     fn advance(&mut self) -> Token {
         let (token, span) = token::next(self.text, self.span.end as usize);
         self.last = std::mem::replace(&mut self.span, span);
         std::mem::replace(&mut self.token, token)
     }
 
-    /// The token after the one that is looked at.
+    /// Returns the token after the current one.
     fn peek(&self) -> Token {
         token::next(self.text, self.span.end as usize).0
     }
@@ -189,7 +189,7 @@ impl Parser<'_> {
         if self.take_keyword(word) { Ok(()) } else { Err(self.unexpected(word, &[word])) }
     }
 
-    /// Whether a word that is not reserved stands here.
+    /// Whether the current token is this word, which is not reserved.
     fn at_word(&self, word: &str) -> bool {
         matches!(&self.token, Token::Name(name) if name.eq_ignore_ascii_case(word))
     }
@@ -202,7 +202,7 @@ impl Parser<'_> {
         there
     }
 
-    /// A name, plain or in backticks.
+    /// Consumes a name, plain or in backticks.
     fn name(&mut self) -> Option<Ident> {
         match &self.token {
             Token::Name(name) | Token::Quoted(name) => {
@@ -236,7 +236,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The name of a stream or table. Hyphens and other marks that touch the name belong to it.
+    /// Consumes the name of a stream or table. Hyphens and other marks without a blank before them belong to it.
     fn stream_name(&mut self) -> Result<Ident> {
         let Some(mut ident) = self.name() else { return Err(self.unexpected("stream name", &[])) };
         if self.text.as_bytes().get(ident.span.start as usize) == Some(&b'`') {
@@ -259,7 +259,7 @@ impl Parser<'_> {
         &self.text[span.start as usize..span.end as usize]
     }
 
-    /// Runs a part of the grammar one level deeper.
+    /// Parses a part of the grammar one level deeper.
     fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.nesting == MAX_NESTING {
             return Err(self.error(SyntaxErrorKind::TooDeep { limit: MAX_NESTING }));
@@ -275,7 +275,7 @@ impl Parser<'_> {
         self.token_text(&self.token, self.span)
     }
 
-    /// As [`Parser::shown`], a word in capitals: eKuiper compares some words so, and shows them so.
+    /// The token as messages show it, words in capitals: eKuiper compares some words in capitals and shows them so.
     fn shown_in_capitals(&self) -> String {
         match self.token {
             Token::Name(_) => self.shown().to_ascii_uppercase(),
@@ -299,7 +299,7 @@ impl Parser<'_> {
         }
     }
 
-    /// An error at the token that is looked at.
+    /// Makes an error at the current token.
     fn error(&self, kind: SyntaxErrorKind) -> SyntaxError {
         let hint = match self.token {
             Token::Bad(fault) => Some(
@@ -323,7 +323,7 @@ impl Parser<'_> {
         SyntaxError { kind, span, hint, others: Vec::new() }
     }
 
-    /// Records a mistake after which parsing can continue, up to a limit.
+    /// Records an error after which parsing can continue, up to a limit.
     fn pass(&mut self, error: SyntaxError) -> Result<()> {
         const MOST: usize = 20;
         if self.passed.len() == MOST {
@@ -333,7 +333,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// An error that something else is expected here; if one of the words was probably meant, the hint says so.
+    /// An error that something else is expected here. The hint names one of the words if the token looks like it.
     fn unexpected(&self, expected: &'static str, words: &[&str]) -> SyntaxError {
         if self.token == Token::Bad(Fault::Number) {
             return self.error(SyntaxErrorKind::Number { found: self.shown() });

@@ -1,4 +1,4 @@
-//! Random trees and random texts: printing and reading are inverse, and no text makes the parser panic.
+//! Random trees and texts: parsing inverts printing, and no text makes the parser panic.
 
 use crate::time::Unit;
 use proptest::collection::vec;
@@ -79,7 +79,7 @@ fn expr() -> impl Strategy<Value = Expr> {
             many.clone().prop_map(InSet::List),
             one.clone()
                 .prop_filter("an array that begins with a parenthesis has no text", |e| {
-                    // Printed as a right side; the shortest way to know is to look.
+                    // The printer decides how this stands as a right operand; the shortest way to know is to print it.
                     let printed = at(ExprKind::In { expr: e.clone(), negated: false, set: InSet::Array(e.clone()) });
                     !printed.to_string().contains(" IN (")
                 })
@@ -242,7 +242,7 @@ fn statement() -> impl Strategy<Value = Statement> {
     ]
 }
 
-/// What the parser reads twice in the same way: the tree, or that it is none.
+/// Parses a text twice: both times it must give the same tree or an error.
 fn reads(text: &str) {
     if let Ok(tree) = parse_statement(text) {
         let printed = tree.to_string();

@@ -170,7 +170,7 @@ impl Parser<'_> {
         Ok(Field::Expr { expr, alias, invisible })
     }
 
-    /// The stream of `stream.*`, if that stands here; then the star is looked at.
+    /// Consumes the `stream.` of `stream.*`, if it comes next; then the star is the current token.
     fn stream_of_star(&mut self) -> Option<Ident> {
         let (token, span, last) = (self.token.clone(), self.span, self.last);
         let stream = self.name()?;
@@ -181,7 +181,7 @@ impl Parser<'_> {
         None
     }
 
-    /// `* [EXCEPT (…)] [REPLACE (…)]`; the star is looked at.
+    /// Parses `* [EXCEPT (…)] [REPLACE (…)]` from the star.
     pub(super) fn star(&mut self, stream: Option<Ident>) -> Result<Star> {
         let start = stream.as_ref().map_or(self.span, |s| s.span);
         self.advance();

@@ -1,8 +1,8 @@
-//! Tests of parser and printer together: what is accepted, what is refused and how, and that no text does harm.
+//! Tests of parser and printer together: what is accepted, how the rest is refused, and that no text does harm.
 
 use super::*;
 
-/// Reads a SELECT and prints it; what was printed must mean the same.
+/// Parses a SELECT and prints it; parsing the printed text must give the same tree.
 fn select(text: &str) -> String {
     let tree =
         parse_select(text).unwrap_or_else(|e| panic!("{text}: {e}\n{}", crate::text::span::mark(text, e.span())));
@@ -20,7 +20,7 @@ fn expr(text: &str) -> String {
 
 #[test]
 fn precedence_is_kept() {
-    // Left: as written. Right: with the parentheses that precedence puts, where the printer needs none.
+    // Left: as written. Right: the same with the parentheses that precedence implies, which the printer leaves out.
     for (text, grouped) in [
         ("a + b * c", "a + (b * c)"),
         ("a - b - c", "(a - b) - c"),
@@ -109,9 +109,9 @@ fn statements_are_printed_as_they_are_read() {
     assert_eq!(parse_create(loose).unwrap().to_string(), printed);
 }
 
-/// Where it is clear how the statement goes on, what is wrong behind the first mistake is told, too.
+/// After an error, parsing continues where it is clear how, so that further errors are reported too.
 #[test]
-fn all_that_is_wrong_with_a_stream_is_told() {
+fn all_errors_of_a_stream_are_reported() {
     let text = "CREATE STREAM s (a INT, b varchar(20), a STRNG, c STRUCT(x DUOBLE)) WITH (DATASORCE=\"/x\", \
                 SHARED=\"yes\", TYPE='websocket', FORMATT=json, RETAIN_SIZE=\"x\", SHARED \"x\")";
     let error = parse_create(text).unwrap_err();
@@ -142,7 +142,7 @@ fn all_that_is_wrong_with_a_stream_is_told() {
 
 /// Each row: the text, its error, the words the error points at, what the hint contains.
 #[test]
-fn what_is_wrong_is_said_and_shown() {
+fn each_error_has_a_message_a_place_and_a_hint() {
     for (text, message, place, hint) in [
         ("SELECT a FORM demo", "found \"FORM\", expected FROM.", "FORM", "did you mean FROM?"),
         ("SELECT a", "found \"EOF\", expected FROM.", "", ""),
@@ -329,7 +329,7 @@ fn check(text: &str, error: SyntaxError, message: &str, place: &str, hint: &str)
     assert!(error.hint().unwrap_or_default().contains(hint), "{text}: {:?}", error.hint());
 }
 
-/// Runs in a thread with the smallest stack that Rust gives threads by default: 2 MiB.
+/// Runs in a thread with Rust's default stack of 2 MiB.
 #[test]
 fn depth_and_length_are_bounded() {
     let run = || {
@@ -358,7 +358,7 @@ fn depth_and_length_are_bounded() {
         let create = format!("CREATE STREAM a (a {}", "ARRAY(".repeat(40_000));
         assert!(matches!(parse_create(&create).unwrap_err().kind, SyntaxErrorKind::TooDeep { .. }));
 
-        // The deepest that is accepted can be printed, read again, compared and dropped.
+        // The deepest accepted statement can be printed, parsed again, compared and dropped.
         let deep =
             |n: usize, open: &str, middle: &str, close: &str| format!("{}{middle}{}", open.repeat(n), close.repeat(n));
         for text in [

@@ -8,12 +8,12 @@ use crate::text::suggest::did_you_mean;
 use crate::value::Text;
 
 impl Parser<'_> {
-    /// Whether VIEW stands after the verb that is looked at.
+    /// Whether VIEW follows the current token, a verb.
     pub(super) fn is_about_view(&self) -> bool {
         matches!(self.peek(), Token::Name(word) if word.eq_ignore_ascii_case("VIEW"))
     }
 
-    /// From CREATE, DESCRIBE, DROP or EXPLAIN, each with VIEW behind it, to the end.
+    /// Parses from CREATE, DESCRIBE, DROP or EXPLAIN, each followed by VIEW, to the end.
     pub(super) fn view_statement(&mut self, verb: &str) -> Result<ViewStatement> {
         self.advance();
         self.advance();
@@ -57,7 +57,7 @@ impl Parser<'_> {
         Ok(CreateView { name, options, query })
     }
 
-    /// `NAME = "text"`, or a number or TRUE or FALSE without quotes.
+    /// Parses `NAME = "text"`; a number, TRUE or FALSE may have no quotes.
     fn view_option(&mut self) -> Result<ViewOption> {
         let Some(name) = VIEW_OPTIONS.into_iter().find(|name| self.at_word(name)) else {
             let mut error = self.error(SyntaxErrorKind::ViewOption { found: self.shown() });

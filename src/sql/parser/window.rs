@@ -1,6 +1,6 @@
 //! Windows of GROUP BY and what follows them.
 //!
-//! The tree holds windows as typed lengths, so their arguments are checked here and nowhere else.
+//! The tree holds the lengths of windows as typed values, so this is the only place that checks their arguments.
 
 use super::{Parser, Result};
 use crate::sql::ast::{Expr, ExprKind, Literal, Over, Window, WindowKind};
@@ -9,17 +9,17 @@ use crate::sql::token::Token;
 use crate::text::suggest::did_you_mean;
 use crate::time::Unit;
 
-/// Names of the windows in small letters.
+/// Names of the windows in lower case.
 pub const WINDOWS: [&str; 6] =
     ["tumblingwindow", "hoppingwindow", "slidingwindow", "sessionwindow", "countwindow", "statewindow"];
 
-/// The name of the window that a function name spells, in any case.
+/// The window with this name, in any case.
 pub(super) fn window_called(name: &str) -> Option<&'static str> {
     WINDOWS.into_iter().find(|w| w.eq_ignore_ascii_case(name))
 }
 
 impl Parser<'_> {
-    /// The name of the window that begins here.
+    /// The name of the window that begins at the current token.
     pub(super) fn window_name(&self) -> Option<&'static str> {
         match &self.token {
             Token::Name(name) | Token::Quoted(name) if self.peek() == Token::Symbol("(") => window_called(name),
@@ -27,7 +27,7 @@ impl Parser<'_> {
         }
     }
 
-    /// `name(args) [FILTER(WHERE e)] [OVER (…)]`; the name was seen.
+    /// Parses `name(args) [FILTER(WHERE e)] [OVER (…)]`; the name is already checked.
     pub(super) fn window(&mut self, name: &'static str) -> Result<Window> {
         let start = self.span;
         self.advance();
@@ -51,7 +51,7 @@ impl Parser<'_> {
         Ok(Window { kind, filter, over, span: start.to(self.last) })
     }
 
-    /// `OVER ([PARTITION BY e, …] [ORDER BY e, …] [WHEN e])`; OVER was seen.
+    /// Parses `OVER ([PARTITION BY e, …] [ORDER BY e, …] [WHEN e])`; OVER is already consumed.
     pub(super) fn over(&mut self) -> Result<Over> {
         self.advance();
         if !self.take("(") {
@@ -105,7 +105,7 @@ impl Parser<'_> {
                 Ok(WindowKind::Session { unit, max: length(unit, 1, max, 1)?, timeout: length(unit, 2, timeout, 1)? })
             }
             ("hoppingwindow" | "sessionwindow", _) => Err(count("3")),
-            // A sliding window of no length holds the rows of one time, and with a delay those that follow.
+            // A sliding window of length 0 holds the rows with the same time, and with a delay those that follow.
             ("slidingwindow", [unit, long, delay @ ..]) if delay.len() <= 1 => {
                 let unit = self.unit(window, unit)?;
                 let long = length(unit, 1, long, 0)?;
@@ -151,7 +151,7 @@ impl Parser<'_> {
         Err(self.error_at(SyntaxErrorKind::WindowUnit { window }, arg.span, hint))
     }
 
-    /// A length in units that is at least `least`, and fits in 63 bits as milliseconds.
+    /// Parses a length in units: at least `least`, and at most 63 bits in milliseconds.
     fn length(&self, window: &'static str, unit: Unit, index: usize, arg: &Expr, least: u64) -> Result<u64> {
         let ExprKind::Literal(Literal::Int(length)) = arg.kind else {
             return Err(self.error_at(SyntaxErrorKind::WindowLength { window, index }, arg.span, None));

@@ -1,16 +1,16 @@
-//! [`block`]'s classes of 64 bytes, for x86 processors that have AVX2.
+//! The classes of 64 bytes of [`block`], for x86 processors with AVX2.
 //!
-//! Most machines have it, but programs are compiled for those that have not, so the processor is asked at run time.
+//! Most machines have AVX2, but programs are compiled for those without it, so the processor is checked at run time.
 //! [`container`](super::container) calls these functions from one that is compiled for the same features. They are safe
-//! there: no pointer is read.
+//! there: they read no pointers.
 
 use std::arch::x86_64::*;
 
 use super::block::{BRACE, Classes};
 
-/// Whether this processor has what `end_avx2` is compiled for.
+/// Whether this processor has the features that `end_avx2` is compiled for.
 pub(super) fn is_available() -> bool {
-    // The answers are kept: each is a load and a test.
+    // The standard library caches the answers: each costs a load and a test.
     is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("bmi1")
         && is_x86_feature_detected!("bmi2")
@@ -23,7 +23,7 @@ pub(super) fn is_available() -> bool {
 #[target_feature(enable = "avx2")]
 pub(super) fn classes(bytes: &[u8; 64]) -> Classes {
     let (words, _) = bytes.as_chunks::<8>();
-    // The compiler makes one load of the four.
+    // The compiler turns the four loads into one.
     let half = |first: usize| {
         let word = |i: usize| i64::from_le_bytes(words[first + i]);
         _mm256_set_epi64x(word(3), word(2), word(1), word(0))
@@ -56,7 +56,7 @@ pub(super) fn classes(bytes: &[u8; 64]) -> Classes {
     }
 }
 
-/// As [`block::parity`](super::block::parity): a product without carries by all ones.
+/// As [`block::parity`](super::block::parity), computed as a carry-less product with all ones.
 #[inline]
 #[target_feature(enable = "pclmulqdq")]
 pub(super) fn parity(bits: u64) -> u64 {
@@ -76,7 +76,7 @@ mod tests {
                 let mut both = [0; 64];
                 both[..32].copy_from_slice(&bytes);
                 both[32..].copy_from_slice(&bytes.map(|byte| byte.rotate_left(3)));
-                // SAFETY: `is_available` has asked for the features.
+                // SAFETY: `is_available` has checked the features.
                 #[allow(unsafe_code)]
                 let (ours, parity) = unsafe { (classes(&both), parity(word)) };
                 proptest::prop_assert_eq!(ours, block::classes(&both));

@@ -1,22 +1,21 @@
-//! Sixteen bytes of a text, looked at together.
+//! Compares sixteen bytes of a text at once.
 //!
-//! The questions that decide the speed of reading JSON are "where does this string end" and "where does this number
-//! end". A [`Block`] answers them with a bit for each byte, so no loop runs over single bytes and no branch depends on
-//! the length of a string or a number. `wide` maps it to the vector instructions that every processor of the target
-//! has (SSE2, NEON), or to plain code.
+//! The speed of reading JSON depends on two questions: "where does this string end" and "where does this number end". A
+//! [`Block`] answers them with a bit for each byte, without a loop over single bytes or a branch that depends on
+//! lengths. `wide` maps it to the vector instructions that every processor of the target has (SSE2, NEON), or to plain
+//! code.
 //!
-//! This module must not know what the bytes mean.
+//! This module does not know what the bytes mean.
 
 use wide::u8x16;
 
-/// How many bytes a block has.
+/// The number of bytes in a block.
 pub(super) const WIDTH: usize = 16;
 
-/// Sixteen bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Block(u8x16);
 
-/// The block at `at`; behind the end of the text it is filled with zeros, which are neither digits nor text.
+/// Loads the block at `at`. Past the end of the text it is filled with zeros, which are neither digits nor text.
 #[inline(always)]
 pub(super) fn load(text: &[u8], at: usize) -> Block {
     match text.get(at..).and_then(|rest| rest.first_chunk::<WIDTH>()) {
@@ -53,7 +52,7 @@ impl Block {
         value.min(u8x16::splat(9)).simd_eq(value).to_bitmask()
     }
 
-    /// A bit for each byte that cannot stand in a string as it is: quote, backslash, control character.
+    /// A bit for each byte that must not occur unescaped in a string: quote, backslash, control character.
     #[inline(always)]
     pub(super) fn stops(self) -> u32 {
         let quote = self.0.simd_eq(u8x16::splat(b'"'));
@@ -67,7 +66,7 @@ impl Block {
         self.0.min(u8x16::splat(byte)).simd_eq(self.0).to_bitmask()
     }
 
-    /// The same bytes, with these bits set.
+    /// The same bytes with these bits set in each.
     #[inline(always)]
     fn with(self, bits: u8) -> Block {
         Block(self.0 | u8x16::splat(bits))
@@ -79,7 +78,8 @@ impl Block {
     }
 }
 
-/// The bytes of a block of 64 that JSON's grammar tells apart, with a bit for each; the lowest bit is the first byte.
+/// The classes of bytes that JSON's grammar needs, for a block of 64: a bit for each byte; the lowest bit is the first
+/// byte.
 #[derive(Debug, PartialEq)]
 pub(super) struct Classes {
     pub(super) quote: u64,
@@ -93,7 +93,7 @@ pub(super) struct Classes {
     pub(super) open: u64,
     /// `]` and `}`.
     pub(super) close: u64,
-    /// Of the brackets, `{` and `}`; of other bytes it says nothing.
+    /// For brackets: set for `{` and `}`. Undefined for other bytes.
     pub(super) brace: u64,
     pub(super) digit: u64,
     /// The digit 0.
@@ -102,7 +102,7 @@ pub(super) struct Classes {
     pub(super) minus: u64,
 }
 
-/// The bit in which `{` and `}` differ from `[` and `]`.
+/// The bit that distinguishes `{` and `}` from `[` and `]`.
 pub(super) const BRACE: u8 = b'{' ^ b'[';
 
 #[inline(always)]
@@ -129,8 +129,8 @@ pub(super) fn classes(bytes: &[u8; 64]) -> Classes {
     }
 }
 
-/// Each bit becomes the parity of itself and all below it: with a bit for each quote, ones from each opening quote up to
-/// the place before the closing one.
+/// Each bit becomes the parity of itself and all lower bits. If the bits are quotes, the result is ones from each
+/// opening quote up to just before the closing one.
 #[inline(always)]
 pub(super) fn parity(mut bits: u64) -> u64 {
     for distance in [1, 2, 4, 8, 16, 32] {

@@ -1,26 +1,27 @@
 //! Validates a large array or object 64 bytes at a time, and finds its end.
 //!
-//! Walking from token to token costs a branch at each, which no processor can foresee. Here each class of bytes is a word
-//! with one bit a byte, and the grammar is arithmetic on these words. The classes are those of stage 1 of simdjson
-//! (Langdale and Lemire, "Parsing Gigabytes of JSON per Second", 2019). Beyond it, the form of numbers and the order of
-//! tokens are checked for all 64 bytes together; only brackets, escapes, literals and exponents are visited one by one.
+//! Going from token to token costs a branch for each, which no processor can predict. Here each class of bytes is a
+//! word with one bit a byte, and the grammar is arithmetic on these words. The classes are those of stage 1 of simdjson
+//! (Langdale and Lemire, "Parsing Gigabytes of JSON per Second", 2019). In addition, the form of numbers and the order
+//! of tokens are checked for all 64 bytes together; only brackets, escapes, literals and exponents are visited one by
+//! one.
 //!
-//! This module says yes or no. [`skip`] knows the same grammar token by token, and says where and why a text is wrong.
-//! The tests compare the two.
+//! This module answers yes or no. [`skip`] checks the same grammar token by token, and tells where and why a text is
+//! invalid. The tests compare the two.
 
 use super::block::{self, Classes};
 use super::skip::{self, Open, byte};
 use super::{DEPTH_LIMIT, number};
 
-/// The length in bytes from which on this is faster than going from token to token.
+/// From this length on, bytes, this is faster than going from token to token.
 pub(super) const LARGE: usize = 128;
 
-/// Returns the place behind the array or object that starts at `at`, with `outer` more open around it. `None`: it is not
-/// valid, or it has a number of 64 characters or more, which is left to [`skip`].
+/// Returns the position after the array or object that starts at `at`, with `outer` more open around it. `None`: it is
+/// invalid, or it has a number of 64 characters or more, which only [`skip`] can check.
 pub(super) fn end(text: &[u8], at: usize, outer: usize) -> Option<usize> {
     #[cfg(target_arch = "x86_64")]
     if super::avx2::is_available() {
-        // SAFETY: `is_available` has asked the processor for each feature that the function is compiled for.
+        // SAFETY: `is_available` has checked that the processor has each feature that the function is compiled for.
         #[allow(unsafe_code)]
         return unsafe { end_avx2(text, at, outer) };
     }
@@ -37,8 +38,8 @@ fn end_avx2(text: &[u8], at: usize, outer: usize) -> Option<usize> {
     walk(text, at, outer, |bytes| super::avx2::classes(bytes), |bits| super::avx2::parity(bits))
 }
 
-/// `classes` and `parity` are those of [`block`], compiled for what the processor has. All of this is inlined into one
-/// function, so that it is compiled for the same.
+/// `classes` and `parity` are the variants of [`block`]'s functions for this processor. Everything is inlined into one
+/// function, so that all of it is compiled for the same features.
 #[inline(always)]
 fn walk(
     text: &[u8],
@@ -69,7 +70,7 @@ fn walk(
 
 enum Step {
     Next,
-    /// The array or object ends before this place.
+    /// The array or object ends before this position.
     Ends(usize),
     Wrong,
 }
@@ -81,18 +82,18 @@ struct Walk<'a> {
     last: Last,
 }
 
-/// What the bytes before a block mean for its first bytes: words of the block before, of which the highest bit counts.
+/// What carries over from one block to the next: words of the previous block, whose highest bit counts.
 #[derive(Default)]
 struct Last {
-    /// all ones within a string
+    /// all ones inside a string
     in_string: u64,
-    /// 1: the first byte is escaped
+    /// 1: the first byte of this block is escaped
     escaped: u64,
-    /// the first bytes that belong to a literal or number with an exponent, known to be valid
+    /// the first bytes that belong to a literal or a number with an exponent, already validated
     single: u64,
-    /// 1: a fraction goes on
+    /// 1: a fraction continues
     fraction: u64,
-    /// 1: a key goes on
+    /// 1: a key continues
     key: u64,
     scalar: u64,
     digit: u64,
@@ -105,7 +106,7 @@ struct Last {
     comma: u64,
 }
 
-/// The places behind the bits; `last` are the bits of the block before, and become those of this.
+/// Moves each bit to the next position. `last` has the bits of the previous block, and is set to those of this one.
 #[inline(always)]
 fn behind(bits: u64, last: &mut u64) -> u64 {
     let behind = bits << 1 | *last >> 63;
@@ -113,7 +114,8 @@ fn behind(bits: u64, last: &mut u64) -> u64 {
     behind
 }
 
-/// Each bit that stands on a blank moves behind the blanks; one that leaves the block is the highest of `last`.
+/// Moves each bit that is on a blank to the first position after the blanks; a bit that leaves the block becomes the
+/// highest bit of `last`.
 #[inline(always)]
 fn settle(bits: u64, blank: u64, last: &mut u64) -> u64 {
     let (moved, over) = (bits & blank).overflowing_add(blank);
@@ -127,14 +129,14 @@ impl Walk<'_> {
         let last = &mut self.last;
         let mut wrong = 0;
 
-        // Strings, with the opening quote and without the closing one.
+        // Strings, including the opening quote and excluding the closing one.
         let mut quotes = classes.quote;
         if classes.backslash | last.escaped != 0 {
             quotes &= !escaped(self.text, base, classes.backslash, &mut last.escaped, &mut wrong);
         }
         let control = classes.low & !classes.space;
         if quotes == 0 && last.in_string != 0 {
-            // A string goes on: nothing else is here.
+            // The whole block is inside a string.
             return if wrong | control != 0 { Step::Wrong } else { Step::Next };
         }
         let in_string = parity(quotes) ^ last.in_string;
@@ -163,7 +165,7 @@ impl Walk<'_> {
         let behind_point = behind(point, &mut last.point);
         let first = (start | behind_minus) & digit;
         let behind_digit = behind(digit, &mut last.digit);
-        // Adding the first digit of each fraction carries to the place behind it.
+        // Adding the first digit of each fraction carries to the position after the fraction.
         let (sum, over) = digit.overflowing_add(behind_point & digit);
         let (sum, over_too) = sum.overflowing_add(last.fraction);
         last.fraction = (over | over_too) as u64;
@@ -171,10 +173,10 @@ impl Walk<'_> {
             | (start | !behind_digit | sum & !digit) & point
             | (behind_minus | behind_point) & !classes.digit
             | behind(first & classes.zero, &mut last.leading_zero) & digit
-            // A number that fills a block is left to others.
+            // A number that fills a block is left to the caller.
             | (scalar == u64::MAX) as u64;
 
-        // What follows what, whatever is open.
+        // The rules of order that do not depend on which bracket is open.
         let mut after_value = behind(closing | close, &mut last.value_end) | behind_scalar & !scalar;
         let mut after_open = behind(open, &mut last.open);
         let mut after_comma = behind(comma, &mut last.comma);
@@ -194,10 +196,10 @@ impl Walk<'_> {
             | (comma | colon | close & !after_open) & !after_value
             | colon & !after_key;
 
-        // And what depends on whether an object or an array is open.
+        // The rules that depend on whether an object or an array is open.
         let wrong_in_object = wrong | after_key & !colon | after_comma & !opening | after_open & !(opening | close);
         let wrong_in_array = wrong | colon;
-        // Where an object is open, from the highest bracket so far on.
+        // Bits at which an object is open, from the highest bracket so far on.
         let mut objects = if self.open.object { u64::MAX } else { 0 };
         let mut brackets = open | close;
         while brackets != 0 {
@@ -208,7 +210,7 @@ impl Walk<'_> {
                 let next = rest & rest.wrapping_neg();
                 let same = close & next != 0 && (classes.brace & next != 0) == object;
                 if same && self.open.depth > 0 && self.open.depth + self.outer < DEPTH_LIMIT {
-                    // Nothing is nested in it, and it ends within the block.
+                    // Nothing is nested in it, and it ends within this block.
                     let within = through(next) & !through(bracket);
                     objects = if object { objects | within } else { objects & !within };
                     brackets = rest ^ next;
@@ -237,14 +239,14 @@ impl Walk<'_> {
     }
 }
 
-/// The bit and all below it.
+/// The bit and all lower bits.
 #[inline(always)]
 fn through(bit: u64) -> u64 {
     bit | (bit - 1)
 }
 
-/// Looks at each literal and each number with an exponent: those scalars that have one of the bytes `other`. Gives the
-/// places of those that are valid; what of them is in the next block comes into `next`.
+/// Checks each literal and each number with an exponent: those scalars that have one of the bytes `other`. Returns the
+/// positions of the valid ones; positions in the next block go into `next`.
 #[inline(never)]
 fn singles(text: &[u8], base: usize, mut other: u64, start: u64, next: &mut u64, wrong: &mut u64) -> u64 {
     let mut single = 0;
@@ -275,7 +277,7 @@ fn singles(text: &[u8], base: usize, mut other: u64, start: u64, next: &mut u64,
     single
 }
 
-/// Whether a byte outside strings goes on with the number or literal before it.
+/// Whether a byte outside strings continues the number or literal before it.
 fn in_scalar(byte: u8) -> bool {
     !matches!(byte, 0..=b' ' | b',' | b':' | b'[' | b']' | b'{' | b'}' | b'"')
 }
@@ -286,7 +288,7 @@ fn below(count: usize) -> u64 {
     if count >= 64 { u64::MAX } else { (1 << count) - 1 }
 }
 
-/// The places that a backslash before them escapes; those of escapes that do not exist come into `wrong`.
+/// The positions that a backslash escapes; those of invalid escapes go into `wrong`.
 #[inline(never)]
 fn escaped(text: &[u8], base: usize, mut backslash: u64, carry: &mut u64, wrong: &mut u64) -> u64 {
     let mut escaped = std::mem::take(carry);
@@ -325,7 +327,7 @@ mod tests {
 
     use super::*;
 
-    /// What texts of random tokens are made of; many are wrong wherever they stand.
+    /// Tokens for random texts; many are wrong wherever they stand.
     #[rustfmt::skip]
     const TOKENS: [&str; 40] = [
         "{", "}", "[", "]", ",", ":", "\"a\"", "\"\"", "\"x\\\"y\"", "\"\\u12ab\"", "\"\\u12g\"", "\"\\q\"", "\"\n\"", "\"é\"", "1",
@@ -336,7 +338,7 @@ mod tests {
 
     struct Generator {
         random: fastrand::Rng,
-        /// one place in so many has white space; 0: none has
+        /// one position in this many has white space; 0: none
         blanks: usize,
         text: String,
     }
@@ -419,7 +421,7 @@ mod tests {
             self.text.push_str(rest);
         }
 
-        /// Tokens in no order.
+        /// Tokens in random order.
         fn tokens(&mut self) {
             self.text.push_str(if self.random.bool() { "{" } else { "[" });
             for _ in 0..self.random.usize(1..15) {

@@ -1,4 +1,4 @@
-//! JSON text to values.
+//! Decodes JSON text to values.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::skip::{self, blanks, byte};
 use super::{DEPTH_LIMIT, JsonError, Problem};
 use crate::value::{Object, Text, Value};
 
-/// The value of a whole text, with everything in it: the result holds no `Value::Json`.
+/// Decodes a whole text completely: the result contains no `Value::Json`.
 pub fn parse(json: &str) -> Result<Value, JsonError> {
     let text = json.as_bytes();
     if u32::try_from(text.len()).is_err() {
@@ -19,8 +19,8 @@ pub fn parse(json: &str) -> Result<Value, JsonError> {
     Ok(value)
 }
 
-/// The value that a valid piece of JSON stands for, such as the text at a span of the scanner. Arrays and objects are
-/// kept as text; nothing inside them is looked at. Text that is no JSON gives some value or `Null`.
+/// Decodes a valid piece of JSON, such as the text at a span of the scanner. Arrays and objects are kept as text
+/// without looking inside. Invalid text gives an arbitrary value or `Null`.
 #[inline]
 pub fn value(json: &str) -> Value {
     match byte(json.as_bytes(), 0) {
@@ -33,24 +33,24 @@ pub fn value(json: &str) -> Value {
     }
 }
 
-/// The value of a valid number: `Int`, exact, if it is written as a whole number and fits 64 bits, otherwise `Float`,
-/// the double nearest to it.
+/// Decodes a valid number: an exact `Int` if it is written as a whole number and fits 64 bits, otherwise the nearest
+/// `Float`.
 #[inline]
 pub fn number(json: &str) -> Value {
     super::number::decode(json.as_bytes())
 }
 
-/// The text of a valid string in its quotes.
+/// Decodes a valid string with its quotes.
 #[inline]
 pub fn text(json: &str) -> Text {
     let raw = json.get(1..json.len().saturating_sub(1)).unwrap_or_default();
     if skip::string_stop(raw.as_bytes(), 0) >= raw.len() { Text::new(raw) } else { unescape(raw) }
 }
 
-/// The same value without `Value::Json` anywhere in it.
+/// The same value with every `Value::Json` inside it decoded.
 pub fn expand(value: &Value) -> Cow<'_, Value> {
     match value {
-        // Only decoding makes these, from validated text.
+        // Only decoding makes `Value::Json`, from valid text.
         Value::Json(json) => Cow::Owned(parse(json).unwrap_or(Value::Null)),
         Value::Array(members) if members.iter().any(holds_json) => {
             Cow::Owned(Value::array(members.iter().map(|member| expand(member).into_owned())))
@@ -71,8 +71,8 @@ fn holds_json(value: &Value) -> bool {
     }
 }
 
-/// The value that starts at `at`, and where it ends. `depth` arrays and objects are open round it, which bounds the
-/// recursion.
+/// Decodes the value that starts at `at`, and returns where it ends. `depth` arrays and objects are open around it,
+/// which bounds the recursion.
 fn parse_value(json: &str, at: usize, depth: usize) -> Result<(Value, usize), JsonError> {
     let text = json.as_bytes();
     match byte(text, at) {
@@ -134,7 +134,7 @@ fn parse_object(json: &str, at: usize, depth: usize) -> Result<(Value, usize), J
     Ok((Value::Object(Arc::new(members)), at + 1))
 }
 
-/// What stands between the quotes of a valid string, without its escapes.
+/// Resolves the escapes between the quotes of a valid string.
 #[inline(never)]
 pub(super) fn unescape(raw: &str) -> Text {
     let mut text = Text::with_capacity(raw.len());
@@ -159,8 +159,8 @@ pub(super) fn unescape(raw: &str) -> Text {
     text
 }
 
-/// The character of a `\u` escape, or of two that are a surrogate pair, and how many bytes are used. A surrogate
-/// without its other half stands for no character and becomes U+FFFD.
+/// The character of a `\u` escape, or of two that form a surrogate pair, and the number of bytes used. An unpaired
+/// surrogate becomes U+FFFD.
 fn unicode(escape: &str) -> (char, usize) {
     let unit = |at: usize| escape.get(at..at + 4).and_then(|hex| u32::from_str_radix(hex, 16).ok());
     let Some(high) = unit(2) else { return (char::REPLACEMENT_CHARACTER, 6) };

@@ -1,6 +1,6 @@
-//! Values to JSON text.
+//! Encodes values as JSON text.
 //!
-//! Text is appended to a buffer that many results share, so a value that cannot be written leaves the buffer as it was.
+//! Text is appended to a buffer that many results share, so a value that cannot be encoded leaves the buffer unchanged.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,14 +8,14 @@ use base64::engine::general_purpose::STANDARD;
 use super::skip;
 use crate::value::Value;
 
-/// Why a value cannot be written.
+/// Why a value cannot be encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     #[error("JSON has no number for NaN and infinity")]
     NotFinite,
 }
 
-/// Appends the JSON text of a value; `Absent` is written as null. On an error the buffer is as it was.
+/// Appends the JSON text of a value; `Absent` is written as null. On an error the buffer is unchanged.
 #[inline]
 pub fn write_value(out: &mut Vec<u8>, value: &Value) -> Result<(), EncodeError> {
     let start = out.len();
@@ -32,7 +32,7 @@ pub fn write_key(out: &mut Vec<u8>, key: &str) {
     write_str(out, key);
 }
 
-/// Appends text in quotes. Only what JSON demands is escaped.
+/// Appends text in quotes. Only what JSON requires is escaped.
 #[inline]
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
@@ -105,8 +105,8 @@ fn write_escape(out: &mut Vec<u8>, byte: u8) {
     }
 }
 
-/// Shortest form that reads back as the same double. No fraction if it is whole; with an exponent from 1e21 up and
-/// below 1e-6, as in Go and JavaScript.
+/// Appends the shortest form that reads back as the same double. Whole numbers have no fraction; from 1e21 up and below
+/// 1e-6 there is an exponent, as in Go and JavaScript.
 fn write_float(out: &mut Vec<u8>, float: f64) -> Result<(), EncodeError> {
     if !float.is_finite() {
         return Err(EncodeError::NotFinite);
@@ -134,7 +134,7 @@ fn write_float(out: &mut Vec<u8>, float: f64) -> Result<(), EncodeError> {
         out.extend_from_slice(whole.as_bytes());
         out.extend_from_slice(fraction.as_bytes());
     } else {
-        // From 1e16 up, where the point would stand behind all digits of a double.
+        // From 1e16 up the double has no fraction: only digits are written.
         out.extend_from_slice(whole.as_bytes());
         out.extend_from_slice(fraction.as_bytes());
         out.resize(out.len() + (exponent as usize).saturating_sub(fraction.len()), b'0');
@@ -146,13 +146,13 @@ fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     let start = out.len();
     out.resize(start + bytes.len().div_ceil(3) * 4, 0);
-    // The room is exactly what four characters for every three bytes take.
+    // The buffer has exactly the needed length: four characters for every three bytes.
     let written = STANDARD.encode_slice(bytes, &mut out[start..]).unwrap_or_default();
     out.truncate(start + written);
     out.push(b'"');
 }
 
-/// RFC 3339 with as many fraction digits as needed and the offset of its zone, `Z` for none.
+/// Appends RFC 3339 with as many fraction digits as needed and the offset of the zone; `Z` for UTC.
 fn write_time(out: &mut Vec<u8>, time: &jiff::Zoned) {
     let (date, clock) = (time.date(), time.time());
     out.push(b'"');
@@ -178,7 +178,7 @@ fn write_time(out: &mut Vec<u8>, time: &jiff::Zoned) {
     if offset == 0 {
         out.push(b'Z');
     } else {
-        // RFC 3339 has no seconds in offsets.
+        // RFC 3339 offsets have no seconds.
         let minutes = offset.unsigned_abs() / 60;
         out.push(if offset < 0 { b'-' } else { b'+' });
         write_padded(out, minutes / 60, 2);
@@ -188,7 +188,7 @@ fn write_time(out: &mut Vec<u8>, time: &jiff::Zoned) {
     out.push(b'"');
 }
 
-/// A number with zeros before it up to `width` digits, at most 9.
+/// Appends a number, padded with zeros to `width` digits, at most 9.
 fn write_padded(out: &mut Vec<u8>, number: u32, width: usize) {
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(number);
@@ -196,8 +196,8 @@ fn write_padded(out: &mut Vec<u8>, number: u32, width: usize) {
     out.extend_from_slice(digits.as_bytes());
 }
 
-/// Makes of every unpaired surrogate escape in valid JSON what it reads as, `\ufffd`: text that is copied and not
-/// decoded must not hand on what receivers refuse.
+/// Replaces every unpaired surrogate escape in valid JSON with `\ufffd`, which it decodes to: copied text must not pass
+/// on what receivers refuse.
 pub fn replace_unpaired(json: &mut [u8]) {
     let mut at = 0;
     while let Some(next) = memchr::memchr(b'\\', &json[at..]) {
@@ -208,19 +208,19 @@ pub fn replace_unpaired(json: &mut [u8]) {
                 json[at..at + 6].copy_from_slice(b"\\ufffd");
                 at += 6;
             }
-            // The backslash, and what it escapes.
+            // Skip the backslash and the escaped character.
             (None, _) => at = (at + 2).min(json.len()),
         }
     }
 }
 
-/// Of a character that takes two escapes, which.
+/// The half of a surrogate pair.
 enum Half {
     High,
     Low,
 }
 
-/// Which half the escape at the front is, if it is one.
+/// The half that the escape at the start stands for, if any.
 fn surrogate(json: &[u8]) -> Option<Half> {
     let digits = json.get(..6)?.strip_prefix(b"\\u")?;
     let code = u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;

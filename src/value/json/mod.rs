@@ -1,15 +1,15 @@
-//! JSON: the bytes of messages to values, and values to bytes.
+//! JSON: decodes messages to values, and encodes values.
 //!
-//! Most messages are looked at once and most of their fields never. So reading is split: [`Scanner`] validates a
-//! message whole and notes where the wanted values stand, in one pass and without allocating; [`value`] decodes one
-//! of those places when an expression asks for it. Arrays and objects stay text (`Value::Json`) until something looks
-//! inside ([`member`], [`element`]) or needs all of it ([`expand`]).
+//! Most messages are read once, and most of their fields never. So reading is split: [`Scanner`] validates a whole
+//! message and records where the wanted values are, in one pass and without allocating; [`value`] decodes one of them
+//! when an expression asks for it. Arrays and objects stay text (`Value::Json`) until something looks inside
+//! ([`member`], [`element`]) or needs all of it ([`expand`]).
 //!
 //! Reading is strict RFC 8259. Beyond the grammar: nesting deeper than [`DEPTH_LIMIT`] and numbers beyond the range of
 //! a double are errors; of duplicate keys the last counts; an unpaired surrogate escape (`\ud800`) reads as U+FFFD,
 //! since no text can hold it.
 //!
-//! This module must not know about streams, schemas or rules: typing of columns happens above it.
+//! This module does not know streams, schemas or rules: its callers convert values to the types of columns.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -31,26 +31,24 @@ pub use path::{Elements, Members, element, elements, key, member, members};
 pub use row::{ArrayPart, RowScanner};
 pub use scan::{Scanner, Spans, Wanted};
 
-/// Arrays and objects may be open inside each other this many at a time. It bounds the stack that decoding takes.
+/// The greatest nesting of arrays and objects. It bounds the stack that decoding needs.
 pub const DEPTH_LIMIT: usize = 512;
 
-/// Why a text is not JSON that can be read, and where. The offset counts bytes from the start of the text.
+/// Why a text is refused as JSON, and where. The offset counts bytes from the start of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid JSON at byte {offset}: {problem}")]
 pub struct JsonError {
-    /// Where reading stopped, in bytes from the start of the text; the length of the text if it ends too early.
+    /// Where reading stopped, in bytes from the start of the text; the text's length if it ends too early.
     pub offset: u32,
-    /// What is wrong there.
     pub problem: Problem,
 }
 
-/// What is wrong at the place where a [`JsonError`] points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// A message is neither an object nor an array of objects.
     #[error("only an object or an array of objects is supported")]
     NotObject,
-    /// A message of a stream whose rows are arrays is no array.
+    /// A message is not an array, though its stream expects arrays as rows.
     #[error("expected an array, since the stream has JSON_ARRAY=\"row\"")]
     NotArray,
     #[error("expected a value")]
@@ -59,10 +57,10 @@ pub enum Problem {
     Key,
     #[error("expected a colon after the key")]
     Colon,
-    /// A member of an object is followed by neither of them.
+    /// A member of an object is followed by neither.
     #[error("expected a comma or a closing brace")]
     CommaOrBrace,
-    /// An element of an array is followed by neither of them.
+    /// An element of an array is followed by neither.
     #[error("expected a comma or a closing bracket")]
     CommaOrBracket,
     #[error("expected a digit")]
@@ -81,7 +79,7 @@ pub enum Problem {
     Control,
     #[error("the closing quote of a string is missing")]
     Unterminated,
-    /// More than [`DEPTH_LIMIT`] arrays and objects open inside each other.
+    /// More than [`DEPTH_LIMIT`] nested arrays and objects.
     #[error("nested too deeply, the limit is 512")]
     TooDeep,
     #[error("unexpected text after the value")]
@@ -93,7 +91,7 @@ pub enum Problem {
 impl JsonError {
     #[cold]
     fn new(offset: usize, problem: Problem) -> Self {
-        // Texts whose offsets do not fit are refused before anything is read.
+        // Texts whose offsets do not fit are refused before reading starts.
         JsonError { offset: u32::try_from(offset).unwrap_or(u32::MAX), problem }
     }
 }

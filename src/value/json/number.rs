@@ -1,10 +1,10 @@
-//! Numbers: where one ends, and what it is.
+//! Numbers: finds their end, and decodes them.
 
 use super::block;
 use super::{JsonError, Problem};
 use crate::value::Value;
 
-/// The end of the number that starts at `start`, where a digit or a minus sign stands.
+/// The end of the number that starts at `start`, at a digit or minus sign.
 #[inline(always)]
 pub(super) fn end(text: &[u8], start: usize) -> Result<usize, JsonError> {
     let first = start + (text.get(start) == Some(&b'-')) as usize;
@@ -29,7 +29,7 @@ pub(super) fn end(text: &[u8], start: usize) -> Result<usize, JsonError> {
     Ok(end)
 }
 
-/// The same for numbers that are long, have an exponent, or are wrong. `first` is the place behind the sign.
+/// The same for numbers that are long, have an exponent, or are invalid. `first` is the position after the sign.
 #[inline(never)]
 fn long_end(text: &[u8], first: usize) -> Result<usize, JsonError> {
     let mut at = digits_end(text, first)?;
@@ -55,14 +55,14 @@ fn long_end(text: &[u8], first: usize) -> Result<usize, JsonError> {
         }
         at = end;
     }
-    // Below 10^308 nothing overflows; beyond it only the exact value tells.
+    // Below 10^308 nothing overflows; beyond it, the exact value decides.
     if whole.saturating_add(exponent as usize) > 308 && !double(&text[first..at]).is_finite() {
         return Err(JsonError::new(first, Problem::OutOfRange));
     }
     Ok(at)
 }
 
-/// The end of at least one digit.
+/// The end of a run of at least one digit.
 fn digits_end(text: &[u8], start: usize) -> Result<usize, JsonError> {
     let count = text.get(start..).map_or(0, |rest| rest.iter().take_while(|byte| byte.is_ascii_digit()).count());
     if count == 0 {
@@ -71,8 +71,8 @@ fn digits_end(text: &[u8], start: usize) -> Result<usize, JsonError> {
     Ok(start + count)
 }
 
-/// The value of a valid number: a whole number that fits 64 bits is `Int` or `Unsigned` and exact, everything else is
-/// `Float`, the double nearest to what is written. Whole means written so: `1.0` and `1e3` are `Float`, and so is `-0`.
+/// Decodes a valid number: `Int` or `Unsigned`, exact, if it is written as a whole number and fits 64 bits; otherwise
+/// the nearest `Float`. `1.0`, `1e3` and `-0` are `Float`.
 pub(super) fn decode(text: &[u8]) -> Value {
     let (negative, magnitude) = match text {
         [b'-', rest @ ..] => (true, rest),
@@ -95,13 +95,13 @@ pub(super) fn decode(text: &[u8]) -> Value {
         }
     }
     match point {
-        // No integer keeps the sign of -0.
+        // Integers have no -0.
         None if negative && mantissa == 0 => Value::Float(-0.0),
         None if mantissa <= i64::MAX as u64 => Value::Int(if negative { -(mantissa as i64) } else { mantissa as i64 }),
         None => decode_long(text),
         Some(point) => {
             let places = magnitude.len() - point - 1;
-            // Both are exact as doubles, so the one rounding of the division gives the nearest double.
+            // Both are exact as doubles, so the division rounds only once, to the nearest double.
             if mantissa < 1 << 53 && places < POWERS_OF_TEN.len() {
                 let float = mantissa as f64 / POWERS_OF_TEN[places];
                 return Value::Float(if negative { -float } else { float });
@@ -118,9 +118,9 @@ fn decode_long(text: &[u8]) -> Value {
     signed.or_else(|_| text_of_number.parse().map(Value::whole)).unwrap_or_else(|_| Value::Float(double(text)))
 }
 
-/// The double nearest to a number; infinite if it is beyond the range.
+/// The nearest double; infinite if the number is out of range.
 fn double(text: &[u8]) -> f64 {
-    // Callers hand over digits, signs, points and exponents only, in the right order.
+    // The caller passes a valid number in ASCII.
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN)
 }
 

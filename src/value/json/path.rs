@@ -1,13 +1,14 @@
-//! Looking into arrays and objects that may still be text, one member at a time.
+//! Reads single members of arrays and objects that may still be text.
 //!
-//! An expression like `a->b[0]` reads one value out of a large one. Decoding all of it for that would cost more than
-//! the rest of the rule, so these walk over the text and decode only what was asked for.
+//! An expression such as `a->b[0]` reads one value of a large one. Decoding all of it would cost more than the rest of
+//! the rule, so these functions walk over the text and decode only the requested value.
 
 use super::decode;
 use super::skip::{self, blanks, byte};
 use crate::value::{Text, Value};
 
-/// The member `key` of an object, `Absent` if it has none or the value is no object. Of duplicate keys the last counts.
+/// The member `key` of an object; `Absent` if there is none, or if the value is not an object. Of duplicate keys the
+/// last counts.
 pub fn member(object: &Value, key: &str) -> Value {
     match object {
         Value::Object(members) => members.get(key).cloned().unwrap_or_default(),
@@ -19,7 +20,7 @@ pub fn member(object: &Value, key: &str) -> Value {
     }
 }
 
-/// The element at `index` of an array, counted from its end if negative; `Absent` if there is none or the value is no
+/// The element at `index` of an array, from its end if negative; `Absent` if there is none, or if the value is not an
 /// array.
 pub fn element(array: &Value, index: i64) -> Value {
     match array {
@@ -36,13 +37,13 @@ pub fn element(array: &Value, index: i64) -> Value {
     }
 }
 
-/// The members of the valid text of an object in the order they are written: the raw key in its quotes, and the text of the
-/// value. Duplicates are not removed. Nothing for other text.
+/// The members of an object's valid text in order: each raw key with its quotes, and the text of the value. Duplicates
+/// are included. Empty for other text.
 pub fn members(object: &str) -> Members<'_> {
     Members { walk: Walk::new(object, b'{') }
 }
 
-/// The texts of the elements of the valid text of an array, in order. Nothing for other text.
+/// The texts of the elements of an array's valid text, in order. Empty for other text.
 pub fn elements(array: &str) -> Elements<'_> {
     Elements { walk: Walk::new(array, b'[') }
 }
@@ -83,7 +84,7 @@ impl<'a> Iterator for Elements<'a> {
     }
 }
 
-/// A place between the members of an array or object: at the bracket or comma before one.
+/// A position between the members of an array or object: the bracket or comma before one.
 #[derive(Clone, Debug)]
 struct Walk<'a> {
     json: &'a str,
@@ -93,7 +94,7 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn new(json: &'a str, bracket: u8) -> Self {
         let at = blanks(json.as_bytes(), 0);
-        // The end of the text ends every walk.
+        // The end of the text ends the walk.
         Walk { json, at: if byte(json.as_bytes(), at) == bracket { at } else { json.len() } }
     }
 
@@ -106,7 +107,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The value at `start`; the walk goes on behind it.
+    /// The value at `start`; moves on to the position after it.
     fn value(&mut self, start: usize) -> Option<&'a str> {
         let text = self.json.as_bytes();
         let end = skip::value(text, start, 0).ok()?;
@@ -115,19 +116,19 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Whether a raw key in its quotes is this key.
+/// Whether a raw key with its quotes equals this key.
 fn is_key(raw: &str, key: &str) -> bool {
     let inner = &raw[1..raw.len() - 1];
     inner == key || (inner.contains('\\') && decode::unescape(inner) == key)
 }
 
-/// The place that an index means among `length` elements.
+/// The position that an index stands for among `length` elements.
 fn place(index: i64, length: usize) -> Option<usize> {
     let length = i64::try_from(length).ok()?;
     usize::try_from(if index < 0 { index.checked_add(length)? } else { index }).ok()
 }
 
-/// The key that a raw key in its quotes stands for.
+/// Decodes a raw key with its quotes.
 pub fn key(raw: &str) -> Text {
     decode::text(raw)
 }

@@ -1,7 +1,7 @@
 //! A message that is a JSON array as one row: its elements are the columns, by position.
 //!
-//! As [`Scanner`](super::Scanner), it validates the whole message in one pass and notes where the wanted values stand,
-//! without decoding them.
+//! Like [`Scanner`](super::Scanner), it validates the whole message in one pass and records where the wanted values
+//! are, without decoding them.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use super::scan::{Spans, only_blanks};
 use super::skip::{self, blanks, byte};
 use super::{JsonError, Problem};
 
-/// What a wanted column is of the array.
+/// Which part of the array is a column's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArrayPart {
     /// the element at this position
@@ -20,12 +20,12 @@ pub enum ArrayPart {
     Nothing,
 }
 
-/// Finds the wanted elements in one array after the other.
+/// Finds the wanted elements of arrays.
 #[derive(Clone, Debug)]
 pub struct RowScanner {
-    /// the wanted columns that are elements: the position, then the column
+    /// the wanted elements: position, then column
     elements: Vec<(usize, usize)>,
-    /// the wanted columns that are the array itself
+    /// the wanted columns that are the whole array
     wholes: Vec<usize>,
     spans: Spans,
 }
@@ -46,7 +46,7 @@ impl RowScanner {
         RowScanner { elements, wholes, spans: Spans::absent(count) }
     }
 
-    /// Validates the message and gives the place of the array in it and the places of the wanted columns.
+    /// Validates the message, and returns the position of its array and those of the wanted columns.
     ///
     /// # Errors
     /// [`Problem::NotArray`] for a message of another shape; anything else that is wrong with the text.

@@ -1,11 +1,11 @@
-//! Finding the wanted fields of a message in one pass that also validates all of it.
+//! Finds the wanted fields of a message in one pass that also validates the whole message.
 //!
-//! The messages of one feed have the same keys in the same order, so the scanner remembers what followed each key
-//! last time, as raw bytes from the comma before the key to the start of its value. If the same bytes stand there
-//! again, one comparison replaces reading the separator, the key and the colon, and looking the key up. Bytes that
-//! were valid once are valid again, so nothing is lost in strictness.
+//! The messages of one feed usually have the same keys in the same order. So for each key the scanner remembers what
+//! followed it last time, as raw bytes from the comma before the next key to the start of its value. If the same bytes
+//! come again, one comparison replaces reading separator, key and colon, and looking the key up. Bytes that were valid
+//! once are valid again, so validation stays strict.
 //!
-//! This module must not know what is done with the values.
+//! This module does not know what the values are for.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use super::skip::{self, blanks, byte};
 use super::{JsonError, Problem, decode};
 use crate::value::Text;
 
-/// The keys to look for in the objects of a stream. Built once, when rules come or go.
+/// The keys to look for in a stream's messages. Built once, when rules come or go.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     keys: Vec<Text>,
@@ -22,7 +22,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// These keys. A key's column is its place among them; a key that comes again is left out.
+    /// Makes a set of keys. A key's column is its position among them; repeated keys are left out.
     pub fn new(keys: impl IntoIterator<Item = Text>) -> Wanted {
         let mut wanted = Wanted::default();
         for key in keys {
@@ -50,10 +50,10 @@ impl Wanted {
     }
 }
 
-/// Where the wanted values of one object stand in the text of the message. Reused from object to object.
+/// The positions of the wanted values of one object in the message. Reused for each object.
 #[derive(Clone, Debug, Default)]
 pub struct Spans {
-    /// Start and end by column; an end of zero says that the key is absent.
+    /// Start and end by column; an end of zero means that the key is absent.
     places: Vec<(u32, u32)>,
 }
 
@@ -63,7 +63,7 @@ impl Spans {
         Spans::default()
     }
 
-    /// Places of so many columns, all absent.
+    /// This many columns, all absent.
     pub(super) fn absent(columns: usize) -> Self {
         Spans { places: vec![(0, 0); columns] }
     }
@@ -73,13 +73,13 @@ impl Spans {
         self.places.fill((0, 0));
     }
 
-    /// Sets the place of a column; the text is below 4 GiB.
+    /// Sets the position of a column; the text is shorter than 4 GiB.
     pub(super) fn set(&mut self, column: usize, span: Range<usize>) {
         self.places[column] = (span.start as u32, span.end as u32);
     }
 
-    /// The bytes of the column's value in the text that was scanned; `None` if the object has no such key or there is
-    /// no such column.
+    /// The position of the column's value in the scanned text; `None` if the object does not have the key, or if there
+    /// is no such column.
     #[inline]
     pub fn span(&self, column: usize) -> Option<Range<usize>> {
         match self.places.get(column) {
@@ -89,7 +89,7 @@ impl Spans {
     }
 }
 
-/// Finds the wanted values in one message after the other. It learns the order of the keys as it goes.
+/// Finds the wanted values in message after message. It learns the order of the keys.
 #[derive(Clone, Debug)]
 pub struct Scanner {
     wanted: Wanted,
@@ -98,21 +98,19 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// A scanner for these keys that has seen no message yet.
     pub fn new(wanted: Wanted) -> Self {
         let spans = Spans::absent(wanted.keys.len());
         Scanner { wanted, spans, known: Known::default() }
     }
 
-    /// What it looks for.
     pub fn wanted(&self) -> &Wanted {
         &self.wanted
     }
 
-    /// Validates the message and calls `row` for its object, or for each object of an array of objects in order, with
-    /// the place of the object in the text and the places of the wanted values. Gives the number of objects.
+    /// Validates the message and calls `row` for its object, or for each object of its array in order, with the
+    /// object's position and those of the wanted values. Returns the number of objects.
     ///
-    /// Everything is validated before the first call, so a message with an error has no rows at all.
+    /// Everything is validated before the first call, so an invalid message gives no rows.
     pub fn scan(&mut self, text: &str, mut row: impl FnMut(Range<usize>, &Spans)) -> Result<usize, JsonError> {
         let text = text.as_bytes();
         if u32::try_from(text.len()).is_err() {
@@ -131,8 +129,8 @@ impl Scanner {
         }
     }
 
-    /// An array of objects. The first is scanned at once, since mostly it is the only one; those behind it are
-    /// validated first and scanned then.
+    /// Scans an array of objects. The first is scanned at once, since it is usually the only one; later ones are
+    /// validated first and scanned afterwards.
     fn array(
         &mut self,
         text: &[u8],
@@ -164,7 +162,8 @@ impl Scanner {
         Ok(rows)
     }
 
-    /// Behind the object that starts at `start`. With it, `depth` arrays and objects are open.
+    /// Scans the object that starts at `start`, and returns the position after it. `depth` counts the open arrays and
+    /// objects, including this one.
     #[inline]
     fn object(&mut self, text: &[u8], start: usize, depth: usize) -> Result<usize, JsonError> {
         self.spans.clear();
@@ -172,12 +171,12 @@ impl Scanner {
         let mut previous = FIRST;
         let mut next = self.known.first;
         loop {
-            // Here stands the brace or comma before a member.
+            // At this point the position is a brace or comma before a member.
             let (value, column) = match self.known.leads.get(next as usize) {
                 Some(lead) if lead.stands_at(text, at) => {
                     previous = next;
                     next = lead.next;
-                    // Where another message had none, white space may stand before the value.
+                    // The remembered bytes end with the colon, so white space may come before the value.
                     (blanks(text, at + lead.length as usize), lead.column)
                 }
                 _ => match self.unexpected(text, at, &mut previous)? {
@@ -203,8 +202,8 @@ impl Scanner {
         }
     }
 
-    /// Reads what was not foreseen: the brace or comma at `at`, a key, a colon. Gives the start of the value and its
-    /// column, or nothing for the empty object.
+    /// Reads an unexpected member: the brace or comma at `at`, a key, a colon. Returns the start of the value and its
+    /// column, or `None` for the empty object.
     #[inline(never)]
     fn unexpected(&mut self, text: &[u8], at: usize, previous: &mut u32) -> Result<Option<(usize, u32)>, JsonError> {
         let quote = blanks(text, at + 1);
@@ -217,7 +216,7 @@ impl Scanner {
             Some(found) => found,
             None => {
                 let end = skip::string(text, quote + 1)? - 1;
-                // The text was checked as a whole, and quotes are no part of a longer character.
+                // The whole text is valid UTF-8, and a quote is never part of a longer character.
                 let raw = std::str::from_utf8(&text[quote + 1..end]).unwrap_or_default();
                 let column = self.wanted.column(raw).unwrap_or(UNWANTED);
                 match self.known.learn(lead, column) {
@@ -235,7 +234,7 @@ impl Scanner {
     }
 }
 
-/// The start of the element behind a comma, or nothing at the closing bracket. `at` is the end of an element.
+/// The start of the element after a comma, or `None` at the closing bracket. `at` is the end of an element.
 fn next_element(text: &[u8], at: usize) -> Result<Option<usize>, JsonError> {
     let at = blanks(text, at);
     match byte(text, at) {
@@ -249,38 +248,38 @@ fn expect_object(text: &[u8], at: usize) -> Result<(), JsonError> {
     if byte(text, at) == b'{' { Ok(()) } else { Err(JsonError::new(at, Problem::NotObject)) }
 }
 
-/// After the value only white space may come.
+/// Only white space may follow the message's value.
 pub(super) fn only_blanks(text: &[u8], at: usize) -> Result<(), JsonError> {
     let at = blanks(text, at);
     if at < text.len() { Err(JsonError::new(at, Problem::Trailing)) } else { Ok(()) }
 }
 
-/// No column; larger than any.
+/// A key that is not wanted; larger than any column.
 const UNWANTED: u32 = u32::MAX;
 
-/// In the place of a lead: the start of an object.
+/// Stands for the start of an object in place of a lead.
 const FIRST: u32 = u32::MAX;
 
-/// In the place of a lead: one that is not kept.
+/// Stands for a lead that is not remembered.
 const UNKNOWN: u32 = u32::MAX - 1;
 
-/// How many bytes of a lead are compared as words.
+/// How many 8-byte words of a lead are compared at once.
 const WORDS: usize = 4;
 
-/// The leads seen so far. A lead is all that stands before a value: brace or comma, key, colon, white space.
+/// The known leads. A lead is the text before a value: brace or comma, key, colon, white space.
 ///
-/// Their number and length are bounded, since keys come from outside; what is beyond is read anew each time.
+/// Their number and length are limited, since keys come from outside; other leads are read anew each time.
 #[derive(Clone, Debug, Default)]
 struct Known {
     leads: Vec<Lead>,
     by_bytes: HashMap<Box<[u8]>, u32>,
-    /// The lead that the last object began with.
+    /// The lead at the start of the last object.
     first: u32,
 }
 
 #[derive(Clone, Debug)]
 struct Lead {
-    /// The first 32 bytes, zeros behind the end.
+    /// The first 32 bytes, filled up with zeros.
     words: [u64; WORDS],
     /// Ones where `words` has bytes of the lead.
     masks: [u64; WORDS],
@@ -299,7 +298,7 @@ impl Known {
         self.by_bytes.get(bytes).copied()
     }
 
-    /// Keeps a lead, unless it is too long or there are too many already.
+    /// Remembers a lead, unless it is too long or there are too many.
     fn learn(&mut self, bytes: &[u8], column: u32) -> Option<u32> {
         if bytes.len() > Self::MOST_BYTES || self.leads.len() >= Self::MOST_LEADS {
             return None;
@@ -354,7 +353,7 @@ mod tests {
 
     fn rows(keys: &[&str], text: &str) -> Result<Vec<Vec<Option<String>>>, JsonError> {
         let mut scanner = Scanner::new(Wanted::new(keys.iter().map(|key| Text::new(key))));
-        // Twice, so that the second time the keys are foreseen.
+        // Twice, so that the second pass uses remembered keys.
         let mut results = (0..2).map(|_| {
             let mut rows = Vec::new();
             scanner.scan(text, |_, spans| {

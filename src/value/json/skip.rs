@@ -1,12 +1,12 @@
-//! Walking over values: where does this string, this value end, and is all of it valid?
+//! Finds the end of strings and values, and validates them.
 //!
-//! Nothing is built. Nesting is kept as one bit a level, so depth costs neither stack nor heap.
+//! Nothing is allocated. Nesting is stored as one bit a level, so depth costs neither stack nor heap.
 //!
-//! Functions take the whole text and a place in it, and give the place behind what they walked over.
+//! Functions take the whole text and a position in it, and return the position after what they read.
 
 use super::{DEPTH_LIMIT, JsonError, Problem, block, container, number};
 
-/// The byte at `at`, or zero behind the end: zero is valid nowhere outside strings, so it needs no check of its own.
+/// The byte at `at`, or zero past the end: zero is valid nowhere outside strings, so the end needs no separate check.
 #[inline(always)]
 pub(super) fn byte(text: &[u8], at: usize) -> u8 {
     text.get(at).copied().unwrap_or(0)
@@ -26,7 +26,7 @@ fn long_blanks(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Behind the closing quote of the string whose opening quote stands before `at`.
+/// The position after the closing quote of a string; `at` is the position after its opening quote.
 #[inline(always)]
 pub(super) fn string(text: &[u8], mut at: usize) -> Result<usize, JsonError> {
     let mut stops = block::load(text, at).stops();
@@ -54,7 +54,7 @@ fn long_string(text: &[u8], mut at: usize) -> Result<usize, JsonError> {
     }
 }
 
-/// The next place in a string where a quote, a backslash or a control character stands, or the text ends.
+/// The next quote, backslash or control character in a string, or the end of the text.
 #[inline(always)]
 pub(super) fn string_stop(text: &[u8], mut at: usize) -> usize {
     loop {
@@ -66,7 +66,7 @@ pub(super) fn string_stop(text: &[u8], mut at: usize) -> usize {
     }
 }
 
-/// Behind the escape that starts at `at` with a backslash.
+/// The position after the escape whose backslash is at `at`.
 pub(super) fn escape(text: &[u8], at: usize) -> Result<usize, JsonError> {
     match byte(text, at + 1) {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(at + 2),
@@ -79,8 +79,8 @@ pub(super) fn escape(text: &[u8], at: usize) -> Result<usize, JsonError> {
     }
 }
 
-/// Behind the value that starts at `at`, where white space is already passed. `depth` arrays and objects are open
-/// round it.
+/// The position after the value that starts at `at`; white space before it is already skipped. `depth` arrays and
+/// objects are open around it.
 #[inline(always)]
 pub(super) fn value(text: &[u8], at: usize, depth: usize) -> Result<usize, JsonError> {
     match byte(text, at) {
@@ -91,7 +91,7 @@ pub(super) fn value(text: &[u8], at: usize, depth: usize) -> Result<usize, JsonE
     }
 }
 
-/// Behind true, false or null.
+/// The position after true, false or null.
 #[inline(always)]
 pub(super) fn literal(text: &[u8], at: usize) -> Result<usize, JsonError> {
     match text.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
@@ -101,7 +101,7 @@ pub(super) fn literal(text: &[u8], at: usize) -> Result<usize, JsonError> {
     }
 }
 
-/// Behind key and colon and white space: the start of a member's value. A key is expected at `at`.
+/// The start of a member's value, after key, colon and white space. A key is expected at `at`.
 #[inline(always)]
 pub(super) fn key(text: &[u8], at: usize) -> Result<usize, JsonError> {
     if byte(text, at) != b'"' {
@@ -110,7 +110,7 @@ pub(super) fn key(text: &[u8], at: usize) -> Result<usize, JsonError> {
     colon(text, string(text, at + 1)?)
 }
 
-/// Behind the colon that follows a key, and white space on both sides of it.
+/// The position after the colon that follows a key, and after white space on both sides of it.
 #[inline(always)]
 pub(super) fn colon(text: &[u8], at: usize) -> Result<usize, JsonError> {
     let at = blanks(text, at);
@@ -120,7 +120,7 @@ pub(super) fn colon(text: &[u8], at: usize) -> Result<usize, JsonError> {
     Ok(blanks(text, at + 1))
 }
 
-/// Behind the array or object that starts at `at`. `outer` arrays and objects are open round it.
+/// The position after the array or object that starts at `at`. `outer` arrays and objects are open around it.
 #[inline(never)]
 fn nested(text: &[u8], at: usize, outer: usize) -> Result<usize, JsonError> {
     if text.len() - at >= container::LARGE
@@ -131,7 +131,7 @@ fn nested(text: &[u8], at: usize, outer: usize) -> Result<usize, JsonError> {
     tokens(text, at, outer)
 }
 
-/// The same, from token to token.
+/// The same, token by token.
 pub(super) fn tokens(text: &[u8], mut at: usize, outer: usize) -> Result<usize, JsonError> {
     let mut open = Open::new();
     loop {
@@ -186,13 +186,13 @@ pub(super) fn tokens(text: &[u8], mut at: usize, outer: usize) -> Result<usize, 
     }
 }
 
-/// Which arrays and objects are open, the innermost last.
+/// The open arrays and objects, the innermost last.
 pub(super) struct Open {
-    /// How many are open.
+    /// Their number.
     pub(super) depth: usize,
-    /// Whether the innermost is an object.
+    /// Whether the innermost one is an object.
     pub(super) object: bool,
-    /// The same of those round it.
+    /// The same for those around it, one bit each.
     outer: [u64; DEPTH_LIMIT / 64],
 }
 
@@ -201,7 +201,7 @@ impl Open {
         Open { depth: 0, object: false, outer: [0; DEPTH_LIMIT / 64] }
     }
 
-    /// `outer` more are open round all these; `at` is where the new one starts.
+    /// Opens one more, at the position `at`; `outer` more are open around all of these.
     #[inline(always)]
     pub(super) fn push(&mut self, object: bool, outer: usize, at: usize) -> Result<(), JsonError> {
         if self.depth + outer >= DEPTH_LIMIT {

@@ -1,4 +1,4 @@
-//! The codec beside serde_json: what is accepted, what values come out, and what is written.
+//! Compares the codec with serde_json: what is accepted, which values result, and what is written.
 
 use proptest::prelude::*;
 use serde_json::Value as Serde;
@@ -6,13 +6,14 @@ use serde_json::Value as Serde;
 use super::*;
 use crate::value::{Text, Value};
 
-/// Whether serde_json takes the text, or nothing where the two differ by intent or it cannot tell.
+/// What serde_json makes of the text; `Err`: it refuses the text, and whether it does so where the two differ on
+/// purpose.
 fn serde(text: &str) -> Result<Serde, bool> {
     match serde_json::from_str::<Serde>(text) {
         Ok(value) => Ok(value),
         Err(error) => {
             let message = error.to_string();
-            // It stops at 128 levels and refuses unpaired surrogates, which are valid by the grammar.
+            // serde_json allows 128 levels and refuses unpaired surrogates, which the grammar allows.
             Err(message.contains("recursion limit") || message.contains("surrogate") || message.contains("hex escape"))
         }
     }
@@ -35,7 +36,7 @@ fn same(ours: &Value, theirs: &Serde) -> bool {
     }
 }
 
-/// Values have no equality of their own, since the language's compares by number and not by form.
+/// Values have no equality of their own, because the language compares by number and not by form.
 macro_rules! assert_value {
     ($found:expr, $expected:expr $(, $why:expr)*) => {
         assert_eq!(format!("{:?}", $found), format!("{:?}", $expected) $(, "{}", $why)*)
@@ -242,7 +243,7 @@ fn unpaired_surrogates_read_as_the_replacement_character() {
         (r#""\uD83D\uDE00""#, "😀"),
     ] {
         assert_value!(parse(text).unwrap(), Value::from(expected), text);
-        // Text that is only copied says the same.
+        // Copied text means the same.
         let mut copied = text.as_bytes().to_vec();
         replace_unpaired(&mut copied);
         assert!(serde_json::from_slice::<String>(&copied).is_ok_and(|text| text == expected), "{text}");

@@ -1,7 +1,7 @@
 //! Subscriptions of a view: which clients watch which part at which rate.
 //!
-//! Clients with the same parameters, claims and rate are a cohort. A cohort watches the parts of a division, whose lives
-//! are kept only while somebody watches them.
+//! Clients with the same parameters, claims and rate are a cohort. A cohort watches the parts of a division, whose
+//! lives are kept only while they are watched.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ impl View {
         let (holds, phase) = match from.map(|from| (from, cursor::resume(from, &epoch))) {
             None => (0, Phase::Start),
             Some((from, Err(why))) => (0, Phase::Gap { from: from.into(), why }),
-            // This run has no cut with such a number.
+            // The cursor claims a later cut than any of this run.
             Some((from, Ok(at))) if at > self.sequence => {
                 (0, Phase::Gap { from: from.into(), why: GapReason::Restart })
             }
@@ -73,7 +73,7 @@ impl View {
             called: false,
             due: true,
             holds,
-            // The number of cuts that a resumed client lacks is unknown: at most all.
+            // It is unknown how many cuts the resumed client lacks: at most all of them.
             cuts: found.cuts - last.saturating_sub(holds).min(FIRST_CUT),
             told,
             behind_since: lacks.then_some(now),

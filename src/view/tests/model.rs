@@ -1,4 +1,4 @@
-//! The model that tests of views compare with: a view, a naive account of its rows, and clients that check every frame.
+//! The model that tests compare views with: a view, a naive copy of its rows, and clients that check every frame.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub(super) struct World {
     pub(super) now: Arc<AtomicI64>,
     pub(super) views: Arc<Views>,
     pub(super) view: Arc<ViewCell>,
-    /// what the view holds by a naive account, and what the next cut makes of it
+    /// the naive copy of the rows, and the copy after the next cut
     pub(super) rows: BTreeMap<i64, (String, i64)>,
     pub(super) staged: BTreeMap<i64, (String, i64)>,
 }
@@ -110,7 +110,7 @@ impl World {
     }
 }
 
-/// A client as a strict reader of the protocol would write it.
+/// A client that reads the protocol strictly.
 pub(super) struct Client {
     pub(super) session: Option<Session>,
     pub(super) params: Json,
@@ -120,9 +120,9 @@ pub(super) struct Client {
     pub(super) s: u64,
     /// kinds of frames so far
     pub(super) seen: Vec<String>,
-    /// the rows of a snapshot that is not ready
+    /// the rows of an incomplete snapshot
     pub(super) loading: Option<BTreeMap<i64, Json>>,
-    /// rows of several cuts
+    /// whether it holds rows of several cuts
     pub(super) more: bool,
 }
 
@@ -143,7 +143,7 @@ impl Client {
         self.session = Some(session);
     }
 
-    /// Reads up to so many frames; true if there were as many.
+    /// Reads up to this many frames; true if there were that many.
     pub(super) fn read(&mut self, frames: usize, now: i64) -> bool {
         for _ in 0..frames {
             let Some(frame) = self.session.as_mut().and_then(|session| session.next(now)) else { return false };

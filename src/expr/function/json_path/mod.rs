@@ -1,9 +1,9 @@
 //! Paths into JSON values, `$.orders[?(@.price > 10)].id`: their types and their evaluation.
 //!
-//! The language is that of eKuiper and not RFC 9535: conditions compute (`@.a + 1 > @.b`), match patterns (`@.name =~
-//! "^x"`) and search lists (`@.k in ["a", "b"]`), a path of only names and indexes gives the value itself instead of a
-//! list, and a path that finds nothing is an error. The crates for the RFC support none of this, and need the data in
-//! their own types or serde's, so every message would be copied.
+//! The language is eKuiper's and not RFC 9535: conditions compute (`@.a + 1 > @.b`), match patterns (`@.name =~ "^x"`)
+//! and search lists (`@.k in ["a", "b"]`), a path of only names and indexes returns the value instead of a list, and a
+//! path that finds nothing is an error. The crates for the RFC support none of this, and need the data in their own
+//! types or serde's, so every message would be copied.
 //!
 //! Parsing (`read`) and evaluation (here) are separate: a path is parsed once for each call in a rule.
 
@@ -80,20 +80,20 @@ pub enum Found<'v> {
     Many(Vec<&'v Value>),
 }
 
-/// A path finds nothing, or too much.
+/// Why a path has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
     #[error("unknown key {0}")]
     Key(Text),
     #[error("index {0} out of range")]
     Index(i64),
-    /// The path finds more values than one call may hold.
+    /// The path finds more values than one call may return.
     #[error("the path finds more than {MOST_FOUND} values")]
     TooMany,
 }
 
-/// The most values that a step may find. Each further `..` multiplies them, so a short path over a small message could
-/// fill the memory.
+/// The most values that a step may find. Each `..` multiplies them, so a short path over a small message could fill the
+/// memory.
 const MOST_FOUND: usize = 100_000;
 
 impl Path {
@@ -218,8 +218,8 @@ fn slice<'v>(members: &'v [Value], (from, to, step): (Option<i64>, Option<i64>, 
     }
 }
 
-/// A condition is true for `true` and for every other value that is not null or false, also text, 0 and lists: a path
-/// alone asks whether the value exists.
+/// Whether a condition holds: for `true`, and for every value except null and false, including empty text, 0 and lists.
+/// So a path by itself tests whether the value exists.
 fn truth(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Absent | Value::Null) => false,

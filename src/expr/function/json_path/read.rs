@@ -9,7 +9,7 @@ impl Path {
     /// Parses a path.
     pub fn parse(text: &str) -> Result<Path, PathError> {
         let mut reader = Reader { text, at: 0, depth: 0, inside: 0 };
-        // A leading name is a member of the root, as if it followed `$.`.
+        // A name at the start is a member of the root, as after `$.`.
         let first = if reader.take("$") { None } else { Some(reader.dotted()?) };
         let mut path = reader.path()?;
         path.0.splice(0..0, first);
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The step after a point.
+    /// The step after a dot.
     fn dotted(&mut self) -> Result<Step, PathError> {
         if self.take("*") {
             return Ok(Step::All);
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
                     while self.take(",") {
                         picks.push(self.pick()?);
                     }
-                    // A single one is not a choice.
+                    // A single selection is not a list.
                     return Ok(if picks.len() > 1 { Step::List(picks) } else { picks.remove(0) });
                 }
             }
@@ -170,7 +170,7 @@ impl<'a> Reader<'a> {
                         let code = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
                         text.push(code.ok_or_else(|| self.error("expect four hexadecimal digits behind \\u"))?);
                     }
-                    // Other escapes keep their backslash: they belong to a pattern.
+                    // Other escapes keep their backslash, since they belong to a pattern.
                     Some((_, escaped)) => {
                         if !matches!(escaped, '"' | '\'' | '\\' | '/') {
                             text.push('\\');

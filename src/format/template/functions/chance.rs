@@ -1,4 +1,4 @@
-//! Chance: sprig's functions that give something else each time. What they give is no secret: none is for keys.
+//! sprig's random functions. Their results are not secret: none is suitable for keys.
 
 use super::{Function, MAX_TEXT, int, made, size, text};
 use crate::value::Value;

@@ -1,4 +1,4 @@
-//! Lists and dictionaries: sprig's functions of them.
+//! sprig's functions of lists and dictionaries.
 
 use super::{Function, MANY, MAX_ELEMENTS, elements, is_true, list, made, members, object, print, same, size, text};
 use crate::value::{Object, Text, Value};
@@ -94,7 +94,7 @@ pub const FUNCTIONS: &[Function] = &[
         list(keys)
     }),
     Function::new("values", (1, 1), |args| {
-        // In the order that `keys` has.
+        // In the same order as `keys`.
         let mut of: Vec<(&Text, &Value)> = members(&args[0])?.iter().collect();
         of.sort_unstable_by_key(|(key, _)| *key);
         list(of.into_iter().map(|(_, value)| value.clone()))
@@ -150,7 +150,7 @@ fn merged(args: &[Value], overwrite: bool) -> Result<Value, String> {
     Ok(object(all))
 }
 
-/// Dictionaries inside dictionaries are merged, too.
+/// Nested dictionaries are merged too.
 fn merge_into(all: &mut Object, more: &Object, overwrite: bool) {
     for (key, value) in more {
         match (all.get_mut(key), value) {

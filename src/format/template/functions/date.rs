@@ -1,4 +1,4 @@
-//! Dates: sprig's functions. Layouts are Go's: written as the time 2006-01-02 15:04:05.
+//! sprig's functions of dates. Layouts are Go's: they show the time 2006-01-02 15:04:05.
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
@@ -33,7 +33,7 @@ pub const FUNCTIONS: &[Function] = &[
     Function::new("duration", (1, 1), |args| made(duration(int(&args[0])))),
 ];
 
-/// A point in time: one already, or seconds since the epoch.
+/// A point in time: a datetime, or seconds since the epoch.
 fn at(value: &Value) -> Result<Zoned, String> {
     match value {
         Value::DateTime(at) => Ok((**at).clone()),
@@ -49,7 +49,7 @@ fn at(value: &Value) -> Result<Zoned, String> {
     }
 }
 
-/// `toDate layout text`
+/// `toDate layout text`.
 pub fn parsed(args: &[Value]) -> Result<Value, String> {
     let (format, of) = (strftime(&text(&args[0])), text(&args[1]));
     let parsed = jiff::fmt::strtime::parse(&format, &of).map_err(|error| error.to_string())?;
@@ -66,14 +66,14 @@ pub fn parsed(args: &[Value]) -> Result<Value, String> {
 
 fn written(layout: &str, at: &Zoned) -> String {
     if at.offset() == jiff::tz::Offset::UTC {
-        // Layouts that begin a zone with Z write UTC as that letter.
+        // A layout whose zone begins with Z writes UTC as that letter.
         let layout = layout.replace("Z07:00", "Z").replace("Z0700", "Z");
         return jiff::fmt::strtime::format(strftime(&layout), at).unwrap_or_default();
     }
     jiff::fmt::strtime::format(strftime(layout), at).unwrap_or_default()
 }
 
-/// What a layout of Go is for strftime.
+/// Translates one of Go's layouts to strftime.
 fn strftime(layout: &str) -> String {
     const PARTS: &[(&str, &str)] = &[
         ("January", "%B"),
@@ -126,7 +126,7 @@ fn strftime(layout: &str) -> String {
     format
 }
 
-/// Seconds as Go writes durations: `1h2m3s`.
+/// Writes seconds as Go writes durations: `1h2m3s`.
 fn duration(seconds: i64) -> String {
     let (sign, all) = (if seconds < 0 { "-" } else { "" }, seconds.unsigned_abs());
     let (hours, minutes, seconds) = (all / 3600, all / 60 % 60, all % 60);

@@ -1,4 +1,4 @@
-//! Comparison, choice and printing: what text/template has by itself, and sprig's defaults.
+//! Comparison, choice and printing: text/template's own functions, and sprig's defaults.
 
 use std::cmp::Ordering;
 
@@ -6,7 +6,7 @@ use super::{Function, MANY, elements, is_true, made, print, same, text};
 use crate::value::Value;
 
 pub const FUNCTIONS: &[Function] = &[
-    // `and` and `or` are run by the evaluator, which stops at the first that decides.
+    // The evaluator runs `and` and `or`; it stops at the first argument that decides.
     Function::new("and", (1, MANY), |args| Ok(args[args.len() - 1].clone())),
     Function::new("or", (1, MANY), |args| Ok(args[args.len() - 1].clone())),
     Function::new("not", (1, 1), |args| Ok(Value::Bool(!is_true(&args[0])))),
@@ -68,7 +68,7 @@ pub const FUNCTIONS: &[Function] = &[
     Function::new("deepEqual", (2, 2), |args| Ok(Value::Bool(same(&args[0], &args[1])))),
 ];
 
-/// Equality of text/template: of one kind, numbers by value.
+/// text/template's equality: both of one kind, numbers by value.
 fn equal(left: &Value, right: &Value) -> Result<bool, String> {
     match (left, right) {
         (Value::Absent | Value::Null, _) | (_, Value::Absent | Value::Null) => Ok(left.is_null() && right.is_null()),
@@ -108,7 +108,7 @@ fn index(value: &Value, key: &Value) -> Result<Value, String> {
             let element = usize::try_from(*at).ok().and_then(|at| elements.get(at));
             element.cloned().ok_or_else(|| format!("index out of range: {at}"))
         }
-        // A JSON number is a whole one where it can be.
+        // A JSON number without a fraction is a whole number.
         (Value::Array(_), Value::Float(at)) if at.fract() == 0.0 => index(&value, &Value::Int(*at as i64)),
         (Value::Text(text), Value::Int(at)) => {
             let byte = usize::try_from(*at).ok().and_then(|at| text.as_bytes().get(at));
@@ -122,7 +122,7 @@ fn index(value: &Value, key: &Value) -> Result<Value, String> {
     }
 }
 
-/// `slice x 1 2`; sprig's reading of lists is the same.
+/// `slice x 1 2`; sprig reads lists in the same way.
 fn slice(args: &[Value]) -> Result<Value, String> {
     let bound = |index: usize, length: usize, default: usize| match args.get(index) {
         None => Ok(default),
@@ -145,7 +145,7 @@ fn slice(args: &[Value]) -> Result<Value, String> {
     }
 }
 
-/// The arguments as Go prints them: a blank between two of which neither is text, or between all.
+/// The arguments as Go prints them, with a blank between all, or only between two that are both not text.
 fn spaced(args: &[Value], all: bool) -> String {
     let mut out = String::new();
     for (index, arg) in args.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Arithmetic: sprig's functions of whole numbers and of doubles.
+//! sprig's functions of whole numbers and of floats.
 
 use super::{Function, MANY, MAX_ELEMENTS, float, int, list, made, text};
 use crate::value::Value;
@@ -59,7 +59,7 @@ pub const FUNCTIONS: &[Function] = &[
             [start, end] => (int(start), if int(end) < int(start) { -1 } else { 1 }, int(end)),
             [start, step, end, ..] => (int(start), int(step), int(end)),
         };
-        // The end is included.
+        // The end is inclusive.
         let Value::Array(numbers) = steps(start, end.saturating_add(step.signum()), step)? else { return made("") };
         made(numbers.iter().map(text).collect::<Vec<_>>().join(" "))
     }),

@@ -1,7 +1,7 @@
 //! The functions of templates: those of Go's text/template, sprig's, and `json`, `base64`, `prop`.
 //!
-//! One row a function. Arguments are never unexpanded JSON. A function that fails says why; the action and with it the
-//! whole result is lost then.
+//! One row for each function. Arguments are always expanded. A function that fails returns the reason; then the action
+//! and the whole result are lost.
 
 mod chance;
 mod data;
@@ -19,7 +19,7 @@ use crate::value::{Object, Text, Value};
 /// A function of templates.
 pub struct Function {
     pub name: &'static str,
-    /// how many arguments it takes: at least, at most
+    /// the least and the greatest number of arguments
     args: (usize, usize),
     code: Code,
 }
@@ -29,10 +29,11 @@ type Code = fn(&[Value]) -> Result<Value, String>;
 /// Any number of arguments.
 const MANY: usize = usize::MAX;
 
-/// The functions that change the dictionary which a variable holds.
+/// The functions that change the dictionary in a variable.
 pub const CHANGING: &[&str] = &["set", "unset", "merge", "mergeOverwrite", "mustMerge", "mustMergeOverwrite"];
 
-/// Further names of functions. A `must` tells mistakes where the other gives nothing; here all of them do.
+/// Other names of functions. A `must` variant reports errors where the plain one returns nothing; here both report
+/// them.
 const ALIASES: &[(&str, &str)] = &[
     ("mustCompact", "compact"),
     ("mustToPrettyJson", "toPrettyJson"),
@@ -64,9 +65,9 @@ const ALIASES: &[(&str, &str)] = &[
     ("trimall", "trimAll"),
 ];
 
-/// Bytes that one call may make.
+/// The most bytes that one call may produce.
 const MAX_TEXT: usize = 1024 * 1024;
-/// Elements that one call may make.
+/// The most elements that one call may produce.
 const MAX_ELEMENTS: usize = 100_000;
 
 impl std::fmt::Debug for Function {
@@ -80,7 +81,7 @@ impl Function {
         Function { name, args, code }
     }
 
-    /// Calls it. The error says what is wrong with the arguments.
+    /// Calls the function. The error describes what is wrong with the arguments.
     pub fn call(&self, args: &[Value]) -> Result<Value, String> {
         let (least, most) = self.args;
         if args.len() < least || args.len() > most {
@@ -91,7 +92,7 @@ impl Function {
     }
 }
 
-/// The function of this name.
+/// The function with this name.
 pub fn lookup(name: &str) -> Option<&'static Function> {
     static BY_NAME: LazyLock<HashMap<&'static str, &'static Function>> = LazyLock::new(|| {
         let mut all: HashMap<_, _> = FAMILIES.into_iter().flatten().map(|function| (function.name, function)).collect();
@@ -108,13 +109,12 @@ pub fn lookup(name: &str) -> Option<&'static Function> {
 const FAMILIES: [&[Function]; 6] =
     [logic::FUNCTIONS, math::FUNCTIONS, text::FUNCTIONS, data::FUNCTIONS, date::FUNCTIONS, chance::FUNCTIONS];
 
-/// All names.
 #[cfg(test)]
 pub fn all() -> impl Iterator<Item = &'static Function> {
     FAMILIES.into_iter().flatten()
 }
 
-/// Whether a value counts as true: what is not nothing, false, 0 or empty.
+/// Whether a value counts as true: everything except null, false, 0 and empty values.
 pub fn is_true(value: &Value) -> bool {
     match &*crate::format::json::expand(value) {
         Value::Absent | Value::Null => false,
@@ -130,12 +130,12 @@ pub fn is_true(value: &Value) -> bool {
     }
 }
 
-/// The argument as text: numbers and truth values are written out.
+/// The argument as text: numbers and booleans are written out.
 fn text(value: &Value) -> String {
     if value.is_null() { String::new() } else { print::text(value) }
 }
 
-/// The argument as a whole number; texts are read, and what is no number is 0 (sprig's `toInt64`).
+/// The argument as a whole number; texts are parsed, and anything else is 0 (sprig's `toInt64`).
 fn int(value: &Value) -> i64 {
     match value {
         Value::Int(i) => *i,
@@ -150,7 +150,7 @@ fn int(value: &Value) -> i64 {
     }
 }
 
-/// The argument as a double; texts are read, and what is no number is 0.
+/// The argument as a float; texts are parsed, and anything else is 0.
 fn float(value: &Value) -> f64 {
     match value {
         Value::Int(i) => *i as f64,
@@ -162,7 +162,7 @@ fn float(value: &Value) -> f64 {
     }
 }
 
-/// A size or place as an argument, at most `most`.
+/// A size or position as an argument, at most `most`.
 fn size(value: &Value, most: usize) -> usize {
     usize::try_from(int(value)).unwrap_or(0).min(most)
 }
@@ -196,7 +196,7 @@ fn made(text: impl Into<String>) -> Result<Value, String> {
     if text.len() > MAX_TEXT { Err("the text is too long".to_owned()) } else { Ok(Value::from(text)) }
 }
 
-/// Whether two values are the same, numbers by value.
+/// Whether two values are equal, numbers by value.
 fn same(left: &Value, right: &Value) -> bool {
     use crate::value::key::GroupKey;
     GroupKey::from_values([left]) == GroupKey::from_values([right])

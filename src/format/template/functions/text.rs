@@ -1,4 +1,4 @@
-//! Text: sprig's functions of strings, encodings and hashes.
+//! sprig's functions of strings, encodings and hashes.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -101,7 +101,7 @@ pub const FUNCTIONS: &[Function] = &[
         list(regex.find_iter(&of).take(limit(&args[2])).map(|found| Value::from(found.as_str())))
     }),
     Function::new("regexReplaceAll", (3, 3), |args| {
-        // Go writes `${1}` for groups, too.
+        // Like Go, accepts `${1}` for groups.
         made(regex(&args[0])?.replace_all(&text(&args[1]), text(&args[2]).as_str()))
     }),
     Function::new("regexReplaceAllLiteral", (3, 3), |args| {
@@ -166,11 +166,11 @@ pub const FUNCTIONS: &[Function] = &[
         made((sum.1 << 16 | sum.0).to_string())
     }),
     Function::new("md5sum", (1, 1), |args| made(hex(&md5::Md5::digest(text(&args[0]))))),
-    // Properties of the process are not shown to rules.
+    // Rules cannot read properties of the process.
     Function::new("prop", (1, 1), |_| Ok(Value::Null)),
 ];
 
-/// JSON with the keys of objects in order, as Go writes it.
+/// JSON with sorted keys, as Go writes it.
 fn written(value: &Value) -> Result<String, String> {
     let mut out = Vec::new();
     json::write_value(&mut out, &sorted(value)).map_err(|error| error.to_string())?;
@@ -189,7 +189,7 @@ fn sorted(value: &Value) -> Value {
     }
 }
 
-/// As Go's encoder: what HTML could take for its own is escaped.
+/// Escapes what has a meaning in HTML, as Go's encoder does.
 fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -212,7 +212,7 @@ fn regex(pattern: &Value) -> Result<std::sync::Arc<regex::Regex>, String> {
     COMPILED.with(|cache| cache.compiled(&text(pattern))).map_err(|error| error.to_string())
 }
 
-/// A count of which below 0 means all.
+/// A count; a negative one means all.
 fn limit(value: &Value) -> usize {
     usize::try_from(int(value)).unwrap_or(super::MAX_ELEMENTS + 1)
 }
@@ -225,7 +225,7 @@ fn each(args: &[Value], write: impl Fn(&Value) -> String) -> String {
     args.iter().filter(|value| !value.is_null()).map(write).collect::<Vec<_>>().join(" ")
 }
 
-/// The first letter of each word changed.
+/// Changes the first letter of each word.
 fn words(of: &str, change: impl Fn(char) -> String) -> String {
     let mut out = String::with_capacity(of.len());
     let mut first = true;
