@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -37,11 +39,12 @@ fn what_was_answered_survives_kill_9() {
         if round == 0 {
             served.done("POST", "/streams", &stream("demo"));
         }
+        let answered = Arc::new(AtomicUsize::new(0));
         // A thread's rules are its own, so that it knows what the last answer was; what was asked and not answered may
         // be either way.
         let storms: Vec<_> = (0..4)
             .map(|thread| {
-                let rest = served.rest.clone();
+                let (rest, answered) = (served.rest.clone(), answered.clone());
                 std::thread::spawn(move || {
                     let mut known: BTreeMap<String, Option<&str>> = BTreeMap::new();
                     for step in 0.. {
@@ -54,7 +57,10 @@ fn what_was_answered_survives_kill_9() {
                             _ => continue,
                         };
                         match ask(&rest, method, &path, &body) {
-                            Some((200..300, _)) => drop(known.insert(id, then)),
+                            Some((200..300, _)) => {
+                                known.insert(id, then);
+                                answered.fetch_add(1, Ordering::Relaxed);
+                            }
                             Some(other) => panic!("{method} {path}: {other:?}"),
                             None => return (known, id),
                         }
@@ -63,7 +69,12 @@ fn what_was_answered_survives_kill_9() {
                 })
             })
             .collect();
-        // At any moment, and not at a chosen one.
+        // At any moment after some answers.
+        let deadline = Instant::now() + LIMIT;
+        while answered.load(Ordering::Relaxed) < 40 {
+            assert!(Instant::now() < deadline, "changes are answered");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         std::thread::sleep(Duration::from_millis(300 + fastrand::u64(..400)));
         served.signal("-KILL");
         served.ends();

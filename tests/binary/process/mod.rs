@@ -25,7 +25,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 pub type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Nothing here takes longer, or it hangs.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// `plutino run` with these rules, on a free port.
 pub struct Plutino {
