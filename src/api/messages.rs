@@ -1,6 +1,8 @@
 //! `/streams/{name}/messages`: each message of a stream as it comes, as server-sent events with lines of a recording.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -13,13 +15,17 @@ use futures_util::stream;
 
 use super::listen::{self, Ending};
 use super::{ApiError, ErrorContext};
-use crate::io::queue::Frame;
+use crate::io::queue::{Frame, Origin};
 use crate::io::recording::{self, Recorded};
 use crate::metrics::{MessageReader, StreamMessage};
 use crate::service::Service;
+use crate::value::{Text, json};
 
 /// How often a silent stream says that it is alive.
 const ALIVE: Duration = Duration::from_secs(5);
+
+/// How many connections are told apart. Beyond it, all begin to be told anew.
+const CONNECTIONS: usize = 65_536;
 
 /// The routes of messages.
 pub fn routes() -> Router<Service> {
@@ -32,7 +38,8 @@ async fn messages(
     ending: Option<Extension<Ending>>,
 ) -> Result<Response, ApiError> {
     let reader = service.record_stream(&name).await.doing("record stream error")?;
-    let events = Events { reader, told: 0, ending: ending.map(|Extension(ending)| ending) };
+    let events =
+        Events { reader, told: 0, connections: Connections::default(), ending: ending.map(|Extension(ending)| ending) };
     // The first line tells whoever waits for it that no message is missed from then on.
     let begun = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b": recording\n\n"))]);
     let body = Body::from_stream(stream::StreamExt::chain(begun, stream::unfold(events, Events::next)));
@@ -44,6 +51,7 @@ struct Events {
     reader: MessageReader,
     /// lost messages that the client has been told of
     told: u64,
+    connections: Connections,
     ending: Option<Ending>,
 }
 
@@ -55,7 +63,7 @@ impl Events {
         };
         let mut text = match message {
             Ok(None) => return None,
-            Ok(Some(message)) => format!("data: {}\n\n", recording::line(&recorded(message))),
+            Ok(Some(message)) => format!("data: {}\n\n", recording::line(&self.connections.recorded(message))),
             Err(_) => ":\n\n".to_owned(),
         };
         let lost = self.reader.lost();
@@ -67,13 +75,32 @@ impl Events {
     }
 }
 
-/// A message of a recording. Which connection it came on is not known any more: all have the same.
-fn recorded(message: StreamMessage) -> Recorded {
-    let StreamMessage { at, binary, bytes } = message;
-    let frame = match String::from_utf8(bytes) {
-        Ok(text) if !binary => Frame::Text(text.into()),
-        Ok(text) => Frame::Binary(text.into_bytes().into()),
-        Err(error) => Frame::Binary(error.into_bytes().into()),
-    };
-    Recorded { at, connection: 1, frame }
+/// The connections of a recording: each has a number, by its `meta(client)`.
+#[derive(Default)]
+struct Connections {
+    numbers: HashMap<Text, u64>,
+    last: u64,
+}
+
+impl Connections {
+    /// A message of a recording; the first one of a connection has what is known of it.
+    fn recorded(&mut self, message: StreamMessage) -> Recorded {
+        let StreamMessage { at, binary, bytes, meta } = message;
+        let frame = match String::from_utf8(bytes) {
+            Ok(text) if !binary => Frame::Text(text.into()),
+            Ok(text) => Frame::Binary(text.into_bytes().into()),
+            Err(error) => Frame::Binary(error.into_bytes().into()),
+        };
+        let client = meta.as_ref().map(|meta| json::member(meta, "client"));
+        let client = Text::from(client.as_ref().and_then(|client| client.as_text()).unwrap_or_default());
+        if let Some(&connection) = self.numbers.get(&client) {
+            return Recorded { at, connection, frame, origin: None };
+        }
+        if self.numbers.len() == CONNECTIONS {
+            self.numbers.clear();
+        }
+        self.last += 1;
+        self.numbers.insert(client, self.last);
+        Recorded { at, connection: self.last, frame, origin: meta.map(|meta| Arc::new(Origin { meta })) }
+    }
 }

@@ -59,6 +59,7 @@ async fn overview(State(service): State<Service>) -> Response {
             "cpuSeconds": usage.map(|usage| usage.cpu_seconds),
             "memoryBytes": usage.map(|usage| usage.resident_bytes),
             "dataServer": service.listening().await.map(|address| address.to_string()),
+            "dataServerTls": service.config().server.tls.is_some(),
             "states": states,
             "in": messages_in, "out": messages_out, "clients": clients, "lost": lost,
             "refusedHandshakes": refused, "turnedAway": away.collect::<Json>(),

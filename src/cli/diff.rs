@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use clap::Args;
@@ -11,7 +12,7 @@ use serde_json::Value as Json;
 use super::run::parts;
 use super::{Etc, Failure, block_on, configure, say_problems};
 use crate::config::Config;
-use crate::io::queue::Frame;
+use crate::io::queue::{Frame, Origin};
 use crate::io::reach::FileRoots;
 use crate::io::recording::{Reader, Recorded};
 use crate::pipeline;
@@ -110,6 +111,8 @@ enum Lines {
 struct Next {
     at: Option<i64>,
     frame: Frame,
+    /// What a recording tells of its connection.
+    origin: Option<Arc<Origin>>,
 }
 
 impl Feed {
@@ -128,10 +131,12 @@ impl Feed {
 
     fn read(&mut self) -> Result<Option<Next>, Failure> {
         let next = match &mut self.lines {
-            Lines::Recorded(reader) => {
-                reader.read().map(|message| message.map(|Recorded { at, frame, .. }| Next { at: Some(at), frame }))
+            Lines::Recorded(reader) => reader
+                .read()
+                .map(|message| message.map(|Recorded { at, frame, origin, .. }| Next { at: Some(at), frame, origin })),
+            Lines::Plain(input) => {
+                plain(input).map(|text| text.map(|text| Next { at: None, frame: text, origin: None }))
             }
-            Lines::Plain(input) => plain(input).map(|text| text.map(|text| Next { at: None, frame: text })),
         };
         next.map_err(|error| unreadable(&self.file, &error))
     }
@@ -187,14 +192,17 @@ async fn play(stage: &Stage, mut feeds: Vec<Feed>, begins: Option<i64>) -> Resul
         }
         for feed in &mut feeds {
             let mut frames = Vec::new();
+            let origin = feed.next.as_ref().and_then(|next| next.origin.clone());
+            let of = |origin: &Option<Arc<Origin>>| origin.as_ref().map(Arc::as_ptr);
+            let fits = |next: &mut Next| next.at.is_none_or(|at| at <= now) && of(&next.origin) == of(&origin);
             while frames.len() < BATCH {
-                let Some(next) = feed.next.take_if(|next| next.at.is_none_or(|at| at <= now)) else { break };
+                let Some(next) = feed.next.take_if(fits) else { break };
                 frames.push(next.frame);
                 feed.next = feed.read()?;
             }
             if !frames.is_empty() {
                 let stream = feed.stream(stage)?.to_owned();
-                stage.hand_over(&stream, frames, None).await;
+                stage.hand_over(&stream, frames, origin.map(|origin| origin.meta.clone())).await;
                 stage.settled().await;
             }
         }

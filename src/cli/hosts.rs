@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
@@ -74,7 +75,7 @@ impl Hosts {
     ) -> Result<Option<Joined>, Failure> {
         let refused = |error: ClusterError| Failure::Refused(error.to_string());
         let links = tokio::select! {
-            links = cluster::connect(membership, introduction, self.allow_public, say) => links.map_err(refused)?,
+            links = cluster::connect(membership, introduction, self.allow_public, say_with_time) => links.map_err(refused)?,
             () = interrupts.next() => return Ok(None),
         };
         let (tell, ended) = watch::channel(None);
@@ -89,6 +90,11 @@ impl Hosts {
         let (cluster, part) = cluster::start(links, lost).map_err(|error| refused(error.into()))?;
         Ok(Some(Joined { cluster, part, ended }))
     }
+}
+
+/// Says something that comes again and again, each time with the time.
+fn say_with_time(text: &str) {
+    say(&format!("{} {text}", Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ")));
 }
 
 fn words(lost: &Lost) -> String {

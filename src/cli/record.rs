@@ -284,7 +284,7 @@ where
             Some(Err(error)) => return Err(Failure::Refused(format!("the connection broke: {error}"))),
         };
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-        if messages.send(Recorded { at, connection, frame }).await.is_err() {
+        if messages.send(Recorded { at, connection, frame, origin: None }).await.is_err() {
             return Ok(());
         }
     }

@@ -4,7 +4,6 @@
 //! arrived, by way of every deadline before it. So windows in processing time are the same at any pace. The streams
 //! have no sources of their own meanwhile: they neither listen nor dial.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +18,6 @@ use crate::io::inlet::Inlet;
 use crate::io::queue::{BATCH_FRAMES, Frame, FrameBatch, Origin};
 use crate::io::recording::{Reader, Recorded};
 use crate::pipeline::Pipeline;
-use crate::value::{Text, Value};
 
 /// How often the clock moves while nothing arrives, in real time.
 const TICK: Duration = Duration::from_millis(50);
@@ -65,8 +63,6 @@ struct Track {
     inlet: Inlet,
     reader: Reader,
     next: Option<Recorded>,
-    /// What `meta()` tells of each connection.
-    origins: HashMap<u64, Arc<Origin>>,
 }
 
 impl Replay {
@@ -96,7 +92,7 @@ impl Replay {
                     Inlet::new(checks.unwrap_or_default())
                 }
             };
-            tracks.push(Track { file, stream, inlet, reader, next, origins: HashMap::new() });
+            tracks.push(Track { file, stream, inlet, reader, next });
         }
         pipeline.replace_sources(|name, _| {
             let track = tracks.iter().find(|track| track.stream == name)?;
@@ -143,29 +139,25 @@ impl Track {
     /// Hands over all messages up to `at`.
     async fn hand_over(&mut self, at: i64) -> Result<u64, Failure> {
         let mut played = 0;
-        let (mut frames, mut connection): (Vec<Frame>, u64) = (Vec::new(), 0);
+        let (mut frames, mut origin): (Vec<Frame>, Option<Arc<Origin>>) = (Vec::new(), None);
         while let Some(message) = self.next.take_if(|message| message.at <= at) {
-            if !frames.is_empty() && (message.connection != connection || frames.len() == BATCH_FRAMES) {
-                self.send(std::mem::take(&mut frames), connection).await;
+            let same = origin.as_ref().map(Arc::as_ptr) == message.origin.as_ref().map(Arc::as_ptr);
+            if !frames.is_empty() && (!same || frames.len() == BATCH_FRAMES) {
+                self.send(std::mem::take(&mut frames), origin.take()).await;
             }
-            connection = message.connection;
+            origin = message.origin;
             frames.push(message.frame);
             played += 1;
             self.next = self.reader.read().map_err(|error| unreadable(&self.file, &error))?;
         }
         if !frames.is_empty() {
-            self.send(frames, connection).await;
+            self.send(frames, origin).await;
         }
         Ok(played)
     }
 
-    async fn send(&mut self, frames: Vec<Frame>, connection: u64) {
-        let client = || {
-            let name = Value::Text(Text::from(connection.to_string()));
-            Arc::new(Origin { meta: Value::object([(Text::const_new("client"), name)]) })
-        };
-        let origin = self.origins.entry(connection).or_insert_with(client).clone();
-        self.inlet.send(FrameBatch { frames, origin: Some(origin), received: std::time::Instant::now() }).await;
+    async fn send(&mut self, frames: Vec<Frame>, origin: Option<Arc<Origin>>) {
+        self.inlet.send(FrameBatch { frames, origin, received: std::time::Instant::now() }).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,8 +11,10 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Map, Value, json};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::http::Uri;
 
 use super::peer::Access;
+use super::remote::Door;
 use super::{Failure, Interrupts, block_on, config_of, say};
 use crate::io::websocket::Wire;
 
@@ -30,7 +33,8 @@ const SILENT: Duration = Duration::from_secs(31);
 /// or leaves is a line of JSON. A connection that is cut is dialled again, and goes on where it stopped.
 #[derive(Args)]
 pub struct Watch {
-    /// ws://host:port/path of the view, or its name: then on the data server that the configuration names
+    /// ws://host:port/path of the view, or its name: then at the data server of the service that --url names, else at the
+    /// one that the configuration names
     #[arg(value_name = "URL|NAME")]
     view: String,
     /// Parameters, such as deviceId=7; several values of one are given one by one
@@ -48,6 +52,12 @@ pub struct Watch {
     /// Token of the data server, where it asks for one
     #[arg(long, env = "PLUTINO_DATA_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     data_token: Option<String>,
+    /// URL of the REST API of the service that has the view
+    #[arg(long, env = "PLUTINO_URL", value_name = "URL")]
+    url: Option<String>,
+    /// Token of that service's REST API, if it asks for one
+    #[arg(long, env = "PLUTINO_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: Option<String>,
     /// Folder of the configuration that says where the data server listens
     #[arg(long, value_name = "DIR", default_value = "etc")]
     etc: PathBuf,
@@ -93,9 +103,12 @@ impl Watch {
     }
 
     /// The URL of the socket, and the name of the view where it is asked for by a message.
-    fn target(&self) -> Result<(String, Option<&str>), Failure> {
+    async fn target(&self) -> Result<(String, Option<&str>), Failure> {
         if self.view.contains("://") {
             return Ok((self.view.clone(), None));
+        }
+        if let Some(service) = &self.url {
+            return Ok((format!("{}/live", self.data_server(service).await?), Some(&self.view)));
         }
         let config = config_of(&self.etc)?;
         let scheme = if config.server.tls.is_some() { "wss" } else { "ws" };
@@ -104,6 +117,31 @@ impl Watch {
             ip => ip,
         };
         Ok((format!("{scheme}://{host}:{}/live", config.server.port), Some(&self.view)))
+    }
+
+    /// The URL of the data server of a service. It listens on the host of the service, unless it says another one.
+    async fn data_server(&self, service: &str) -> Result<String, Failure> {
+        let access = &self.access;
+        let door = Door::at(Some(service.to_owned()), self.token.clone(), access.ca.clone(), access.insecure);
+        // The client of the REST API blocks its thread.
+        let asked = tokio::task::spawn_blocking(move || {
+            let answer: Value = serde_json::from_reader(door.download("/overview")?)
+                .map_err(|error| Failure::Refused(format!("cannot understand the service's answer: {error}")))?;
+            Ok::<Value, Failure>(answer)
+        });
+        let overview = asked.await.map_err(|error| Failure::Refused(error.to_string()))??;
+        let listens = overview["dataServer"].as_str().and_then(|address| address.parse::<SocketAddr>().ok());
+        let Some(listens) = listens else {
+            return Err(Failure::Refused(format!(
+                "the data server of {service} does not listen: it has no view or rule"
+            )));
+        };
+        let scheme = if overview["dataServerTls"] == true { "wss" } else { "ws" };
+        let host = service.parse::<Uri>().ok().and_then(|uri| Some(uri.host()?.to_owned()));
+        match host {
+            Some(host) if listens.ip().is_unspecified() => Ok(format!("{scheme}://{host}:{}", listens.port())),
+            _ => Ok(format!("{scheme}://{listens}")),
+        }
     }
 
     fn params(&self) -> Result<Vec<(&str, &str)>, Failure> {
@@ -117,7 +155,11 @@ impl Watch {
     }
 
     async fn follow(&self, rows: &mut Rows) -> Result<Ended, Failure> {
-        let (mut url, view) = self.target()?;
+        let (mut url, view) = match self.target().await {
+            Ok(target) => target,
+            Err(Failure::Refused(why)) => return Ok(Ended::Cut(why)),
+            Err(failure) => return Err(failure),
+        };
         let params = self.params()?;
         let cursor = rows.cursor.clone();
         if view.is_none() {
@@ -140,11 +182,11 @@ impl Watch {
         let mut socket = match self.access.dial(&url, self.data_token.as_deref()).await {
             Ok(socket) => socket,
             Err(Failure::Refused(why)) => {
-                let hint = match view {
-                    Some(_) => {
-                        "; the configuration in --etc says where it is: for another data server, name the URL of the view"
+                let hint = match (view, &self.url) {
+                    (Some(_), None) => {
+                        "; the configuration in --etc says where it is: for another service, use --url or PLUTINO_URL"
                     }
-                    None => "",
+                    _ => "",
                 };
                 return Ok(Ended::Cut(format!("{why}{hint}")));
             }

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use crate::format::template::{Template, TemplateError};
 use crate::value::{Text, Value};
 
+/// What a template makes of a member that is not there.
+pub const NO_VALUE: &str = "<no value>";
+
 /// The texts for one message, in the order of the templates.
 pub type Address = Box<[Text]>;
 
@@ -64,11 +67,15 @@ impl Part {
         Part { required: false, ..self }
     }
 
-    fn run(&self, result: &Value) -> Result<Text, AddressError> {
+    /// What the template makes of a value.
+    ///
+    /// # Errors
+    /// [`AddressError`]
+    pub fn text_of(&self, result: &Value) -> Result<Text, AddressError> {
         let failed = |reason: String| AddressError { property: self.property.clone(), reason };
         let text = self.template.run(result).map_err(|error| failed(error.to_string()))?;
         let text = text.trim();
-        if self.required && (text.is_empty() || text == "<no value>") {
+        if self.required && (text.is_empty() || text == NO_VALUE) {
             return Err(failed(format!("the template {} gives nothing for this result", self.text)));
         }
         Ok(text.into())
@@ -81,6 +88,6 @@ impl Addressing {
     /// # Errors
     /// [`AddressError`]
     pub fn of(&self, result: &Value) -> Result<Address, AddressError> {
-        self.parts.iter().map(|part| part.run(result)).collect()
+        self.parts.iter().map(|part| part.text_of(result)).collect()
     }
 }

@@ -2,16 +2,18 @@
 //!
 //! A recording is lines of JSON, so that it can be searched and cut with the usual tools. The first line says that it
 //! is one. A file whose name ends in `.zst` is compressed: a sequence of zstd frames, so that a recording that was cut
-//! off is readable up to its last frame. A line or frame that was cut off is the end, with a warning.
+//! off is readable up to its last frame. A line or frame that was cut off is the end, with a warning. What is known of a
+//! connection (`meta`) stands in its first message.
 //!
 //! ```text
 //! {"plutino":"recording","version":1,"of":"wss://feed.example/ws"}
-//! {"at":1760000000123,"connection":1,"text":"{\"price\":120}"}
+//! {"at":1760000000123,"connection":1,"text":"{\"price\":120}","meta":{"client":"c1"}}
 //! {"at":1760000000125,"connection":2,"binary":"AAEC"}
 //! ```
 //!
 //! This module must not know where messages come from or go to.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
@@ -23,10 +25,12 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 
 use crate::format::compress::Method;
-use crate::io::queue::Frame;
+use crate::io::queue::{Frame, Origin};
 use crate::text::secret::masked_url;
+use crate::value::{Text, Value, json};
 
 /// How every recording begins.
 const MARK: &str = "{\"plutino\":\"recording\"";
@@ -45,6 +49,9 @@ pub struct Recorded {
     /// Which connection it came on.
     pub connection: u64,
     pub frame: Frame,
+    /// What is known of the connection. [`Reader::read`] gives it with each message; to be written, it is given once for
+    /// each connection.
+    pub origin: Option<Arc<Origin>>,
 }
 
 #[derive(Serialize)]
@@ -63,13 +70,16 @@ struct Line {
     text: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     binary: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    meta: Option<Map<String, Json>>,
 }
 
 impl Line {
     /// `None`: rows of memory topics are no messages.
     fn of(message: &Recorded) -> Option<Line> {
-        let Recorded { at, connection, frame } = message;
-        let line = Line { at: *at, connection: *connection, ..Line::default() };
+        let Recorded { at, connection, frame, origin } = message;
+        let meta = origin.as_deref().and_then(members);
+        let line = Line { at: *at, connection: *connection, meta, ..Line::default() };
         Some(match frame {
             Frame::Text(text) => Line { text: Some(text.as_str().to_owned()), ..line },
             Frame::Binary(bytes) => Line { binary: Some(BASE64_STANDARD.encode(bytes)), ..line },
@@ -85,8 +95,17 @@ impl Line {
             }
             _ => return Err("a message has either text or binary".to_owned()),
         };
-        Ok(Recorded { at: self.at, connection: self.connection, frame })
+        let meta = self.meta.and_then(|meta| json::parse(&Json::Object(meta).to_string()).ok());
+        let origin = meta.map(|meta| Arc::new(Origin { meta }));
+        Ok(Recorded { at: self.at, connection: self.connection, frame, origin })
     }
+}
+
+/// What is known of a connection, as JSON.
+fn members(origin: &Origin) -> Option<Map<String, Json>> {
+    let mut text = Vec::new();
+    json::write_value(&mut text, &origin.meta).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 /// A message as a line of a recording, without the line's end; empty for what is no message.
@@ -170,6 +189,8 @@ pub struct Reader {
     input: Box<dyn BufRead + Send>,
     line: Vec<u8>,
     number: u64,
+    /// What is known of each connection.
+    origins: HashMap<u64, Arc<Origin>>,
     /// The rest was cut off.
     torn: bool,
 }
@@ -185,7 +206,7 @@ impl Reader {
             true => Box::new(BufReader::new(Frames::new(file))),
             false => Box::new(file),
         };
-        let mut reader = Reader { input, line: Vec::new(), number: 0, torn: false };
+        let mut reader = Reader { input, line: Vec::new(), number: 0, origins: HashMap::new(), torn: false };
         // Only as much as shows what it is: another file may have no line break at all.
         let mut begin = Vec::new();
         (&mut reader.input).take(MARK.len() as u64).read_to_end(&mut begin)?;
@@ -216,8 +237,23 @@ impl Reader {
                 }
                 Err(error) => return Err(self.wrong(&error)),
             };
-            return line.message().map(Some).map_err(|why| self.wrong(&why));
+            let mut message = line.message().map_err(|why| self.wrong(&why))?;
+            message.origin = Some(self.origin(message.connection, message.origin));
+            return Ok(Some(message));
         }
+    }
+
+    /// What is known of a connection, with what its message tells of it. Of a recording that tells nothing, it is the
+    /// number of the connection.
+    fn origin(&mut self, connection: u64, told: Option<Arc<Origin>>) -> Arc<Origin> {
+        if let Some(told) = told {
+            self.origins.insert(connection, told);
+        }
+        let numbered = || {
+            let name = Value::Text(Text::from(connection.to_string()));
+            Arc::new(Origin { meta: Value::object([(Text::const_new("client"), name)]) })
+        };
+        self.origins.entry(connection).or_insert_with(numbered).clone()
     }
 
     fn next_line(&mut self) -> io::Result<bool> {
@@ -344,7 +380,11 @@ mod tests {
             let mut writer = Writer::create(&path, "ws://x").expect("it can be written");
             for number in 0..1000u64 {
                 let frame = frames[number as usize % 2].clone();
-                writer.add(&Recorded { at: number as i64, connection: number, frame }).expect("it is added");
+                let meta = Value::object([(Text::const_new("client"), Value::from(format!("c{number}").as_str()))]);
+                let origin = (number % 3 == 0).then(|| Arc::new(Origin { meta }));
+                writer
+                    .add(&Recorded { at: number as i64, connection: number / 2, frame, origin })
+                    .expect("it is added");
                 if number % 300 == 0 {
                     writer.flush().expect("it is written");
                 }
@@ -355,7 +395,15 @@ mod tests {
                 let message = reader.read().expect("it can be read").expect("there is one");
                 let expected = &frames[number as usize % 2];
                 let is_text = matches!((&message.frame, expected), (Frame::Text(_), Frame::Text(_)));
-                assert_eq!((message.at, message.connection), (number as i64, number));
+                assert_eq!((message.at, message.connection), (number as i64, number / 2));
+                // Where a message tells nothing, what the one before it on the connection has told.
+                let expected_client = match number {
+                    _ if number % 3 == 0 => format!("c{number}"),
+                    _ if number % 2 == 1 && number % 3 == 1 => format!("c{}", number - 1),
+                    _ => (number / 2).to_string(),
+                };
+                let meta = members(&message.origin.expect("it is known")).expect("an object");
+                assert_eq!(meta["client"], expected_client);
                 assert_eq!((message.frame.bytes(), is_text), (expected.bytes(), number % 2 == 0));
             }
             assert!(reader.read().expect("it ends").is_none());
@@ -371,7 +419,7 @@ mod tests {
             assert!(Writer::create(&path, "").is_err_and(|error| error.to_string().contains("exists already")));
             for number in 0..10i64 {
                 let frame = Frame::Text(format!("{{\"a\":{number}}}").into());
-                writer.add(&Recorded { at: number, connection: 1, frame }).expect("it is added");
+                writer.add(&Recorded { at: number, connection: 1, frame, origin: None }).expect("it is added");
                 writer.flush().expect("it is written");
             }
             let whole = std::fs::read(&path).expect("it is there");

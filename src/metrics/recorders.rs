@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::StreamMetrics;
 use crate::sync::locked;
+use crate::value::Value;
 
 /// The most messages, and bytes, that wait for a reader; further ones are lost.
 const WAITING: usize = 8192;
@@ -18,13 +19,15 @@ const WAITING_BYTES: usize = 16 << 20;
 /// The most readers of one stream.
 const READERS: usize = 4;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct StreamMessage {
     /// when it arrived, ms since the epoch
     pub at: i64,
     /// whether it is a binary message
     pub binary: bool,
     pub bytes: Vec<u8>,
+    /// what is known of its connection: an object
+    pub meta: Option<Value>,
 }
 
 /// The readers of a stream's messages, on one data thread.
@@ -89,7 +92,7 @@ impl Recorders {
     }
 
     /// Passes a message to all readers.
-    pub fn came(&self, at: i64, binary: bool, bytes: &[u8]) {
+    pub fn came(&self, at: i64, binary: bool, bytes: &[u8], meta: Option<&Value>) {
         let mut ended = false;
         for recorder in locked(&self.all).iter() {
             ended |= recorder.messages.is_closed();
@@ -98,7 +101,8 @@ impl Recorders {
                 continue;
             }
             recorder.waiting.fetch_add(bytes.len(), Ordering::Relaxed);
-            if recorder.messages.try_send(StreamMessage { at, binary, bytes: bytes.to_vec() }).is_err() {
+            let message = StreamMessage { at, binary, bytes: bytes.to_vec(), meta: meta.cloned() };
+            if recorder.messages.try_send(message).is_err() {
                 recorder.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
                 recorder.lost.fetch_add(1, Ordering::Relaxed);
             }
@@ -125,19 +129,20 @@ mod tests {
         let streams: Vec<Arc<StreamMetrics>> = (0..2).map(|_| Arc::new(StreamMetrics::new("s".into(), 0))).collect();
         assert!(!streams[0].recorders.any());
         let mut reader = record(&streams).expect("there is room");
-        streams[0].recorders.came(1, false, b"one");
-        streams[1].recorders.came(2, true, &[0xff; 10]);
-        let message = |at, binary, bytes: &[u8]| Some(StreamMessage { at, binary, bytes: bytes.to_vec() });
-        assert_eq!(reader.next().await, message(1, false, b"one"));
-        assert_eq!(reader.next().await, message(2, true, &[0xff; 10]));
+        streams[0].recorders.came(1, false, b"one", None);
+        streams[1].recorders.came(2, true, &[0xff; 10], None);
+        let message = |at, binary, bytes: &[u8]| Some((at, binary, bytes.to_vec()));
+        let told = |message: Option<StreamMessage>| message.map(|message| (message.at, message.binary, message.bytes));
+        assert_eq!(told(reader.next().await), message(1, false, b"one"));
+        assert_eq!(told(reader.next().await), message(2, true, &[0xff; 10]));
         let large = vec![b'x'; WAITING_BYTES / 2 + 1];
-        (0..3).for_each(|_| streams[0].recorders.came(3, false, &large));
+        (0..3).for_each(|_| streams[0].recorders.came(3, false, &large, None));
         assert_eq!(reader.lost(), 2);
-        assert_eq!(reader.next().await, message(3, false, &large));
-        streams[0].recorders.came(4, false, &large);
-        assert_eq!((reader.next().await, reader.lost()), (message(4, false, &large), 2));
+        assert_eq!(told(reader.next().await), message(3, false, &large));
+        streams[0].recorders.came(4, false, &large, None);
+        assert_eq!((told(reader.next().await), reader.lost()), (message(4, false, &large), 2));
         drop(reader);
-        streams[0].recorders.came(5, false, b"nobody");
+        streams[0].recorders.came(5, false, b"nobody", None);
         assert!(!streams[0].recorders.any());
     }
 
@@ -147,7 +152,7 @@ mod tests {
         let mut readers: Vec<MessageReader> = (0..READERS).filter_map(|_| record(&streams)).collect();
         assert!(record(&streams).is_none(), "there are readers enough");
         drop(streams);
-        assert_eq!(readers[0].next().await, None);
+        assert!(readers[0].next().await.is_none());
         assert!(record(&[]).is_none());
     }
 }

@@ -1,12 +1,13 @@
 //! Replaces a running pipeline by a changed one, rule by rule: what is unchanged continues undisturbed.
 //!
-//! Rules are compared by their texts and by the statements of their streams. Views and lookup tables are read through
-//! the engine's own state, so a change to one of them restarts everything.
+//! Rules and views are compared by their texts and by the statements that they read, also through other views. Lookup
+//! tables are read through the engine's own state, so a change to one of them restarts everything. So does a change for
+//! which views must move to another data thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Pipeline, PlannedRule, start, start::message};
+use super::{Pipeline, PlannedRule, PlannedView, start, start::message};
 use crate::config::PropertySets;
 use crate::definition::stream::StreamDef;
 use crate::engine::{Engine, RuleSpec};
@@ -25,7 +26,7 @@ pub struct Content {
     lookups: Vec<String>,
 }
 
-/// The result of a change, by rule id.
+/// The result of a change, by rule id; a view is `view NAME`.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// Everything was restarted.
@@ -33,7 +34,7 @@ pub struct Changes {
     pub started: Vec<String>,
     pub replaced: Vec<String>,
     pub stopped: Vec<String>,
-    /// What could not start; the old version of a rule continues.
+    /// What could not start; the old version of a rule or view continues.
     pub problems: Vec<Problem>,
 }
 
@@ -54,20 +55,40 @@ impl Content {
 
     /// Whether the change affects more than single rules, so that everything must be restarted.
     fn needs_all(&self, new: &Content) -> bool {
-        let read_by_others = |content: &Content| {
+        let tables = |content: &Content| {
             let tables = content.lookups.iter().map(|name| (name.clone(), content.relations.get(name).cloned()));
-            (tables.collect::<BTreeMap<_, _>>(), content.views.clone())
+            tables.collect::<BTreeMap<_, _>>()
         };
-        // Which streams the views read is not checked: any change of a stream may affect them.
-        let views_read = !self.views.is_empty() && self.relations != new.relations;
-        self.conf_keys != new.conf_keys || read_by_others(self) != read_by_others(new) || views_read
+        self.conf_keys != new.conf_keys || tables(self) != tables(new)
     }
+
+    /// The names of statements that differ: streams, tables and views, also those that only one of both has, and the views
+    /// over them.
+    fn differing(&self, new: &Content, views: &[PlannedView]) -> BTreeSet<String> {
+        let named = |old: &BTreeMap<String, String>, new: &BTreeMap<String, String>| -> Vec<String> {
+            let names = old.keys().chain(new.keys());
+            names.filter(|name| old.get(*name) != new.get(*name)).cloned().collect()
+        };
+        let mut differing: BTreeSet<String> = named(&self.relations, &new.relations).into_iter().collect();
+        differing.extend(named(&self.views, &new.views));
+        loop {
+            let reads_one = |view: &&PlannedView| !differing.contains(&view.name) && reads(&view.spec, &differing);
+            let Some(view) = views.iter().find(reads_one) else { return differing };
+            differing.insert(view.name.clone());
+        }
+    }
+}
+
+/// Whether a rule or view reads one of these.
+fn reads(spec: &RuleSpec, names: &BTreeSet<String>) -> bool {
+    spec.plan.inputs.iter().any(|input| names.contains(input.stream.name.as_str()))
 }
 
 /// Replaces what runs by `pipeline`, and returns the result. `running` is the running content, and is updated.
 pub async fn change(engine: &Engine, running: &mut Content, mut pipeline: Pipeline) -> Changes {
     let mut new = Content::of(&pipeline);
-    if running.needs_all(&new) {
+    let moves = |view: &PlannedView| !engine.views_apart(&view.spec.connected).is_empty();
+    if running.needs_all(&new) || pipeline.views.iter().any(moves) {
         return start_anew(engine, running, pipeline, new).await;
     }
     // Rules that read a stream by one definition share it.
@@ -76,21 +97,38 @@ pub async fn change(engine: &Engine, running: &mut Content, mut pipeline: Pipeli
             new.defs.insert(name.clone(), old.clone());
         }
     }
-    for rule in &mut pipeline.rules {
-        share(&mut rule.spec, &new.defs);
-    }
+    let views = pipeline.views.iter_mut().map(|view| &mut view.spec);
+    views.chain(pipeline.rules.iter_mut().map(|rule| &mut rule.spec)).for_each(|spec| share(spec, &new.defs));
+    let differing = running.differing(&new, &pipeline.views);
     let mut changes = Changes::default();
     let gone: Vec<String> = running.rules.keys().filter(|id| !new.rules.contains_key(*id)).cloned().collect();
     for id in gone {
         engine.stop_rule(&id, false).await;
         changes.stopped.push(id);
     }
+    for name in running.views.keys().filter(|name| !new.views.contains_key(*name)) {
+        engine.drop_view(name).await;
+        changes.stopped.push(format!("view {name}"));
+    }
+    for view in pipeline.views.into_iter().filter(|view| differing.contains(&view.name)) {
+        let (name, refused) = (view.name.clone(), view.problem(""));
+        let was = running.views.get(&name).cloned();
+        let done = match was {
+            Some(_) => engine.change_view(view.spec).await,
+            None => engine.create_view(view.spec).await,
+        };
+        match done {
+            Ok(()) if was.is_some() => changes.replaced.push(format!("view {name}")),
+            Ok(()) => changes.started.push(format!("view {name}")),
+            Err(error) => {
+                changes.problems.push(Problem { message: message(error), ..refused });
+                keep(&mut new.views, name, was);
+            }
+        }
+    }
     for rule in pipeline.rules {
         let id = rule.spec.id.clone();
-        let reads = rule.spec.plan.inputs.iter().map(|input| input.stream.name.to_string());
-        let same = running.rules.get(&id) == new.rules.get(&id)
-            && reads.into_iter().all(|name| running.relations.get(&name) == new.relations.get(&name));
-        if same {
+        if running.rules.get(&id) == new.rules.get(&id) && !reads(&rule.spec, &differing) {
             continue;
         }
         let was = running.rules.get(&id).cloned();
@@ -99,16 +137,20 @@ pub async fn change(engine: &Engine, running: &mut Content, mut pipeline: Pipeli
             Ok(()) => changes.started.push(id),
             Err(problem) => {
                 changes.problems.push(problem);
-                // The next change tries it again.
-                match was {
-                    Some(was) => drop(new.rules.insert(id, was)),
-                    None => drop(new.rules.remove(&id)),
-                }
+                keep(&mut new.rules, id, was);
             }
         }
     }
     *running = new;
     changes
+}
+
+/// Records what runs when the new version of a rule or view could not start. The next change tries it again.
+fn keep(texts: &mut BTreeMap<String, String>, name: String, was: Option<String>) {
+    match was {
+        Some(was) => drop(texts.insert(name, was)),
+        None => drop(texts.remove(&name)),
+    }
 }
 
 /// Makes a rule read streams by these definitions.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 pub const HIDDEN: &str = "***";
 
 /// Properties whose members are all secret.
-const SECRET_MEMBERS: &[&str] = &["headers", "requestheader"];
+const SECRET_MEMBERS: &[&str] = &["headers", "requestheader", "formdata"];
 
 const SECRETS: &[&str] = &["onopen", "privatekeyraw", "oauth", "authorization", "credentials", "encprops"];
 

@@ -57,13 +57,54 @@ async fn rules_that_change_are_replaced_and_others_run_on() {
 }
 
 #[tokio::test]
-async fn a_view_that_changes_lets_everything_start_anew() {
-    let with = |view: &str| {
-        let view = format!("CREATE VIEW fleet WITH (KEY=\"id\") AS SELECT id, {view} FROM s");
-        json!({"streams": [stream("s", "", "")], "views": [view], "rules": [rule("a", "SELECT id FROM s")]})
+async fn a_view_that_changes_is_replaced_with_what_reads_it() {
+    let with = |fleet: &str, other: &str| {
+        json!({
+            "streams": [stream("s", "", "")],
+            "views": [
+                format!("CREATE VIEW fleet WITH (KEY=\"id\") AS SELECT id, {fleet} FROM s"),
+                format!("CREATE VIEW hot WITH (KEY=\"id\") AS SELECT id, t FROM fleet WHERE t > 5"),
+                format!("CREATE VIEW {other} WITH (KEY=\"id\") AS SELECT id FROM s"),
+            ],
+            "rules": [
+                rule("thrice", "SELECT count(*) AS c FROM s GROUP BY COUNTWINDOW(3)"),
+                rule("changes", "SELECT id, t FROM hot"),
+            ],
+        })
     };
-    let mut plutino = Plutino::run("watch-view", &with("t"), &["--watch"]).await;
-    plutino.rewrite(&with("t * 2 AS t"));
+    let mut plutino = Plutino::run("watch-view", &with("t", "other"), &["--watch"]).await;
+    let (mut thrice, mut changes) = (plutino.connect("/thrice").await, plutino.connect("/changes").await);
+    let mut s = plutino.connect("/s").await;
+    send(&mut s, r#"{"id":1,"t":9}"#).await;
+    send(&mut s, r#"{"id":2,"t":3}"#).await;
+    assert_eq!(next(&mut changes).await, Some(json!({"id": 1, "t": 9})));
+
+    plutino.rewrite(&with("t * 2 AS t", "another"));
+    plutino.says("started view another; replaced view fleet, view hot, changes; stopped view other").await;
+    // Clients are there, and so is the window of the rule that is the same.
+    send(&mut s, r#"{"id":3,"t":4}"#).await;
+    assert_eq!(next(&mut thrice).await, Some(json!({"c": 3})));
+    loop {
+        let change = next(&mut changes).await.expect("the socket is open");
+        // What the old view had is taken back first.
+        if change["id"] == 3 {
+            assert_eq!(change, json!({"id": 3, "t": 8}));
+            break;
+        }
+    }
+    plutino.terminate();
+    assert_eq!(plutino.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_lookup_table_that_changes_lets_everything_start_anew() {
+    let with = |key: &str| {
+        let table =
+            format!("CREATE TABLE t () WITH (TYPE=\"memory\", KIND=\"lookup\", DATASOURCE=\"t\", KEY=\"{key}\")");
+        json!({"streams": [stream("s", "", "")], "tables": [table], "rules": [rule("a", "SELECT id FROM s")]})
+    };
+    let mut plutino = Plutino::run("watch-table", &with("id"), &["--watch"]).await;
+    plutino.rewrite(&with("name"));
     plutino.says_all(&["everything starts anew", "started a"]).await;
     // The data server had nothing to serve in between, and has taken another free port.
     plutino.listens().await;

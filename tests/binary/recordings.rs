@@ -106,6 +106,37 @@ fn two_rule_files_are_compared() {
     assert!(out.contains("  - {\"events\":8,\"start\":1000}\n  + {\"events\":8,\"start\":800}\n"), "{out}");
 }
 
+#[test]
+fn what_is_known_of_connections_is_replayed() {
+    let folder = Folder::new("meta");
+    let rules = r#"
+streams: ['CREATE STREAM s () WITH (TYPE="websocket", DATASOURCE="/s/{id}")']
+rules:
+  - {id: r, sql: 'SELECT n, meta(path_id) AS id, meta(client) AS client FROM s', actions: [{log: {sendSingle: true}}]}
+"#;
+    folder.write("rules.yaml", rules);
+    folder.write("new.yaml", &rules.replace("SELECT n,", "SELECT n * 10 AS n,"));
+    folder.write(
+        "feed.ndjson",
+        r#"{"plutino":"recording","version":1,"of":"s"}
+{"at":1000,"connection":1,"text":"{\"n\":1}","meta":{"client":"a","path_id":"7"}}
+{"at":1000,"connection":2,"text":"{\"n\":2}","meta":{"client":"b","path_id":"8"}}
+{"at":1001,"connection":1,"text":"{\"n\":3}"}
+{"at":1002,"connection":3,"text":"{\"n\":4}"}
+"#,
+    );
+    let (code, out, err) = plutino(&folder.0, &["run", "rules.yaml", "--quiet", "--feed", "feed.ndjson"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let expected = r#"{"n":1,"id":"7","client":"a"}
+{"n":2,"id":"8","client":"b"}
+{"n":3,"id":"7","client":"a"}
+{"n":4,"client":"3"}
+"#;
+    assert_eq!(out, expected);
+    let (_, out, _) = plutino(&folder.0, &["diff", "rules.yaml", "new.yaml", "--feed", "feed.ndjson"]);
+    assert!(out.contains(r#"+ {"n":30,"id":"7","client":"a"}"#), "{out}");
+}
+
 #[tokio::test]
 async fn a_stream_of_a_service_is_recorded_whole() {
     use std::io::{BufRead, BufReader, Read};
@@ -154,6 +185,13 @@ async fn a_stream_of_a_service_is_recorded_whole() {
     let text = std::fs::read_to_string(folder.path("feed.ndjson")).expect("it was written");
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert!(lines[0]["of"].as_str().is_some_and(|of| of.ends_with("/streams/s")), "{}", lines[0]);
+    assert_eq!(
+        lines[1]["meta"]["remote"].as_str().map(|remote| remote.starts_with("127.0.0.1:")),
+        Some(true),
+        "{}",
+        lines[1]
+    );
+    assert!(lines[2..].iter().all(|line| line["meta"].is_null() && line["connection"] == 1), "{text}");
     let kept: Vec<&Value> =
         lines[1..].iter().map(|line| if line["text"].is_null() { &line["binary"] } else { &line["text"] }).collect();
     assert_eq!(kept, [&json!("{\"a\":1}"), &json!(large), &json!("{broken\n"), &json!("/wA=")]);

@@ -249,3 +249,87 @@ async fn a_rule_file_may_name_this_machine() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(numbers(&server.requests()), [1, 2]);
 }
+
+#[tokio::test]
+async fn tokens_are_fetched_renewed_and_asked_for_anew() {
+    let folder = Folder::new("rest-oauth");
+    // A token of a refresh; those of accesses are 0, 1, …
+    let accesses = Arc::new(AtomicU64::new(0));
+    let counted = accesses.clone();
+    let server = HttpServer::answering(move |request| {
+        let authorization = request.headers.get("authorization").map_or("", String::as_str);
+        match request.path.as_str() {
+            "/token" if request.text() != r#"{"user":"u"}"# => (400, String::new(), "who are you?".to_owned()),
+            "/token" => {
+                let number = counted.fetch_add(1, Ordering::Relaxed);
+                let answer =
+                    json!({"access_token": format!("t{number}"), "renew": {"by": "r"}, "expires_in": number * 3600});
+                (200, String::new(), answer.to_string())
+            }
+            // The first token has no limit, and is refused after one message.
+            "/hook" if request.text() == r#"{"n":1}"# && authorization == "Bearer t0" => {
+                (401, String::new(), String::new())
+            }
+            "/hook" => (200, String::new(), String::new()),
+            _ => (404, String::new(), String::new()),
+        }
+    });
+    let served = serve(&folder).await;
+    let oauth =
+        |body: &str| json!({"access": {"url": server.url("/token"), "body": body, "expire": "{{.expires_in}}"}});
+    let props = |body: &str| {
+        json!({
+            "url": server.url("/hook"), "method": "post", "sendSingle": true, "oAuth": oauth(body),
+            "headers": {"Authorization": "Bearer {{.access_token}}", "X-Plain": "p"},
+        })
+    };
+    let mut client = rule(&served, "SELECT n FROM demo", props(r#"{"user":"u"}"#)).await;
+    send_numbers(&mut client, 0..3).await;
+    let requests = server.until("all are delivered", |requests| {
+        requests.iter().any(|request| request.path == "/hook" && request.text() == r#"{"n":2}"#)
+    });
+    let shown: Vec<(String, &str)> = requests
+        .iter()
+        .filter(|request| request.path == "/hook")
+        .map(|request| (request.text(), request.headers["authorization"].as_str()))
+        .collect();
+    let expected = [("0", "t0"), ("1", "t0"), ("1", "t1"), ("2", "t1")]
+        .map(|(n, token)| (format!("{{\"n\":{n}}}"), format!("Bearer {token}")));
+    let shown: Vec<(String, String)> = shown.into_iter().map(|(text, token)| (text, token.to_owned())).collect();
+    assert_eq!(shown, expected);
+    assert!(requests.iter().filter(|request| request.path == "/hook").all(|request| request.headers["x-plain"] == "p"));
+    let page = served.asks("GET", "/rules/r", &Value::Null).await.body;
+    assert!(!page.contains("\"u\"") && !page.contains("/token"), "{page}");
+    // A token server that refuses is no reason to send without a token.
+    let refused = json!({"sql": "SELECT n FROM demo", "actions": [{"rest": props(r#"{"user":"x"}"#)}]});
+    served.asks("PUT", "/rules/r", &refused).await.done();
+    send_numbers(&mut client, 3..4).await;
+    let status = status(&served, "it is refused", |status| status["sink_rest_0_0_dropped"]["refused"] == 1).await;
+    assert!(
+        status["sink_rest_0_0_last_exception"].as_str().is_some_and(|error| error.contains("who are you?")),
+        "{status:#}"
+    );
+    assert!(server.requests().iter().all(|request| request.text() != r#"{"n":3}"#));
+}
+
+#[tokio::test]
+async fn a_message_is_the_file_of_a_form() {
+    let (folder, server) = (Folder::new("rest-formdata"), HttpServer::start());
+    let served = serve(&folder).await;
+    let props = json!({
+        "url": server.url("/upload"), "method": "post", "sendSingle": true, "bodyType": "formdata",
+        "fileFieldName": "result", "formData": {"device": "no {{.n}}", "key": "k"},
+    });
+    let mut client = rule(&served, "SELECT n FROM demo", props).await;
+    send_numbers(&mut client, 7..8).await;
+    let requests = server.wait_for(1);
+    let kind = &requests[0].headers["content-type"];
+    let boundary = kind.strip_prefix("multipart/form-data; boundary=").expect("a boundary");
+    let text = requests[0].text();
+    let parts: Vec<&str> = text.split(boundary).collect();
+    assert_eq!(parts.len(), 5, "{text}");
+    assert!(parts[1].contains("name=\"result\"; filename=") && parts[1].contains("\r\n\r\n{\"n\":7}\r\n"), "{text}");
+    assert!(text.contains("name=\"device\"\r\n\r\nno 7\r\n") && text.contains("name=\"key\"\r\n\r\nk\r\n"), "{text}");
+    let page = served.asks("GET", "/rules/r", &Value::Null).await.body;
+    assert!(!page.contains("\"k\""), "fields are secrets: {page}");
+}

@@ -83,10 +83,10 @@ export async function events(path, signal, each, begun = () => {}) {
 }
 
 /** The address of the data server for this page: scheme, host and port. */
-export function dataServer(listening, scheme) {
+export function dataServer(listening, scheme, tls) {
   const port = listening?.match(/:(\d+)$/)?.[1];
   if (!port) return null;
-  return `${scheme}${location.protocol === "https:" ? "s" : ""}://${location.hostname}:${port}`;
+  return `${scheme}${tls ? "s" : ""}://${location.hostname}:${port}`;
 }
 
 export function dataToken() {

@@ -1,7 +1,8 @@
 // A trial run: a rule on live or on pasted messages, that nobody keeps. Results appear as they come.
 
-import { askForToken, dataServer, dataToken, events, send } from "./api.js";
+import { askForToken, dataServer, dataToken, events, get, send } from "./api.js";
 import { h, note, put } from "./dom.js";
+import { live } from "./live.js";
 
 const SHOWN = 200;
 
@@ -42,7 +43,8 @@ export function trialPanel(what, signal) {
       }
       const made = await send("POST", "/ruletest?details", body);
       mine.id = made.id;
-      const path = `${dataServer(`:${made.port}`, "http")}/test/${made.id}`;
+      const { dataServerTls } = live.now ?? (await get("/overview", signal));
+      const path = `${dataServer(`:${made.port}`, "http", dataServerTls)}/test/${made.id}`;
       const token = dataToken();
       const url = token ? `${path}?access_token=${encodeURIComponent(token)}` : path;
       put(said, h("p", { class: "faint" }, lines.length ? "Running on the messages above." : "Running on live messages."));

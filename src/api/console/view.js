@@ -35,7 +35,7 @@ export async function view(here, { id, signal }) {
   async function watch() {
     socket?.close();
     const now = live.now ?? (await get("/overview", signal));
-    const url = dataServer(now.dataServer, "ws");
+    const url = dataServer(now.dataServer, "ws", now.dataServerTls);
     if (!url) { put(said, note("bad", "The data server does not listen.")); return; }
     const values = Object.fromEntries([...inputs].filter(([, input]) => input.value).map(([name, input]) => [name, input.value]));
     socket = new PlutinoLive(`${url}/live`, { token: dataToken, onState: (state, why) => {

@@ -250,7 +250,7 @@ impl StreamScan {
         if let Frame::Row(row) = frame {
             return self.decoded(row, arrival);
         }
-        self.rules.came(frame.bytes(), matches!(frame, Frame::Binary(_)), arrival.now);
+        self.rules.came(frame.bytes(), matches!(frame, Frame::Binary(_)), &arrival);
         match self.schema.compression.map(|method| method.unpack(frame.bytes())) {
             None => match frame {
                 Frame::Text(text) => self.framed(text.as_bytes(), Some(text), arrival),

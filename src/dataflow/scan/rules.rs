@@ -86,12 +86,12 @@ impl Rules {
     }
 
     /// Shows a message as it came to those who look, and hands it to those who keep it.
-    pub(super) fn came(&self, bytes: &[u8], binary: bool, now: i64) {
+    pub(super) fn came(&self, bytes: &[u8], binary: bool, arrival: &Arrival<'_>) {
         if self.tapped.0 {
             self.metrics.taps.offer(Point::Source, || String::from_utf8_lossy(bytes).into_owned());
         }
         if self.recorded {
-            self.metrics.recorders.came(now, binary, bytes);
+            self.metrics.recorders.came(arrival.now, binary, bytes, arrival.origin.map(|origin| &origin.meta));
         }
     }
 

@@ -46,6 +46,26 @@ pub(super) struct Target {
     messages: u64,
 }
 
+/// A file that was closed before it was full or old: the next message for it goes on where it is.
+#[derive(Debug)]
+pub(super) struct Paused {
+    path: PathBuf,
+    began: Instant,
+    stamp: u128,
+    messages: u64,
+}
+
+impl Paused {
+    /// Whether it is older than files may be.
+    pub fn is_old(&self, rolling: &Rolling) -> bool {
+        is_old(self.began, rolling)
+    }
+}
+
+fn is_old(began: Instant, rolling: &Rolling) -> bool {
+    rolling.interval.is_some_and(|age| began.elapsed() >= age)
+}
+
 /// How messages become bytes of a file.
 #[derive(Clone, Copy, Debug)]
 struct Form {
@@ -57,10 +77,11 @@ struct Form {
 
 impl Target {
     /// Opens the file for `path`, which is below the allowed folders, and locks it: other processes do not write it.
+    /// `paused`: the file for this path that was in use before.
     ///
     /// # Errors
     /// Those of the system.
-    pub fn open(path: &Path, sink: &FileSink, writers: &FileWriters) -> io::Result<Opening> {
+    pub fn open(path: &Path, sink: &FileSink, writers: &FileWriters, paused: Option<&Paused>) -> io::Result<Opening> {
         let Some(claim) = writers.claim(path) else { return Ok(Opening::Taken(SINK)) };
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -73,17 +94,27 @@ impl Target {
         };
         let stamp = now();
         let named = sink.rolling.pattern != NamePattern::None;
-        if named {
-            // The last one may have been left torn. One that another process has locked is not done.
-            if let Some(last) = newest(path, sink.rolling.pattern)?
-                && let Some(mut last) = open_locked(&last, &options())?
-            {
-                form.mend(&mut last)?;
+        let resumed = match paused {
+            // Somebody may have removed it meanwhile.
+            Some(paused) if paused.path.try_exists()? => match open_locked(&paused.path, &options())? {
+                Some(file) => Some((paused.path.clone(), file)),
+                None => return Ok(Opening::Taken(PROCESS)),
+            },
+            _ => None,
+        };
+        let goes_on = paused.filter(|_| resumed.is_some());
+        let opened = match resumed {
+            Some(resumed) => Some(resumed),
+            None if named => {
+                // The last one may have been left torn. One that another process has locked is not done.
+                if let Some(last) = newest(path, sink.rolling.pattern)?
+                    && let Some(mut last) = open_locked(&last, &options())?
+                {
+                    form.mend(&mut last)?;
+                }
+                Some(fresh(path, sink.rolling.pattern, stamp)?)
             }
-        }
-        let opened = match named {
-            true => Some(fresh(path, sink.rolling.pattern, stamp)?),
-            false => open_locked(path, options().create(true))?.map(|file| (path.to_owned(), file)),
+            None => open_locked(path, options().create(true))?.map(|file| (path.to_owned(), file)),
         };
         let Some((at, mut file)) = opened else { return Ok(Opening::Taken(PROCESS)) };
         // A list that is packed cannot go on.
@@ -102,17 +133,18 @@ impl Target {
                 0
             }
         };
+        let goes_on = goes_on.filter(|_| length > 0);
         Ok(Opening::Open(Target {
             file,
             path: at,
             name: path.to_owned(),
             _claim: claim,
-            began: Instant::now(),
-            stamp,
+            began: goes_on.map_or_else(Instant::now, |paused| paused.began),
+            stamp: goes_on.map_or(stamp, |paused| paused.stamp),
             form,
             length,
             waiting: Vec::new(),
-            messages: 0,
+            messages: goes_on.map_or(0, |paused| paused.messages),
         }))
     }
 
@@ -127,7 +159,7 @@ impl Target {
 
     /// Whether it is older than files may be.
     pub fn is_old(&self, rolling: &Rolling) -> bool {
-        rolling.interval.is_some_and(|age| self.began.elapsed() >= age)
+        is_old(self.began, rolling)
     }
 
     /// How long until it is older than files may be.
@@ -195,6 +227,19 @@ impl Target {
         self.length += bytes.len() as u64;
         self.waiting.clear();
         Ok(())
+    }
+
+    /// Closes the file, to which all has been flushed. What a later [`Target::open`] needs to go on with it; `None`: the
+    /// file cannot go on, or holds nothing.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn pause(self, pattern: NamePattern) -> io::Result<Option<Paused>> {
+        let ends_for_good = self.form.compression.is_some() && self.form.file_type == FileType::Json;
+        let paused = Paused { path: self.path.clone(), began: self.began, stamp: self.stamp, messages: self.messages };
+        let goes_on = !ends_for_good && self.length > 0;
+        self.end(pattern, false)?;
+        Ok(goes_on.then_some(paused))
     }
 
     /// Ends the file, to which all has been flushed. `rolls`: another one takes its place.

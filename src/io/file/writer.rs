@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::sink::{FileSink, FileWriters};
-use super::target::{Opening, Target, is_writable};
+use indexmap::IndexMap;
+
+use super::sink::{FileSink, FileWriters, NamePattern};
+use super::target::{Opening, Paused, Target, is_writable};
 use crate::io::outbox::{Outbox, Taken, Waited};
 use crate::io::reach::{FileRoots, is_outside};
 use crate::value::Text;
@@ -27,6 +29,10 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How many files a sink has open, where templates name them. Beyond it, the one that was used least recently is closed.
 const OPEN: usize = 64;
 
+/// How many closed files a sink goes on with. Beyond it, the next message for the one that was forgotten begins to count
+/// anew.
+const PAUSED: usize = 65_536;
+
 /// Why messages are lost that name their file themselves.
 const OUTSIDE: &str = "path not allowed";
 const INVALID: &str = "invalid path";
@@ -42,6 +48,8 @@ pub(super) struct Writer {
     stopped: Receiver<()>,
     /// the one that was used last is at the end
     open: Vec<(Text, Target)>,
+    /// files that were closed since others were used
+    paused: IndexMap<Text, Paused>,
 }
 
 /// The sink is closed: what is in hand is given up.
@@ -58,7 +66,7 @@ impl Writer {
         writers: FileWriters,
         stopped: Receiver<()>,
     ) -> Writer {
-        Writer { outbox, sink, files, writers, stopped, open: Vec::new() }
+        Writer { outbox, sink, files, writers, stopped, open: Vec::new(), paused: IndexMap::new() }
     }
 
     /// Writes until the outbox is closed and empty, or the sink is given up.
@@ -196,12 +204,13 @@ impl Writer {
             return Ok(Some(INVALID));
         }
         if self.open.len() >= OPEN {
-            let (_, target) = self.open.remove(0);
-            self.end(target, false);
+            let (name, target) = self.open.remove(0);
+            self.pause(name, target);
         }
         loop {
-            match self.open_target(Path::new(name.as_str())) {
+            match self.open_target(Path::new(name.as_str()), self.paused.get(name)) {
                 Ok(Opening::Open(target)) => {
+                    self.paused.swap_remove(name);
                     self.open.push((name.clone(), target));
                     return Ok(None);
                 }
@@ -230,12 +239,12 @@ impl Writer {
         folder.is_empty() || self.files.locate_for_results(Path::new(folder)).is_ok_and(|folder| folder.is_dir())
     }
 
-    fn open_target(&self, name: &Path) -> io::Result<Opening> {
+    fn open_target(&self, name: &Path, paused: Option<&Paused>) -> io::Result<Opening> {
         let path: PathBuf = self.files.locate_for_results(name)?;
         if !is_writable(&path)? {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
-        Target::open(&path, &self.sink, &self.writers)
+        Target::open(&path, &self.sink, &self.writers, paused)
     }
 
     /// Ends the file in use: the next one begins with the next message.
@@ -250,6 +259,34 @@ impl Writer {
         let rolling = self.sink.rolling;
         for (_, target) in self.open.extract_if(.., |(_, target)| target.is_old(&rolling)).collect::<Vec<_>>() {
             self.end(target, true);
+        }
+        let old: Vec<Text> =
+            self.paused.iter().filter(|(_, paused)| paused.is_old(&rolling)).map(|(name, _)| name.clone()).collect();
+        for name in old {
+            let Some(paused) = self.paused.swap_remove(&name) else { continue };
+            // Files that have the time in their names are done as they are.
+            if rolling.pattern != NamePattern::None {
+                continue;
+            }
+            match self.open_target(Path::new(name.as_str()), Some(&paused)) {
+                Ok(Opening::Open(target)) => self.end(target, true),
+                Ok(Opening::Taken(_)) => {}
+                Err(error) => self.outbox.fails(&format!("cannot rename {name}: {error}"), false),
+            }
+        }
+    }
+
+    /// Closes a file that is neither full nor old.
+    fn pause(&mut self, name: Text, target: Target) {
+        match target.pause(self.sink.rolling.pattern) {
+            Ok(Some(paused)) => {
+                if self.paused.len() >= PAUSED {
+                    self.paused.swap_remove_index(0);
+                }
+                self.paused.insert(name, paused);
+            }
+            Ok(None) => {}
+            Err(error) => self.outbox.fails(&format!("cannot close a file: {error}"), false),
         }
     }
 
@@ -283,233 +320,4 @@ fn names_no_file(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::io::sink::SinkSettings;
-    use std::sync::mpsc;
-
-    use bytes::Bytes;
-    use serde_json::{Value as Json, json};
-
-    use super::*;
-    use crate::format::address::Address;
-    use crate::format::compress::Method;
-    use crate::format::sink_format::{OutputFormat, SinkFormat};
-    use crate::io::batch_queue::QueueLimit;
-    use crate::io::queue::{MessageBatch, Outlet};
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Folder {
-            let folder = std::env::temp_dir().join(format!("plutino-files-{:x}", fastrand::u64(..)));
-            std::fs::create_dir_all(&folder).expect("a folder can be made");
-            Folder(folder)
-        }
-
-        /// The names of the files in it, with their texts.
-        fn files(&self) -> Vec<(String, String)> {
-            let entries = std::fs::read_dir(&self.0).expect("it is there").map(|entry| entry.expect("it is there"));
-            let mut files: Vec<(String, String)> = entries
-                .map(|entry| (entry.file_name().to_string_lossy().into_owned(), text_of(&entry.path())))
-                .collect();
-            files.sort();
-            files
-        }
-
-        /// Writes messages, with their paths where they have one, and closes the sink; what it counts.
-        fn write(&self, props: Json, shape: SinkFormat, messages: &[(&str, &str)]) -> crate::io::LinkStatus {
-            let (mut sink, _) = FileSink::new(props.as_object().expect("an object")).expect("right");
-            let shape = sink.form(shape, true).expect("right");
-            let outbox = Outbox::new(QueueLimit { messages: 1000, bytes: 1 << 20 });
-            for (path, message) in messages {
-                let bytes = Bytes::copy_from_slice(message.as_bytes());
-                let batch = MessageBatch::new(bytes, vec![message.len() as u32], true, None);
-                let address: Address = Box::new([Text::from(*path)]);
-                outbox.send(&Arc::new(if shape.to.is_some() { batch.addressed(vec![address]) } else { batch }));
-            }
-            outbox.close();
-            let (_stop, stopped) = mpsc::channel();
-            let files = FileRoots::new(self.0.clone());
-            Writer::new(outbox.clone(), sink, files, FileWriters::default(), stopped).run();
-            outbox.status(String::new())
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn text_of(path: &Path) -> String {
-        std::fs::read_to_string(path).expect("it is text")
-    }
-
-    fn csv() -> SinkFormat {
-        SinkFormat { format: OutputFormat::Delimited { delimiter: ",".into(), header: true }, ..SinkFormat::lists() }
-    }
-
-    #[test]
-    fn files_go_on_where_they_were() {
-        let folder = Folder::new();
-        let plain = [("", "{\"a\":1}"), ("", "{\"a\":\n2}")];
-        folder.write(json!({"path": "l"}), SinkFormat::lists(), &plain);
-        std::fs::write(folder.0.join("l"), text_of(&folder.0.join("l")) + "{\"a\"").expect("it can be written");
-        folder.write(json!({"path": "l"}), SinkFormat::lists(), &plain[..1]);
-        for _ in 0..2 {
-            folder.write(json!({"path": "j", "fileType": "json"}), SinkFormat::lists(), &plain[..1]);
-            folder.write(json!({"path": "c", "fileType": "csv"}), csv(), &[("", "a,b\n1,2"), ("", "a,b\n3,4\n5,6")]);
-        }
-        let expected = [
-            ("c", "a,b\n1,2\n3,4\n5,6\n1,2\n3,4\n5,6\n"),
-            ("j", "[{\"a\":1},{\"a\":1}]"),
-            ("l", "{\"a\":1}\n{\"a\": 2}\n{\"a\":1}\n"),
-        ];
-        assert_eq!(folder.files(), expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
-    }
-
-    #[test]
-    fn files_roll_by_count_and_size() {
-        let five = ["1", "2", "3", "4", "5"].map(|n| ("", n));
-        for (props, texts) in [
-            (
-                json!({"path": "a.x", "rollingCount": 2, "rollingNamePattern": "suffix"}),
-                vec!["1\n2\n", "3\n4\n", "5\n"],
-            ),
-            (
-                json!({"path": "a.x", "rollingCount": 2, "rollingNamePattern": "prefix"}),
-                vec!["1\n2\n", "3\n4\n", "5\n"],
-            ),
-            (json!({"path": "a.x", "rollingSize": 5, "rollingCount": 0}), vec!["1\n2\n", "3\n4\n", "5\n"]),
-            (json!({"path": "a.x", "rollingCount": 5, "fileType": "json"}), vec!["[1,2,3,4,5]"]),
-        ] {
-            let folder = Folder::new();
-            let status = folder.write(props.clone(), SinkFormat::lists(), &five);
-            assert_eq!((status.messages, status.dropped.len()), (5, 0));
-            let files = folder.files();
-            let found: Vec<&str> = files.iter().map(|(_, text)| text.as_str()).collect();
-            let mut sorted = found.clone();
-            sorted.sort_unstable();
-            assert_eq!(sorted, texts, "{props}");
-            let named = |name: &str| match props["rollingNamePattern"].as_str() {
-                Some("prefix") => name.ends_with("-a.x"),
-                Some("suffix") => name.starts_with("a-") && name.ends_with(".x"),
-                _ => name == "a.x" || name.starts_with("a-"),
-            };
-            assert!(files.iter().all(|(name, _)| named(name)), "{files:?}");
-        }
-    }
-
-    #[test]
-    fn compressed_files_are_read_as_one() {
-        for (method, file_type, expected) in [
-            (Method::Gzip, "lines", "1\n2\n1\n2\n"),
-            (Method::Zstd, "lines", "1\n2\n1\n2\n"),
-            (Method::Gzip, "json", "[1,2]"),
-        ] {
-            let folder = Folder::new();
-            for _ in 0..2 {
-                let shape = SinkFormat { compression: Some(method), ..SinkFormat::lists() };
-                folder.write(json!({"path": "a", "fileType": file_type}), shape, &[("", "1"), ("", "2")]);
-            }
-            let bytes = std::fs::read(folder.0.join("a")).expect("it is there");
-            // Members of zstd are unpacked one by one.
-            let text = match method {
-                Method::Gzip => String::from_utf8(method.unpack(&bytes).expect("it is whole")).expect("text"),
-                _ => {
-                    let (mut text, mut rest) = (String::new(), bytes.as_slice());
-                    while !rest.is_empty() {
-                        let mut decoder = ruzstd::decoding::StreamingDecoder::new(&mut rest).expect("a member");
-                        io::Read::read_to_string(&mut decoder, &mut text).expect("it is whole");
-                    }
-                    text
-                }
-            };
-            assert_eq!(text, expected, "{method:?} {file_type}");
-        }
-    }
-
-    #[test]
-    fn messages_name_their_files() {
-        let folder = Folder::new();
-        let messages =
-            [("a", "1"), ("b/c", "2"), ("a", "3"), ("../out", "4"), ("plutino.redb", "5"), ("uploads/x", "6")];
-        let status = folder.write(json!({"path": "{{.p}}"}), SinkFormat::lists(), &messages);
-        assert_eq!((status.messages, status.dropped), (3, vec![(INVALID, 1), (OUTSIDE, 2)]));
-        assert_eq!(text_of(&folder.0.join("a")), "1\n3\n");
-        assert_eq!(text_of(&folder.0.join("b/c")), "2\n");
-        assert!(status.last_error.expect("an error").1.contains("basic.fileRoots"));
-    }
-
-    #[test]
-    fn a_name_that_is_none_holds_up_no_other() {
-        let folder = Folder::new();
-        std::fs::create_dir_all(folder.0.join("out/folder")).expect("a folder can be made");
-        let long = format!("out/{}", "x".repeat(300));
-        let names = [long.as_str(), "out/a\0b", "out/.", "out/folder", "out/a/../b", "out/../c", "out/a", "out/a/b"];
-        let messages = names.map(|name| (name, "1"));
-        let status = folder.write(json!({"path": "out/{{.p}}"}), SinkFormat::lists(), &messages);
-        assert_eq!((status.messages, status.dropped), (1, vec![(INVALID, 7)]));
-        assert_eq!(text_of(&folder.0.join("out/a")), "1\n");
-        let sink = |path: &str| FileSink::new(json!({"path": path}).as_object().expect("an object")).expect("right").0;
-        for (path, name, stays) in [
-            ("{{.p}}", "a/b", true),
-            ("{{.p}}", "/etc/a", false),
-            ("../a/b-{{.p}}.c", "../a/b-x.c", true),
-            ("../a/b-{{.p}}.c", "../a/b-/../../x.c", false),
-            ("/a/{{.p}}", "/a//b", true),
-            ("../a", "../a", true),
-        ] {
-            assert_eq!(sink(path).stays(name), stays, "{path} {name}");
-        }
-    }
-
-    #[test]
-    fn a_file_of_another_kind_is_kept() {
-        let (packed, plain) = (Method::Gzip.pack(b"old\n").expect("packed"), b"old\n".to_vec());
-        for (old, compression) in [(&plain, Some(Method::Gzip)), (&plain, Some(Method::Zstd)), (&packed, None)] {
-            let folder = Folder::new();
-            std::fs::write(folder.0.join("a.x"), old).expect("it can be written");
-            let shape = SinkFormat { compression, ..SinkFormat::lists() };
-            let status = folder.write(json!({"path": "a.x"}), shape, &[("", "1")]);
-            assert_eq!(status.messages, 1);
-            let entries = std::fs::read_dir(&folder.0).expect("it is there").map(|entry| entry.expect("it is there"));
-            let found: Vec<Vec<u8>> = entries.map(|entry| std::fs::read(entry.path()).expect("it is there")).collect();
-            assert!(found.len() == 2 && found.contains(old), "{compression:?}");
-        }
-    }
-
-    #[test]
-    fn two_sinks_do_not_write_one_file() {
-        let folder = Folder::new();
-        let path = folder.0.join("a");
-        let writers = FileWriters::default();
-        let (sink, _) = FileSink::new(json!({"path": "a"}).as_object().expect("an object")).expect("right");
-        // Another process has writers of its own.
-        for (others, by) in [(writers.clone(), "another sink"), (FileWriters::default(), "another process")] {
-            let open = |writers| match Target::open(&path, &sink, writers).expect("it can be opened") {
-                Opening::Open(target) => Ok(target),
-                Opening::Taken(by) => Err(by),
-            };
-            let first = open(&writers);
-            assert!(first.is_ok());
-            assert_eq!(open(&others).err(), Some(by));
-            drop(first);
-            assert!(open(&others).is_ok());
-        }
-    }
-
-    #[test]
-    fn a_file_of_another_process_is_not_mended() {
-        let folder = Folder::new();
-        let props = json!({"path": "a", "rollingNamePattern": "suffix"});
-        folder.write(props.clone(), SinkFormat::lists(), &[("", "1")]);
-        let (name, _) = folder.files().pop().expect("a file");
-        let torn = "1\n{\"half\"";
-        std::fs::write(folder.0.join(&name), torn).expect("it can be written");
-        let other = std::fs::File::open(folder.0.join(&name)).expect("it is there");
-        other.lock().expect("it can be locked");
-        folder.write(props.clone(), SinkFormat::lists(), &[("", "2")]);
-        assert_eq!(text_of(&folder.0.join(&name)), torn);
-    }
-}
+mod tests;

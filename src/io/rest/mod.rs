@@ -6,9 +6,12 @@
 //! [`crate::io::egress`] decides where a request may go.
 
 mod client;
+mod multipart;
 mod properties;
 mod request;
 mod sender;
+mod tokens;
+mod verdict;
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -23,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use self::client::HttpClient;
 use self::properties::{Draft, PROPERTIES};
 use self::request::{BodyType, Dynamic, Method};
+use self::tokens::{OAuth, Tokens};
 use crate::format::address::Addressing;
 use crate::format::compress;
 use crate::format::sink_format::{OutputFormat, SinkFormat};
@@ -45,6 +49,9 @@ pub struct RestSink {
     url: Dynamic<String>,
     body_type: Dynamic<BodyType>,
     headers: Vec<(String, Dynamic<String>)>,
+    /// what `bodyType: formdata` sends beside the message
+    form: Form,
+    oauth: Option<OAuth>,
     /// the templates among these, in their order; none: all requests are alike
     addressing: Option<Addressing>,
     /// where requests go, as far as it does not depend on messages: scheme, host and port
@@ -59,6 +66,14 @@ pub struct RestSink {
     response: ResponseType,
     /// how bodies are packed
     encoding: Option<compress::Method>,
+}
+
+/// A form with a file.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Form {
+    /// the field that holds the message
+    file: String,
+    fields: Vec<(String, Dynamic<String>)>,
 }
 
 /// The part of a URL that says which server it is.
@@ -106,6 +121,7 @@ pub fn reference() -> String {
          waits grow, and `Retry-After` is honoured. Any other status loses the message, counted as `refused`. \
          Requests are sent in order, one after the other; with `concurrency` above 1 they are not. \
          What waits is bounded by `queue`: the oldest messages are dropped and counted; with `enableCache` it outlives this process. \
+         With `oAuth`, a token is fetched before the first request, and again when it has expired or is answered with 401. \
          Addresses of this machine and link-local ones need [`basic.egressAllow`](security.md#requests-of-sinks).\n\n{}",
         property::reference::table(&entries(), true)
     )
@@ -149,9 +165,12 @@ impl SinkSettings for RestSink {
 
     /// Checks the part of the URL that no message changes.
     fn check(&self, reach: &Reach) -> Result<(), ReachError> {
-        let Some(origin) = &self.origin else { return Ok(()) };
-        let destination = Destination { host: &origin.host, port: origin.port, written: true };
-        reach.check_egress("url", |egress| egress.check_host(destination))
+        let check = |property, origin: &Origin| {
+            let destination = Destination { host: &origin.host, port: origin.port, written: true };
+            reach.check_egress(property, |egress| egress.check_host(destination))
+        };
+        self.origin.iter().try_for_each(|origin| check("url", origin))?;
+        self.oauth.iter().flat_map(OAuth::servers).try_for_each(|origin| check("oAuth", origin))
     }
 }
 
@@ -205,11 +224,13 @@ impl RestClients {
         };
         let address = sink.address();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let client = HttpClient::new(sink.origin.clone(), sink.tls.clone(), sink.timeout, egress);
+        let client_of = |origin| HttpClient::new(origin, sink.tls.clone(), sink.timeout, egress.clone());
+        let client = client_of(sink.origin.clone());
+        let tokens = sink.oauth.clone().map(|oauth| Tokens::new(oauth, |origin| client_of(Some(origin.clone()))));
         let (sending, stopped) = (outbox.clone(), stop.clone());
         let task = async move {
             // What is on its way is given up with it, and counted by the outbox.
-            let _ = stopped.run_until_cancelled(sender::send(&sending, &sink, &client)).await;
+            let _ = stopped.run_until_cancelled(sender::send(&sending, &sink, &client, tokens.as_ref())).await;
         };
         tasks.spawn_on(task, &thread.handle);
         tasks.close();

@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Uri};
 
 use super::request::{BodyType, Dynamic, Method, is_template};
+use super::tokens::{OAuth, TokenRequest, token_server};
 use super::{Origin, ResponseType, RestSink, Retry};
 use crate::format::address::{Addressing, Part};
 use crate::io::spool::properties::{self as cache, CacheDraft, TakesCache};
@@ -22,9 +23,21 @@ pub(super) struct Draft {
     url: String,
     body_type: String,
     headers: Vec<(String, String)>,
+    form_data: Vec<(String, String)>,
+    access: TokenDraft,
+    expire: String,
+    refresh: TokenDraft,
     tls: TlsDraft,
     cache: CacheDraft,
     retry: Retry,
+}
+
+/// What the properties of a token request say.
+#[derive(Default)]
+struct TokenDraft {
+    url: String,
+    body: String,
+    headers: Vec<(String, String)>,
 }
 
 impl TakesTls for Draft {
@@ -44,6 +57,9 @@ type Row = Property<Draft>;
 /// The shortest wait between two tries: a server that refuses is not flooded.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
+/// What a property with headers takes.
+const HEADERS: &str = "an object of texts that are valid HTTP headers";
+
 /// The limit of a request where the user sets none.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -57,8 +73,8 @@ pub(super) const PROPERTIES: &[Row] = &[
         .doc("`get`, `post`, `put`, `patch`, `delete` or `head`, in any case"),
     Row::text("bodyType", |draft, body_type| draft.body_type = body_type.to_owned())
         .of_sink()
-        .doc("What the body is: `none`, `json`, `text`, `html`, `xml`, `javascript`, `form` or `binary`; it decides Content-Type unless `headers` do. Default: `none` for `get` and `head`, else `json`. `form` makes forms of the results (`format: urlencoded`)"),
-    Row::any("headers", "object", "an object of texts that are valid HTTP headers", set_headers)
+        .doc("What the body is: `none`, `json`, `text`, `html`, `xml`, `javascript`, `form`, `formdata` or `binary`; it decides Content-Type unless `headers` do. Default: `none` for `get` and `head`, else `json`. `form` makes forms of the results (`format: urlencoded`)"),
+    Row::any("headers", "object", HEADERS, |draft, value| headers(value, &mut draft.headers))
         .of_sink()
         .doc("Further headers, each a text"),
     Row::duration("timeout", |draft, limit| {
@@ -97,9 +113,33 @@ pub(super) const PROPERTIES: &[Row] = &[
     .default("code")
     .of_sink()
     .doc("What says that a request has succeeded. `code`: the status. `body`: also the member `code` of the answer, a JSON object, which is from 200 to 299"),
-    Row::unsupported("oAuth"),
-    Row::unsupported("formData"),
-    Row::unsupported("fileFieldName"),
+    Row::any("formData", "object", "an object of texts", |draft, value| {
+        draft.form_data = texts(value)?;
+        Ok(())
+    })
+    .of_sink()
+    .doc("Fields of the form of `bodyType: formdata`, each a text or a [template](sinks.md#templates)"),
+    Row::text("fileFieldName", |draft, name| draft.sink.form.file = name.to_owned())
+        .of_sink()
+        .doc("The field of that form that holds the message, as a file"),
+    Row::object("oAuth", &[
+        Row::object("access", &[
+            Row::text("url", |draft, url| draft.access.url = url.trim().to_owned()),
+            Row::text("body", |draft, body| draft.access.body = body.to_owned()),
+            Row::any("headers", "object", HEADERS, |draft, value| headers(value, &mut draft.access.headers)),
+            Row::any("expire", "number or template", "a number of seconds, or a template that gives one", |draft, value| {
+                draft.expire = text(value)?;
+                Ok(())
+            }),
+        ]),
+        Row::object("refresh", &[
+            Row::text("url", |draft, url| draft.refresh.url = url.trim().to_owned()),
+            Row::text("body", |draft, body| draft.refresh.body = body.to_owned()),
+            Row::any("headers", "object", HEADERS, |draft, value| headers(value, &mut draft.refresh.headers)),
+        ]),
+    ])
+    .of_sink()
+    .doc("How an access token is fetched: a POST of `access.body` to `access.url`, whose answer is a JSON object. `headers` of the sink are templates of that object then, such as `Bearer {{.access_token}}`. `access.expire` is the time in seconds after which the token is renewed, or a template such as `{{.expires_in}}`: by a POST to `refresh.url`, whose `headers` and `body` are templates of the answer before, or else by `access` again"),
     tls_properties::insecure_skip_verify(),
     tls_properties::certification_path(),
     tls_properties::private_key_path(),
@@ -130,6 +170,8 @@ enum RestError {
     Method(String),
     #[error("Invalid body type value {0}.")]
     BodyType(String),
+    #[error("fileFieldName must be set with bodyType formdata: it names the field that holds the message")]
+    NoFileField,
     #[error("{property}: {error}")]
     Template { property: String, error: crate::format::template::TemplateError },
 }
@@ -137,7 +179,21 @@ enum RestError {
 impl Draft {
     /// The settings; what is wrong goes to `found`.
     pub(super) fn settle(self, found: &mut Findings) -> RestSink {
-        let Draft { mut sink, method, url, body_type, headers, tls, cache, mut retry } = self;
+        let Draft {
+            mut sink,
+            method,
+            url,
+            body_type,
+            headers,
+            form_data,
+            access,
+            expire,
+            refresh,
+            tls,
+            cache,
+            mut retry,
+        } = self;
+        let has_oauth = !access.url.is_empty();
         let mut parts = Vec::new();
         let mut dynamic = |found: &mut Findings, property: &str, top: &str, text: &str, required: bool| match Part::new(
             property, text,
@@ -193,16 +249,35 @@ impl Draft {
             }
             Dynamic::Fixed(known.unwrap_or_default())
         };
+        let mut of_token = Vec::new();
         for (name, text) in headers {
             let value = match is_template(&text) {
+                true if has_oauth => {
+                    of_token.push((name, text));
+                    continue;
+                }
                 true => dynamic(found, &format!("headers.{name}"), "headers", &text, false).of(),
                 false => Dynamic::Fixed(text),
             };
             sink.headers.push((name, value));
         }
+        for (name, text) in form_data {
+            let value = match is_template(&text) {
+                true => dynamic(found, &format!("formData.{name}"), "formData", &text, false).of(),
+                false => Dynamic::Fixed(text),
+            };
+            sink.form.fields.push((name, value));
+        }
+        if sink.body_type == Dynamic::Fixed(BodyType::FormData) && sink.form.file.is_empty() {
+            found.refuse("fileFieldName", RestError::NoFileField);
+        }
         sink.addressing = (!parts.is_empty()).then_some(Addressing { parts, each_row: false });
+        if has_oauth {
+            sink.oauth = oauth(access, &expire, refresh, of_token, found);
+        }
         // Without TLS in sight there is nothing to be read for it.
-        let plain = sink.origin.as_ref().is_some_and(|origin| !origin.secure);
+        let plain = sink.origin.is_some()
+            && sink.origin.iter().chain(sink.oauth.iter().flat_map(OAuth::servers)).all(|server| !server.secure);
         if !plain || tls != TlsDraft::default() {
             sink.tls = tls.client(found);
         }
@@ -211,6 +286,54 @@ impl Draft {
         sink.cache = cache.settle(sink.queue, found);
         sink
     }
+}
+
+/// The property `oAuth`; `headers` are those of the sink that are made of the answer.
+fn oauth(
+    access: TokenDraft,
+    expire: &str,
+    refresh: TokenDraft,
+    headers: Vec<(String, String)>,
+    found: &mut Findings,
+) -> Option<OAuth> {
+    let part = |found: &mut Findings, property: String, top: &str, text: &str| match Part::new(&property, text) {
+        Ok(part) => Some(part),
+        Err(error) => {
+            found.refuse(top, RestError::Template { property, error });
+            None
+        }
+    };
+    let parts = |found: &mut Findings, place: &str, top: &str, headers: Vec<(String, String)>| {
+        let made = headers.into_iter().map(|(name, text)| {
+            let part = part(found, format!("{place}.{name}"), top, &text)?;
+            Some((name, part))
+        });
+        made.collect::<Option<Vec<_>>>()
+    };
+    let request = |found: &mut Findings, name: &str, draft: TokenDraft| {
+        let Some(origin) = token_server(&draft.url) else {
+            found.refuse("oAuth", RestError::Url { url: draft.url });
+            return None;
+        };
+        let body = match draft.body.is_empty() {
+            true => None,
+            false => Some(part(found, format!("oAuth.{name}.body"), "oAuth", &draft.body)?),
+        };
+        let headers = parts(found, &format!("oAuth.{name}.headers"), "oAuth", draft.headers)?;
+        Some(TokenRequest { url: draft.url, origin, headers, body })
+    };
+    if headers.is_empty() {
+        let message =
+            "no header is made of the token: set headers, such as {\"Authorization\": \"Bearer {{.access_token}}\"}";
+        found.warnings.push(Warning::other("oAuth", message));
+    }
+    let access = request(found, "access", access);
+    let refresh = (!refresh.url.is_empty()).then(|| request(found, "refresh", refresh)).flatten();
+    let expire = match expire.trim() {
+        "" => None,
+        expire => Some(part(found, "oAuth.access.expire".to_owned(), "oAuth", expire)?),
+    };
+    Some(OAuth { access: access?, refresh, expire, headers: parts(found, "headers", "headers", headers)? })
 }
 
 /// Characters that a URL must escape.
@@ -234,20 +357,29 @@ pub(super) fn origin(uri: &Uri) -> Option<Origin> {
     (!host.is_empty()).then_some(Origin { secure, host, port })
 }
 
-fn set_headers(draft: &mut Draft, value: &Json) -> Result<(), Wrong> {
-    for (name, value) in value.as_object().ok_or(Wrong::Value)? {
-        let text = match value {
-            Json::String(text) => text.clone(),
-            Json::Number(number) => number.to_string(),
-            Json::Bool(flag) => flag.to_string(),
-            _ => return Err(Wrong::Value),
-        };
+/// A value that can be written as a text.
+fn text(value: &Json) -> Result<String, Wrong> {
+    match value {
+        Json::String(text) => Ok(text.clone()),
+        Json::Number(number) => Ok(number.to_string()),
+        Json::Bool(flag) => Ok(flag.to_string()),
+        _ => Err(Wrong::Value),
+    }
+}
+
+fn texts(value: &Json) -> Result<Vec<(String, String)>, Wrong> {
+    let members = value.as_object().ok_or(Wrong::Value)?;
+    members.iter().map(|(name, value)| Ok((name.clone(), text(value)?))).collect()
+}
+
+fn headers(value: &Json, to: &mut Vec<(String, String)>) -> Result<(), Wrong> {
+    for (name, text) in texts(value)? {
         let fits = HeaderName::from_bytes(name.as_bytes()).is_ok()
             && (is_template(&text) || HeaderValue::from_str(&text).is_ok());
         if !fits {
             return Err(Wrong::Value);
         }
-        draft.headers.push((name.clone(), text));
+        to.push((name, text));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio_tungstenite::tungstenite::http::{self, HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 use super::properties::{origin, uri};
-use super::{Origin, RestSink};
+use super::{Origin, RestSink, multipart};
 use crate::format::address::Address;
 use crate::format::compress;
 
@@ -85,6 +85,7 @@ pub(super) enum BodyType {
     Xml,
     Javascript,
     Form,
+    FormData,
     Binary,
 }
 
@@ -98,6 +99,7 @@ impl BodyType {
             "xml" => BodyType::Xml,
             "javascript" => BodyType::Javascript,
             "form" => BodyType::Form,
+            "formdata" => BodyType::FormData,
             "binary" => BodyType::Binary,
             _ => return None,
         })
@@ -113,6 +115,8 @@ impl BodyType {
             BodyType::Javascript => Some("application/javascript"),
             BodyType::Form => Some("application/x-www-form-urlencoded"),
             BodyType::Binary => Some("application/octet-stream"),
+            // It names the boundary of each body.
+            BodyType::FormData => None,
         }
     }
 }
@@ -174,7 +178,8 @@ impl RestSink {
         if let Some(content_type) = body_type.content_type() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
-        let encoding = self.encoding.filter(|_| body_type != BodyType::None).map(|method| match method {
+        let packs = !matches!(body_type, BodyType::None | BodyType::FormData);
+        let encoding = self.encoding.filter(|_| packs).map(|method| match method {
             compress::Method::Gzip => "gzip",
             compress::Method::Zlib | compress::Method::Flate => "deflate",
             compress::Method::Zstd => "zstd",
@@ -187,7 +192,19 @@ impl RestSink {
             let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
             headers.insert(key, HeaderValue::from_str(text(value, address)).map_err(|_| bad())?);
         }
-        let body = if body_type == BodyType::None { Bytes::new() } else { message };
+        let body = match body_type {
+            BodyType::None => Bytes::new(),
+            BodyType::FormData => {
+                let fields = self.form.fields.iter().map(|(name, value)| (name.as_str(), text(value, address)));
+                let form = multipart::form(&self.form.file, &message, fields);
+                headers.insert(
+                    header::CONTENT_TYPE,
+                    form.content_type().map_err(|_| RequestError::Header("Content-Type".to_owned()))?,
+                );
+                form.body
+            }
+            _ => message,
+        };
         Ok(Prepared { method: method.http(), uri, origin, headers, body })
     }
 }
@@ -209,12 +226,23 @@ mod tests {
             (json!({"url": "ftp://x"}), "url format should be http"),
             (json!({"url": "example.org"}), "url format should be http"),
             (json!({"url": "http://x", "method": "trace"}), "Not supported HTTP method TRACE."),
-            (json!({"url": "http://x", "bodyType": "formdata"}), "Invalid body type value formdata."),
+            (json!({"url": "http://x", "bodyType": "pdf"}), "Invalid body type value pdf."),
             (json!({"url": "http://x/{{nosuch}}"}), "url: template: sink:1: function \"nosuch\" not defined"),
             (json!({"url": "http://x", "headers": {"a b": "c"}}), "valid HTTP headers"),
             (json!({"url": "http://x", "headers": {"a": "{{"}}), "headers.a: template"),
             (json!({"url": "http://x", "timeout": "soon"}), "property timeout"),
-            (json!({"url": "http://x", "oAuth": {"access": {}}}), "property oAuth is not supported yet"),
+            (json!({"url": "http://x", "method": "post", "bodyType": "formdata"}), "fileFieldName must be set"),
+            (json!({"url": "http://x", "formData": {"a": {}}}), "property formData"),
+            (json!({"url": "http://x", "formData": {"a": "{{"}}), "formData.a: template"),
+            (json!({"url": "http://x", "oAuth": {"access": {"url": "x"}}}), "Invalid url \"x\""),
+            (
+                json!({"url": "http://x", "oAuth": {"access": {"url": "http://x", "expire": "{{"}}}),
+                "oAuth.access.expire: template",
+            ),
+            (
+                json!({"url": "http://x", "oAuth": {"access": {"url": "http://x", "headers": {"a b": ""}}}}),
+                "valid HTTP headers",
+            ),
         ] {
             let error = sink(props.clone()).expect_err("it is wrong");
             assert!(error.contains(expected), "{props}: {error}");

@@ -191,6 +191,10 @@ async fn watch_prints_rows_and_changes() {
     assert_eq!((&line["op"], &line["row"]), (&json!("insert"), &json!({"id":1,"site":"a","t":1})));
     let by_url = once(vec![service.data_url("/live/fleet"), "--once".to_owned()]).await;
     assert_eq!(String::from_utf8_lossy(&by_url.stdout).lines().count(), 2);
+    let mut by_service = tokio::process::Command::new(env!("CARGO_BIN_EXE_plutino"));
+    let by_service = by_service.args(["watch", "fleet", "--once"]).env("PLUTINO_URL", service.url(""));
+    let by_service = by_service.output().await.expect("the binary starts");
+    assert_eq!(String::from_utf8_lossy(&by_service.stdout).lines().count(), 2, "{by_service:?}");
     let wrong = once(vec!["fleet".to_owned(), "t=a".to_owned()]).await;
     assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("unknown_param"));
     // It goes on with each change.
