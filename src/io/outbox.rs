@@ -113,7 +113,7 @@ impl Outbox {
                 state.closed
             };
             if let Some(store) = self.own_store() {
-                if let Some(Portion { batch, next, number, resent }) = store.take() {
+                if let Some(Portion { batch, next, number, resent }) = store.take(false) {
                     return Some(self.taken(Rest { batch, next }, Some((number, resent))));
                 }
                 // Something may be on its way from the disk.
@@ -218,10 +218,15 @@ impl Outbox {
     /// Notes that the other end takes what is sent.
     pub fn works(&self) {
         let mut health = locked(&self.health);
-        if health.state != LinkState::Connected || health.history.connected.is_none() {
+        let was_away = health.state != LinkState::Connected;
+        if was_away || health.history.connected.is_none() {
             let now = SystemTime::now();
             health.history.connects(now);
             (health.state, health.since) = (LinkState::Connected, now);
+        }
+        drop(health);
+        if let Some(store) = self.own_store().filter(|_| was_away) {
+            store.turn();
         }
     }
 

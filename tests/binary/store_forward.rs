@@ -97,6 +97,18 @@ async fn read(peer: &mut Peer, count: usize) -> Vec<i64> {
     numbers
 }
 
+/// Reads so many messages as they are.
+async fn texts(peer: &mut Peer, count: usize) -> Vec<String> {
+    let mut texts = Vec::new();
+    while texts.len() < count {
+        let message = timeout(LIMIT, peer.next()).await.expect("a message comes").expect("it goes on");
+        if let Message::Text(text) = message.expect("the socket is whole") {
+            texts.push(text.to_string());
+        }
+    }
+    texts
+}
+
 /// Answers pings until the task is dropped.
 fn answer(mut peer: Peer) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move { while let Some(Ok(_)) = peer.next().await {} })
@@ -366,12 +378,45 @@ async fn a_burst_beyond_the_queue_is_kept_and_marked_when_it_is_sent() {
     });
     assert_eq!(fresh.await.expect("a message comes").as_str(), "{\"n\":0}");
     for (props, text) in [
-        (json!({"resendAlterQueue": true}), "resendAlterQueue is true, which is not supported"),
-        (json!({"resendPriority": 1}), "resendPriority is 1; only 0 is supported"),
+        (json!({"resendPriority": 0.5}), "resendPriority is 0.5, expected -1, 0 or 1"),
+        (json!({"resendPriority": 2}), "resendPriority is 2, expected a number from -1 to 1"),
         (json!({"resendIndicatorField": "again", "format": "delimited"}), "resendIndicatorField is set in JSON alone"),
     ] {
         let rule = json!({"id": "no", "sql": "SELECT n FROM demo", "actions": [to_peer(port, props)]});
         let answer = served.asks("POST", "/rules", &rule).await;
         assert!(answer.status == 400 && answer.body.contains(text), "{}", answer.body);
     }
+}
+
+#[tokio::test]
+async fn newer_messages_need_not_wait_for_kept_ones() {
+    let folder = Folder::new("store-alter");
+    let port = free_port();
+    let served = folder.serve();
+    let props = |pause: &str| {
+        let resend = json!({"resendAlterQueue": true, "resendPriority": -1, "resendInterval": pause, "resendIndicatorField": "late"});
+        to_peer(port, resend)
+    };
+    rule(&served, props("1h")).await;
+    let mut client = source(&served).await;
+    send_numbers(&mut client, 0..20).await;
+    status(&served, "all are kept", |status| kept(status, "websocket") == 20).await;
+    let listener = listen(port).await;
+    let mut peer = accept(&listener).await;
+    assert_eq!(texts(&mut peer, 1).await, ["{\"n\":0,\"late\":true}"]);
+    send_numbers(&mut client, 100..150).await;
+    let expected: Vec<String> = (100..150).map(|n| format!("{{\"n\":{n}}}")).collect();
+    assert_eq!(texts(&mut peer, 50).await, expected);
+    // What has come is proven though older messages wait.
+    let answering = answer(peer);
+    status(&served, "newer ones are proven", |status| kept(status, "websocket") == 19).await;
+    answering.abort();
+    let changed = json!({"sql": "SELECT n FROM demo", "actions": [props("0")]});
+    served.asks("PUT", "/rules/r", &changed).await.done();
+    let mut peer = accept(&listener).await;
+    let expected: Vec<String> = (1..20).map(|n| format!("{{\"n\":{n},\"late\":true}}")).collect();
+    assert_eq!(texts(&mut peer, 19).await, expected);
+    answer(peer);
+    let done = status(&served, "all is proven", |status| kept(status, "websocket") == 0).await;
+    assert_eq!(done["sink_websocket_0_0_dropped"], json!({}), "{done:#}");
 }

@@ -10,7 +10,9 @@
 mod indicator;
 mod log;
 pub(in crate::io) mod properties;
+mod ranges;
 mod record;
+mod segment;
 mod store;
 mod window;
 mod writer;
@@ -29,7 +31,8 @@ use sha2::{Digest, Sha256};
 use self::log::Log;
 pub use self::store::Store;
 pub(in crate::io) use self::store::Wake;
-pub(in crate::io) use self::window::Portion;
+pub use self::window::Resend;
+pub(in crate::io) use self::window::{Portion, Taken};
 use self::writer::Job;
 use super::batch_queue::QueueLimit;
 use crate::format::sink_format::{OutputFormat, SinkFormat};
@@ -52,6 +55,8 @@ pub struct CacheSettings {
     pub memory: QueueLimit,
     /// the pause between two messages that are sent again
     pub resend_interval: Duration,
+    /// what comes first after a new connection
+    pub resend: Resend,
     /// nothing is kept when the rule stops
     pub clean_at_stop: bool,
     /// the field that is true in messages that are sent again
@@ -327,6 +332,7 @@ mod tests {
             page: 10,
             memory: QueueLimit { messages: 4, bytes: 1000 },
             resend_interval: Duration::ZERO,
+            resend: Resend::InOrder,
             clean_at_stop: false,
             indicator: None,
         }
@@ -349,7 +355,7 @@ mod tests {
         let began = Instant::now();
         let mut texts = Vec::new();
         while texts.len() < store.queued() && began.elapsed() < Duration::from_secs(60) {
-            match store.take() {
+            match store.take(false) {
                 Some(portion) => texts.push(String::from_utf8_lossy(&portion.batch.message(portion.next)).into_owned()),
                 None => std::thread::sleep(Duration::from_millis(1)),
             }
@@ -370,11 +376,11 @@ mod tests {
             store.work().expect("the disk takes them");
         }
         assert_eq!(all(&store), texts);
-        store.prove(2);
+        store.prove_below(2);
         drop(store);
         let store = Spool::new(&folder.0).open(key("r"), settings()).expect("it opens");
         assert_eq!((store.queued(), all(&store)), (4, texts[2..].iter().map(|text| (*text).to_owned()).collect()));
-        store.prove(u64::MAX);
+        store.prove_below(u64::MAX);
         assert_eq!(store.queued(), 0);
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::CacheSettings;
+use super::{CacheSettings, Resend};
 use crate::io::batch_queue::QueueLimit;
 use crate::property::{Findings, Property};
 
@@ -71,14 +71,14 @@ pub(in crate::io) const fn resend_alter_queue<T: TakesCache>() -> Property<T> {
     Property::flag("resendAlterQueue", |draft: &mut T, alter| draft.cache().alter_queue = alter)
         .default("false")
         .of_sink()
-        .doc("Only `false` is supported: messages keep their order, and those that were kept first are sent first")
+        .doc("Messages that were kept while the peer was away need not be sent before newer ones: `resendPriority` says which go first")
 }
 
 pub(in crate::io) const fn resend_priority<T: TakesCache>() -> Property<T> {
     Property::number("resendPriority", -1.0, 1.0, |draft: &mut T, priority| draft.cache().priority = priority)
         .default("0")
         .of_sink()
-        .doc("Only `0` is supported: it would be that of `resendAlterQueue`")
+        .doc("With `resendAlterQueue`: `-1` sends newer messages first, `0` both in turn, `1` kept ones first")
 }
 
 pub(in crate::io) const fn resend_indicator_field<T: TakesCache>() -> Property<T> {
@@ -102,9 +102,7 @@ enum CacheError {
     DiskTooSmall,
     #[error("invalid cache properties: maxDiskCacheNotMultiple:maxDiskCache must be a multiple of bufferPageSize")]
     DiskNotMultiple,
-    #[error("property resendAlterQueue is true, which is not supported: messages keep their order")]
-    AlterQueue,
-    #[error("property resendPriority is {0}; only 0 is supported: messages keep their order")]
+    #[error("property resendPriority is {0}, expected -1, 0 or 1")]
     Priority(f64),
 }
 
@@ -126,17 +124,21 @@ impl CacheDraft {
         } else if !self.disk.is_multiple_of(page) {
             refuse("maxDiskCache", CacheError::DiskNotMultiple);
         }
-        if self.alter_queue {
-            refuse("resendAlterQueue", CacheError::AlterQueue);
-        }
-        if self.priority != 0.0 {
+        if self.priority.fract() != 0.0 {
             refuse("resendPriority", CacheError::Priority(self.priority));
         }
+        let resend = match self.priority {
+            _ if !self.alter_queue => Resend::InOrder,
+            ..0.0 => Resend::NewFirst,
+            0.0 => Resend::InTurn,
+            _ => Resend::LateFirst,
+        };
         Some(CacheSettings {
             capacity: self.memory + self.disk,
             page: page as usize,
             memory,
             resend_interval: self.resend_interval,
+            resend,
             clean_at_stop: self.clean_at_stop,
             indicator: (!self.indicator.is_empty()).then(|| self.indicator.as_str().into()),
         })

@@ -1,8 +1,10 @@
 //! One record of a log: messages with their numbers.
 //!
 //! It begins with a prefix that has a checksum of its own. So a damaged length is seen before it is used: a record that is
-//! too short for its prefix was not written to its end, and everything else that does not fit is damage.
+//! too short for its prefix was not written to its end, and everything else that does not fit is damage. The checksum of
+//! the prefix begins with a number that only the segment's owner knows, its [`Seal`]: bytes that look like a record are one.
 
+use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -14,6 +16,38 @@ use crate::io::queue::MessageBatch;
 
 /// The bytes of a [`Prefix`].
 pub(super) const PREFIX: usize = 24;
+
+/// What the checksums of prefixes in a segment begin with. The default is that of older versions, which everybody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seal(Option<u32>);
+
+impl Seal {
+    pub fn random() -> Seal {
+        Seal(Some(rand::random()))
+    }
+
+    /// What [`Seal::fmt`] has written.
+    pub fn parse(text: &str) -> Option<Seal> {
+        u32::from_str_radix(text, 16).ok().map(|number| Seal(Some(number)))
+    }
+
+    fn sum(self, bytes: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.0.unwrap_or_default());
+        hasher.update(bytes);
+        hasher.finalize()
+    }
+
+    /// Whether a prefix is one wherever it stands.
+    fn is_secret(self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl fmt::Display for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0.unwrap_or_default())
+    }
+}
 
 /// What a record begins with, after the checksum of the prefix itself.
 struct Prefix {
@@ -81,23 +115,23 @@ impl From<Unreadable> for io::Error {
 }
 
 impl Prefix {
-    fn bytes(&self) -> [u8; PREFIX] {
+    fn bytes(&self, seal: Seal) -> [u8; PREFIX] {
         let mut bytes = [0; PREFIX];
         bytes[4..8].copy_from_slice(&self.sum.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.head_length.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.body_length.to_le_bytes());
         bytes[16..].copy_from_slice(&self.end.to_le_bytes());
-        let own = crc32fast::hash(&bytes[4..]);
+        let own = seal.sum(&bytes[4..]);
         bytes[..4].copy_from_slice(&own.to_le_bytes());
         bytes
     }
 
     /// `None`: the bytes are not those of a prefix.
-    fn parse(bytes: &[u8; PREFIX]) -> Option<Prefix> {
+    fn parse(bytes: &[u8; PREFIX], seal: Seal) -> Option<Prefix> {
         let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let end = u64::from(number(16)) | u64::from(number(20)) << 32;
         let prefix = Prefix { sum: number(4), head_length: number(8), body_length: number(12), end };
-        (crc32fast::hash(&bytes[4..]) == number(0)).then_some(prefix)
+        (seal.sum(&bytes[4..]) == number(0)).then_some(prefix)
     }
 
     /// The bytes of head and body.
@@ -107,7 +141,7 @@ impl Prefix {
 }
 
 /// Appends the record of a lot.
-pub(super) fn put(out: &mut Vec<u8>, lot: &Lot) {
+pub(super) fn put(out: &mut Vec<u8>, lot: &Lot, seal: Seal) {
     let batch = &lot.batch;
     let body = batch.bytes();
     let addresses = (0..batch.len()).filter_map(|index| batch.address(index).cloned()).collect();
@@ -121,7 +155,7 @@ pub(super) fn put(out: &mut Vec<u8>, lot: &Lot) {
     whole.extend_from_slice(body);
     let sum = crc32fast::hash(&whole[content..]);
     let prefix = Prefix { sum, head_length, body_length: body.len() as u32, end: lot.end() };
-    whole[start..content].copy_from_slice(&prefix.bytes());
+    whole[start..content].copy_from_slice(&prefix.bytes(seal));
     *out = whole;
 }
 
@@ -129,7 +163,7 @@ pub(super) fn put(out: &mut Vec<u8>, lot: &Lot) {
 ///
 /// # Errors
 /// [`Unreadable`]
-pub(super) fn read(input: &mut impl Read) -> Result<Option<(Lot, u64)>, Unreadable> {
+pub(super) fn read(input: &mut impl Read, seal: Seal) -> Result<Option<(Lot, u64)>, Unreadable> {
     let mut bytes = [0; PREFIX];
     let mut there = 0;
     while there < PREFIX {
@@ -141,7 +175,7 @@ pub(super) fn read(input: &mut impl Read) -> Result<Option<(Lot, u64)>, Unreadab
             Err(error) => return Err(Unreadable::System(error)),
         }
     }
-    let prefix = Prefix::parse(&bytes).ok_or(Unreadable::Damaged)?;
+    let prefix = Prefix::parse(&bytes, seal).ok_or(Unreadable::Damaged)?;
     let size = prefix.size();
     let mut rest = Vec::new();
     input.take(size).read_to_end(&mut rest).map_err(Unreadable::System)?;
@@ -165,15 +199,36 @@ pub(super) fn read(input: &mut impl Read) -> Result<Option<(Lot, u64)>, Unreadab
     Ok(Some((Lot { first: head.first, batch: Arc::new(batch) }, PREFIX as u64 + size)))
 }
 
+/// Where the first whole record begins in bytes that begin with a damaged one, whose first message should be `next`.
+pub(super) fn next_whole(bytes: &[u8], seal: Seal, next: u64) -> Option<usize> {
+    let mut at = 0;
+    while let Some(first) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        let prefix = Prefix::parse(first, seal);
+        let is_whole = || matches!(read(&mut &bytes[at..], seal), Ok(Some((lot, _))) if lot.first >= next);
+        if prefix.is_some() && at > 0 && is_whole() {
+            return Some(at);
+        }
+        at += match prefix {
+            Some(prefix) => PREFIX + usize::try_from(prefix.size()).ok()?,
+            None if seal.is_secret() => 1,
+            // Here may be a message, and its sender may have put a record there.
+            None => return None,
+        };
+    }
+    None
+}
+
 /// The number behind the last message of damaged bytes that should begin with message `next`, as far as prefixes say it.
 /// At least one message is taken to be lost.
 ///
-/// Senders choose what is in messages, and may put prefixes there. So no more messages are believed than bytes are there.
-pub(super) fn end_of_damage(bytes: &[u8], next: u64) -> u64 {
+/// No more messages are believed than bytes are there: in segments of older versions a sender may have put prefixes into
+/// messages.
+pub(super) fn end_of_damage(bytes: &[u8], seal: Seal, next: u64) -> u64 {
     let mut end = next + 1;
     let mut rest = bytes;
     while let Some(first) = rest.first_chunk() {
-        let prefix = Prefix::parse(first).filter(|prefix| (next..=next + bytes.len() as u64).contains(&prefix.end));
+        let prefix = Prefix::parse(first, seal);
+        let prefix = prefix.filter(|prefix| (next..=next + bytes.len() as u64).contains(&prefix.end));
         end = end.max(prefix.as_ref().map_or(0, |prefix| prefix.end));
         // Where no record begins, one may begin at the next byte.
         let step = prefix.map_or(1, |prefix| (PREFIX as u64 + prefix.size()).min(rest.len() as u64) as usize);

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use super::CacheSettings;
 use super::indicator::marked;
 use super::log::Log;
-use super::window::{Excess, Portion, Room, Window};
+use super::window::{Excess, Portion, Room, Taken, Window};
 use crate::io::batch_queue::QueueLimit;
 use crate::io::queue::MessageBatch;
 use crate::io::{LinkStatus, UNSENT};
@@ -68,7 +68,7 @@ impl Store {
     pub(super) fn new(settings: CacheSettings, log: Log, ask: Box<dyn Fn(bool) + Send + Sync>) -> Store {
         Store {
             settings: Mutex::new(settings),
-            window: Mutex::new(Window::new(log.done(), log.next())),
+            window: Mutex::new(Window::new(log.done(), log.next(), log.holes().clone())),
             log: Mutex::new(Some(log)),
             failing: AtomicBool::new(false),
             asked: AtomicBool::new(false),
@@ -176,12 +176,14 @@ impl Store {
         }
     }
 
-    /// The next messages; `None`: there is nothing now, and the waker is told when there is.
-    pub(in crate::io) fn take(&self) -> Option<Portion> {
+    /// The next messages; `None`: there is nothing now, and the waker is told when there is. While late ones are
+    /// `paused` ([`CacheSettings::resend_interval`]), they are not taken.
+    pub(in crate::io) fn take(&self, paused: bool) -> Option<Portion> {
+        let resend = locked(&self.settings).resend;
         let (portion, load, damaged) = {
             let mut window = locked(&self.window);
-            let portion = window.take();
-            let load = portion.is_none() && window.wants_disk();
+            let portion = window.take(resend, paused);
+            let load = (portion.is_none() || window.is_split()) && window.wants_disk();
             (portion, load, window.damage())
         };
         self.lose(DAMAGED, damaged);
@@ -198,10 +200,10 @@ impl Store {
     }
 
     /// Whether [`Store::take`] would give something; if not, the waker is told when it would.
-    pub(in crate::io) fn has_more(&self) -> bool {
+    pub(in crate::io) fn has_more(&self, paused: bool) -> bool {
         let (more, load) = {
             let mut window = locked(&self.window);
-            let more = window.has_more();
+            let more = window.has_more(paused);
             (more, !more && window.wants_disk())
         };
         if load {
@@ -217,12 +219,19 @@ impl Store {
 
     /// A connection begins: what is not proven is sent again.
     pub(in crate::io) fn rewind(&self) {
-        locked(&self.window).rewind();
+        let resend = locked(&self.settings).resend;
+        locked(&self.window).rewind(resend);
     }
 
-    /// The number of the next message to be taken.
-    pub(in crate::io) fn cursor(&self) -> u64 {
-        locked(&self.window).cursor()
+    /// The peer, which was away, is there again: what was not taken is late.
+    pub(in crate::io) fn turn(&self) {
+        let resend = locked(&self.settings).resend;
+        locked(&self.window).turn(resend);
+    }
+
+    /// What is taken now.
+    pub(in crate::io) fn taken(&self) -> Taken {
+        locked(&self.window).taken()
     }
 
     /// Whether messages were taken that are not proven.
@@ -230,9 +239,20 @@ impl Store {
         locked(&self.window).has_unproven()
     }
 
+    /// The peer has received all that was taken then.
+    pub(in crate::io) fn prove(&self, taken: &Taken) {
+        let proven = locked(&self.window).prove(taken);
+        self.count_proven(proven);
+    }
+
     /// The peer has received all messages below this number.
-    pub(in crate::io) fn prove(&self, number: u64) {
+    #[cfg(test)]
+    pub(super) fn prove_below(&self, number: u64) {
         let proven = locked(&self.window).forget(number);
+        self.count_proven(proven);
+    }
+
+    fn count_proven(&self, proven: u64) {
         if proven > 0 {
             self.delivered.fetch_add(proven, Ordering::Relaxed);
             self.relieve();
@@ -358,7 +378,11 @@ impl Store {
         self.asked.store(false, Ordering::Release);
         self.hurried.store(false, Ordering::Release);
         // What is done with first: on a full disk that makes room.
-        let forgotten = log.forget(locked(&self.window).first());
+        let (first, holes) = {
+            let window = locked(&self.window);
+            (window.first(), window.holes().clone())
+        };
+        let forgotten = log.forget(first, holes);
         let done = self.load(log).and(self.append(log)).and(forgotten);
         *locked(&self.last_error) =
             done.as_ref().err().map(|error| (SystemTime::now(), format!("cannot keep messages on disk: {error}")));

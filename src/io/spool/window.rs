@@ -1,9 +1,14 @@
 //! Numbers a store's messages: which are done, which are in memory, which come next. Plain data.
+//!
+//! Messages are taken in their order, at the cursor. With [`Resend`] out of order there are two places after each new
+//! connection: the cursor, at messages that waited for the connection, and another one at messages that come since then.
+//! When the cursor has reached that other place, the order is the usual one again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::log::Page;
+use super::ranges::Ranges;
 use super::record::Lot;
 use crate::io::batch_queue::QueueLimit;
 use crate::io::queue::MessageBatch;
@@ -15,15 +20,20 @@ pub(super) struct Window {
     first: u64,
     /// the number of the next message
     next: u64,
-    /// ranges behind `first` that are done with, and how many messages they are
-    holes: BTreeMap<u64, u64>,
-    missing: u64,
+    /// messages behind `first` that are done with
+    holes: Ranges,
     /// messages below are on disk, unless they are done with
     written: u64,
     /// the next message to be taken
     cursor: u64,
     /// messages below were there when the connection began: they are sent again, or late
     resent: u64,
+    /// with [`Resend`] out of order: the next message that came since then; messages from `cursor` to here are late
+    live: Option<u64>,
+    /// messages behind `cursor` that were taken before their turn
+    ahead: Ranges,
+    /// the next one is a late one
+    late_next: bool,
     /// the last messages, in their order
     recent: VecDeque<Lot>,
     /// how much these are
@@ -37,6 +47,32 @@ pub(super) struct Window {
     damaged: u64,
     /// a rule waits until there is room in memory
     awaited: bool,
+}
+
+/// What comes first after a new connection: messages that waited for it, which are late, or those that come since then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resend {
+    /// late ones first: all messages keep their order
+    #[default]
+    InOrder,
+    /// late ones first, but others while the late ones pause or are read from disk
+    LateFirst,
+    /// in turn
+    InTurn,
+    /// late ones while there are no others
+    NewFirst,
+}
+
+/// So often new messages that have left memory become late ones; then they wait until the late ones are sent.
+const LEAPS: usize = 64;
+
+/// What was taken at some time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::io) struct Taken {
+    /// all below
+    below: u64,
+    /// and these
+    ahead: Ranges,
 }
 
 /// What may be in memory.
@@ -70,9 +106,12 @@ pub(super) struct Excess {
 }
 
 impl Window {
-    /// Of what is on disk: messages from `first` on, before `next`.
-    pub fn new(first: u64, next: u64) -> Window {
-        Window { first, next, written: next, cursor: first, resent: next, ..Window::default() }
+    /// Of what is on disk: messages from `first` on, before `next`, without those that are done with.
+    pub fn new(first: u64, next: u64, holes: Ranges) -> Window {
+        let mut window = Window { first, next, written: next, cursor: first, resent: next, ..Window::default() };
+        holes.iter().for_each(|(start, end)| _ = window.punch(start.max(first), end.min(next)));
+        window.settle();
+        window
     }
 
     /// Adds messages; what does not fit into `capacity` and into memory is dropped.
@@ -89,7 +128,7 @@ impl Window {
 
     /// The messages that are kept.
     pub fn queued(&self) -> u64 {
-        self.next - self.first - self.missing
+        self.next - self.first - self.holes.total()
     }
 
     /// Messages below are done with.
@@ -97,18 +136,29 @@ impl Window {
         self.first
     }
 
-    /// The next message to be taken.
-    pub fn cursor(&self) -> u64 {
-        self.cursor
+    /// Messages behind [`Window::first`] that are done with.
+    pub fn holes(&self) -> &Ranges {
+        &self.holes
+    }
+
+    /// What is taken now, for [`Window::prove`].
+    pub fn taken(&self) -> Taken {
+        Taken { below: self.cursor, ahead: self.ahead.clone() }
     }
 
     /// Whether messages were taken that are not done with.
     pub fn has_unproven(&self) -> bool {
-        self.cursor > self.first
+        let waits = |(start, end): (u64, u64)| end > self.first && !self.holes.covers(start.max(self.first), end);
+        self.cursor > self.first || self.ahead.iter().any(waits)
     }
 
-    /// What was taken from `number` on is taken again.
+    /// What was taken from `number` on is taken again; if `number` was taken before its turn, no other message is.
     pub fn back(&mut self, number: u64) {
+        if self.live.is_some() && self.ahead.end_of(number).is_some() {
+            self.ahead.cut_from(number);
+            self.live = Some(number);
+            return;
+        }
         self.cursor = self.cursor.min(number).max(self.first);
         // What was taken before may have left memory: it is read again.
         if self.loaded.front().is_some_and(|lot| lot.first > self.cursor) {
@@ -116,22 +166,75 @@ impl Window {
         }
     }
 
-    /// All that is not done with is taken again.
-    pub fn rewind(&mut self) {
-        (self.cursor, self.resent) = (self.first, self.next);
+    /// A connection begins: all that is not done with is taken again, and is late.
+    pub fn rewind(&mut self, resend: Resend) {
+        self.cursor = self.first;
+        self.ahead.cut_from(0);
         self.loaded.clear();
+        self.live = None;
+        self.turn(resend);
     }
 
-    /// The next messages; `None`: there are none, or they must be read from disk first ([`Window::wants_disk`]).
-    pub fn take(&mut self) -> Option<Portion> {
+    /// The peer is there again: all that was not taken is late.
+    pub fn turn(&mut self, resend: Resend) {
+        self.resent = self.next;
+        self.live = (resend != Resend::InOrder && self.cursor < self.next).then_some(self.next);
+        if self.live.is_none() {
+            self.ahead.cut_from(0);
+        }
+    }
+
+    /// The next messages; `None`: there are none, or they must be read from disk first ([`Window::wants_disk`]). While
+    /// late ones are `paused`, they are not taken.
+    pub fn take(&mut self, resend: Resend, paused: bool) -> Option<Portion> {
+        let new_first = match resend {
+            Resend::InOrder | Resend::LateFirst => false,
+            Resend::InTurn => !self.late_next,
+            Resend::NewFirst => true,
+        };
+        let portion = match new_first {
+            true => self.take_new().or_else(|| self.take_next(paused)),
+            false => self.take_next(paused).or_else(|| self.take_new()),
+        };
+        self.late_next = portion.as_ref().is_some_and(|portion| !portion.resent);
+        self.settle();
+        portion
+    }
+
+    /// The messages at the cursor.
+    fn take_next(&mut self, paused: bool) -> Option<Portion> {
         let lot = self.upcoming()?;
         let number = self.cursor.max(lot.first);
-        // What is missing before it is done with already, or was damaged on disk.
-        self.damaged += self.punch(self.cursor, number);
+        let resent = number < self.resent || self.live.is_some();
+        if paused && resent {
+            return None;
+        }
         self.cursor = lot.end();
-        self.settle();
         let next = (number - lot.first) as usize;
-        Some(Portion { batch: lot.batch, next, number, resent: number < self.resent })
+        Some(Portion { batch: lot.batch, next, number, resent })
+    }
+
+    /// The messages that have come since the connection began.
+    fn take_new(&mut self) -> Option<Portion> {
+        let lot = self.new_lot()?;
+        let number = self.live.unwrap_or_default().max(lot.first);
+        self.ahead.add(number, lot.end());
+        self.live = Some(lot.end());
+        let next = (number - lot.first) as usize;
+        Some(Portion { batch: lot.batch, next, number, resent: false })
+    }
+
+    fn new_lot(&mut self) -> Option<Lot> {
+        let live = self.live?.max(self.in_memory());
+        if Some(live) != self.live {
+            // Some have left memory. They become late ones.
+            if self.ahead.len() >= LEAPS {
+                return None;
+            }
+            self.live = Some(live);
+        }
+        let at = self.recent.partition_point(|lot| lot.end() <= live);
+        self.recent.get(at).cloned()
     }
 
     /// Messages that [`Window::take`] found to be damaged since this was last asked.
@@ -144,7 +247,20 @@ impl Window {
         self.recent.front().map_or(self.next, |lot| lot.first)
     }
 
+    /// The lot at the cursor. What is missing before it is done with, or was damaged on disk.
     fn upcoming(&mut self) -> Option<Lot> {
+        loop {
+            self.skip();
+            let lot = self.lot_at_cursor()?;
+            if lot.first <= self.cursor {
+                return Some(lot);
+            }
+            self.damaged += self.punch(self.cursor, lot.first);
+            self.cursor = lot.first;
+        }
+    }
+
+    fn lot_at_cursor(&mut self) -> Option<Lot> {
         let cursor = self.cursor;
         if cursor < self.in_memory().min(self.written) {
             while self.loaded.front().is_some_and(|lot| lot.end() <= cursor) {
@@ -156,13 +272,31 @@ impl Window {
         self.recent.get(at).cloned()
     }
 
-    /// Whether something can be taken now.
-    pub fn has_more(&mut self) -> bool {
-        self.upcoming().is_some()
+    /// Moves the cursor behind what is done with, and what was taken before its turn.
+    fn skip(&mut self) {
+        while let Some(end) = self.holes.end_of(self.cursor).or_else(|| self.ahead.end_of(self.cursor)) {
+            self.cursor = end;
+        }
+        if self.live.is_some_and(|live| live <= self.cursor) {
+            self.live = None;
+            self.ahead.cut_from(0);
+        }
+    }
+
+    /// Whether something can be taken now; late ones that are `paused` cannot.
+    pub fn has_more(&mut self, paused: bool) -> bool {
+        let next = self.upcoming().is_some() && !(paused && (self.cursor < self.resent || self.live.is_some()));
+        next || self.new_lot().is_some()
+    }
+
+    /// Whether new messages are taken before their turn.
+    pub fn is_split(&self) -> bool {
+        self.live.is_some()
     }
 
     /// Whether what comes next has to be read from disk, and nobody was asked for it; then somebody is.
     pub fn wants_disk(&mut self) -> bool {
+        self.skip();
         let wants = !self.loading && self.cursor < self.in_memory().min(self.written) && self.upcoming().is_none();
         self.loading |= wants;
         wants
@@ -198,7 +332,7 @@ impl Window {
     pub fn unwritten(&self) -> Vec<Lot> {
         let start = self.recent.partition_point(|lot| lot.end() <= self.written);
         // What the peer has already needs no disk.
-        self.recent.range(start..).filter(|lot| lot.end() > self.first).cloned().collect()
+        self.recent.range(start..).filter(|lot| !self.is_done(lot)).cloned().collect()
     }
 
     /// Messages below are in the log.
@@ -235,6 +369,17 @@ impl Window {
         count
     }
 
+    /// The peer has received what was taken then; how many messages were not done with before.
+    pub fn prove(&mut self, taken: &Taken) -> u64 {
+        let ahead: u64 =
+            taken.ahead.iter().map(|(start, end)| self.punch(start.max(self.first), end.min(self.next))).sum();
+        ahead + self.forget(taken.below)
+    }
+
+    fn is_done(&self, lot: &Lot) -> bool {
+        lot.end() <= self.first || self.holes.covers(lot.first.max(self.first), lot.end())
+    }
+
     /// These messages are done with; how many were not before.
     pub fn finish(&mut self, number: u64, messages: u64) -> u64 {
         let count = self.punch(number.max(self.first), (number + messages).min(self.next));
@@ -244,35 +389,17 @@ impl Window {
 
     /// Makes a hole, and says how many messages it has swallowed.
     fn punch(&mut self, start: u64, end: u64) -> u64 {
-        if start >= end {
-            return 0;
-        }
-        let (mut from, mut to, mut known) = (start, end, 0);
-        // Holes that it touches become one with it.
-        while let Some((&hole, &hole_end)) =
-            self.holes.range(..=to).next_back().filter(|(_, hole_end)| **hole_end >= from)
-        {
-            known += hole_end.min(end).saturating_sub(hole.max(start));
-            from = from.min(hole);
-            to = to.max(hole_end);
-            self.holes.remove(&hole);
-        }
-        let count = end - start - known;
-        self.missing += count;
-        self.holes.insert(from, to);
-        count
+        self.holes.add(start, end)
     }
 
     /// Moves the beginning behind a hole that is there.
     fn settle(&mut self) {
-        if let Some(hole) = self.holes.first_entry().filter(|hole| *hole.key() <= self.first) {
-            let (start, end) = (*hole.key(), *hole.get());
-            hole.remove();
-            self.missing -= end - start;
-            self.first = self.first.max(end);
+        if let Some(end) = self.holes.end_of(self.first) {
+            self.first = end;
+            self.holes.cut_below(end);
         }
         self.cursor = self.cursor.max(self.first);
-        while let Some(front) = self.recent.front().filter(|lot| lot.end() <= self.first) {
+        while let Some(front) = self.recent.front().filter(|lot| self.is_done(lot)) {
             self.messages -= front.batch.len();
             self.bytes -= front.batch.byte_len();
             self.recent.pop_front();
@@ -285,7 +412,7 @@ impl Window {
     fn drop_oldest(&mut self, count: u64) {
         let mut left = count;
         while left > 0 {
-            let hole = self.holes.first_key_value().map_or(self.next, |(&start, _)| start);
+            let hole = self.holes.iter().next().map_or(self.next, |(start, _)| start);
             let end = hole.min(self.first + left);
             left -= end - self.first;
             self.forget(end);
@@ -313,148 +440,4 @@ impl Window {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    const PLENTY: Room = room(1000);
-
-    const fn room(messages: usize) -> Room {
-        let limit = QueueLimit { messages, bytes: 1 << 20 };
-        Room { usual: limit, most: limit }
-    }
-
-    fn batch(messages: usize) -> Arc<MessageBatch> {
-        let ends = (1..=messages as u32).collect();
-        Arc::new(MessageBatch::new(Bytes::from(vec![b'x'; messages]), ends, true, None))
-    }
-
-    fn taken(window: &mut Window) -> Vec<(u64, usize)> {
-        std::iter::from_fn(|| window.take().map(|portion| (portion.number, portion.batch.len() - portion.next)))
-            .collect()
-    }
-
-    #[test]
-    fn what_is_not_proven_is_taken_again() {
-        let mut window = Window::new(0, 0);
-        window.push(&batch(3), 100, PLENTY);
-        window.push(&batch(2), 100, PLENTY);
-        assert_eq!(taken(&mut window), [(0, 3), (3, 2)]);
-        assert_eq!((window.forget(4), window.has_unproven()), (4, true));
-        window.rewind();
-        let portion = window.take().expect("one is left");
-        assert_eq!((portion.number, portion.next, portion.resent), (4, 1, true));
-        window.push(&batch(1), 100, PLENTY);
-        assert!(!window.take().expect("a new one").resent);
-        window.back(4);
-        assert_eq!(window.cursor(), 4);
-        assert_eq!((window.forget(99), window.queued(), window.has_unproven()), (2, 0, false));
-    }
-
-    #[test]
-    fn the_oldest_go_beyond_the_capacity() {
-        let mut window = Window::new(0, 0);
-        assert_eq!(window.push(&batch(4), 6, PLENTY), Excess::default());
-        assert_eq!(window.push(&batch(4), 6, PLENTY), Excess { kept: 2, memory: 0 });
-        assert_eq!((window.queued(), window.first()), (6, 2));
-        assert_eq!(taken(&mut window), [(2, 2), (4, 4)]);
-        // What was done with in between does not count.
-        assert_eq!(window.finish(4, 2), 2);
-        assert_eq!(window.queued(), 4);
-        assert_eq!(window.push(&batch(3), 4, PLENTY), Excess { kept: 3, memory: 0 });
-        assert_eq!((window.queued(), window.first()), (4, 7));
-    }
-
-    #[test]
-    fn what_is_on_disk_leaves_memory_and_is_read_again() {
-        let small = room(2);
-        let mut window = Window::new(0, 0);
-        (0..3).for_each(|_| _ = window.push(&batch(1), 100, PLENTY));
-        assert_eq!(window.unwritten().len(), 3);
-        assert_eq!(window.wrote(3, small), 0);
-        assert!(
-            window.unwritten().is_empty() && window.take().is_none() && window.wants_disk() && !window.wants_disk()
-        );
-        assert_eq!(window.load_from(), Some(0));
-        let page = Page { lots: vec![Lot { first: 0, batch: batch(1) }], damaged: 0 };
-        assert_eq!(window.loads(0, page), 0);
-        assert_eq!(taken(&mut window), [(0, 1), (1, 1), (2, 1)]);
-        window.rewind();
-        assert!(window.wants_disk());
-        // All that is read is damaged: memory goes on.
-        assert_eq!(window.loads(0, Page { lots: Vec::new(), damaged: 9 }), 1);
-        assert_eq!((taken(&mut window), window.queued()), (vec![(1, 1), (2, 1)], 2));
-    }
-
-    #[test]
-    fn damage_within_a_page_is_counted_and_does_not_stay() {
-        let mut window = Window::new(0, 10);
-        assert!(window.take().is_none() && window.wants_disk());
-        let lots = [(2, 1), (5, 2)].map(|(first, messages)| Lot { first, batch: batch(messages) });
-        assert_eq!(window.loads(0, Page { lots: lots.into(), damaged: 0 }), 2);
-        assert_eq!((taken(&mut window), window.damage(), window.damage()), (vec![(2, 1), (5, 2)], 2, 0));
-        // What was taken is not sent: it is read again, and is not taken for damage.
-        window.back(2);
-        assert!(window.take().is_none() && window.wants_disk());
-        assert_eq!(window.loads(2, Page { lots: vec![Lot { first: 2, batch: batch(1) }], damaged: 0 }), 0);
-        assert_eq!((taken(&mut window), window.damage()), (vec![(2, 1)], 0));
-        assert_eq!((window.forget(7), window.first(), window.queued()), (3, 7, 3));
-        // Nothing of the rest can be read.
-        assert!(window.wants_disk());
-        assert_eq!(window.loads(window.cursor(), Page::default()), 3);
-        assert_eq!((window.first(), window.queued()), (10, 0));
-    }
-
-    #[test]
-    fn a_disk_that_takes_nothing_costs_the_oldest_in_memory() {
-        let small = room(2);
-        let mut window = Window::new(0, 2);
-        assert_eq!(window.queued(), 2);
-        (0..2).for_each(|_| assert_eq!(window.push(&batch(1), 100, small), Excess::default()));
-        assert_eq!(window.push(&batch(1), 100, small), Excess { kept: 0, memory: 1 });
-        assert_eq!(window.queued(), 4);
-        assert!(window.take().is_none() && window.wants_disk());
-        let page = Page { lots: vec![Lot { first: 0, batch: batch(2) }], damaged: 0 };
-        window.loads(0, page);
-        assert_eq!(taken(&mut window), [(0, 2), (3, 1), (4, 1)]);
-        assert_eq!((window.forget(5), window.queued()), (4, 0));
-    }
-
-    #[test]
-    fn rules_wait_before_anything_is_dropped() {
-        let tight = Room { most: room(4).most, ..room(2) };
-        let mut window = Window::new(0, 0);
-        for (waits, lost) in [(false, 0), (false, 0), (true, 0), (true, 0), (true, 1)] {
-            assert_eq!(window.push(&batch(1), 100, tight), Excess { kept: 0, memory: lost });
-            assert_eq!(window.is_ready(tight), !waits);
-        }
-        assert!(!window.relieved(tight, false));
-        assert_eq!(window.wrote(3, tight), 0);
-        assert_eq!(
-            (window.relieved(tight, false), window.relieved(tight, true), window.is_ready(tight)),
-            (true, false, true)
-        );
-        assert_eq!((window.queued(), window.unwritten().len()), (4, 2));
-    }
-
-    #[test]
-    fn who_waits_is_told_though_another_asks_first() {
-        let tight = Room { most: room(4).most, ..room(2) };
-        let mut window = Window::new(0, 0);
-        (0..3).for_each(|_| _ = window.push(&batch(1), 100, tight));
-        assert!(!window.is_ready(tight));
-        assert_eq!(window.wrote(3, tight), 0);
-        assert!(window.is_ready(tight), "another thread finds room");
-        assert_eq!((window.relieved(tight, false), window.relieved(tight, false)), (true, false));
-    }
-
-    #[test]
-    fn holes_grow_together() {
-        let mut window = Window::new(0, 100);
-        for (number, messages, new) in [(10, 5, 5), (20, 5, 5), (12, 10, 5), (5, 1, 1), (0, 5, 5), (0, 100, 79)] {
-            assert_eq!(window.finish(number, messages), new, "{number}");
-        }
-        assert_eq!((window.queued(), window.first()), (0, 100));
-    }
-}
+mod tests;

@@ -14,7 +14,7 @@ use super::client_queue::{Flight, Landing, Lane, Peer, PeerSink, Proving};
 use crate::io::LinkStatus;
 use crate::io::batch_queue::Rest;
 use crate::io::queue::{MessageBatch, Outlet, Signal};
-use crate::io::spool::{Held, Portion, Store, Wake};
+use crate::io::spool::{Held, Portion, Store, Taken, Wake};
 use crate::sync::locked;
 
 /// The most pings of one lane that wait for their answers.
@@ -136,8 +136,8 @@ struct StoredLane {
     /// it is among the waiting lanes of its peer
     listed: AtomicBool,
     closed: AtomicBool,
-    /// pings, each with the first message that it does not prove
-    marks: Mutex<VecDeque<(u64, u64)>>,
+    /// pings, each with what it proves
+    marks: Mutex<VecDeque<(u64, Taken)>>,
     /// when the next message may be sent again
     resumes: Mutex<Option<Instant>>,
     /// a timer lists it then
@@ -157,7 +157,7 @@ impl StoredLane {
         !self.closed.load(Ordering::Acquire) && self.sink.is_current()
     }
 
-    /// Whether the next message must wait; then the lane is listed again in time.
+    /// Whether late messages must wait; then the lane is listed again in time.
     fn pauses(self: &Arc<Self>, pause: Duration) -> bool {
         if pause.is_zero() {
             return false;
@@ -201,12 +201,12 @@ impl Lane for StoredLane {
         // Before it looks: what comes meanwhile lists it again.
         self.listed.store(false, Ordering::Release);
         let pause = self.sink.store.settings().resend_interval;
-        if !self.is_open() || self.pauses(pause) {
+        if !self.is_open() {
             return (None, false);
         }
-        let Some(portion) = self.sink.store.take() else { return (None, false) };
+        let Some(portion) = self.sink.store.take(self.pauses(pause)) else { return (None, false) };
         let flight = self.flight(portion, pause);
-        let more = self.sink.store.has_more() && !self.listed.swap(true, Ordering::AcqRel);
+        let more = self.sink.store.has_more(self.pauses(pause)) && !self.listed.swap(true, Ordering::AcqRel);
         (Some(flight), more)
     }
 
@@ -244,21 +244,18 @@ impl Proving for StoredLane {
         if marks.len() == MARKS {
             marks.pop_back();
         }
-        marks.push_back((number, self.sink.store.cursor()));
+        marks.push_back((number, self.sink.store.taken()));
     }
 
     fn prove(&self, number: u64) {
         let mut marks = locked(&self.marks);
         let mut proven = None;
-        while let Some(&(known, cursor)) = marks.front()
-            && known <= number
-        {
-            proven = Some(cursor);
-            marks.pop_front();
+        while marks.front().is_some_and(|(known, _)| *known <= number) {
+            proven = marks.pop_front().map(|(_, taken)| taken);
         }
         drop(marks);
-        if let Some(cursor) = proven.filter(|_| self.is_open()) {
-            self.sink.store.prove(cursor);
+        if let Some(taken) = proven.filter(|_| self.is_open()) {
+            self.sink.store.prove(&taken);
         }
     }
 
