@@ -6,6 +6,7 @@
 //! conditions of one worker.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,20 +45,45 @@ pub struct Installed {
 /// The input of a stream.
 pub struct StreamInput {
     receiver: FrameReceiver,
+    /// batches that were received, but not run before their turn was over
+    rest: RefCell<VecDeque<FrameBatch>>,
 }
 
 impl StreamInput {
     pub fn new(receiver: FrameReceiver) -> Self {
-        StreamInput { receiver }
+        StreamInput { receiver, rest: RefCell::default() }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
+        self.receiver.is_empty() && self.has_no_rest()
     }
 
-    /// Waiting batches.
-    pub fn waiting(&self) -> usize {
-        self.receiver.len()
+    /// How much waits: less after each turn in which something was run.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.receiver.len(), self.rest.borrow().iter().map(|batch| batch.frames.len()).sum())
+    }
+
+    fn has_no_rest(&self) -> bool {
+        self.rest.borrow().is_empty()
+    }
+
+    fn receive(&self) -> Received {
+        match self.rest.borrow_mut().pop_front() {
+            Some(batch) => Received::Batch(batch),
+            None => self.receiver.receive(),
+        }
+    }
+
+    /// Runs batches for a turn. Those that are left come first in the next one.
+    fn run(&self, scan: &mut StreamScan, batches: &mut Vec<FrameBatch>, now: i64) {
+        if self.has_no_rest() {
+            scan.set_behind(!self.is_empty());
+            scan.run_for(batches, now, &Turn::begin());
+        }
+        if !batches.is_empty() {
+            self.rest.borrow_mut().extend(batches.drain(..));
+            self.receiver.signal().raise();
+        }
     }
 }
 
@@ -93,7 +119,7 @@ pub fn stream(
                     }
                     let mut session = output.session(&capability);
                     for _ in 0..BATCHES_A_TURN {
-                        match input.receiver.receive() {
+                        match input.receive() {
                             Received::Batch(batch) => session.give(batch),
                             Received::Empty | Received::Ended => return,
                         }
@@ -103,10 +129,7 @@ pub fn stream(
             });
         batches.sink(Pipeline, "scan", move |(input, _frontier)| {
             input.for_each(|_time, batches| {
-                let mut scan = scan.borrow_mut();
-                scan.set_behind(!input_of_scan.is_empty());
-                scan.run(batches, clock.now());
-                batches.clear();
+                input_of_scan.run(&mut scan.borrow_mut(), batches, clock.now());
             });
         });
         activator.expect("the source's constructor has run")

@@ -39,6 +39,11 @@ impl Turn {
         self.over_at.is_none()
     }
 
+    /// Whether the turn is over: it looks at the clock.
+    pub fn is_over(&self) -> bool {
+        self.over_at.is_some_and(|at| Instant::now() >= at)
+    }
+
     /// Counts steps; true: the turn is over.
     #[inline]
     pub fn spend(&mut self, steps: u32) -> bool {
@@ -47,7 +52,7 @@ impl Turn {
             return false;
         }
         self.steps = 0;
-        self.over_at.is_some_and(|at| Instant::now() >= at)
+        self.is_over()
     }
 }
 

@@ -441,7 +441,7 @@ impl WorkerLoop {
     /// Runs what a stream has received, as far as its sinks take results.
     fn settle_stream(&mut self, stream: StreamKey) {
         let Some(input) = self.streams.get(&stream).map(|stream| stream.input.clone()) else { return };
-        let mut waiting = usize::MAX;
+        let mut waiting = (usize::MAX, usize::MAX);
         while input.waiting() < waiting {
             waiting = input.waiting();
             self.activate(stream);

@@ -46,6 +46,12 @@ impl Frame {
             Frame::Row(_) => &[],
         }
     }
+
+    /// Whether it may take long to read.
+    pub fn is_large(&self) -> bool {
+        const LARGE: usize = 64 << 10;
+        self.bytes().len() > LARGE
+    }
 }
 
 /// A row as a rule made it: values keep their types, since nothing is encoded between two rules.

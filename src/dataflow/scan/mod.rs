@@ -36,6 +36,7 @@ use super::command::RuleKey;
 use super::context::RuleContext;
 use super::decode::decode;
 use super::output::Output;
+use super::timers::Turn;
 
 use feed::{Feed, Located, Start};
 use message::{ArrayRows, Body, Cell, Message, SELF, StreamColumn, is_mismatch, strict};
@@ -234,16 +235,45 @@ impl StreamScan {
 
     /// Runs batches of messages through all rules. `now` is their time of arrival, ms since the epoch.
     pub fn run(&mut self, batches: &[FrameBatch], now: i64) {
+        self.begin(now);
+        batches.iter().for_each(|batch| _ = self.batch(batch, now, &Turn::endless()));
+        self.rules.hand_over(now, self.behind);
+    }
+
+    /// The same until the turn is over: what is left stays in `batches`. The turn is looked at after messages that may take
+    /// long: large ones, and compressed ones, which may become large.
+    pub fn run_for(&mut self, batches: &mut Vec<FrameBatch>, now: i64, turn: &Turn) {
+        self.begin(now);
+        let mut finished = 0;
+        while let Some(batch) = batches.get_mut(finished) {
+            let ran = self.batch(batch, now, turn);
+            if ran < batch.frames.len() {
+                batch.frames.drain(..ran);
+                break;
+            }
+            finished += 1;
+        }
+        batches.drain(..finished);
+        self.rules.hand_over(now, self.behind || !batches.is_empty());
+    }
+
+    fn begin(&mut self, now: i64) {
         if self.stale {
             self.look_anew();
         }
         self.rules.begin(now);
-        for batch in batches {
-            for frame in &batch.frames {
-                self.message(frame, Arrival { now, received: batch.received, origin: batch.origin.as_deref() });
+    }
+
+    /// Runs the messages of a batch until the turn is over; how many.
+    fn batch(&mut self, batch: &FrameBatch, now: i64, turn: &Turn) -> usize {
+        let is_compressed = self.schema.compression.is_some();
+        for (index, frame) in batch.frames.iter().enumerate() {
+            self.message(frame, Arrival { now, received: batch.received, origin: batch.origin.as_deref() });
+            if (is_compressed || frame.is_large()) && turn.is_over() {
+                return index + 1;
             }
         }
-        self.rules.hand_over(now, self.behind);
+        batch.frames.len()
     }
 
     fn message(&mut self, frame: &Frame, arrival: Arrival<'_>) {

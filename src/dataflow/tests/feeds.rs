@@ -2,6 +2,8 @@
 //! deep in a message.
 
 use super::*;
+use crate::dataflow::timers::Turn;
+use crate::format::compress::Method;
 use crate::io::queue::FeedChecks;
 use crate::metrics::FeedEvent;
 use crate::value::field_path::FieldPath;
@@ -219,4 +221,32 @@ fn a_row_with_a_wrong_value_does_not_move_the_watermark() {
     assert_eq!((watermark(&feed), feed.error().as_str()), (1000, "v has wrong type:string, expect:bigint"));
     feed.run(&[r#"{"ts":2000,"v":1,"w":"no rule reads it"}"#]);
     assert_eq!(watermark(&feed), 2000);
+}
+
+#[test]
+fn messages_that_take_long_are_left_when_the_turn_is_over() {
+    let packed = Method::Zlib.pack(br#"{"n":1}"#).expect("it can be packed");
+    let large = format!(r#"{{"n":1,"more":"{}"}}"#, "x".repeat(70_000));
+    for (with, message, left) in [
+        (r#"EXTRA="{\"decompression\": \"zlib\"}""#, Frame::Binary(packed.into()), 2),
+        ("FORMAT=\"json\"", Frame::Text(large.into()), 2),
+        ("FORMAT=\"json\"", Frame::Text(r#"{"n":1}"#.into()), 0),
+    ] {
+        let mut feed = Feed::new("", with, "SELECT n FROM s", &RuleOptions::default());
+        let batch =
+            |frames| FrameBatch { frames: vec![message.clone(); frames], origin: None, received: Instant::now() };
+        let mut batches = vec![batch(2), batch(1)];
+        let turn = Turn::begin();
+        while !turn.is_over() {
+            std::hint::spin_loop();
+        }
+        let waiting = |batches: &[FrameBatch]| batches.iter().map(|batch| batch.frames.len()).sum::<usize>();
+        feed.scan.run_for(&mut batches, 0, &turn);
+        assert_eq!(waiting(&batches), left, "{with}");
+        // The turns that follow run them all, each once.
+        while !batches.is_empty() {
+            feed.scan.run_for(&mut batches, 0, &turn);
+        }
+        assert_eq!(feed.kept.0.lock().expect("no panic while it is held").len(), 3, "{with}");
+    }
 }
