@@ -11,22 +11,27 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::egress::{Egress, EgressError};
+use crate::sync::locked;
 
 /// How many files are read at a time.
-const READERS: usize = 8;
+const PLACES: usize = 8;
 
 /// How long a request waits for a file.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long the control thread itself waits for a file of certificates.
 const SHORT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long it waits while another file hangs: one file system must not hold it up file by file.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// The properties that name files.
 const FILE_PROPERTIES: &[&str] = &["certificationPath", "privateKeyPath", "rootCaPath", "file"];
@@ -338,14 +343,27 @@ pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The places of those who read.
-fn places() -> &'static Arc<Semaphore> {
-    static PLACES: std::sync::LazyLock<Arc<Semaphore>> = std::sync::LazyLock::new(|| Arc::new(Semaphore::new(READERS)));
-    &PLACES
+/// Those who read files, few at a time.
+struct Readers {
+    places: Arc<Semaphore>,
+    /// jobs that nobody waits for any more
+    hanging: Arc<AtomicUsize>,
 }
 
-fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the disk did not answer in time: the file system may hang")
+/// A job, as the one who waits for it sees it.
+#[derive(Clone)]
+struct Watched {
+    state: Arc<Mutex<JobState>>,
+    hanging: Arc<AtomicUsize>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum JobState {
+    /// somebody waits for it
+    #[default]
+    Awaited,
+    Hanging,
+    Done,
 }
 
 /// Does what may block on the disk, on a thread of its own. A job that hangs keeps its place, not the caller.
@@ -353,36 +371,101 @@ fn late() -> io::Error {
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] after [`DEADLINE`]; those of starting a thread.
 pub async fn within<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    let done = async {
-        let place = places().clone().acquire_owned().await.map_err(io::Error::other)?;
-        let (answer, answered) = oneshot::channel();
-        start(place, move || drop(answer.send(job())))?;
-        answered.await.map_err(|_| io::Error::other("reading ended early"))
-    };
-    tokio::time::timeout(DEADLINE, done).await.unwrap_or_else(|_| Err(late()))
+    readers().within(job).await
 }
 
-/// The same for a caller that cannot await, such as the one who checks properties: it waits for a second at most.
+/// The same for a caller that cannot await, such as the one who checks properties: it waits for a second at most, and
+/// only for a moment while another job hangs.
 ///
 /// # Errors
 /// As [`within`].
 pub fn within_now<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    let until = Instant::now() + SHORT_DEADLINE;
-    let place = loop {
-        match places().clone().try_acquire_owned() {
-            Ok(place) => break place,
-            Err(_) if Instant::now() >= until => return Err(late()),
-            Err(_) => std::thread::sleep(Duration::from_millis(5)),
-        }
-    };
-    let (answer, answered) = mpsc::sync_channel(1);
-    start(place, move || drop(answer.send(job())))?;
-    answered.recv_timeout(until.saturating_duration_since(Instant::now())).map_err(|_| late())
+    readers().within_now(job)
 }
 
-fn start(place: OwnedSemaphorePermit, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+/// Those of this process.
+fn readers() -> &'static Readers {
+    static READERS: LazyLock<Readers> = LazyLock::new(Readers::new);
+    &READERS
+}
+
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the disk did not answer in time: the file system may hang")
+}
+
+impl Readers {
+    fn new() -> Readers {
+        Readers { places: Arc::new(Semaphore::new(PLACES)), hanging: Arc::default() }
+    }
+
+    async fn within<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        let watched = self.watched();
+        let done = async {
+            let place = self.places.clone().acquire_owned().await.map_err(io::Error::other)?;
+            let (answer, answered) = oneshot::channel();
+            start(place, watched.clone(), move || drop(answer.send(job())))?;
+            answered.await.map_err(|_| io::Error::other("reading ended early"))
+        };
+        tokio::time::timeout(DEADLINE, done).await.unwrap_or_else(|_| {
+            watched.hangs();
+            Err(late())
+        })
+    }
+
+    fn within_now<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        let patience = if self.hanging.load(Ordering::Acquire) == 0 { SHORT_DEADLINE } else { MOMENT };
+        let until = Instant::now() + patience;
+        let place = loop {
+            match self.places.clone().try_acquire_owned() {
+                Ok(place) => break place,
+                Err(_) if Instant::now() >= until => return Err(late()),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let (answer, answered) = mpsc::sync_channel(1);
+        let watched = self.watched();
+        start(place, watched.clone(), move || drop(answer.send(job())))?;
+        answered.recv_timeout(until.saturating_duration_since(Instant::now())).map_err(|_| {
+            watched.hangs();
+            late()
+        })
+    }
+
+    fn watched(&self) -> Watched {
+        Watched { state: Arc::default(), hanging: self.hanging.clone() }
+    }
+}
+
+impl Watched {
+    /// Nobody waits for it any more.
+    fn hangs(&self) {
+        let mut state = locked(&self.state);
+        if *state == JobState::Awaited {
+            *state = JobState::Hanging;
+            self.hanging.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn ends(&self) {
+        if std::mem::replace(&mut *locked(&self.state), JobState::Done) == JobState::Hanging {
+            self.hanging.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+fn start(place: OwnedSemaphorePermit, watched: Watched, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    /// Ends a job, also one that panics.
+    struct Ending(Watched, #[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit);
+
+    impl Drop for Ending {
+        fn drop(&mut self) {
+            self.0.ends();
+        }
+    }
+
+    let ending = Ending(watched, place);
     let run = move || {
-        let _place = place;
+        let _ending = ending;
         job();
     };
     std::thread::Builder::new().name("file".to_owned()).spawn(run).map(drop)
@@ -471,11 +554,18 @@ mod tests {
 
     #[tokio::test]
     async fn what_hangs_keeps_nobody() {
+        let readers = Readers::new();
         let (release, hang) = mpsc::channel::<()>();
         let begun = Instant::now();
-        assert!(within_now(move || hang.recv().is_ok()).is_err());
+        assert!(readers.within_now(move || hang.recv().is_ok()).is_err());
         assert!(begun.elapsed() < DEADLINE);
-        assert_eq!(within(|| 5).await.expect("others are read"), 5);
+        let hanging = || readers.hanging.load(Ordering::Acquire);
+        assert_eq!(hanging(), 1, "the next one waits for a moment only");
+        assert_eq!(readers.within(|| 5).await.expect("others are read"), 5);
         drop(release);
+        while hanging() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it does not hang any more");
+            tokio::task::yield_now().await;
+        }
     }
 }

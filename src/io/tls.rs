@@ -66,6 +66,8 @@ pub enum TlsError {
     },
     #[error("this system has no certificate authorities to trust: set rootCaPath (or insecureSkipVerify)")]
     NoRoots,
+    #[error("cannot read the certificate authorities of this system: {0}; set rootCaPath")]
+    Roots(#[source] io::Error),
 }
 
 impl TlsError {
@@ -77,7 +79,7 @@ impl TlsError {
             | TlsError::Pem { property, .. }
             | TlsError::Refused { property, .. }
             | TlsError::Incomplete { present: property, .. } => Some(property),
-            TlsError::NoRoots => None,
+            TlsError::NoRoots | TlsError::Roots(_) => None,
         }
     }
 }
@@ -257,11 +259,15 @@ fn own_roots(pem: &Pem) -> Result<Arc<RootCertStore>, TlsError> {
 /// The system's authorities, read once: that takes many files.
 fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    let roots = ROOTS.get_or_init(|| {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(store)
-    });
+    let roots = match ROOTS.get() {
+        Some(roots) => roots,
+        None => {
+            let read = within_now(|| rustls_native_certs::load_native_certs().certs).map_err(TlsError::Roots)?;
+            let mut store = RootCertStore::empty();
+            store.add_parsable_certificates(read);
+            ROOTS.get_or_init(|| Arc::new(store))
+        }
+    };
     if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots.clone()) }
 }
 
