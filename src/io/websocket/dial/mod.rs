@@ -344,6 +344,7 @@ fn request(settings: &Settings, target: &Target, extensions: Option<&str>) -> Re
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -377,6 +378,46 @@ mod tests {
             request(&settings, target, None).expect("a request").headers().contains_key("authorization")
         };
         assert_eq!((shown(&from), shown(&away), shown(&back)), (true, false, false));
+    }
+
+    #[tokio::test]
+    async fn a_redirect_from_another_machine_does_not_lead_here() {
+        use tokio::net::TcpListener;
+
+        let proxy = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let proxy_port = proxy.local_addr().expect("it is bound").port();
+        let inner = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        inner.set_nonblocking(true).expect("it can be set");
+        let inner_port = inner.local_addr().expect("it is bound").port();
+        // Behind the proxy is a machine that redirects.
+        let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            for to in ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]"] {
+                let (mut socket, _) = proxy.accept().await.expect("it is dialled");
+                told.send(head(&mut socket).await).expect("the test goes on");
+                socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("it is read");
+                head(&mut socket).await;
+                let answer = format!("HTTP/1.1 302 Found\r\nLocation: ws://{to}:{inner_port}/\r\n\r\n");
+                socket.write_all(answer.as_bytes()).await.expect("it is read");
+            }
+        });
+        let props = json!({"addr": "feed.example", "proxy": format!("http://127.0.0.1:{proxy_port}")});
+        let settings = Settings::source("/a", props.as_object().expect("an object")).expect("it is right").0;
+        for _ in 0..5 {
+            let error = dial(&settings, None, &Egress::default()).await.map(drop).expect_err("it is refused");
+            assert!(matches!(error, DialError::Redirect { .. }), "{error}");
+            assert!(asked.recv().await.expect("the proxy is asked").starts_with("CONNECT feed.example:80 "));
+        }
+        assert!(asked.recv().await.is_none(), "the proxy is not asked for this machine");
+        assert!(inner.accept().is_err(), "nothing on this machine is dialled");
+    }
+
+    async fn head(socket: &mut TcpStream) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(socket.read_u8().await.expect("a head"));
+        }
+        String::from_utf8_lossy(&head).into_owned()
     }
 
     #[test]
