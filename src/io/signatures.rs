@@ -3,11 +3,14 @@
 //! The crate takes its cryptography from a provider; its own ones would add a second cryptographic library. This one
 //! only verifies, and supports no algorithm whose key could also sign.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result};
 use jsonwebtoken::signature::{Error, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey};
 use ring::signature as ring;
+use serde_json::{Map, Value as Json};
 
 /// A public key of a PEM file, and the algorithms that are of its kind.
 #[derive(Clone)]
@@ -35,6 +38,14 @@ impl PublicKey {
         let ed = || DecodingKey::from_ed_pem(text).map(|key| of(ED, key));
         rsa().or_else(|_| ec()).or_else(|_| ed()).ok()
     }
+}
+
+/// Whether the head of a token has `crit`, whatever its value: it asks for extensions (RFC 7515, 4.1.11), and none is known.
+/// A head that cannot be read asks for them, too.
+pub fn asks_for_extensions(token: &str) -> bool {
+    let head = token.split('.').next().and_then(|head| URL_SAFE_NO_PAD.decode(head).ok());
+    let members = head.and_then(|head| serde_json::from_slice::<Map<String, Json>>(&head).ok());
+    members.is_none_or(|members| members.contains_key("crit"))
 }
 
 static PROVIDER: CryptoProvider =
