@@ -119,6 +119,7 @@ impl Feed {
             sequence: Field::new("gapSequence", FeedEvent::WithoutGapSequence, sequence),
             key: Field::new("gapKey", FeedEvent::WithoutGapKey, gap_key),
             wait: i64::try_from(gap_wait.as_millis()).unwrap_or(i64::MAX),
+            hasher: Hasher::default(),
             sequences: HashMap::new(),
             waiting: VecDeque::new(),
         });
@@ -149,10 +150,13 @@ impl Feed {
     }
 }
 
-/// The keys of the last messages, as hashes with a seed of the process.
+/// Makes hashes of keys with a seed of the process. A key may be as long as a message, so hashes are remembered instead.
+type Hasher = foldhash::quality::RandomState;
+
+/// The keys of the last messages, as hashes.
 #[derive(Default)]
 struct Seen {
-    hasher: foldhash::quality::RandomState,
+    hasher: Hasher,
     known: HashSet<u64>,
     order: VecDeque<u64>,
 }
@@ -181,9 +185,11 @@ struct Gaps {
     key: Field,
     /// how long a missing number may take to come, ms
     wait: i64,
-    sequences: HashMap<Key, Sequence>,
+    hasher: Hasher,
+    /// by the hash of the key
+    sequences: HashMap<u64, Sequence>,
     /// the sequences with open gaps, by the times until which these wait
-    waiting: VecDeque<(i64, Key)>,
+    waiting: VecDeque<(i64, u64)>,
 }
 
 /// The position of a sequence.
@@ -267,9 +273,10 @@ impl Gaps {
     /// Takes the next number of a key; returns how many are missing before it.
     fn follow(&mut self, key: &Key, number: i64, now: i64, metrics: &StreamMetrics) -> u64 {
         self.settle(now, metrics);
-        let Some(sequence) = self.sequences.get_mut(key) else {
+        let key = self.hasher.hash_one(key);
+        let Some(sequence) = self.sequences.get_mut(&key) else {
             if self.sequences.len() < FOLLOWED {
-                self.sequences.insert(key.clone(), Sequence::new(number));
+                self.sequences.insert(key, Sequence::new(number));
             }
             return 0;
         };
@@ -290,7 +297,7 @@ impl Gaps {
                     if self.wait == 0 {
                         sequence.settle(now, metrics);
                     } else {
-                        self.waiting.push_back((gap.due, key.clone()));
+                        self.waiting.push_back((gap.due, key));
                     }
                 }
             }
