@@ -40,6 +40,7 @@ use self::cluster::Processes;
 use crate::cluster::Part;
 use crate::dataflow::cluster::Traffic;
 use crate::dataflow::command::{Command, StreamKey};
+use crate::dataflow::division::Division;
 use crate::dataflow::worker::DataThread;
 use crate::definition::stream::StreamDef;
 use crate::format::sink_format::SinkFormat;
@@ -61,7 +62,7 @@ use crate::time::Clock;
 use crate::value::Text;
 use crate::view::Views;
 use homes::{Home, Homes};
-use running::{Place, RuleThreads};
+use running::{Place, RuleThreads, joined};
 
 pub use self::ending::{Ended, Totals};
 pub use self::measure::{Measured, Waiting};
@@ -272,9 +273,32 @@ struct RunningRule {
     metrics: Arc<RuleMetrics>,
     /// Where its state is, if it has any.
     home: Option<Home>,
+    /// How its state is divided among the threads of this process, if it is.
+    division: Option<Division>,
     sinks: Vec<RunningSink>,
     /// The number of the state that is on disk; 0: the initial one.
     kept: AtomicU64,
+}
+
+/// Where the state of a rule is, and which state is on disk.
+struct StatePlace {
+    key: u64,
+    threads: Vec<usize>,
+    kept: Mark,
+}
+
+impl RunningRule {
+    fn state_place(&self) -> StatePlace {
+        let threads = match &self.division {
+            // Its owners are the threads of this process alone.
+            Some(division) => {
+                let first = self.threads.process * self.threads.readers.all();
+                division.owners().iter().map(|worker| worker - first).collect()
+            }
+            None => vec![self.threads.home],
+        };
+        StatePlace { key: self.key, threads, kept: self.kept.load(Ordering::Relaxed) }
+    }
 }
 
 /// A sink of a rule. The rule's next version takes it over with its queues if it has the same sink.
@@ -358,12 +382,12 @@ impl Engine {
     /// Returns the current state of a rule; `None` if it has none, or if it has not changed since it was last stored.
     /// The rule's thread pauses while it writes the state.
     pub async fn save_rule(&self, id: &str) -> Option<Result<Saved, CheckpointError>> {
-        let (thread, key, kept) = {
+        let place = {
             let running = self.running();
             let rule = running.rules.get(id)?;
-            (rule.threads.home, rule.key, rule.kept.load(Ordering::Relaxed))
+            rule.state_place()
         };
-        self.save_on(thread, key, kept).await
+        self.save(place).await
     }
 
     /// Records that this state is on disk, so that it is returned again only after a change.
@@ -432,6 +456,18 @@ impl Engine {
             })
             .collect();
         futures_util::future::join_all(answers).await;
+    }
+
+    /// The state at a place, unless it is on disk.
+    async fn save(&self, place: StatePlace) -> StateAnswer {
+        let StatePlace { key, threads, kept } = place;
+        if let [home] = threads[..] {
+            return self.save_on(home, key, kept).await;
+        }
+        // A part that has not changed is needed if another one has.
+        let parts = threads.into_iter().map(|thread| self.save_on(thread, key, Mark::MAX));
+        let saved = joined(futures_util::future::join_all(parts).await)?;
+        (!matches!(&saved, Ok(saved) if saved.mark == kept)).then_some(saved)
     }
 
     async fn save_on(&self, thread: usize, key: u64, since: Mark) -> StateAnswer {

@@ -60,6 +60,17 @@ impl Memories {
         Ok(())
     }
 
+    /// Adds those of other partitions.
+    pub fn absorb(&mut self, others: Memories) {
+        self.of_steps.iter_mut().zip(others.of_steps).for_each(|(step, others)| step.extend(others));
+    }
+
+    /// Keeps the partitions for which `keep` is true; it is given the number of the step, and the partition.
+    pub fn retain(&mut self, keep: impl Fn(usize, &GroupKey) -> bool) {
+        let steps = self.of_steps.iter_mut().enumerate();
+        steps.for_each(|(number, step)| step.retain(|partition, _| keep(number, partition)));
+    }
+
     /// Drops the oldest quarter of each step's partitions; returns how many.
     pub fn evict(&mut self) -> usize {
         let evict = |memories: &mut IndexMap<GroupKey, AnalyticState, KeyHasher>| {

@@ -202,6 +202,12 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
         let mut failed = false;
         let mut wakes = None;
         rows.sink(Pipeline, "rule", move |(input, frontier)| {
+            if !failed && metrics.has_failed() {
+                // Another thread has a part of its state, and has failed.
+                failed = true;
+                operator.borrow_mut().forget();
+                queue_of_rule.set_busy(false, false);
+            }
             if failed {
                 // Its rows go on arriving until it is stopped.
                 input.for_each(|_time, batches| batches.clear());

@@ -13,6 +13,7 @@ use crate::metrics::RuleMetrics;
 use crate::plan::physical::RulePlan;
 use crate::value::Text;
 
+use super::division::Division;
 use super::event_clock::EventClocks;
 use super::output::Encoding;
 use super::row::ScannedRow;
@@ -37,6 +38,13 @@ pub enum Command {
     },
     /// Starts a rule. It sees the messages that the stream takes from then on.
     AddRule(Box<NewRule>),
+    /// Ends the scan of a rule whose state is divided: what its streams have received goes to the threads of its keys, then
+    /// nothing more comes. The state stays until [`Command::DropRule`].
+    EndScan {
+        leaving: Leaving,
+        /// Receives how many letters with rows this thread has sent to others.
+        done: oneshot::Sender<u64>,
+    },
     /// Ends a rule. The content of its windows is dropped, except for the returned state.
     DropRule {
         leaving: Leaving,
@@ -151,7 +159,7 @@ pub struct Letters {
 pub struct Left {
     /// Its state, if that was requested.
     pub state: StateAnswer,
-    /// How many letters with rows this thread has sent to its home.
+    /// How many letters with rows this thread has sent to where the state is.
     pub letters: u64,
     /// Told once the other processes have left the rule, too, and no results are on their way between them.
     pub elsewhere: Vec<oneshot::Receiver<()>>,
@@ -179,6 +187,8 @@ pub enum Part {
     Home(EventClocks),
     /// The scan is here; rows that pass it go to this worker.
     Scan(usize, EventClocks),
+    /// The scan is here; rows that pass it go to the worker of their key, which may be this one.
+    Exchange(Division, EventClocks),
 }
 
 /// A rule to start.

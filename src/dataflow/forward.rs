@@ -189,6 +189,11 @@ impl Forward {
         !self.holds_rows() && self.advances.borrow().is_empty()
     }
 
+    /// The worker that it sends to.
+    pub fn to(&self) -> usize {
+        self.home
+    }
+
     pub fn letters(&self) -> u64 {
         self.letters.get()
     }

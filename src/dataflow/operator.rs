@@ -1,10 +1,10 @@
 //! The operator of a rule with state: it orders rows, runs analytic functions, fills windows and makes results.
 
+mod state;
 mod tables;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ use crate::value::key::GroupKey;
 use super::analytic::{Elements, Memories};
 use super::batch::RowBatch;
 use super::context::RuleContext;
-use super::join::{Give, Others, ScanTable};
+use super::division::Division;
+use super::join::{Give, Others};
 use super::lookup::Lookup;
 use super::operate::{Operate, Progress};
 use super::output::Output;
@@ -26,16 +27,12 @@ use super::queue::RuleQueue;
 use super::results::Results;
 use super::row::{KeptRow, ScannedRow};
 use super::slots::SlotNames;
-use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, Writer};
-use super::state::measure::{Meter, StateSize};
-use super::state::quarter;
+use super::state::checkpoint::CheckpointError;
+use super::state::measure::StateSize;
 use super::timers::{Alarm, Turn, WorkerClock};
 use super::waiting::Waiting;
 use super::window::{Arrival, Closed, ClosedWindows, Partial, Windows};
 use tables::{Tables, scan_tables};
-
-/// A state with a limit is measured after this many rows.
-const MEASURED_ROWS: u32 = 1024;
 
 /// How long a rule waits for full sinks before it looks again, ms.
 const SINK_WAIT: i64 = 10;
@@ -81,6 +78,16 @@ pub struct RuleOperator {
     unnested: Option<Unnested>,
     /// what WHERE and the window have let through
     flow: FlowCounts,
+    /// what the metrics have of it
+    told: FlowCounts,
+    /// Set where the state is divided by key.
+    own: Option<Own>,
+}
+
+/// The part of a divided state that is here.
+struct Own {
+    division: Division,
+    owner: usize,
 }
 
 /// A row that continues once for each of its elements.
@@ -169,6 +176,8 @@ impl RuleOperator {
             wide: vec![Value::Absent; plan.row_slots],
             key: GroupKey::default(),
             flow: FlowCounts::default(),
+            told: FlowCounts::default(),
+            own: None,
             plan,
             inputs,
             context,
@@ -177,133 +186,10 @@ impl RuleOperator {
         }
     }
 
-    pub fn changes(&self) -> u64 {
-        self.changes
-    }
-
-    /// # Errors
-    /// [`CheckpointError`]
-    pub fn save(&self, plan: &Fingerprint, queue: &RuleQueue) -> Result<Vec<u8>, CheckpointError> {
-        let mut to = Writer::new(plan);
-        self.waiting.save(&mut to)?;
-        self.rest(queue, &mut to)?;
-        Ok(to.finish())
-    }
-
-    pub fn size(&self, queue: &RuleQueue) -> StateSize {
-        let mut meter = Meter::default();
-        // Measuring cannot fail.
-        let _ = self.rest(queue, &mut meter);
-        self.waiting.measure(&mut meter);
-        StateSize { bytes: meter.bytes(), windows: self.windows.open() }
-    }
-
-    /// The rows of the scan tables, the newest `limit` of each, in the order of the inputs.
-    fn scanned(&self, limit: usize) -> Vec<ScannedRow> {
-        let mut rows = Vec::new();
-        for (number, input) in self.inputs.iter().enumerate() {
-            let Some(table) = self.tables.scanned.get(&number) else { continue };
-            let older = table.rows().count().saturating_sub(limit);
-            rows.extend(table.rows().skip(older).map(|row| tables::shown(input, row)));
-        }
-        rows
-    }
-
-    /// The estimated size of the state, bytes. The estimate takes constant time.
-    fn bytes(&self) -> u64 {
-        let mut meter = Meter::default();
-        let _ = self.parts(&mut meter);
-        self.waiting.measure(&mut meter);
-        meter.bytes()
-    }
-
-    /// Compares the state with its limit, after `more` rows or groups: drops the oldest part, or fails the rule.
-    fn limit_state(&mut self, more: u32) -> Option<Progress> {
-        let limit = self.plan.state_limit?;
-        self.unmeasured = self.unmeasured.saturating_add(more);
-        if self.unmeasured < MEASURED_ROWS {
-            return None;
-        }
-        self.unmeasured = 0;
-        let bytes = self.bytes();
-        if bytes <= limit.bytes {
-            return None;
-        }
-        if !limit.evicts {
-            return Some(Progress::StateFull(bytes));
-        }
-        let mut evicted = 0;
-        // A quarter each time, so that little is left after this many times.
-        for _ in 0..32 {
-            evicted += self.windows.evict() + self.memories.evict() + self.results.evict();
-            evicted += self.tables.scanned.values_mut().map(ScanTable::evict).sum::<usize>();
-            for _ in 0..quarter(self.waiting.len()) {
-                evicted += usize::from(self.waiting.pop(None, &mut self.narrow).is_some());
-            }
-            if self.bytes() <= limit.bytes {
-                break;
-            }
-        }
-        let text = format!("maxStateBytes is reached: {evicted} of the oldest keys and rows are forgotten");
-        self.output.borrow_mut().error(Place::Window, text);
-        None
-    }
-
-    pub fn forget(&mut self) {
-        self.waiting = Waiting::new(self.narrow.len());
-        self.memories = Memories::new(&self.plan.steps);
-        self.windows = Windows::new(&self.plan, &self.context.zone, self.alarm.clone());
-        self.results = Results::new(&self.plan, self.context.clone(), self.output.clone());
-        self.tables.scanned = scan_tables(&self.plan, &self.inputs);
-        self.inbox.0.clear();
-        self.closed.clear();
-    }
-
-    /// Everything but the waiting rows: ordering these takes longer the more there are.
-    fn rest(&self, queue: &RuleQueue, to: &mut impl StateParts) -> Result<(), CheckpointError> {
-        self.parts(to)?;
-        to.put(&self.context.hits.get())?;
-        queue.save(to)
-    }
-
-    fn parts(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
-        self.memories.save(to)?;
-        self.windows.save(to)?;
-        self.results.save(to)?;
-        let mut tables: Vec<_> = self.tables.scanned.iter().collect();
-        tables.sort_unstable_by_key(|(input, _)| **input);
-        for (_, table) in tables {
-            table.save(to)?;
-        }
-        Ok(())
-    }
-
-    /// # Errors
-    /// [`CheckpointError`]; operator and queue are as if nothing had been tried.
-    pub fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError> {
-        let from = CheckpointReader::open(checkpoint, plan)?;
-        // Whatever is wrong with it, this thread has other rules to run.
-        let taken = catch_unwind(AssertUnwindSafe(|| self.take_state(from, queue)));
-        let restored = taken.unwrap_or(Err(CheckpointError::Damaged("what it holds makes no sense")));
-        if restored.is_err() {
-            self.forget();
-            self.context.hits.take();
-        }
-        restored
-    }
-
-    fn take_state(&mut self, mut from: CheckpointReader<'_>, queue: &RuleQueue) -> Result<(), CheckpointError> {
-        self.waiting.restore(&mut from, self.inputs.len())?;
-        self.memories.restore(&mut from)?;
-        self.windows.restore(&mut from)?;
-        self.results.restore(&mut from)?;
-        let mut tables: Vec<_> = self.tables.scanned.iter_mut().collect();
-        tables.sort_unstable_by_key(|(input, _)| **input);
-        for (_, table) in tables {
-            table.restore(&mut from)?;
-        }
-        self.context.hits.set(from.take()?);
-        queue.restore(from)
+    /// Only the state of this owner's keys is here.
+    #[must_use]
+    pub fn owned_by(self, division: Division, owner: usize) -> Self {
+        RuleOperator { own: Some(Own { division, owner }), ..self }
     }
 
     pub fn rows(&mut self, mut batch: RowBatch) {
@@ -346,7 +232,8 @@ impl RuleOperator {
         let progress = self.work_at(now, turn);
         let mut output = self.output.borrow_mut();
         output.flush();
-        output.metrics().flow.put(&self.results.with_counts(self.flow));
+        let flow = self.results.with_counts(self.flow);
+        output.metrics().flow.add(&flow, &std::mem::replace(&mut self.told, flow));
         progress
     }
 

@@ -208,17 +208,35 @@ impl RuleQueue {
     /// # Errors
     /// The row is late.
     pub fn advance(&self, input: u16, time: i64, tolerance: i64, now: i64) -> Result<(), LateBy> {
-        let own = self.senders.as_ref().map_or(0, |senders| senders.own);
-        let stream = &self.streams[usize::from(input)];
-        stream.seen.set(now);
-        self.expect_in_time(stream, own, time)?;
-        self.reach(stream, own, time.saturating_sub(tolerance));
-        self.refresh(now);
+        self.streams[usize::from(input)].seen.set(now);
+        self.expect_in_time(input, time)?;
+        self.move_on(input, time, tolerance, now);
         Ok(())
     }
 
+    /// The same by a row that may be another worker's.
+    pub fn move_on(&self, input: u16, time: i64, tolerance: i64, now: i64) {
+        let stream = &self.streams[usize::from(input)];
+        stream.seen.set(now);
+        self.reach(stream, self.own(), time.saturating_sub(tolerance));
+        self.refresh(now);
+    }
+
+    /// Whether a row of this thread is in time.
+    ///
+    /// # Errors
+    /// The row is late.
+    pub fn expect_in_time(&self, input: u16, time: i64) -> Result<(), LateBy> {
+        self.judge_time(&self.streams[usize::from(input)], self.own(), time)
+    }
+
+    /// The number of this thread among those that send rows.
+    fn own(&self) -> usize {
+        self.senders.as_ref().map_or(0, |senders| senders.own)
+    }
+
     /// Whether a row of a thread is in time; see the module.
-    fn expect_in_time(&self, stream: &StreamTime, thread: usize, time: i64) -> Result<(), LateBy> {
+    fn judge_time(&self, stream: &StreamTime, thread: usize, time: i64) -> Result<(), LateBy> {
         let (watermark, reached) = (self.watermark.get(), stream.threads[thread].reached.get());
         let limit = match &self.slices {
             None => watermark,
@@ -281,7 +299,7 @@ impl RuleQueue {
             if let Some(time) = rows.times.get(row) {
                 let stream = &self.streams[usize::from(rows.inputs[row])];
                 stream.seen.set(now);
-                if let Err(LateBy(by)) = self.expect_in_time(stream, from, *time) {
+                if let Err(LateBy(by)) = self.judge_time(stream, from, *time) {
                     late.push(row);
                     late_by = late_by.max(by);
                 }
@@ -378,13 +396,27 @@ impl RuleQueue {
     ///
     /// # Errors
     /// [`CheckpointError`]; nothing has changed then.
-    pub fn restore(&self, mut from: CheckpointReader<'_>) -> Result<(), CheckpointError> {
+    pub fn restore(&self, from: CheckpointReader<'_>) -> Result<(), CheckpointError> {
+        self.restore_with(from, |_, restored| restored)
+    }
+
+    /// The same with the checkpoint of a further part of the state: the watermark is that of the part that is furthest
+    /// behind.
+    ///
+    /// # Errors
+    /// As [`RuleQueue::restore`].
+    pub fn restore_more(&self, from: CheckpointReader<'_>) -> Result<(), CheckpointError> {
+        self.restore_with(from, i64::min)
+    }
+
+    fn restore_with(&self, mut from: CheckpointReader<'_>, both: fn(i64, i64) -> i64) -> Result<(), CheckpointError> {
         let (watermark, reached): (i64, Vec<i64>) = from.take()?;
         let reached = expect_len(reached, self.streams.len())?;
         from.finish()?;
-        self.watermark.set(watermark);
-        let own = self.senders.as_ref().map_or(0, |senders| senders.own);
-        self.streams.iter().zip(reached).for_each(|(stream, reached)| stream.threads[own].reached.set(reached));
+        let own = self.own();
+        let put = |cell: &Cell<i64>, restored: i64| cell.set(both(cell.get(), restored));
+        put(&self.watermark, watermark);
+        self.streams.iter().zip(reached).for_each(|(stream, reached)| put(&stream.threads[own].reached, reached));
         Ok(())
     }
 

@@ -8,7 +8,9 @@
 
 mod leaver;
 mod mail;
+mod parts;
 mod rules;
+mod running;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -42,7 +44,7 @@ use super::view::{Network, Ran};
 
 use leaver::Leaver;
 use mail::{Mailbox, Unsettled};
-use rules::RunningRule;
+use running::RunningRule;
 
 /// Steps that the loop takes before sockets get their turn.
 const STEPS_A_TURN: usize = 64;
@@ -384,6 +386,9 @@ impl WorkerLoop {
         match command {
             Command::AddStream { key, schema, checks, frames } => self.add_stream(key, schema, checks, frames),
             Command::AddRule(rule) => self.add_rule(*rule),
+            Command::EndScan { leaving, done } => {
+                let _ = done.send(self.end_scan(&leaving));
+            }
             Command::DropRule { leaving, done } => {
                 let _ = done.send(self.leave(leaving));
             }

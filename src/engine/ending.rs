@@ -239,7 +239,7 @@ impl Engine {
     ) -> Vec<(String, Result<Saved, CheckpointError>)> {
         let mut states = Vec::new();
         for (status, rule) in last.iter().zip(rules) {
-            let saved = self.save_on(rule.threads.home, rule.key, rule.kept.load(Ordering::Relaxed)).await;
+            let saved = self.save(rule.state_place()).await;
             states.extend(saved.map(|saved| (status.id.clone(), saved)));
         }
         states

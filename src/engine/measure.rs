@@ -13,7 +13,7 @@ use crate::dataflow::command::Command;
 use crate::dataflow::state::measure::{StateSize, TableSize};
 use crate::dataflow::worker::DataThread;
 
-use super::Engine;
+use super::{Engine, StatePlace};
 
 /// The most rules in one request: a thread does nothing else while it answers.
 const RULES: usize = 32;
@@ -69,12 +69,17 @@ impl Engine {
         let until = tokio::time::Instant::now() + limit;
         let mut by_thread: Vec<Vec<(u64, String)>> = vec![Vec::new(); self.threads.len()];
         for (id, rule) in self.running().rules.iter().filter(|(_, rule)| rule.home.is_some()) {
-            by_thread[rule.threads.home].push((rule.key, id.clone()));
+            let StatePlace { key, threads, .. } = rule.state_place();
+            threads.into_iter().for_each(|thread| by_thread[thread].push((key, id.clone())));
         }
         let asked = self.threads.iter().zip(by_thread).map(|(thread, rules)| measure_thread(thread, rules, until));
         let mut measured = Measured::default();
         for (rules, tables) in futures_util::future::join_all(asked).await {
-            measured.rules.extend(rules);
+            for (rule, size) in rules {
+                let all: &mut StateSize = measured.rules.entry(rule).or_default();
+                all.bytes += size.bytes;
+                all.windows = all.windows.max(size.windows);
+            }
             for (name, size) in tables {
                 let all = measured.tables.entry(name).or_default();
                 // All copies have the same rows.

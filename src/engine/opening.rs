@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use crate::dataflow::command::{Command, Keeps, Leaving, Letters, RuleKey, StreamKey};
+use crate::dataflow::division::Division;
 use crate::dataflow::output::Encoding;
 use crate::definition::stream::RelationKind;
 use crate::io::connector::{ConnectorError, SinkSpec, SourceSpec};
@@ -56,6 +57,8 @@ pub struct PreparedRule<'a> {
     stateful: bool,
     /// Where its state is, after that is decided.
     home: Option<Home>,
+    /// How the state is divided among the threads of this process, once it has begun.
+    pub(super) division: Option<Division>,
     pub(super) send_error: bool,
     pub(super) keeps: Keeps,
     pub(super) metrics: Arc<RuleMetrics>,
@@ -112,6 +115,7 @@ impl Engine {
             spread: spread::of(&rule.plan),
             stateful: !matches!(rule.plan.body, Body::Rows(_)),
             home: None,
+            division: None,
             plan: Some(rule.plan),
             send_error: rule.send_error,
             keeps: rule.keeps,
@@ -468,9 +472,10 @@ impl PreparedRule<'_> {
             key: self.number,
             streams: std::mem::take(&mut self.streams),
             threads: self.threads,
-            spread: if everywhere { self.spread } else { Spread::Alone },
+            spread: if everywhere { self.spread.clone() } else { Spread::Alone },
             metrics: self.metrics.clone(),
             home: self.home.take(),
+            division: self.division.take(),
             sinks: std::mem::take(&mut self.sinks),
             kept: AtomicU64::new(0),
         }
@@ -481,7 +486,7 @@ impl PreparedRule<'_> {
         if std::mem::replace(&mut self.settled, true) {
             return async {}.boxed();
         }
-        let threads = self.engine.commands(self.threads);
+        let threads = self.engine.commands(self.threads, self.division.take());
         let left = {
             let mut running = self.engine.running();
             running.starting.remove(&self.id);
@@ -490,7 +495,7 @@ impl PreparedRule<'_> {
         let ends: Vec<StreamKey> = left.iter().map(|(_, stream)| stream.key).collect();
         // Even if it never began here, rows may have arrived from processes where it did.
         let leaving = Leaving { rule: self.number, settle: Vec::new(), ends, save: None, letters: Letters::default() };
-        let leaving = threads.leave(leaving);
+        let leaving = threads.undo(leaving);
         // These sources have no reader left, so they do not wait for one.
         let sources: Vec<Arc<dyn OpenSource>> = left.into_iter().filter_map(|(_, stream)| stream.source).collect();
         let sinks = std::mem::take(&mut self.sinks).into_iter().zip(std::mem::take(&mut self.opened));

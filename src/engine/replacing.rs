@@ -1,16 +1,17 @@
 //! Replaces a running rule by a new version, between two messages.
 //!
 //! Both versions are open during the switch, so that no endpoint closes and no client is disconnected. If both read the
-//! same streams, one command to the worker switches: exactly one version sees each message. If the streams differ, or
-//! the new version has its state on another thread, the endpoints of the old version pause (their sockets are not
-//! read), the old version processes what was read, and the new one begins. If a client with `slowClient: block` holds
-//! up an endpoint, it cannot pause: then the switch does not wait, and what the old version has not processed is
-//! counted as lost.
+//! same streams, one command to the worker switches: exactly one version sees each message. If the streams differ, the
+//! new version has its state on another thread, or one of them has it divided by key, the endpoints of the old version
+//! pause (their sockets are not read), the old version processes what was read, and the new one begins. If a client with
+//! `slowClient: block` holds up an endpoint, it cannot pause: then the switch does not wait, and what the old version has
+//! not processed is counted as lost.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::dataflow::command::{Keeps, Leaving, Left, Letters, Mark, StateAnswer, StreamKey};
+use crate::dataflow::division::Division;
 use crate::io::source::{OpenSource, Pause};
 use futures_util::future::join_all;
 
@@ -37,6 +38,7 @@ pub struct Replaced {
 struct Old {
     key: u64,
     threads: RuleThreads,
+    division: Option<Division>,
     streams: Vec<StreamId>,
 }
 
@@ -59,6 +61,7 @@ impl PreparedRule<'_> {
         let old = engine.running().rules.get(&self.id).map(|old| Old {
             key: old.key,
             threads: old.threads,
+            division: old.division.clone(),
             streams: old.streams.clone(),
         });
         let Some(old) = old else { return self.start().await.map(|()| None) };
@@ -93,9 +96,11 @@ impl PreparedRule<'_> {
         Ok(Some(Replaced { last, saved: left.state, letters: left.letters }))
     }
 
-    /// Whether this version has its state on another thread than the old one.
+    /// Whether this version has its state on other threads of this process than the old one, or one of them has it
+    /// divided.
     fn moves(&self, old: &Old) -> bool {
-        old.threads.process == self.threads.process && old.threads.home != self.threads.home
+        let divided = old.division.is_some() || self.is_divided();
+        old.threads.process == self.threads.process && (old.threads.home != self.threads.home || divided)
     }
 
     /// Pauses the streams that only the old version reads, or all if the state moves to another thread. Returns those
@@ -123,10 +128,11 @@ impl PreparedRule<'_> {
 
     /// Removes the old version from its workers and starts this one, in one step on each worker.
     async fn switch(&mut self, old: &Old, leaving: Leaving) -> Left {
-        if (old.threads.home, old.threads.process) == (self.threads.home, self.threads.process) {
+        let stays = (old.threads.home, old.threads.process) == (self.threads.home, self.threads.process);
+        if stays && old.division.is_none() && !self.is_divided() {
             return self.run_instead(old.threads, leaving).await;
         }
-        let left = self.engine.commands(old.threads).leave(leaving).await;
+        let left = self.engine.commands(old.threads, old.division.clone()).leave(leaving).await;
         if let Some(Ok(saved)) = &left.state {
             self.continue_from(saved.bytes.clone());
         }

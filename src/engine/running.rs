@@ -4,6 +4,9 @@
 //! thread, its home; the others scan and send rows home. Such a rule leaves the other threads first; home then waits
 //! for the rows that they have sent, so that none is lost or counted twice.
 //!
+//! A state that is divided by key is on all threads of the rule. They end their scans first; once all rows have come to
+//! the threads of their keys, each gives its part away.
+//!
 //! With several processes, home is in one of them. In the others, all threads of the rule scan and send rows there.
 
 use std::sync::Arc;
@@ -11,9 +14,13 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use crate::dataflow::command::{Command, Keeps, Leaving, Left, Letters, NewRule, Part, StreamKey};
+use crate::dataflow::command::{
+    Command, Keeps, Leaving, Left, Letters, Mark, NewRule, Part, Saved, StateAnswer, StreamKey,
+};
+use crate::dataflow::division::Division;
 use crate::dataflow::event_clock::EventClocks;
 use crate::dataflow::output::Encoding;
+use crate::dataflow::state::checkpoint;
 use crate::dataflow::worker::Commands;
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::{Body, RulePlan};
@@ -44,6 +51,11 @@ impl Place {
     /// Whether this thread is among them.
     pub fn contains(self, thread: usize) -> bool {
         self.of > 0 && (thread + self.of - self.first) % self.of < self.count
+    }
+
+    /// How many threads there are.
+    pub fn all(self) -> usize {
+        self.of
     }
 
     /// The thread, if it is only one.
@@ -81,16 +93,62 @@ pub(super) struct RuleCommands {
     others: Vec<Commands>,
     /// Whether the state is in this process.
     has_state: bool,
+    /// How it is divided here, if it is.
+    division: Option<Division>,
 }
 
 impl RuleCommands {
     /// Removes a rule, and streams that end with it, from all threads. Returns its state, or the number of letters sent
     /// to the process with its state.
     pub async fn leave(self, leaving: Leaving) -> Left {
+        if let Some(division) = &self.division {
+            let scans = self.all().map(|thread| end_scan(thread, without_state(&leaving)));
+            let near = join_all(scans).await.into_iter().sum();
+            division.have_come(near, leaving.letters.far).await;
+            return self.drop_parts(&leaving).await;
+        }
         let others = self.others.iter().map(|thread| drop_rule(thread, without_state(&leaving)));
         let others = join_all(others).await;
         let leaving = if self.has_state { after(&others, leaving) } else { without_state(&leaving) };
         drop_rule(&self.home, leaving).await.with(others)
+    }
+
+    /// The same for a rule that may not have begun on all threads: nobody waits for its rows.
+    pub async fn undo(self, leaving: Leaving) {
+        if self.division.is_some() {
+            self.drop_parts(&without_state(&leaving)).await;
+        } else {
+            self.leave(leaving).await;
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Commands> {
+        std::iter::once(&self.home).chain(&self.others)
+    }
+
+    /// Takes the parts of a divided state off all threads.
+    async fn drop_parts(&self, leaving: &Leaving) -> Left {
+        // An unchanged part is needed, too, if another has changed.
+        let save = leaving.save.map(|_| Mark::MAX);
+        let parts = self.all().map(|thread| drop_rule(thread, Leaving { save, ..without_state(leaving) }));
+        let mut parts = join_all(parts).await;
+        let states = parts.iter_mut().map(|part| part.state.take()).collect();
+        let state = joined(states).filter(|saved| !matches!(saved, Ok(saved) if Some(saved.mark) == leaving.save));
+        Left { state, ..Left::default() }.with(parts)
+    }
+}
+
+/// The state that these are the parts of; `None` if none of them has one.
+pub(super) fn joined(parts: Vec<StateAnswer>) -> StateAnswer {
+    let parts: Result<Vec<Saved>, _> = parts.into_iter().flatten().collect();
+    match parts {
+        Ok(parts) if parts.is_empty() => None,
+        Ok(parts) => {
+            let mark = parts.iter().map(|part| part.mark).sum();
+            let bytes = checkpoint::join(parts.into_iter().map(|part| part.bytes).collect());
+            Some(bytes.map(|bytes| Saved { bytes, mark }))
+        }
+        Err(error) => Some(Err(error)),
     }
 }
 
@@ -106,6 +164,13 @@ pub(super) fn without_state(leaving: &Leaving) -> Leaving {
     Leaving { rule: *rule, settle: settle.clone(), ends: ends.clone(), save: None, letters: Letters::default() }
 }
 
+/// Ends the scan of a rule on a thread; returns how many letters with rows it has sent.
+async fn end_scan(thread: &Commands, leaving: Leaving) -> u64 {
+    let (done, ended) = oneshot::channel();
+    thread.send(Command::EndScan { leaving, done });
+    ended.await.unwrap_or_default()
+}
+
 /// Removes a rule from a thread.
 pub(super) async fn drop_rule(thread: &Commands, leaving: Leaving) -> Left {
     let (done, gone) = oneshot::channel();
@@ -114,14 +179,15 @@ pub(super) async fn drop_rule(thread: &Commands, leaving: Leaving) -> Left {
 }
 
 impl Engine {
-    /// Connects to these threads.
-    pub(super) fn commands(&self, threads: RuleThreads) -> RuleCommands {
+    /// Connects to these threads. `division`: how the state of the rule is divided among them, if it is.
+    pub(super) fn commands(&self, threads: RuleThreads, division: Option<Division>) -> RuleCommands {
         let others = self.threads.iter().enumerate();
         let others = others.filter(|(thread, _)| *thread != threads.home && threads.contains(*thread));
         RuleCommands {
             home: self.threads[threads.home].commands(),
             others: others.map(|(_, thread)| thread.commands()).collect(),
             has_state: self.processes.is_own(threads.process),
+            division,
         }
     }
 }
@@ -130,10 +196,12 @@ impl<'e> PreparedRule<'e> {
     /// Starts the rule on its workers.
     pub(super) async fn run(&mut self) {
         let Some((parts, keeps)) = self.parts() else { return };
+        let others: Vec<usize> = parts.others().filter(|thread| parts.threads.contains(*thread)).collect();
+        // Each part of a divided state takes up what is its own.
+        let of_others: Vec<Keeps> = others.iter().map(|_| parts.kept_beside_home(&keeps)).collect();
         // Home first: it must be there when the first rows come from others.
         parts.begin(parts.threads.home, keeps, None).await;
-        let others = parts.others().filter(|thread| parts.threads.contains(*thread));
-        join_all(others.map(|thread| parts.begin(thread, Keeps::Nothing, None))).await;
+        join_all(others.into_iter().zip(of_others).map(|(thread, keeps)| parts.begin(thread, keeps, None))).await;
     }
 
     /// Starts the rule in place of a version with the same home, in one step on each worker. Returns how that version
@@ -165,9 +233,13 @@ impl<'e> PreparedRule<'e> {
     /// The parts of the rule for its threads, and what the engine keeps about its state.
     fn parts(&mut self) -> Option<(RuleParts<'e>, Keeps)> {
         let plan = self.plan.take()?;
+        let exchange = self.divides(&plan);
+        let own = self.engine.processes.is_own(self.threads.process);
+        self.division = exchange.clone().filter(|_| own);
         let parts = RuleParts {
             engine: self.engine,
             threads: self.threads,
+            exchange,
             key: self.number,
             slot: self.engine.slot(),
             streams: self.keys.clone(),
@@ -182,12 +254,30 @@ impl<'e> PreparedRule<'e> {
         };
         Some((parts, std::mem::take(&mut self.keeps)))
     }
+
+    /// Whether its state will be divided among threads of this process.
+    pub(super) fn is_divided(&self) -> bool {
+        let own = self.engine.processes.is_own(self.threads.process);
+        own && self.plan.as_ref().is_some_and(|plan| self.divides(plan).is_some())
+    }
+
+    /// The threads that share its state by key: those of the process that has it. `None` if the state has one place.
+    fn divides(&self, plan: &RulePlan) -> Option<Division> {
+        let Body::Stateful(body) = &plan.body else { return None };
+        let all = self.engine.threads.len();
+        let first = self.threads.process * all;
+        let owners: Vec<usize> = (0..all).filter(|thread| self.threads.contains(*thread)).collect();
+        let divides = !body.exchange.is_empty() && owners.len() > 1;
+        divides.then(|| Division::new(owners.into_iter().map(|thread| first + thread)))
+    }
 }
 
 /// A rule that begins on its threads.
 struct RuleParts<'e> {
     engine: &'e Engine,
     threads: RuleThreads,
+    /// how its state is divided, if it is
+    exchange: Option<Division>,
     key: u64,
     slot: usize,
     streams: Vec<Option<StreamKey>>,
@@ -202,6 +292,14 @@ struct RuleParts<'e> {
 }
 
 impl RuleParts<'_> {
+    /// What a thread keeps where home keeps this.
+    fn kept_beside_home(&self, keeps: &Keeps) -> Keeps {
+        match keeps {
+            Keeps::State(state) if self.exchange.is_some() => Keeps::State(state.clone()),
+            _ => Keeps::Nothing,
+        }
+    }
+
     /// All its threads except home.
     fn others(&self) -> impl Iterator<Item = usize> {
         let home = self.threads.home;
@@ -231,6 +329,9 @@ impl RuleParts<'_> {
     }
 
     fn part(&self, thread: usize) -> Part {
+        if let Some(division) = &self.exchange {
+            return Part::Exchange(division.clone(), self.clocks.clone());
+        }
         let RuleThreads { home, process, .. } = self.threads;
         let (processes, spread) = (self.engine.processes, self.threads.is_spread());
         match &self.plan.body {

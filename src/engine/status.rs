@@ -33,7 +33,7 @@ pub struct RuleStatus {
     pub late: u64,
     /// How its work is spread over the data threads.
     pub spread: Spread,
-    /// The thread with its state; `None` if it has none, or has it in another process.
+    /// The thread of its state; `None` if it has none, has it on several threads, or has it in another process.
     pub home: Option<usize>,
     /// Rows too far ahead of the clock.
     pub future: u64,
@@ -292,8 +292,8 @@ impl RunningRule {
             errors: metrics.errors(),
             dropped: dropped(&sinks),
             late: metrics.late.load(Ordering::Relaxed),
-            spread: self.spread,
-            home: self.home.as_ref().map(Home::thread),
+            spread: self.spread.clone(),
+            home: self.home.as_ref().filter(|_| self.division.is_none()).map(Home::thread),
             future: metrics.future.load(Ordering::Relaxed),
             feed: metrics.feed(),
             watermark: metrics.watermark(),

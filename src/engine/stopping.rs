@@ -50,7 +50,7 @@ impl Engine {
         let letters = Letters { near: 0, far: letters };
         let save = save.then(|| rule.kept.load(Ordering::Relaxed));
         let leaving = Leaving { rule: rule.key, settle: Vec::new(), ends, save, letters };
-        let left = self.commands(rule.threads).leave(leaving).await;
+        let left = self.commands(rule.threads, rule.division.clone()).leave(leaving).await;
         self.wake(&rule.streams);
         let status = rule.status(id, sources);
         let sinks = rule.sinks.iter().map(|sink| sink.sink.clone()).enumerate().collect();

@@ -1,6 +1,7 @@
 //! What the operators of a rule with state let through: rows into the window, closed windows, groups past HAVING.
 //!
 //! The operator counts locally and publishes its counts at the end of each turn, so that a row costs nothing more.
+//! Where several threads have parts of a rule's state, each adds what it has counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,11 +28,26 @@ pub struct FlowCounts {
     pub results: u64,
 }
 
+impl FlowCounts {
+    fn all(&self) -> [u64; 7] {
+        let FlowCounts { filter_in, filter_out, window_in, windows, having_in, having_out, results } = *self;
+        [filter_in, filter_out, window_in, windows, having_in, having_out, results]
+    }
+}
+
 impl Flow {
+    /// Puts the counts of the only one who counts where others see them.
     pub fn put(&self, counts: &FlowCounts) {
-        let FlowCounts { filter_in, filter_out, window_in, windows, having_in, having_out, results } = *counts;
-        let all = [filter_in, filter_out, window_in, windows, having_in, having_out, results];
-        self.0.iter().zip(all).for_each(|(place, count)| place.store(count, Ordering::Relaxed));
+        self.0.iter().zip(counts.all()).for_each(|(place, count)| place.store(count, Ordering::Relaxed));
+    }
+
+    /// Adds what one of several has counted since it had counted `before`.
+    pub fn add(&self, counts: &FlowCounts, before: &FlowCounts) {
+        let counts = counts.all().into_iter().zip(before.all());
+        for (place, (count, before)) in self.0.iter().zip(counts).filter(|(_, (count, before))| count != before) {
+            // A count may become less: see `Results::with_counts`. The addition wraps around.
+            place.fetch_add(count.wrapping_sub(before), Ordering::Relaxed);
+        }
     }
 
     /// The counts at the end of the last turn.

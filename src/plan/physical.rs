@@ -212,6 +212,9 @@ pub struct Stateful {
     pub incremental: bool,
     /// Each thread may accumulate its own rows of a window; the groups are merged afterwards.
     pub merges: bool,
+    /// The state can be divided by key among threads: for each input, the slots of its scan that make the key. Empty: it
+    /// has one place.
+    pub exchange: Vec<Vec<usize>>,
     /// Aggregates of WHERE, over all rows of the window; their results are in the last of `row_slots`.
     pub window_aggregates: Vec<AggregateCall>,
     /// The result of the aggregate `i` is in slot `row_slots + i`.
@@ -254,6 +257,7 @@ impl Stateful {
             grouped: false,
             incremental: false,
             merges: false,
+            exchange: Vec::new(),
             window_aggregates: Vec::new(),
             state_limit: None,
             aggregates: Vec::new(),

@@ -1,15 +1,19 @@
-//! How a rule uses several data threads: independently on each, with merged groups, or with its rows on one.
+//! How a rule uses several data threads: independently on each, with merged groups, with the state of some keys on each,
+//! or with its rows on one.
 
 use std::fmt;
+use std::sync::Arc;
 
-use super::physical::{Body, RulePlan, Stateful, StepKind, WindowSpec};
+use super::physical::{Body, ColumnSource, Input, RulePlan, Stateful, StepKind, WindowSpec};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spread {
     /// Each thread runs it on the messages of its own sockets.
     Everywhere,
     /// Each thread accumulates the messages of its own sockets; one thread merges the groups.
     Partial,
+    /// Each thread has the state of some keys, and rows go to the thread of theirs. The text names the key.
+    Exchange(Arc<str>),
     /// Each thread scans, and one thread gets the rows.
     Gather(Reason),
     /// One thread does everything, as with the option `concurrency: 1`.
@@ -48,8 +52,22 @@ pub fn of(plan: &RulePlan) -> Spread {
         Body::Rows(_) => Spread::Everywhere,
         Body::View(_) => Spread::Gather(Reason::View),
         Body::Stateful(body) if body.merges => Spread::Partial,
+        Body::Stateful(body) if !body.exchange.is_empty() => Spread::Exchange(key(body, &plan.inputs).into()),
         Body::Stateful(body) => Spread::Gather(reason(body)),
     }
+}
+
+/// The columns of the key by which the state is divided.
+fn key(body: &Stateful, inputs: &[Input]) -> String {
+    let names = inputs.iter().zip(&body.exchange).flat_map(|(input, slots)| {
+        slots.iter().map(|slot| match input.scan.columns.get(*slot).map(|column| &column.source) {
+            Some(ColumnSource::Key(name)) => name.to_string(),
+            Some(ColumnSource::Whole) => input.stream.name.to_string(),
+            Some(ColumnSource::Meta | ColumnSource::Topic) => "meta".to_owned(),
+            None => format!("${}", input.slots.start + slot),
+        })
+    });
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Why the groups of a rule cannot be merged.
@@ -85,6 +103,7 @@ impl fmt::Display for Spread {
         match self {
             Spread::Everywhere => f.write_str("on every worker"),
             Spread::Partial => f.write_str("partial → final"),
+            Spread::Exchange(key) => write!(f, "exchange by ({key})"),
             Spread::Gather(reason) => write!(f, "gather on one worker: {reason}"),
             Spread::Alone => f.write_str("on one worker"),
         }

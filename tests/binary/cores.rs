@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{accept_async, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_async, connect_async};
 
 use super::process::serve::{Folder, Served};
 use super::process::{Client, Plutino, next, send, stream};
@@ -19,6 +19,8 @@ const SENDERS: usize = 7;
 
 /// Messages of each.
 const MESSAGES: i64 = 300;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 fn rule(id: &str, sql: &str, options: Value) -> Value {
     let sink = json!({"websocket": {"path": format!("/{id}"), "sendSingle": true}});
@@ -166,6 +168,86 @@ async fn updates_carry_the_state_with_the_rows_of_all_threads() {
     assert_eq!(seen, sent, "no message is counted twice");
 }
 
+/// The number of messages that a rule has counted by key.
+async fn counted_by_key(receiver: &mut Socket, counts: &mut [u64], all: u64) {
+    let counting = async {
+        while counts.iter().sum::<u64>() < all {
+            let Message::Text(text) = receiver.next().await.expect("the sink stays").expect("a message") else {
+                continue;
+            };
+            let row: Value = serde_json::from_str(&text).expect("results are JSON");
+            let key = row["k"].as_u64().expect("a key") as usize;
+            counts[key] = counts[key].max(row["n"].as_u64().expect("a number"));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), counting).await.expect("every message is counted");
+    assert_eq!(counts.iter().sum::<u64>(), all, "no message is counted twice");
+}
+
+/// The rows of a key go to the thread that has its state. That is carried through updates under load, and through restarts
+/// with other numbers of threads.
+#[tokio::test]
+async fn updates_and_restarts_carry_a_state_that_threads_share_by_key() {
+    const KEYS: u64 = 10;
+    let folder = Folder::new("cores-by-key");
+    let start = |workers: &str| {
+        let mut command = folder.command();
+        command.args(["--workers", workers]);
+        Served::start(command)
+    };
+    let mut served = start("3");
+    let create = "CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")";
+    served.asks("POST", "/streams", &json!({"sql": create})).await.done();
+    let version = |limit: u64, sql: &str| {
+        let sink = json!({"websocket": {"path": "/out", "sendSingle": true, "clientQueue": {"messages": limit}}});
+        json!({"id": "r", "sql": sql, "options": {"qos": 1}, "actions": [sink]})
+    };
+    let sql = "SELECT k, acc_count(*) OVER (PARTITION BY k) AS n FROM demo";
+    served.asks("POST", "/rules", &version(100_000, sql)).await.done();
+    let status = served.asks("GET", "/rules/r/status?details", &json!(null)).await.json();
+    assert_eq!(status["threads"]["plan"], "exchange by (k)");
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut producers = Vec::new();
+    for _ in 0..4 {
+        let (mut client, _) = connect_async(served.data_url("/in")).await.expect("the source is there");
+        let stop = stop.clone();
+        producers.push(tokio::spawn(async move {
+            let mut sent = 0_u64;
+            while !stop.load(Ordering::Acquire) {
+                for _ in 0..20 {
+                    client.feed(Message::text(json!({"k": sent % KEYS}).to_string())).await.expect("the source stays");
+                    sent += 1;
+                }
+                client.flush().await.expect("the source stays");
+                sleep(Duration::from_millis(2)).await;
+            }
+            sent
+        }));
+    }
+    for round in 1..=8 {
+        served.asks("PUT", "/rules/r", &version(100_000 + round, sql)).await.done();
+    }
+    stop.store(true, Ordering::Release);
+    let mut sent = 0;
+    for producer in producers {
+        sent += producer.await.expect("the source stays");
+    }
+    for workers in ["3", "2", "1", "3"] {
+        let (mut output, _) = connect_async(served.data_url("/out")).await.expect("the sink is there");
+        let (mut input, _) = connect_async(served.data_url("/in")).await.expect("the source is there");
+        for key in 0..KEYS {
+            input.send(Message::text(json!({"k": key}).to_string())).await.expect("the source stays");
+            sent += 1;
+        }
+        // What had come before may still be counted.
+        let mut counts = [0; KEYS as usize];
+        counted_by_key(&mut output, &mut counts, sent).await;
+        served.terminate();
+        served = start(workers);
+        served.asks("POST", "/rules/r/start", &json!(null)).await.done();
+    }
+}
+
 #[tokio::test]
 async fn status_and_metrics_say_which_thread_does_what() {
     let folder = Folder::new("cores-status");
@@ -179,6 +261,7 @@ async fn status_and_metrics_say_which_thread_does_what() {
         ("first", window, json!({})),
         ("second", window, json!({})),
         ("third", "SELECT acc_count(*) AS n FROM demo", json!({})),
+        ("keys", "SELECT acc_count(*) OVER (PARTITION BY v) AS n FROM demo", json!({})),
         ("copy", "SELECT v FROM demo", json!({})),
         ("alone", window, json!({"concurrency": 1})),
     ];
@@ -209,6 +292,7 @@ async fn status_and_metrics_say_which_thread_does_what() {
     for (id, plan) in [
         ("first", "partial → final"),
         ("third", "gather on one worker: an analytic function remembers earlier rows"),
+        ("keys", "exchange by (v)"),
         ("copy", "on every worker"),
     ] {
         let threads = tokio::time::timeout(Duration::from_secs(30), async {
@@ -221,7 +305,7 @@ async fn status_and_metrics_say_which_thread_does_what() {
         });
         let threads = threads.await.unwrap_or_else(|_| panic!("{id}: not all rows are counted"));
         assert_eq!(threads["plan"], plan);
-        assert_eq!(threads["home"].is_null(), id == "copy");
+        assert_eq!(threads["home"].is_null(), id == "copy" || id == "keys");
     }
     assert_eq!(status("alone").await["threads"]["plan"], "on one worker");
     let explained = served.asks("GET", "/rules/first/explain?details", &json!(null)).await.done();

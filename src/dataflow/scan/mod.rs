@@ -154,7 +154,7 @@ impl StreamScan {
         };
         let copied: Vec<bool> = match target {
             Target::Results(_) => (0..width).map(|slot| slot < plan.columns.len() && untouched(slot)).collect(),
-            Target::Queue(..) | Target::Forward(..) => vec![false; width],
+            Target::Queue(..) | Target::Forward(..) | Target::Exchange(..) => vec![false; width],
         };
         let (filter_slots, row_slots) = read_slots(&plan, &target, &copied);
         let part = |column: &Column| match &column.source {

@@ -16,6 +16,7 @@ use crate::value::Value;
 use crate::dataflow::command::RuleKey;
 use crate::dataflow::context::RuleContext;
 use crate::dataflow::event_clock::{LateBy, Verdict};
+use crate::dataflow::exchange::Exchange;
 use crate::dataflow::forward::Forward;
 use crate::dataflow::output::Output;
 use crate::dataflow::queue::RuleQueue;
@@ -32,6 +33,8 @@ pub enum Target {
     Queue(Rc<RuleQueue>, u16),
     /// to the thread of the rule's state, likewise
     Forward(Rc<Forward>, u16),
+    /// to the thread that has the state of the row's key, likewise
+    Exchange(Rc<Exchange>, u16),
 }
 
 impl Target {
@@ -46,6 +49,7 @@ impl Target {
             Target::Results(_) => false,
             Target::Queue(queue, _) => queue.is_full() && !queue.overflows(),
             Target::Forward(forward, _) => forward.is_full(),
+            Target::Exchange(exchange, _) => exchange.is_full(),
         }
     }
 
@@ -57,6 +61,7 @@ impl Target {
             // Rows of several threads come together there.
             Target::Queue(queue, _) => event_time && queue.is_shared(),
             Target::Forward(forward, _) => event_time || forward.holds_rows(),
+            Target::Exchange(exchange, _) => event_time || exchange.holds_rows(),
         }
     }
 
@@ -69,6 +74,7 @@ impl Target {
                 queue.hand_over();
             }
             Target::Forward(forward, input) => forward.hand_over(*input, now, behind),
+            Target::Exchange(exchange, input) => exchange.hand_over(*input, now, behind),
         }
     }
 
@@ -138,7 +144,7 @@ pub(super) fn read_slots(plan: &ScanPlan, target: &Target, copied: &[bool]) -> (
     }
     let mut row: Vec<usize> = late.iter().flat_map(Expr::slots).collect();
     match target {
-        Target::Queue(..) | Target::Forward(..) => row.extend(0..columns),
+        Target::Queue(..) | Target::Forward(..) | Target::Exchange(..) => row.extend(0..columns),
         Target::Results(projection) => {
             for item in &projection.items {
                 match item {
@@ -252,6 +258,11 @@ impl ScanRule {
                 forward.push(*input, now, time, received, &mut self.slots);
                 Ok(())
             }
+            Target::Exchange(exchange, input) => {
+                let event_time = self.plan.event_time.is_some();
+                let pushed = exchange.push(*input, now, time, received, &mut self.slots, event_time);
+                pushed.map_err(|late| self.is_late(late))
+            }
             Target::Results(projection) => {
                 let context = self.context.row(now, time);
                 let scope = Scope { slots: &self.slots, context: &context };
@@ -345,6 +356,7 @@ impl ScanRule {
                 Target::Results(_) => return Ok(time),
                 Target::Queue(queue, input) => queue.judge(*input, time, now, skew),
                 Target::Forward(forward, input) => forward.judge(*input, time, now, skew),
+                Target::Exchange(exchange, input) => exchange.judge(*input, time, now, skew),
             };
             match verdict {
                 Verdict::Accept => {}
@@ -373,10 +385,16 @@ impl ScanRule {
             Target::Results(_) => Ok(()),
             Target::Queue(queue, input) => queue.advance(*input, time, tolerance, now),
             Target::Forward(forward, input) => forward.advance(*input, time, tolerance),
+            Target::Exchange(exchange, input) => {
+                exchange.advance(*input, time, tolerance, now);
+                Ok(())
+            }
         };
-        in_time.map(|()| time).map_err(|LateBy(late_by)| {
-            self.metrics.is_late(late_by);
-            Stop::Quietly
-        })
+        in_time.map(|()| time).map_err(|late| self.is_late(late))
+    }
+
+    fn is_late(&self, LateBy(late_by): LateBy) -> Stop {
+        self.metrics.is_late(late_by);
+        Stop::Quietly
     }
 }

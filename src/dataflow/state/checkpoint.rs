@@ -16,6 +16,8 @@ use crate::plan::fingerprint::Fingerprint;
 const VERSION: u16 = 3;
 /// The magic bytes of a checkpoint.
 const MAGIC: [u8; 4] = *b"PLcp";
+/// The magic bytes of several checkpoints in one: how many they are, then each behind its length.
+const SEVERAL: [u8; 4] = *b"PLcs";
 const HEAD: usize = MAGIC.len() + size_of::<u16>() + size_of::<Fingerprint>();
 const CHECKSUM: usize = size_of::<u32>();
 
@@ -166,6 +168,44 @@ impl<'a> CheckpointReader<'a> {
     }
 }
 
+/// Makes one checkpoint of those of the parts of a state that is divided.
+///
+/// # Errors
+/// [`CheckpointError::TooLarge`]
+pub fn join(parts: Vec<Vec<u8>>) -> Result<Vec<u8>, CheckpointError> {
+    let size: usize = parts.iter().map(Vec::len).sum();
+    if size > MAX_BYTES {
+        return Err(CheckpointError::TooLarge);
+    }
+    let mut joined = Vec::with_capacity(SEVERAL.len() + size + (parts.len() + 1) * size_of::<u64>());
+    joined.extend(SEVERAL);
+    joined.extend((parts.len() as u64).to_le_bytes());
+    for part in parts {
+        joined.extend((part.len() as u64).to_le_bytes());
+        joined.extend(part);
+    }
+    Ok(joined)
+}
+
+/// The checkpoints of the parts of a state, one if it is not divided.
+///
+/// # Errors
+/// [`CheckpointError::Damaged`]
+pub fn parts(checkpoint: &[u8]) -> Result<Vec<&[u8]>, CheckpointError> {
+    let Some(rest) = checkpoint.strip_prefix(&SEVERAL) else { return Ok(vec![checkpoint]) };
+    let cut = || CheckpointError::Damaged("it is cut off");
+    let (count, mut rest) = rest.split_first_chunk().ok_or_else(cut)?;
+    let mut parts = Vec::new();
+    for _ in 0..u64::from_le_bytes(*count) {
+        let (len, more) = rest.split_first_chunk().ok_or_else(cut)?;
+        let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| cut())?;
+        let (part, more) = more.split_at_checked(len).ok_or_else(cut)?;
+        parts.push(part);
+        rest = more;
+    }
+    Ok(parts)
+}
+
 /// Reads a number of parts, which must be that of the plan.
 ///
 /// # Errors
@@ -310,6 +350,15 @@ mod tests {
         assert!(error(b"no checkpoint, but long enough for one", &PLAN).unwrap().contains("begin like one"));
         let mut reader = CheckpointReader::open(&Writer::new(&PLAN).finish(), &PLAN).map(|_| ());
         assert_eq!(reader.as_mut(), Ok(&mut ()));
+    }
+
+    #[test]
+    fn the_parts_of_a_divided_state_come_back() {
+        let whole = Writer::new(&PLAN).finish();
+        assert_eq!(parts(&whole).unwrap(), [&whole[..]]);
+        let joined = join(vec![whole.clone(), Vec::new(), whole.clone()]).unwrap();
+        assert_eq!(parts(&joined).unwrap(), [&whole[..], &[], &whole]);
+        (SEVERAL.len()..joined.len()).for_each(|cut| assert!(parts(&joined[..cut]).is_err(), "{cut}"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod batches;
 mod checkpoints;
 mod edges;
 mod errors;
+mod exchange;
 mod feeds;
 mod indexed;
 mod joins;
@@ -183,6 +184,11 @@ impl Rule {
         self.operator.save(&self.fingerprint, &self.queue).expect("it is small")
     }
 
+    /// Goes on with the state of another one.
+    fn restore(&mut self, checkpoint: &[u8]) {
+        self.operator.restore(checkpoint, &self.fingerprint, &self.queue).expect("the checkpoint is whole");
+    }
+
     /// The rule's dataflow goes, and comes back with its state.
     fn restart(&mut self) {
         let checkpoint = self.checkpoint();
@@ -190,8 +196,7 @@ impl Rule {
         let restarts = self.restarts;
         *self = Rule::build(plan, &options, zone, self.kept.clone(), self.metrics.clone(), self.clock.clone());
         self.restarts = restarts;
-        let restored = self.operator.restore(&checkpoint, &self.fingerprint, &self.queue);
-        restored.expect("the checkpoint is whole");
+        self.restore(&checkpoint);
     }
 
     fn now(&self) -> i64 {

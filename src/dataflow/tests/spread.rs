@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::{Kept, by_clock, catalog, event_time};
 use crate::dataflow::cluster::Traffic;
 use crate::dataflow::command::{Command, Keeps, Leaving, Left, Letters, NewRule, Part, StateAnswer};
+use crate::dataflow::division::Division;
 use crate::dataflow::event_clock::EventClocks;
 use crate::dataflow::output::Encoding;
 use crate::dataflow::worker::DataThread;
@@ -39,6 +40,10 @@ pub(super) struct Threads {
 
 impl Threads {
     pub(super) fn new(sql: &str, options: &RuleOptions) -> Threads {
+        Threads::beginning(sql, options, Keeps::State(None))
+    }
+
+    pub(super) fn beginning(sql: &str, options: &RuleOptions, keeps: Keeps) -> Threads {
         let clock = Arc::new(AtomicI64::new(1_000_000));
         let traffic = Traffic::default();
         let manual = Clock::Manual(clock.clone());
@@ -55,7 +60,7 @@ impl Threads {
         let senders = threads.iter().map(stream).collect();
         let (kept, metrics) = Default::default();
         let threads = Threads { threads, traffic, runtime, senders, clock, kept, metrics };
-        threads.begin(1, sql, options, Keeps::State(None), None);
+        threads.begin(1, sql, options, keeps, None);
         threads
     }
 
@@ -70,12 +75,17 @@ impl Threads {
     ) -> StateAnswer {
         let plan = crate::plan::plan(sql, options, &catalog()).unwrap_or_else(|error| panic!("{sql}: {error}"));
         let clocks = EventClocks::new(plan.inputs.len());
+        let division = match &plan.body {
+            Body::Stateful(body) if !body.exchange.is_empty() => Some(Division::new(0..THREADS)),
+            _ => None,
+        };
         let part = |thread: usize| match plan.body {
             Body::Rows(_) => Part::Whole,
+            _ if division.is_some() => Part::Exchange(division.clone().expect("it is some"), clocks.clone()),
             _ if thread == HOME => Part::Home(clocks.clone()),
             _ => Part::Scan(HOME, clocks.clone()),
         };
-        let mut keeps = Some(keeps);
+        let mut keeps = keeps;
         let mut begin = |thread: usize, replaces: Option<Leaving>| -> Left {
             let (done, begun) = oneshot::channel();
             self.threads[thread].command(Command::AddRule(Box::new(NewRule {
@@ -93,7 +103,11 @@ impl Threads {
                 dead_letters: Vec::new(),
                 send_error: false,
                 metrics: self.metrics.clone(),
-                keeps: if thread == HOME { keeps.take().unwrap_or_default() } else { Keeps::Nothing },
+                keeps: match (&keeps, &division) {
+                    (Keeps::State(state), Some(_)) => Keeps::State(state.clone()),
+                    _ if thread == HOME => std::mem::take(&mut keeps),
+                    _ => Keeps::Nothing,
+                },
                 part: part(thread),
                 started: 0,
                 replaces,
@@ -150,6 +164,18 @@ impl Threads {
                 return;
             }
         }
+    }
+
+    /// The rule leaves all threads; gives the parts of its state.
+    pub(super) fn leave(&self, leaving: Leaving) -> Vec<StateAnswer> {
+        let drop_rule = |thread: &DataThread| {
+            let (done, left) = oneshot::channel();
+            let Leaving { rule, save, letters, .. } = leaving;
+            let leaving = Leaving { rule, settle: vec![0], ends: Vec::new(), save, letters };
+            thread.command(Command::DropRule { leaving, done });
+            self.in_time(left).expect("the thread answers").state
+        };
+        self.threads.iter().map(drop_rule).collect()
     }
 
     /// No more rows will come.
@@ -273,7 +299,7 @@ fn a_new_version_goes_on_where_the_old_one_stood_on_every_thread() {
     threads.stop();
 }
 
-fn leaving(rule: u64) -> Leaving {
+pub(super) fn leaving(rule: u64) -> Leaving {
     Leaving { rule, settle: Vec::new(), ends: Vec::new(), save: Some(u64::MAX), letters: Letters::default() }
 }
 

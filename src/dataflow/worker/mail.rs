@@ -100,8 +100,8 @@ impl WorkerLoop {
             match letter {
                 RuleLetter::Rows(rows) => self.rows_came(from, rows),
                 RuleLetter::Taken { rule, rows } => {
-                    let forward = self.rules.get(&rule).and_then(|rule| rule.forward.as_ref());
-                    forward.iter().for_each(|forward| forward.taken(rows));
+                    let lanes = self.rules.get(&rule).map_or(&[][..], |rule| &rule.lanes);
+                    lanes.iter().filter(|lane| lane.to() == from).for_each(|lane| lane.taken(rows));
                 }
                 RuleLetter::Results(results) => self.results_came(from, results),
                 RuleLetter::ResultsTaken(taken) => self.results_taken(from, &taken),
@@ -195,6 +195,9 @@ impl WorkerLoop {
     fn deliver(&self, from: usize, rows: ForwardedRows) {
         let Some(rule) = self.rules.get(&rows.rule) else { return };
         let Some(queue) = &rule.queue else { return };
+        if let (Some(division), Some(shared)) = (&rule.division, &self.shared) {
+            division.letter_came(shared.post().is_near(from));
+        }
         let Refused { late, late_by, dropped } = queue.accept(from, rows, self.clock.now(), rule.event_time);
         let mut output = rule.output.borrow_mut();
         if late > 0 {

@@ -1,91 +1,29 @@
 //! Rules on a worker: how they begin, keep their state and leave.
 //!
-//! Of a rule that runs on several threads, each has a part (`command::Part`): the scan on all of them, the state on one.
+//! Of a rule that runs on several threads, each has a part (`parts`): the scan on all of them, the state on one, or the
+//! state of some keys on each.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::metrics::RuleMetrics;
-use crate::plan::fingerprint::{self, Fingerprint};
-use crate::plan::physical::{Body, Input, Role, RulePlan, Scan, Stateful};
+use crate::plan::fingerprint;
+use crate::plan::physical::{Body, Input, Role, RulePlan, Scan};
 use crate::plan::view::ViewKind;
 use crate::value::Text;
 use crate::view::Views;
 
-use super::super::build::{self, Installed, RuleParts};
-use super::super::combine::Combiner;
-use super::super::command::{Keeps, Leaving, Left, Mark, NewRule, Part, RuleKey, Saved, StateAnswer, StreamKey};
+use super::super::command::{Keeps, Leaving, Left, Mark, NewRule, RuleKey, StateAnswer};
 use super::super::context::RuleContext;
-use super::super::feed::Feed;
-use super::super::forward::Forward;
-use super::super::lookup::Lookup;
-use super::super::operate::Operate;
-use super::super::operator::RuleOperator;
 use super::super::output::{Gathering, Output};
-use super::super::queue::RuleQueue;
 use super::super::relay::Relay;
-use super::super::scan::Target;
-use super::super::slots::SlotNames;
 use super::super::timers::Alarm;
-use super::super::view::{Beginning, ViewOperator};
-use super::super::window::slices_ahead;
+use super::super::view::Beginning;
 use super::WorkerLoop;
 use super::leaver::Leaver;
-
-pub(super) struct RunningRule {
-    streams: Box<[StreamKey]>,
-    /// The views whose changes it reads.
-    feeds: Vec<Rc<Feed>>,
-    slot: usize,
-    /// its dataflow, where it has state
-    dataflow: Option<usize>,
-    /// the queue before that dataflow
-    pub queue: Option<Rc<RuleQueue>>,
-    /// the way to its state, where that is on another thread
-    pub forward: Option<Rc<Forward>>,
-    /// the way of its results to other processes, where there are some
-    pub relay: Option<Rc<Relay>>,
-    /// its state, where it has some
-    pub operator: Option<Rc<RefCell<dyn Operate>>>,
-    /// what checkpoints are made of
-    memory: Option<Memory>,
-    /// its results and errors
-    pub output: Rc<RefCell<Output>>,
-    /// whether its time is in its rows
-    pub event_time: bool,
-}
-
-impl RunningRule {
-    /// A rule without streams and state.
-    fn new(slot: usize, output: Rc<RefCell<Output>>, event_time: bool) -> RunningRule {
-        RunningRule {
-            streams: Box::default(),
-            feeds: Vec::new(),
-            slot,
-            dataflow: None,
-            queue: None,
-            forward: None,
-            relay: None,
-            operator: None,
-            memory: None,
-            output,
-            event_time,
-        }
-    }
-}
-
-/// The state of a rule that keeps it.
-struct Memory {
-    id: String,
-    plan: Fingerprint,
-    operator: Rc<RefCell<dyn Operate>>,
-    metrics: Arc<RuleMetrics>,
-}
+use super::parts::Begun;
+use super::running::RunningRule;
 
 impl WorkerLoop {
     pub(super) fn add_rule(&mut self, rule: NewRule) {
@@ -125,85 +63,15 @@ impl WorkerLoop {
             output.borrow_mut().send_elsewhere(relay.clone());
             self.relayed.insert(relay.name(), key);
         }
-        let watermark = match &body {
-            Body::Stateful(plan) => plan.event_time,
-            Body::View(view) => view.body.event_time,
-            Body::Rows(_) => None,
-        };
-        let event_time = watermark.is_some();
         let scans: Vec<Scan> = inputs.iter().map(|input| input.scan.clone()).collect();
         let changes_of: Vec<Option<Text>> = inputs.iter().map(view_read).collect();
-        let width = scans.iter().map(Scan::width).max().unwrap_or(0);
-        let numbers = 0..inputs.len() as u16;
-        let mut running = RunningRule::new(slot, output.clone(), event_time);
-        let targets: Vec<Target> = match (body, rule.part) {
-            (Body::Rows(projection), _) => vec![Target::Results(projection)],
-            (body @ (Body::Stateful(_) | Body::View(_)), Part::Scan(home, clocks)) => {
-                let Some(shared) = &self.shared else { return };
-                let forward = Forward::new(key, home, shared.post().clone(), clocks, width);
-                let forward = Rc::new(match body {
-                    Body::Stateful(plan) if plan.merges => {
-                        output.borrow_mut().name_slots(SlotNames::of(&inputs));
-                        forward.combining(Combiner::new(*plan, context.clone(), output.clone()))
-                    }
-                    _ => forward,
-                });
-                running.forward = Some(forward.clone());
-                numbers.map(|input| Target::Forward(forward.clone(), input)).collect()
-            }
-            (body, part) => {
-                let counts = inputs.iter().map(|input| input.role == Role::Stream);
-                let idle_timeout = watermark.map_or(0, |watermark| watermark.idle_timeout);
-                let mut queue = RuleQueue::new(width, counts, idle_timeout, self.clock.now());
-                if let (Part::Home(clocks), Some(shared)) = (part, &self.shared) {
-                    let slices = match &body {
-                        Body::Stateful(plan) if plan.merges => slices_ahead(plan, &self.zone),
-                        _ => None,
-                    };
-                    queue = queue.gathering(key, clocks, shared.post().clone(), shared.peers()).by_slices(slices);
-                }
-                let queue = Rc::new(queue);
-                let (clock, timers) = (self.clock.clone(), self.timers.clone());
-                let alarm = if event_time { Alarm::silent() } else { Alarm::new(timers.clone(), slot) };
-                let (rules_context, results) = (context.clone(), output.clone());
-                let operator: Rc<RefCell<dyn Operate>> = match body {
-                    Body::Stateful(plan) => {
-                        let lookups = self.lookups(&plan, &inputs);
-                        let (plan, clock) = (*plan, clock.clone());
-                        let operator = RuleOperator::new(plan, inputs, lookups, rules_context, results, clock, alarm);
-                        Rc::new(RefCell::new(operator))
-                    }
-                    Body::View(view) => {
-                        // It is made before its plan is sent, and may have been dropped meanwhile: then nobody sees it.
-                        let store = self.views.find(&view.about.name);
-                        let store = store.unwrap_or_else(|| Views::detached(view.about.clone()));
-                        let feed = self.network.feed(&view.about.name, &self.zone);
-                        let (metrics, clock) = (metrics.clone(), clock.clone());
-                        let operator = ViewOperator::new(*view, store, feed, rules_context, metrics, clock, alarm);
-                        Rc::new(RefCell::new(operator))
-                    }
-                    Body::Rows(_) => return,
-                };
-                running.operator = Some(operator.clone());
-                let id = context.id.clone();
-                if let (Keeps::State(checkpoint), Some(plan)) = (keeps, fingerprint) {
-                    let new = Memory { id: id.clone(), plan, operator: operator.clone(), metrics: metrics.clone() };
-                    checkpoint.into_iter().for_each(|checkpoint| new.restore(&checkpoint, &queue));
-                    running.memory = Some(new);
-                }
-                running.queue = Some(queue.clone());
-                let targets = numbers.map(|input| Target::Queue(queue.clone(), input)).collect();
-                let parts = RuleParts { id, event_time, queue, operator, metrics, clock, timers, slot };
-                let Installed { dataflow, activator } = build::rule(&mut self.worker, parts);
-                self.slots.insert(slot, activator);
-                running.dataflow = Some(dataflow);
-                targets
-            }
-        };
+        let mut running = RunningRule::new(slot, output.clone());
+        let begun = Begun { key, body, inputs, context: context.clone(), output: output.clone(), keeps, fingerprint };
+        let targets = self.take_part(begun, rule.part, &mut running);
         for (((stream, view), scan), target) in streams.iter().zip(changes_of).zip(scans).zip(targets) {
             if let Some(view) = view {
                 // A view is where the rule's state is.
-                if running.forward.is_none() {
+                if running.lanes.is_empty() {
                     let feed = self.network.feed(&view, &self.zone);
                     feed.add_rule(key, scan, context.clone(), output.clone(), target);
                     running.feeds.push(feed);
@@ -220,7 +88,7 @@ impl WorkerLoop {
         }
         let inputs = || running.streams.iter().filter_map(|stream| self.slots.get(stream).cloned()).collect();
         running.queue.iter().for_each(|queue| queue.fed_by(inputs()));
-        running.forward.iter().for_each(|forward| forward.fed_by(inputs()));
+        running.lanes.iter().for_each(|lane| lane.fed_by(inputs()));
         self.rules.insert(key, running);
         self.deliver_early(key);
         let _ = rule.done.send(before);
@@ -243,22 +111,8 @@ impl WorkerLoop {
             let _ = done.send(before);
         };
         self.network.begin(key, &self.tables, begin, Box::new(filled));
-        let rule = RunningRule::new(slot, output, false);
+        let rule = RunningRule::new(slot, output);
         self.rules.insert(key, rule);
-    }
-
-    /// Where a rule looks rows up, by input.
-    fn lookups(&mut self, plan: &Stateful, inputs: &[Input]) -> HashMap<usize, Lookup> {
-        let mut lookups = HashMap::new();
-        for join in plan.joins.iter().filter(|join| inputs[join.input].role == Role::Lookup) {
-            let stream = &inputs[join.input].stream;
-            let lookup = match &stream.view {
-                Some(_) => Some(Lookup::View(self.network.feed(&stream.name, &self.zone).index(&join.columns))),
-                None => self.tables.table(&stream.name).map(|table| Lookup::Table(table.index(&join.columns))),
-            };
-            lookups.extend(lookup.map(|lookup| (join.input, lookup)));
-        }
-        lookups
     }
 
     /// The state of a rule, with all that its streams have handed to it.
@@ -291,18 +145,37 @@ impl WorkerLoop {
         }
     }
 
+    /// Lets a rule read nothing more: what its streams have received is run, and sent to where its state is. Returns how
+    /// many letters with rows it has sent in all.
+    pub(super) fn end_scan(&mut self, leaving: &Leaving) -> u64 {
+        self.settle_streams(leaving);
+        let Some(rule) = self.rules.get_mut(&leaving.rule) else { return 0 };
+        for stream in std::mem::take(&mut rule.streams).iter().filter_map(|stream| self.streams.get(stream)) {
+            stream.scan.borrow_mut().remove(leaving.rule);
+        }
+        rule.lanes.iter().for_each(|lane| lane.flush());
+        rule.lanes.iter().map(|lane| lane.letters()).sum()
+    }
+
+    /// Runs what the streams of a rule have received.
+    fn settle_streams(&mut self, leaving: &Leaving) {
+        let rule = self.rules.get(&leaving.rule);
+        rule.iter().flat_map(|rule| &rule.lanes).for_each(|lane| lane.leave());
+        leaving.settle.iter().chain(&leaving.ends).for_each(|stream| self.settle_stream(*stream));
+    }
+
     /// Runs what the streams of a rule have received, ends it, and returns its state if that was asked for.
     pub(super) fn leave(&mut self, leaving: Leaving) -> Left {
-        let Leaving { rule, settle, ends, save, .. } = leaving;
-        let forward = self.rules.get(&rule).and_then(|rule| rule.forward.clone());
-        forward.iter().for_each(|forward| forward.leave());
-        settle.iter().chain(&ends).for_each(|stream| self.settle_stream(*stream));
+        self.settle_streams(&leaving);
+        let Leaving { rule, ends, save, .. } = leaving;
         self.settle(&[rule]);
-        forward.iter().for_each(|forward| forward.flush());
+        let lanes = self.rules.get(&rule).map(|rule| rule.lanes.clone()).unwrap_or_default();
+        lanes.iter().for_each(|lane| lane.flush());
+        let letters = lanes.iter().map(|lane| lane.letters()).sum();
         let state = save.and_then(|since| self.save_rule(rule, since));
         let elsewhere = self.drop_rule(rule).into_iter().collect();
         ends.into_iter().for_each(|stream| self.drop_stream(stream));
-        Left { state, letters: forward.map_or(0, |forward| forward.letters()), elsewhere }
+        Left { state, letters, elsewhere }
     }
 
     /// Returns what tells when the other processes have left it, too.
@@ -345,32 +218,4 @@ impl WorkerLoop {
 /// The view whose changes an input is.
 fn view_read(input: &Input) -> Option<Text> {
     (input.role == Role::Stream && input.stream.view.is_some()).then(|| input.stream.name.clone())
-}
-
-impl Memory {
-    fn restore(&self, checkpoint: &[u8], queue: &RuleQueue) {
-        let begun = Instant::now();
-        let (rule, bytes) = (&self.id, checkpoint.len());
-        match self.operator.borrow_mut().restore(checkpoint, &self.plan, queue) {
-            Ok(()) => tracing::debug!(rule, bytes, took = ?begun.elapsed(), "continues with its stored state"),
-            Err(error) => tracing::warn!(rule, "its stored state cannot be used, it starts with empty state: {error}"),
-        }
-    }
-
-    fn save(&self, queue: &RuleQueue, since: Mark) -> StateAnswer {
-        // A panic may have left it half changed.
-        if self.metrics.has_failed() {
-            return None;
-        }
-        let begun = Instant::now();
-        let operator = self.operator.borrow();
-        let mark = operator.changes() + queue.changes();
-        if mark == since {
-            return None;
-        }
-        Some(operator.save(&self.plan, queue).map(|bytes| {
-            tracing::debug!(rule = self.id, bytes = bytes.len(), took = ?begun.elapsed(), "checkpoint");
-            Saved { bytes, mark }
-        }))
-    }
 }

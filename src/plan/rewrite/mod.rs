@@ -2,9 +2,11 @@
 //! slots get numbers.
 //!
 //! `stages` decides when each value is computed, `conditions` where each condition is tested, `slots` where each value
-//! is stored, `joins` what is compared. This file puts the plan together.
+//! is stored, `joins` what is compared, `exchange` by which key threads may divide the state. This file puts the plan
+//! together.
 
 mod conditions;
+mod exchange;
 mod joins;
 mod slots;
 mod stages;
@@ -38,6 +40,9 @@ pub fn rewrite(logical: &Logical, options: &RuleOptions) -> Result<RulePlan, Pla
         return Ok(RulePlan { inputs, body: Body::Rows(projection), send_nil, concurrency });
     }
     let mut body = stateful(logical, &stages, placed, &slots)?;
+    if !pauses(logical) {
+        body.exchange = exchange::keys(&body, &inputs);
+    }
     body.state_limit =
         (options.max_state_bytes > 0).then_some(StateLimit { bytes: options.max_state_bytes, evicts: options.evicts });
     let body = Body::Stateful(Box::new(body));
@@ -147,6 +152,7 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
         grouped: logical.grouped,
         incremental: false,
         merges: false,
+        exchange: Vec::new(),
         aggregates: logical.aggregates.iter().map(|call| call.map(&mut slots.number())).collect(),
         window_aggregates: logical.window_aggregates.iter().map(|call| call.map(&mut slots.number())).collect(),
         row_slots: slots.row_slots,

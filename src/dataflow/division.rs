@@ -1,0 +1,113 @@
+//! How the state of a rule is divided by key: which worker has that of which keys, how much each has, and whether all
+//! rows that were sent to them have come.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use foldhash::quality::FixedState;
+use tokio::sync::Notify;
+
+use crate::value::Value;
+use crate::value::key::KeyPart;
+
+/// See the module. Clones share it; each process has its own.
+#[derive(Clone, Debug)]
+pub struct Division(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    owners: Box<[usize]>,
+    /// What each owner remembers, bytes.
+    sizes: Box<[AtomicU64]>,
+    /// Letters with rows that have come to the owners, from workers of this process and from others.
+    near: AtomicU64,
+    far: AtomicU64,
+    /// Told when one has come.
+    came: Notify,
+}
+
+impl Division {
+    /// Among these workers.
+    pub fn new(owners: impl IntoIterator<Item = usize>) -> Division {
+        let owners: Box<[usize]> = owners.into_iter().collect();
+        let sizes = owners.iter().map(|_| AtomicU64::new(0)).collect();
+        Division(Arc::new(Shared { owners, sizes, near: 0.into(), far: 0.into(), came: Notify::new() }))
+    }
+
+    /// The workers, by their number as owners.
+    pub fn owners(&self) -> &[usize] {
+        &self.0.owners
+    }
+
+    /// Which owner a worker is, if it is one.
+    pub fn owner(&self, worker: usize) -> Option<usize> {
+        self.0.owners.iter().position(|owner| *owner == worker)
+    }
+
+    /// The owner of the key that these slots of a row make.
+    pub fn owner_of(&self, row: &[Value], key: &[usize]) -> usize {
+        self.owner_of_parts(key.iter().map(|slot| KeyPart::of(&row[*slot])))
+    }
+
+    /// The owner of a key: the same in all processes.
+    pub fn owner_of_parts(&self, key: impl Iterator<Item = impl std::borrow::Borrow<KeyPart>>) -> usize {
+        let mut hasher = FixedState::default().build_hasher();
+        key.for_each(|part| part.borrow().hash(&mut hasher));
+        // The upper bits: maps of keys use the lower ones.
+        ((u128::from(hasher.finish()) * self.0.owners.len() as u128) >> 64) as usize
+    }
+
+    /// Records what an owner remembers, bytes. Returns the sum of all.
+    pub fn measured(&self, owner: usize, bytes: u64) -> u64 {
+        self.0.sizes[owner].store(bytes, Ordering::Relaxed);
+        self.0.sizes.iter().map(|size| size.load(Ordering::Relaxed)).sum()
+    }
+
+    /// A letter with rows has come. `near`: from a worker of this process.
+    pub fn letter_came(&self, near: bool) {
+        let count = if near { &self.0.near } else { &self.0.far };
+        count.fetch_add(1, Ordering::AcqRel);
+        self.0.came.notify_one();
+    }
+
+    /// Waits until so many letters with rows have come to the owners. One caller at a time.
+    pub async fn have_come(&self, near: u64, far: u64) {
+        while self.0.near.load(Ordering::Acquire) < near || self.0.far.load(Ordering::Acquire) < far {
+            self.0.came.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::key::GroupKey;
+
+    #[test]
+    fn equal_keys_have_one_owner_and_keys_are_spread() {
+        let division = Division::new([4, 5, 6]);
+        let mut counts = [0; 3];
+        for key in 0..3000 {
+            let row = [Value::from("x"), Value::Int(key), Value::Float(key as f64)];
+            let owner = division.owner_of(&row, &[1]);
+            assert_eq!(owner, division.owner_of(&row, &[2]), "1 and 1.0 are one key");
+            assert_eq!(owner, division.owner_of_parts(GroupKey::from_values([&row[1]]).parts().iter()));
+            counts[owner] += 1;
+        }
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
+        assert_eq!((division.owner(5), division.owner(3)), (Some(1), None));
+        assert_eq!((division.measured(0, 10), division.measured(2, 5)), (10, 15));
+    }
+
+    #[tokio::test]
+    async fn letters_are_awaited_by_where_they_come_from() {
+        let division = Division::new([0, 1]);
+        let awaited = tokio::spawn({
+            let division = division.clone();
+            async move { division.have_come(2, 1).await }
+        });
+        [true, false, true].into_iter().for_each(|near| division.letter_came(near));
+        awaited.await.expect("no panic");
+    }
+}

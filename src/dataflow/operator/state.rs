@@ -1,0 +1,209 @@
+//! The state of a rule with its limit, as a checkpoint and as a size.
+//!
+//! Where the state is divided by key, each thread has a checkpoint of its own part, and a whole one is all of them. Who
+//! takes one up keeps the keys that are its own, so that a rule may go on with another number of threads.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::dataflow::join::ScanTable;
+use crate::dataflow::operate::Progress;
+use crate::dataflow::queue::RuleQueue;
+use crate::dataflow::state::checkpoint::{self, CheckpointError, CheckpointReader, StateParts, Writer};
+use crate::dataflow::state::measure::{Meter, StateSize};
+use crate::dataflow::state::quarter;
+use crate::dataflow::timers::Alarm;
+use crate::dataflow::waiting::Waiting;
+use crate::expr::Expr;
+use crate::metrics::Place;
+use crate::plan::fingerprint::Fingerprint;
+use crate::plan::physical::{Step, StepKind};
+use crate::value::Value;
+
+use super::tables::{self, scan_tables};
+use super::{Memories, Own, Results, RuleOperator, ScannedRow, Windows};
+
+/// A state with a limit is measured after this many rows.
+const MEASURED_ROWS: u32 = 1024;
+
+impl RuleOperator {
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, plan: &Fingerprint, queue: &RuleQueue) -> Result<Vec<u8>, CheckpointError> {
+        let mut to = Writer::new(plan);
+        self.waiting.save(&mut to)?;
+        self.rest(queue, &mut to)?;
+        Ok(to.finish())
+    }
+
+    pub fn size(&self, queue: &RuleQueue) -> StateSize {
+        let mut meter = Meter::default();
+        // Measuring cannot fail.
+        let _ = self.rest(queue, &mut meter);
+        self.waiting.measure(&mut meter);
+        StateSize { bytes: meter.bytes(), windows: self.windows.open() }
+    }
+
+    /// The rows of the scan tables, the newest `limit` of each, in the order of the inputs.
+    pub(super) fn scanned(&self, limit: usize) -> Vec<ScannedRow> {
+        let mut rows = Vec::new();
+        for (number, input) in self.inputs.iter().enumerate() {
+            let Some(table) = self.tables.scanned.get(&number) else { continue };
+            let older = table.rows().count().saturating_sub(limit);
+            rows.extend(table.rows().skip(older).map(|row| tables::shown(input, row)));
+        }
+        rows
+    }
+
+    /// The estimated size of the state, bytes. The estimate takes constant time.
+    fn bytes(&self) -> u64 {
+        let mut meter = Meter::default();
+        let _ = self.parts(&mut meter);
+        self.waiting.measure(&mut meter);
+        meter.bytes()
+    }
+
+    /// The same for all parts of a state that is divided; those of the others are as they measured them last.
+    fn bytes_of_all(&self) -> u64 {
+        let bytes = self.bytes();
+        self.own.as_ref().map_or(bytes, |Own { division, owner }| division.measured(*owner, bytes))
+    }
+
+    /// Compares the state with its limit, after `more` rows or groups: drops the oldest part, or fails the rule.
+    pub(super) fn limit_state(&mut self, more: u32) -> Option<Progress> {
+        let limit = self.plan.state_limit?;
+        self.unmeasured = self.unmeasured.saturating_add(more);
+        if self.unmeasured < MEASURED_ROWS {
+            return None;
+        }
+        self.unmeasured = 0;
+        let bytes = self.bytes_of_all();
+        if bytes <= limit.bytes {
+            return None;
+        }
+        if !limit.evicts {
+            return Some(Progress::StateFull(bytes));
+        }
+        let mut evicted = 0;
+        // A quarter each time, so that little is left after this many times.
+        for _ in 0..32 {
+            evicted += self.windows.evict() + self.memories.evict() + self.results.evict();
+            evicted += self.tables.scanned.values_mut().map(ScanTable::evict).sum::<usize>();
+            for _ in 0..quarter(self.waiting.len()) {
+                evicted += usize::from(self.waiting.pop(None, &mut self.narrow).is_some());
+            }
+            if self.bytes_of_all() <= limit.bytes {
+                break;
+            }
+        }
+        let text = format!("maxStateBytes is reached: {evicted} of the oldest keys and rows are forgotten");
+        self.output.borrow_mut().error(Place::Window, text);
+        None
+    }
+
+    pub fn forget(&mut self) {
+        self.waiting = Waiting::new(self.narrow.len());
+        self.memories = Memories::new(&self.plan.steps);
+        self.windows = Windows::new(&self.plan, &self.context.zone, self.alarm.clone());
+        self.results = Results::new(&self.plan, self.context.clone(), self.output.clone());
+        self.tables.scanned = scan_tables(&self.plan, &self.inputs);
+        self.inbox.0.clear();
+        self.closed.clear();
+    }
+
+    /// Everything but the waiting rows: ordering these takes longer the more there are.
+    fn rest(&self, queue: &RuleQueue, to: &mut impl StateParts) -> Result<(), CheckpointError> {
+        self.parts(to)?;
+        to.put(&self.context.hits.get())?;
+        queue.save(to)
+    }
+
+    fn parts(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
+        self.memories.save(to)?;
+        self.windows.save(to)?;
+        self.results.save(to)?;
+        let mut tables: Vec<_> = self.tables.scanned.iter().collect();
+        tables.sort_unstable_by_key(|(input, _)| **input);
+        for (_, table) in tables {
+            table.save(to)?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// [`CheckpointError`]; operator and queue are as if nothing had been tried.
+    pub fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError> {
+        let parts = checkpoint::parts(checkpoint)?;
+        let readers: Result<Vec<_>, _> = parts.into_iter().map(|part| CheckpointReader::open(part, plan)).collect();
+        let readers = readers?;
+        // Whatever is wrong with it, this thread has other rules to run.
+        let taken = catch_unwind(AssertUnwindSafe(|| self.take_states(readers, queue)));
+        let restored = taken.unwrap_or(Err(CheckpointError::Damaged("what it holds makes no sense")));
+        if restored.is_err() {
+            self.forget();
+            self.context.hits.take();
+        }
+        restored
+    }
+
+    fn take_states(&mut self, parts: Vec<CheckpointReader<'_>>, queue: &RuleQueue) -> Result<(), CheckpointError> {
+        let mut parts = parts.into_iter();
+        if let Some(first) = parts.next() {
+            queue.restore(self.take_state(first)?)?;
+        }
+        for part in parts {
+            let (plan, inputs) = (self.plan.clone(), self.inputs.clone());
+            let (context, output, clock) = (self.context.clone(), self.output.clone(), self.clock.clone());
+            let none = HashMap::new();
+            let mut other = RuleOperator::new(plan, inputs, none, context, output, clock, Alarm::silent());
+            queue.restore_more(other.take_state(part)?)?;
+            self.memories.absorb(other.memories);
+            while let Some((time, input)) = other.waiting.pop(None, &mut other.narrow) {
+                self.waiting.push(time, input, &mut other.narrow);
+            }
+        }
+        self.keep_own_keys();
+        Ok(())
+    }
+
+    /// Returns what remains for the queue.
+    fn take_state<'c>(&mut self, mut from: CheckpointReader<'c>) -> Result<CheckpointReader<'c>, CheckpointError> {
+        self.waiting.restore(&mut from, self.inputs.len())?;
+        self.memories.restore(&mut from)?;
+        self.windows.restore(&mut from)?;
+        self.results.restore(&mut from)?;
+        let mut tables: Vec<_> = self.tables.scanned.iter_mut().collect();
+        tables.sort_unstable_by_key(|(input, _)| **input);
+        for (_, table) in tables {
+            table.restore(&mut from)?;
+        }
+        self.context.hits.set(from.take()?);
+        Ok(from)
+    }
+
+    /// Forgets the keys of other threads, where the state is divided.
+    fn keep_own_keys(&mut self) {
+        let Some(Own { division, owner }) = &self.own else { return };
+        let (steps, inputs, keys) = (&self.plan.steps, &self.inputs, &self.plan.exchange);
+        self.memories.retain(|step, memory| {
+            let Step { input, kind: StepKind::Analytic(call), .. } = &steps[step] else { return true };
+            let place = |slot: &usize| {
+                let slot = inputs[*input].slots.start + slot;
+                call.partition.iter().position(|expr| matches!(expr, Expr::Slot(read) if *read == slot))
+            };
+            let key = keys[*input].iter().filter_map(place).filter_map(|place| memory.parts().get(place));
+            division.owner_of_parts(key) == *owner
+        });
+        let mut waiting = std::mem::replace(&mut self.waiting, Waiting::new(self.narrow.len()));
+        while let Some((time, input)) = waiting.pop(None, &mut self.narrow) {
+            if division.owner_of(&self.narrow, &keys[input]) == *owner {
+                self.waiting.push(time, input, &mut self.narrow);
+            }
+        }
+        self.narrow.fill(Value::Absent);
+    }
+}

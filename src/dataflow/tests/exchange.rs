@@ -1,0 +1,175 @@
+//! Rules whose threads have the state of some keys each: the rows of a key have the results that one thread gives them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value as Json, json};
+
+use super::spread::{THREADS, Threads, leaving};
+use super::{Rule, by_clock, catalog, event_time, plain};
+use crate::dataflow::command::{Keeps, StateAnswer};
+use crate::dataflow::state::checkpoint;
+use crate::definition::rule::RuleOptions;
+use crate::plan::spread::{self, Spread};
+
+/// How far rows may be behind others, ms.
+const TOLERANCE: i64 = 5_000;
+
+/// Rules whose state is divided by key, each with the key.
+const STATEMENTS: [(&str, &str); 6] = [
+    ("k", "SELECT k, v, lag(v) OVER (PARTITION BY k) AS l FROM a"),
+    (
+        "k",
+        "SELECT k, v, acc_sum(v) OVER (PARTITION BY k) AS s, latest(w, 7) OVER (PARTITION BY k WHEN v > 9) AS w FROM a",
+    ),
+    ("k", "SELECT k, v, lag(v) OVER (PARTITION BY w, k) AS l, acc_count(*) OVER (PARTITION BY k, m) AS n FROM a"),
+    ("k, w", "SELECT k, v, w FROM a WHERE v > lag(v, 2, 0) OVER (PARTITION BY w, k)"),
+    ("k", "SELECT k, v, had_changed(true, w) OVER (PARTITION BY k) AS h FROM a WHERE v % 3 = 0"),
+    ("k", "SELECT k, v, acc_max(e) OVER (PARTITION BY k) AS e, unnest(x) AS e FROM a"),
+];
+
+fn key_of(sql: &str, options: &RuleOptions) -> Option<String> {
+    let plan = crate::plan::plan(sql, options, &catalog()).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    match spread::of(&plan) {
+        Spread::Exchange(key) => Some(key.to_string()),
+        _ => None,
+    }
+}
+
+/// The rows of each key, in their order.
+fn by_key(key: &str, rows: Vec<Json>) -> BTreeMap<String, Vec<Json>> {
+    let mut keys = BTreeMap::<String, Vec<Json>>::new();
+    for row in rows.into_iter().map(plain) {
+        let parts: Vec<String> = key.split(", ").map(|part| row[part].to_string()).collect();
+        keys.entry(parts.join(" ")).or_default().push(row);
+    }
+    keys
+}
+
+/// Rows of a few keys. A key comes on one thread only, so that its rows have an order.
+fn rows(random: &mut fastrand::Rng, thread: usize, from: i64) -> Vec<Json> {
+    let row = |random: &mut fastrand::Rng| {
+        let k = random.i64(0..5) * THREADS as i64 + thread as i64;
+        let w = if random.bool() { Json::Null } else { json!(1) };
+        let x: Vec<i64> = (0..random.i64(0..3)).collect();
+        json!({"k": k, "v": random.i64(0..20), "w": w, "m": random.bool(), "x": x, "ts": from + random.i64(0..4_000)})
+    };
+    (0..random.usize(1..40)).map(|_| row(random)).collect()
+}
+
+#[test]
+fn each_key_has_the_results_of_one_thread() {
+    for options in [by_clock(), event_time(TOLERANCE)] {
+        for (number, (key, sql)) in STATEMENTS.into_iter().enumerate() {
+            assert_eq!(key_of(sql, &options).as_deref(), Some(key), "{sql}");
+            let mut random = fastrand::Rng::with_seed(number as u64);
+            let (threads, mut alone) = (Threads::new(sql, &options), Rule::new(sql, &options));
+            alone.never_restart();
+            for phase in 0..12 {
+                for _ in 0..random.usize(1..12) {
+                    let thread = random.usize(0..THREADS);
+                    let rows = rows(&mut random, thread, phase * 3_000);
+                    rows.iter().for_each(|row| alone.send("a", row));
+                    threads.send(thread, rows);
+                }
+                threads.drain();
+                alone.step();
+            }
+            threads.end();
+            alone.end();
+            let expected = alone.messages().concat();
+            assert!(!expected.is_empty(), "{sql}");
+            let (came, expected) = (by_key(key, threads.rows()), by_key(key, expected));
+            assert!(came.keys().eq(expected.keys()), "{sql}: {:?} and {:?}", came.keys(), expected.keys());
+            for (key, rows) in expected {
+                assert_eq!(came[&key], rows, "{sql}: {key}");
+            }
+            assert_eq!(threads.metrics.late.load(Ordering::Relaxed), alone.metrics.late.load(Ordering::Relaxed));
+            assert_eq!(threads.metrics.flow.counts(), alone.metrics.flow.counts(), "{sql}");
+            threads.stop();
+        }
+    }
+}
+
+#[test]
+fn what_has_no_common_key_or_needs_one_order_is_gathered() {
+    for sql in [
+        "SELECT k, lag(v) AS l FROM a",
+        "SELECT k, lag(v) OVER (PARTITION BY k) AS l, lag(w) AS m FROM a",
+        "SELECT k, lag(v) OVER (PARTITION BY k) AS l, lag(w) OVER (PARTITION BY m) AS m FROM a",
+        "SELECT k, lag(v) OVER (PARTITION BY k + 1) AS l FROM a",
+        "SELECT k, lag(v) OVER (PARTITION BY k) AS l FROM a WHERE last_hit_count() < 3",
+        "SELECT k, lag(v) OVER (PARTITION BY k) AS l, delay(1, v) AS d FROM a",
+        "SELECT a.k, lag(a.v) OVER (PARTITION BY a.k) AS l FROM a INNER JOIN last ON a.k = last.k",
+    ] {
+        assert_eq!(key_of(sql, &by_clock()), None, "{sql}");
+    }
+}
+
+fn saved(answer: StateAnswer) -> Vec<u8> {
+    answer.expect("it has state").expect("it can be written").bytes
+}
+
+/// The state goes from three threads to one, to three, and back to one.
+#[test]
+fn a_state_that_was_divided_goes_on_with_any_number_of_threads() {
+    for options in [by_clock(), event_time(TOLERANCE)] {
+        let sql = "SELECT k, v, acc_sum(v) OVER (PARTITION BY k) AS s FROM a";
+        let mut random = fastrand::Rng::with_seed(5);
+        let (mut came, mut state) = (Vec::new(), None);
+        let mut model = Rule::new(sql, &options);
+        model.never_restart();
+        for phase in 0..6 {
+            let rows: Vec<Vec<Json>> =
+                (0..THREADS).map(|thread| rows(&mut random, thread, 10_000 + phase * 3_000)).collect();
+            rows.iter().flatten().for_each(|row| model.send("a", row));
+            model.step();
+            if phase % 2 == 0 {
+                let threads = Threads::beginning(sql, &options, Keeps::State(state.take()));
+                rows.into_iter().enumerate().for_each(|(thread, rows)| threads.send(thread, rows));
+                threads.drain();
+                let states = threads.leave(leaving(1));
+                assert_eq!(states.len(), THREADS);
+                state = Some(checkpoint::join(states.into_iter().map(saved).collect()).expect("it is small"));
+                came.extend(threads.rows());
+                threads.stop();
+            } else {
+                let mut alone = Rule::new(sql, &options);
+                alone.never_restart();
+                alone.restore(&state.take().expect("of the threads before"));
+                rows.iter().flatten().for_each(|row| alone.send("a", row));
+                alone.step();
+                state = Some(alone.checkpoint());
+                came.extend(alone.messages().concat());
+            }
+        }
+        // What waited for its time at the end is in the state.
+        let mut alone = Rule::new(sql, &options);
+        alone.never_restart();
+        alone.restore(&state.take().expect("of the last phase"));
+        alone.end();
+        came.extend(alone.messages().concat());
+        model.end();
+        assert_eq!(by_key("k", came), by_key("k", model.messages().concat()));
+    }
+}
+
+#[test]
+fn the_parts_of_a_state_have_one_limit() {
+    let sql = "SELECT k, lag(v) OVER (PARTITION BY k) AS l FROM a";
+    let limited = |evicts| RuleOptions { max_state_bytes: 300_000, evicts, ..by_clock() };
+    for evicts in [false, true] {
+        let threads = Threads::new(sql, &limited(evicts));
+        for some in (0..60_000).collect::<Vec<i64>>().chunks(200) {
+            threads.send((some[0] / 200) as usize % THREADS, some.iter().map(|k| json!({"k": k, "v": 1})));
+        }
+        threads.drain();
+        assert_eq!(threads.metrics.has_failed(), !evicts);
+        if evicts {
+            // Each part was measured after its last 1,024 rows at most.
+            let bytes: usize = threads.leave(leaving(1)).into_iter().map(|state| saved(state).len()).sum();
+            assert!((1_000..300_000).contains(&bytes), "{bytes}");
+        }
+        threads.stop();
+    }
+}

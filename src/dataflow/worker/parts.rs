@@ -1,0 +1,204 @@
+//! The part of a rule on a thread: where the rows go that pass its scan, and the state, if it or a part of it is here.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::plan::fingerprint::Fingerprint;
+use crate::plan::physical::{Body, Input, Role, Stateful};
+use crate::view::Views;
+
+use super::super::build::{self, Installed, RuleParts};
+use super::super::combine::Combiner;
+use super::super::command::{Keeps, Part, RuleKey};
+use super::super::context::RuleContext;
+use super::super::division::Division;
+use super::super::event_clock::EventClocks;
+use super::super::exchange::{Exchange, Lane};
+use super::super::forward::Forward;
+use super::super::lookup::Lookup;
+use super::super::operate::Operate;
+use super::super::operator::RuleOperator;
+use super::super::output::Output;
+use super::super::queue::RuleQueue;
+use super::super::scan::Target;
+use super::super::slots::SlotNames;
+use super::super::timers::Alarm;
+use super::super::view::ViewOperator;
+use super::super::window::slices_ahead;
+use super::WorkerLoop;
+use super::running::{Memory, RunningRule};
+
+/// A rule that begins.
+pub(super) struct Begun {
+    pub key: RuleKey,
+    pub body: Body,
+    pub inputs: Vec<Input>,
+    pub context: Rc<RuleContext>,
+    pub output: Rc<RefCell<Output>>,
+    pub keeps: Keeps,
+    /// of its plan, where it keeps its state
+    pub fingerprint: Option<Fingerprint>,
+}
+
+impl Begun {
+    /// The slots of its rows.
+    fn width(&self) -> usize {
+        self.inputs.iter().map(|input| input.scan.width()).max().unwrap_or(0)
+    }
+
+    /// What it does with rows, unless that is nothing but a projection.
+    fn stateful(&self) -> Option<&Stateful> {
+        match &self.body {
+            Body::Stateful(plan) => Some(plan),
+            Body::View(view) => Some(&view.body),
+            Body::Rows(_) => None,
+        }
+    }
+
+    fn is_in_event_time(&self) -> bool {
+        self.stateful().is_some_and(|plan| plan.event_time.is_some())
+    }
+}
+
+impl WorkerLoop {
+    /// Lets a rule begin with its part on this thread. Returns where the rows of its inputs go.
+    pub(super) fn take_part(&mut self, begun: Begun, part: Part, running: &mut RunningRule) -> Vec<Target> {
+        running.event_time = begun.is_in_event_time();
+        let inputs = 0..begun.inputs.len() as u16;
+        let queued = |queue: Rc<RuleQueue>| inputs.clone().map(|input| Target::Queue(queue.clone(), input)).collect();
+        match (&begun.body, part, &self.shared) {
+            (Body::Rows(projection), ..) => vec![Target::Results(projection.clone())],
+            (_, Part::Scan(home, clocks), Some(shared)) => {
+                let forward = Forward::new(begun.key, home, shared.post().clone(), clocks, begun.width());
+                let forward = Rc::new(match &begun.body {
+                    Body::Stateful(plan) if plan.merges => {
+                        begun.output.borrow_mut().name_slots(SlotNames::of(&begun.inputs));
+                        let plan = (**plan).clone();
+                        forward.combining(Combiner::new(plan, begun.context.clone(), begun.output.clone()))
+                    }
+                    _ => forward,
+                });
+                running.lanes.push(forward.clone());
+                inputs.map(|input| Target::Forward(forward.clone(), input)).collect()
+            }
+            (_, Part::Exchange(division, clocks), Some(_)) => {
+                let exchange = Rc::new(self.divide(begun, division, clocks, running));
+                inputs.map(|input| Target::Exchange(exchange.clone(), input)).collect()
+            }
+            (_, Part::Home(clocks), Some(_)) => {
+                let queue = self.shared_queue(&begun, clocks);
+                queued(self.add_state(begun, None, queue, running))
+            }
+            _ => {
+                let queue = self.queue(&begun);
+                queued(self.add_state(begun, None, queue, running))
+            }
+        }
+    }
+
+    /// The ways of a rule's rows to the workers of their keys, and the part of the state that is here, if there is one.
+    fn divide(&mut self, begun: Begun, division: Division, clocks: EventClocks, running: &mut RunningRule) -> Exchange {
+        let keys = begun.stateful().map(|plan| plan.exchange.clone()).unwrap_or_default();
+        let (key, width) = (begun.key, begun.width());
+        let post = self.shared.as_ref().map(|shared| shared.post().clone());
+        let own = post.as_ref().and_then(|post| division.owner(post.index()));
+        let own = own.map(|owner| {
+            let queue = self.shared_queue(&begun, clocks.clone());
+            (owner, self.add_state(begun, Some((division.clone(), owner)), queue, running))
+        });
+        let lanes = division.owners().iter().enumerate().filter_map(|(owner, worker)| match &own {
+            Some((here, queue)) if *here == owner => Some(Lane::Here(queue.clone())),
+            _ => {
+                let away = Rc::new(Forward::new(key, *worker, post.clone()?, clocks.clone(), width));
+                running.lanes.push(away.clone());
+                Some(Lane::Away(away))
+            }
+        });
+        let lanes = lanes.collect();
+        running.division = Some(division.clone());
+        Exchange::new(division, keys, clocks, lanes)
+    }
+
+    /// The queue of a rule whose rows come from this thread.
+    fn queue(&self, begun: &Begun) -> RuleQueue {
+        let counts = begun.inputs.iter().map(|input| input.role == Role::Stream);
+        let watermark = begun.stateful().and_then(|plan| plan.event_time);
+        let idle_timeout = watermark.map_or(0, |watermark| watermark.idle_timeout);
+        RuleQueue::new(begun.width(), counts, idle_timeout, self.clock.now())
+    }
+
+    /// The queue of a rule whose rows come from other threads, too.
+    fn shared_queue(&self, begun: &Begun, clocks: EventClocks) -> RuleQueue {
+        let queue = self.queue(begun);
+        let Some(shared) = &self.shared else { return queue };
+        let slices = match &begun.body {
+            Body::Stateful(plan) if plan.merges => slices_ahead(plan, &self.zone),
+            _ => None,
+        };
+        queue.gathering(begun.key, clocks, shared.post().clone(), shared.peers()).by_slices(slices)
+    }
+
+    /// Builds the dataflow behind a queue. `part`: it has the state of this owner's keys only.
+    fn add_state(
+        &mut self,
+        begun: Begun,
+        part: Option<(Division, usize)>,
+        queue: RuleQueue,
+        running: &mut RunningRule,
+    ) -> Rc<RuleQueue> {
+        let event_time = begun.is_in_event_time();
+        let Begun { body, inputs, context, output, keeps, fingerprint, .. } = begun;
+        let queue = Rc::new(queue);
+        let (clock, timers) = (self.clock.clone(), self.timers.clone());
+        let slot = running.slot;
+        let alarm = if event_time { Alarm::silent() } else { Alarm::new(timers.clone(), slot) };
+        let (id, metrics) = (context.id.clone(), output.borrow().metrics().clone());
+        let operator: Rc<RefCell<dyn Operate>> = match body {
+            Body::Stateful(plan) => {
+                let lookups = self.lookups(&plan, &inputs);
+                let operator = RuleOperator::new(*plan, inputs, lookups, context, output, clock.clone(), alarm);
+                Rc::new(RefCell::new(match part {
+                    Some((division, owner)) => operator.owned_by(division, owner),
+                    None => operator,
+                }))
+            }
+            Body::View(view) => {
+                // It is made before its plan is sent, and may have been dropped meanwhile: then nobody sees it.
+                let store = self.views.find(&view.about.name);
+                let store = store.unwrap_or_else(|| Views::detached(view.about.clone()));
+                let feed = self.network.feed(&view.about.name, &self.zone);
+                let (metrics, clock) = (metrics.clone(), clock.clone());
+                let operator = ViewOperator::new(*view, store, feed, context, metrics, clock, alarm);
+                Rc::new(RefCell::new(operator))
+            }
+            Body::Rows(_) => return queue,
+        };
+        running.operator = Some(operator.clone());
+        if let (Keeps::State(checkpoint), Some(plan)) = (keeps, fingerprint) {
+            let new = Memory { id: id.clone(), plan, operator: operator.clone(), metrics: metrics.clone() };
+            checkpoint.into_iter().for_each(|checkpoint| new.restore(&checkpoint, &queue));
+            running.memory = Some(new);
+        }
+        running.queue = Some(queue.clone());
+        let parts = RuleParts { id, event_time, queue: queue.clone(), operator, metrics, clock, timers, slot };
+        let Installed { dataflow, activator } = build::rule(&mut self.worker, parts);
+        self.slots.insert(slot, activator);
+        running.dataflow = Some(dataflow);
+        queue
+    }
+
+    /// Where a rule looks rows up, by input.
+    fn lookups(&mut self, plan: &Stateful, inputs: &[Input]) -> HashMap<usize, Lookup> {
+        let mut lookups = HashMap::new();
+        for join in plan.joins.iter().filter(|join| inputs[join.input].role == Role::Lookup) {
+            let stream = &inputs[join.input].stream;
+            let lookup = match &stream.view {
+                Some(_) => Some(Lookup::View(self.network.feed(&stream.name, &self.zone).index(&join.columns))),
+                None => self.tables.table(&stream.name).map(|table| Lookup::Table(table.index(&join.columns))),
+            };
+            lookups.extend(lookup.map(|lookup| (join.input, lookup)));
+        }
+        lookups
+    }
+}
