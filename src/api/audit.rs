@@ -2,8 +2,8 @@
 //! and status.
 //!
 //! It contains neither bodies nor queries, which may hold secrets. A request that is refused for its token changes
-//! nothing and is not logged. A request whose client disconnects before the response is logged: its change is completed
-//! all the same.
+//! nothing and is not logged. If a client disconnects before the response, its request is logged nevertheless: the
+//! change is completed.
 
 use axum::extract::Request;
 use axum::http::Method;
@@ -21,7 +21,7 @@ pub async fn audit(request: Request, next: Next) -> Response {
     answer
 }
 
-/// The status of a request whose client did not wait for the response, as web servers log it.
+/// The status logged for a request whose client did not wait for the response, as in web server logs.
 const GONE: u16 = 499;
 
 /// Logs a request when it is dropped: a client that disconnects drops the future of its request.

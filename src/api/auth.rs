@@ -1,11 +1,12 @@
 //! Authentication of the API (`basic.authentication`): a request needs a JSON web token (RFC 7519) signed by a known
 //! issuer.
 //!
-//! A token stands in the header `Authorization`, with or without `Bearer` before it. It is signed with RS256, or with
-//! ES256 or EdDSA where the key is of that kind; its `iss` names a public key file in the folder of keys (`etc/mgmt`), its `aud` has `eKuiper` in it, and `exp` and `nbf` count if
-//! they are there. The texts of refusals are those that eKuiper's users know.
+//! A token is in the header `Authorization`, with or without `Bearer` before it. It is signed with RS256, or with ES256
+//! or EdDSA if the key is of that kind; `iss` names a public key file in the folder of keys (`etc/mgmt`), `aud`
+//! contains `eKuiper`, and `exp` and `nbf` are checked if they are present. Error texts are those that eKuiper's users
+//! know.
 //!
-//! An issuer's name comes from outside and never becomes a path: the keys are those that the folder lists.
+//! An issuer's name comes from outside and never becomes a path: only the keys in the folder's listing are used.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -80,7 +81,8 @@ impl Keys {
 
     fn of(&self, issuer: &str) -> Option<Arc<PublicKey>> {
         let mut known = locked(&self.known);
-        // Keys may change while the process runs, but clients must not cause a read of the folder with each request.
+        // Keys may change while the process runs, but clients must not be able to cause a read of the folder with each
+        // request.
         if known.read.is_none_or(|read| read.elapsed() >= PATIENCE) {
             known.keys = self.read();
             known.read = Some(Instant::now());
@@ -139,7 +141,7 @@ impl Keys {
         if !key.algorithms.contains(&header.alg) {
             return Err(method("the issuer's key is of another kind"));
         }
-        // Other values than numbers would be ignored below: such a token would never expire.
+        // Values other than numbers would be ignored below, and the token would never expire.
         for name in ["exp", "nbf"] {
             let is_time = claims[name].is_null() || claims[name].as_f64().is_some_and(|seconds| seconds >= 0.0);
             if !is_time {
@@ -159,8 +161,8 @@ impl Keys {
     }
 }
 
-/// Passes requests with a valid token, and those that need none: `/` and `/ping` only show that the service runs, and the
-/// files of the console say nothing about it.
+/// Passes requests with a valid token, and those that need none: `/` and `/ping` only show that the service runs, and
+/// the files of the console contain nothing about it.
 pub async fn authenticate(State(keys): State<Arc<Keys>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if matches!(path, "/" | "/ping") || path == "/console" || path.starts_with(console::PATH) {
@@ -215,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    /// A token with this head, signed by the key of the tests.
+    /// A token with this header, signed with the tests' key.
     fn token(head: &Json, claims: &Json) -> String {
         let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../tests/keys/issuer.key")).unwrap();
         let key = RsaKeyPair::from_pkcs8(key.secret_der()).unwrap();

@@ -18,7 +18,7 @@ use crate::text::loose;
 /// The most requests of a batch.
 const MOST: usize = 1000;
 
-/// The largest total of the responses of a batch, bytes.
+/// The largest total of the responses in a batch, bytes.
 const ANSWERS: usize = 64 << 20;
 
 /// Adds the batch route to the routes.
@@ -87,14 +87,14 @@ async fn ask(routes: &Router, request: Request, left: &mut usize) -> Json {
     let (head, body) = answer.into_parts();
     let kind = head.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     if kind.starts_with(b"text/event-stream") {
-        // It would not end.
+        // Events never end, so the batch would not end either.
         return json!({"code": 400, "error": "a batch cannot hold a stream of events"});
     }
     let mut told = Map::from_iter([("code".to_owned(), head.status.as_u16().into())]);
     match axum::body::to_bytes(body, *left).await {
         Ok(bytes) => {
             *left -= bytes.len();
-            // A response without a body has none here, either.
+            // A response without a body has none in the batch either.
             if !bytes.is_empty() {
                 told.insert("response".to_owned(), String::from_utf8_lossy(&bytes).into());
             }

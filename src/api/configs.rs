@@ -1,4 +1,4 @@
-//! Settings that can change while the service runs: `PATCH /configs`. After a restart those of the files hold again.
+//! Settings that can change while the service runs: `PATCH /configs`. A restart restores those of the files.
 
 use axum::Router;
 use axum::body::Bytes;

@@ -165,6 +165,6 @@ async fn check(
     end: CheckedEnd,
 ) -> Result<(), ApiError> {
     let props = read(&body, "Invalid body")?;
-    // If the client disconnects, the check may end early: it changes nothing.
+    // If the client disconnects, the check may end early, since it changes nothing.
     Ok(service.check_connection(end, &kind, props).await?)
 }

@@ -1,9 +1,8 @@
 //! The console: pages for a browser at `/console/`, which are part of the binary.
 //!
-//! They are plain modules and one style sheet without a build step, and ask nothing of any other host. All that they
-//! know and do goes through the same routes as anyone's. The pages themselves need no token, since they say nothing of
-//! this service; what they ask for does. The policy that goes with them lets no other script run, whatever stands in a
-//! name or a message.
+//! They are plain modules and one style sheet without a build step, and request nothing from other hosts. They use the
+//! same routes as any client. The pages themselves need no token, since they contain nothing about this service; the
+//! routes they use do. The content security policy lets no other script run, whatever is in a name or a message.
 
 use axum::Router;
 use axum::extract::Path;
@@ -20,7 +19,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// The files by name, each with its type.
+/// The files by name, each with its content type.
 const FILES: &[(&str, &str, &str)] = &[
     ("", HTML, include_str!("console/index.html")),
     ("icon.svg", "image/svg+xml", include_str!("console/icon.svg")),
@@ -57,12 +56,12 @@ pub fn routes() -> Router<Service> {
         )
 }
 
-/// Sends a browser to the pages.
+/// Redirects a browser to the pages.
 pub async fn to_console() -> Response {
     (StatusCode::FOUND, [(header::LOCATION, PATH)]).into_response()
 }
 
-/// Whether a request comes from a browser that wants a page.
+/// Whether a request comes from a browser that expects a page.
 pub fn wants_page(headers: &HeaderMap) -> bool {
     let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     accepted.split(',').any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "text/html"))
@@ -85,13 +84,14 @@ fn file(name: &str, headers: &HeaderMap) -> Response {
     answer
 }
 
-/// Only files of this service, and connections to it and to its data server, which has another port of the same host.
+/// Allows only files of this service, and connections to it and to its data server, which has another port on the same
+/// host.
 fn policy(host: &str) -> String {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    // What is no name of a host does not get into the policy.
+    // Anything but a host name is left out of the policy.
     let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || ".-[]:".contains(c));
     let data =
         if is_name { format!(" http://{name}:* https://{name}:* ws://{name}:* wss://{name}:*") } else { String::new() };
@@ -105,7 +105,7 @@ fn policy(host: &str) -> String {
 mod tests {
     use super::*;
 
-    /// All files together, bytes.
+    /// The size limit of all files together, bytes.
     const LARGEST: usize = 200 * 1024;
 
     #[test]

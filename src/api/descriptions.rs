@@ -1,8 +1,7 @@
-//! What there is to be configured, for pages that offer it: connectors with their properties, and functions.
+//! Describes connectors with their properties, and functions, for pages that offer them.
 //!
-//! All of it is made from the tables that the connectors and functions are made from, so that nothing is offered that
-//! is not there. Texts are English under both languages of eKuiper's answers; errors are told in the language that
-//! `Content-Language` asks for.
+//! Everything is generated from the tables of connectors and functions, so the descriptions match what exists. Texts
+//! are English under both languages of eKuiper's responses.
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -21,7 +20,7 @@ use crate::property::{Effect, Entry, Place, reference};
 use crate::service::{Code, LOOKUP_SOURCES, Service};
 use crate::text::secret;
 
-/// The kinds of connections that can have names.
+/// The kinds of connections that can be named.
 const CONNECTIONS: &[&str] = &["websocket"];
 
 /// The routes of descriptions.
@@ -97,7 +96,7 @@ async fn connection(Path(kind): Path<String>, headers: HeaderMap) -> Result<Resp
     ))
 }
 
-/// The properties of a connector that apply at this end; those of `Both` only where `place` is `Both`.
+/// The properties of a connector at this end; with `Both`, only those that belong to both ends.
 fn properties(kind: &str, place: Place) -> Vec<Json> {
     let here = |entry: &&Entry| {
         let about = &entry.about;
@@ -141,7 +140,7 @@ fn node(category: &str, kind: &str) -> Json {
     json!({"category": category, "icon": "iconPath", "label": both(kind)})
 }
 
-/// The same text in both languages, under both names that eKuiper has for each.
+/// The same text for both languages, under both names that eKuiper has for each.
 fn both(text: &str) -> Json {
     json!({"en_US": text, "zh_CN": text, "en": text, "zh": text})
 }
@@ -195,7 +194,7 @@ async fn resource(State(service): State<Service>, Params(which): Params<Which>) 
     Ok(super::json(Json::Object(all).to_string()))
 }
 
-/// Which conf keys there are: key and kind; null for none, as in eKuiper.
+/// All conf keys: key and kind; null if there are none, as in eKuiper.
 async fn resources(State(service): State<Service>) -> Result<Response, ApiError> {
     let of = |class: &str, kinds: &[&str]| -> Result<Json, ApiError> {
         let mut found = Vec::new();

@@ -1,9 +1,9 @@
-//! All mistakes of a rule or statement, for requests with `?details` or the header `X-Plutino-Details`, and warnings
-//! about accepted ones.
+//! Returns all errors of a rule or statement to requests with `?details` or the header `X-Plutino-Details`, and
+//! warnings about accepted ones.
 //!
-//! Scripts compare the bodies of refusals with those of eKuiper, which tell the first mistake without its place. So a
-//! refusal carries its long form beside the answer ([`Detailed`]); here it takes the answer's place, or its first line
-//! goes out as a header, for people who look.
+//! Scripts compare error responses with those of eKuiper, which contain only the first error, without its place. So an
+//! error response carries its long form as an extension ([`Detailed`]). Here the long form replaces the response, or
+//! its first line is added as a header.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -11,7 +11,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// The header with the first mistake and its place.
+/// The header with the first error and its place.
 const FIRST: HeaderName = HeaderName::from_static("x-plutino-details");
 
 /// The longest value of the header, characters.
@@ -22,7 +22,7 @@ const LONGEST: usize = 300;
 pub struct Detailed {
     /// Replaces the body of the response.
     pub body: String,
-    /// The first mistake, with its place and hint.
+    /// The first error, with its place and hint.
     pub first: String,
 }
 
@@ -46,12 +46,12 @@ pub async fn details(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Whether a query has `details`, and not as off.
+/// Whether a query has `details` with a value other than off.
 pub fn asks(query: &str) -> bool {
     form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "details" && value != "false" && value != "0")
 }
 
-/// One line of visible ASCII, so that the content of a statement cannot form another header.
+/// One line of visible ASCII, so that text from a statement cannot form another header.
 fn line(text: &str) -> String {
     let visible = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     text.chars().take(LONGEST).map(visible).collect()

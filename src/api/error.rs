@@ -1,4 +1,4 @@
-//! Every refusal of the API as an answer: one place for status, code, text and content type.
+//! Error responses: the only place that decides status, code, text and content type.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -8,7 +8,7 @@ use super::details::Detailed;
 use crate::service::{Code, ServiceError};
 use crate::text::document::{Problem, Severity};
 
-/// A refusal, ready to be sent.
+/// An error response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
     status: StatusCode,
@@ -18,30 +18,29 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// An error with this number: 404 where something is not there, 400 otherwise.
+    /// An error with this code: 404 if something does not exist, otherwise 400.
     pub fn new(code: Code, message: impl Into<String>) -> ApiError {
         let status = if code == Code::NotFound { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
         ApiError { status, code: code as u16, message: message.into(), details: Vec::new() }
     }
 
-    /// An error of the protocol: with a status of its own, and no number.
+    /// A protocol error: it has its own status and no code.
     pub fn with_status(status: StatusCode, message: impl Into<String>) -> ApiError {
         ApiError { status, ..ApiError::bad(message) }
     }
 
-    /// The refusal of a rule or a statement, with all that is wrong there: `details` beside the text that scripts know,
-    /// for those who ask for it.
+    /// Adds all errors of a rule or statement as `details`, for clients that request them.
     pub fn with_mistakes(self, mistakes: &[Problem]) -> ApiError {
         ApiError { details: mistakes.iter().map(detail).collect(), ..self }
     }
 
-    /// The same as text, for answers that are none of JSON.
+    /// The same as text, for responses that are not JSON.
     pub fn into_text(self, status: StatusCode) -> Response {
         let detailed = self.detailed(|error| explained(&error.message, &error.details));
         with((status, self.message).into_response(), detailed)
     }
 
-    /// The long form, if there is more to say; `body` writes it.
+    /// The long form, if there are details; `body` writes it.
     fn detailed(&self, body: impl Fn(&ApiError) -> String) -> Option<Detailed> {
         let first = self.details.iter().find(|detail| detail["severity"].is_null()).or(self.details.first())?;
         let of = |name: &str| first[name].as_str().unwrap_or_default();
@@ -58,13 +57,13 @@ impl ApiError {
         Some(Detailed { body: body(self), first: format!("{place}{}{hint}{more}", of("message")) })
     }
 
-    /// A body or parameter that cannot be read.
+    /// A body or parameter that cannot be parsed.
     pub fn bad(message: impl Into<String>) -> ApiError {
         ApiError::new(Code::Undefined, message)
     }
 }
 
-/// The answer to what was accepted: the plain text, or with it what is odd, where the client asks and there is something.
+/// The response to an accepted request: plain text, or with warnings if the client requests them and there are any.
 pub fn accepted(status: StatusCode, text: String, warnings: &[Problem]) -> Response {
     if warnings.is_empty() {
         return (status, text).into_response();
@@ -74,7 +73,7 @@ pub fn accepted(status: StatusCode, text: String, warnings: &[Problem]) -> Respo
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }
 
-/// A warning as clients get it.
+/// A warning in a response.
 pub fn warning(warning: &Problem) -> Json {
     let mut shown = detail(warning);
     if !warning.subject.is_empty() {
@@ -83,7 +82,7 @@ pub fn warning(warning: &Problem) -> Json {
     shown
 }
 
-/// A mistake as clients get it.
+/// An error in a response.
 pub fn detail(mistake: &Problem) -> Json {
     let mut detail = json!({"message": mistake.message});
     let mut put = |name: &str, value: Json| detail[name] = value;
@@ -112,7 +111,7 @@ pub fn detail(mistake: &Problem) -> Json {
     detail
 }
 
-/// The text of a refusal with its `details` below it, for people.
+/// The error message followed by its `details`, for people.
 pub fn explained(message: &str, details: &[Json]) -> String {
     let mut text = message.to_owned();
     for detail in details {
@@ -137,7 +136,7 @@ pub fn explained(message: &str, details: &[Json]) -> String {
     text
 }
 
-/// JSON with a line break, as eKuiper sends it, but under its true content type.
+/// JSON with a line break, as eKuiper sends it, but with its correct content type.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let plain = |error: &ApiError| json!({"error": error.code, "message": error.message});
@@ -151,7 +150,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// An answer with its long form beside it.
+/// A response with its long form attached.
 fn with(mut response: Response, detailed: Option<Detailed>) -> Response {
     if let Some(detailed) = detailed {
         response.extensions_mut().insert(detailed);
@@ -171,12 +170,13 @@ impl From<ServiceError> for ApiError {
     }
 }
 
-/// Says what was being done when the service refused: `start rule error: Rule …`.
+/// Adds the operation to an error: `start rule error: Rule …`.
 pub trait ErrorContext<T> {
-    /// The error with `what` and a colon before its text. An id that is none stands alone, since nothing was begun.
+    /// The error with `what` and a colon before its text. Errors of an invalid id are unchanged, since nothing had
+    /// begun.
     ///
     /// # Errors
-    /// What the service refused.
+    /// The service's error.
     fn doing(self, what: &str) -> Result<T, ApiError>;
 }
 

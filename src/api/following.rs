@@ -1,5 +1,5 @@
-//! The API of a process that takes orders of another one (`serve --hosts`): it answers what it can say itself, and sends
-//! everything else to process 0.
+//! The API of a process that takes orders (`serve --hosts`): it answers what it knows itself, and redirects everything
+//! else to process 0.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub fn following_app(service: Service, keys: Option<Arc<Keys>>, leader: &str) ->
         .layer(middleware::from_fn_with_state(guarded, guard::guard))
 }
 
-/// The same request at process 0.
+/// Redirects a request to process 0.
 fn to_leader(leader: &str, request: &Request) -> Response {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     match HeaderValue::from_str(&format!("{leader}{target}")) {

@@ -1,12 +1,12 @@
-//! Which requests the API accepts, by the headers that browsers send and pages cannot change.
+//! Decides which requests the API accepts, by the headers that browsers send and pages cannot change.
 //!
-//! Whoever browses on a machine that reaches the API lends the pages that he looks at his network. Three things keep them
-//! from using it:
+//! A browser on a machine that reaches the API lets any page that it shows send requests there. Three checks keep such
+//! pages out:
 //!
-//! - `Host` is a name of this service, so that a name of a stranger that leads here (DNS rebinding) is refused
-//! - a page's `Origin` is the service's own or one of `basic.restOrigins`; `Sec-Fetch-Site` says the same of requests
-//!   that carry no origin, such as those of images
-//! - bodies that a browser sends are JSON (or forms, for uploads): pages of other origins cannot send JSON without
+//! - `Host` must be a name of this service, so a foreign name that resolves to it (DNS rebinding) is refused
+//! - a page's `Origin` must be the service's own or one of `basic.restOrigins`; `Sec-Fetch-Site` covers requests
+//!   without an origin, such as those of images
+//! - bodies sent by a browser must be JSON (or forms, for uploads): pages of other origins cannot send JSON without
 //!   asking first
 //!
 //! Programs send neither `Origin` nor `Sec-Fetch-Site`, and pass. This is not authentication: see [`super::auth`].
@@ -29,7 +29,7 @@ const HEADERS: [&str; 6] = ["accept", "accept-language", "content-type", "conten
 /// The path that accepts forms.
 const UPLOADS: &str = "/config/uploads";
 
-/// What is guarded. The names of the service and the origins of pages may change while it runs.
+/// The guarded API. The service's names and the allowed origins may change while it runs.
 #[derive(Clone)]
 pub struct Guarded {
     service: Service,
@@ -39,7 +39,7 @@ pub struct Guarded {
 /// The names of this service, and the origins of pages that may use it.
 struct Guard {
     config: Arc<Config>,
-    /// Of the API itself.
+    /// The scheme of the API itself.
     scheme: &'static str,
 }
 
@@ -126,7 +126,7 @@ impl Guard {
         let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = address.parse::<IpAddr>() {
             let address = address.to_canonical();
-            // When it listens on all addresses, any of them is accepted: an address cannot be rebound like a name.
+            // If it listens on all addresses, any address is accepted: unlike a name, an address cannot be rebound.
             let own = self.config.rest.ip();
             if address.is_loopback() || address == own.to_canonical() || own.is_unspecified() {
                 return true;

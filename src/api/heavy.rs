@@ -1,8 +1,8 @@
-//! Limits large responses until their clients have received them.
+//! Limits the memory of large responses until clients have received them.
 //!
-//! The complete response for a slow client stays in memory; many of them together must not take all of it. Exports and
-//! metrics, which take long to make, wait for a place ([`few`]). All others share a number of bytes ([`bounded`]). What is
-//! made in parts frees each part when it is sent ([`Parts`]), or is made as its client takes it ([`Piped`]).
+//! The complete response to a slow client stays in memory; many of them together must not exhaust it. Exports and
+//! metrics, which take long to make, wait for a place ([`few`]). All others share a number of bytes ([`bounded`]). A
+//! response in parts frees each part when it is sent ([`Parts`]), or is made while its client receives it ([`Piped`]).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -30,24 +30,24 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The size of the parts of a body that is written while it is sent, bytes.
 const PART: usize = 64 << 10;
 
-/// How many of them may wait for the client.
+/// The most parts that wait for the client.
 const PIPED: usize = 4;
 
 static PLACES: Semaphore = Semaphore::const_new(ANSWERS);
 
-/// An answer of more bytes than this takes part of [`OUTSTANDING_KIB`].
+/// A response larger than this, bytes, takes part of [`OUTSTANDING_KIB`].
 const LARGE: u64 = 64 << 10;
 
-/// KiB that large answers may have together until their clients have them.
+/// The most KiB of large responses that clients have not received yet.
 const OUTSTANDING_KIB: u32 = 64 << 10;
 
 static OUTSTANDING: Semaphore = Semaphore::const_new(OUTSTANDING_KIB as usize);
 
-/// Marks an answer that has a place.
+/// Marks a response that has a place.
 #[derive(Clone, Copy)]
 struct Placed;
 
-/// Runs a request when it is its turn.
+/// Runs a request when there is a place for it.
 pub async fn few(request: Request, next: Next) -> Response {
     let Ok(Ok(place)) = tokio::time::timeout(PATIENCE, PLACES.acquire()).await else {
         let text = format!("{ANSWERS} large answers are being sent: try again later");
@@ -58,7 +58,7 @@ pub async fn few(request: Request, next: Next) -> Response {
     response
 }
 
-/// Holds large answers to the bytes that they may have together.
+/// Limits the bytes of large responses.
 pub async fn bounded(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let size = response.body().size_hint().lower();
@@ -82,7 +82,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// These texts, one after the other.
+    /// A body of these texts, one after the other.
     pub fn body(texts: Vec<String>) -> Body {
         let left = texts.iter().map(|text| text.len() as u64).sum();
         Body::new(Parts { parts: texts.into_iter().map(Bytes::from).collect(), left })
@@ -111,14 +111,14 @@ impl HttpBody for Parts {
     }
 }
 
-/// A body that is written while it is sent: what it is made of need not be in memory as one text.
+/// A body that is written while it is sent, so its source need not be in memory as one text.
 pub struct Piped {
     parts: mpsc::Receiver<io::Result<Bytes>>,
 }
 
 impl Piped {
-    /// What `write` writes on another thread, which waits for the client. An error cuts the connection, so that nobody
-    /// takes a part for the whole.
+    /// A body that `write` writes on another thread, which waits for the client. An error breaks the connection, so
+    /// that no client takes a part for the whole.
     pub fn body(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()> + Send + 'static) -> Body {
         let (pipe, parts) = mpsc::channel(PIPED);
         tokio::task::spawn_blocking(move || {
@@ -132,7 +132,7 @@ impl Piped {
     }
 }
 
-/// The end of a [`Piped`] body that is written to.
+/// The writing end of a [`Piped`] body.
 struct Pipe(mpsc::Sender<io::Result<Bytes>>);
 
 impl io::Write for Pipe {
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(body.collect().await.expect("it is whole").to_bytes(), text);
         let body = Piped::body(|out| out.write_all(b"half").and(Err(io::ErrorKind::Other.into())));
         assert!(body.collect().await.is_err());
-        // Who leaves early stops the writer.
+        // A client that leaves early stops the writer.
         let (ended, end) = tokio::sync::oneshot::channel();
         let mut body = Piped::body(move |out| {
             let _ended = ended;

@@ -1,4 +1,4 @@
-//! What the process is, and that it is there.
+//! Information about the process, and its liveness.
 
 use axum::Router;
 use axum::extract::State;
@@ -14,7 +14,7 @@ use crate::memory;
 use crate::service::Service;
 use crate::time::clock_steps;
 
-/// What every process answers.
+/// The routes that every process has.
 pub fn routes_of_process() -> Router<Service> {
     Router::new().route("/", get(info_or_console).post(info)).route("/ping", get(|| async { StatusCode::OK }))
 }
@@ -28,14 +28,14 @@ pub fn routes() -> Router<Service> {
         .route("/metrics/dump", get(|| async { ApiError::bad("metrics dump not enabled") }))
 }
 
-/// Browsers are sent to the console.
+/// Redirects browsers to the console.
 async fn info_or_console(service: State<Service>, headers: HeaderMap) -> Response {
     if console::wants_page(&headers) { console::to_console().await } else { info(service).await }
 }
 
 async fn info(State(service): State<Service>) -> Response {
     let memory = used_memory();
-    // The share of one processor since the start, in percent.
+    // The CPU use since the start, in percent of one core.
     let up = service.up_time().as_secs_f64().max(0.001);
     let cpu = Usage::now().map_or_else(|| "0%".to_owned(), |usage| format!("{:.2}%", usage.cpu_seconds / up * 100.0));
     super::json(
@@ -55,8 +55,8 @@ async fn info(State(service): State<Service>) -> Response {
     )
 }
 
-/// Scripts stop the service with GET. A page could do so as well, with an image that carries no origin where the service
-/// has no name that browsers trust.
+/// Stops the service by GET, as scripts do. A page could do so too with an image, whose request has no origin, if the
+/// service has a name that browsers do not treat as secure; so requests of browsers are refused.
 async fn stop_by_get(service: State<Service>, headers: HeaderMap) -> Response {
     let agent = headers.get(header::USER_AGENT).map_or(&b""[..], HeaderValue::as_bytes);
     if agent.starts_with(b"Mozilla/") {
@@ -65,13 +65,13 @@ async fn stop_by_get(service: State<Service>, headers: HeaderMap) -> Response {
     stop(service).await.into_response()
 }
 
-/// The end comes after the answer, since requests under way are answered first.
+/// The service ends after the response, since pending requests are answered first.
 async fn stop(State(service): State<Service>) -> &'static str {
     service.ask_to_end(0);
     "stop success"
 }
 
-/// Memory of this process and of the machine, in bytes as text; 0 where it is not known.
+/// Memory of this process and of the machine, bytes as text; 0 if unknown.
 fn used_memory() -> (String, String) {
     let field = |file: &str, name: &str| {
         let text = std::fs::read_to_string(file).ok()?;

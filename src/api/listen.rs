@@ -1,10 +1,10 @@
-//! Connections of the API: accepts them, limits their number, and closes those that keep the service waiting.
+//! Connections of the API: accepts them, limits their number, and closes those that block the service.
 //!
-//! Nothing that a client does or leaves undone keeps others out. Accepting never waits: where there are too many
-//! connections, of one address or of all, the one that has been idle longest makes room. A client that sends its request
-//! drop by drop holds a connection for [`HEAD_TIME`]; one that does not read its answer for [`SEND_TIME`]. A few
-//! descriptors are kept for the API ([`SPARE`]), since the data server could use up all others. Requests that are under
-//! way when the service ends are answered first.
+//! No client can keep others out. Accepting never waits: if there are too many connections, from one address or in
+//! total, the one that has been idle longest is closed. A client that sends its request slowly can hold a connection
+//! for [`HEAD_TIME`]; one that does not read its response, for [`SEND_TIME`]. A few file descriptors are reserved for
+//! the API ([`SPARE`]), since the data server could use up all others. When the service ends, pending requests are
+//! answered first.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -40,13 +40,13 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 /// A client that does not read its response for this long is disconnected.
 const SEND_TIME: Duration = Duration::from_secs(10);
 
-/// The most connections; a further one replaces an idle one.
+/// The most connections; a further one replaces the one that has been idle longest.
 const CONNECTIONS: usize = 512;
 
 /// The most connections of one address.
 const OF_ONE_ADDRESS: usize = 256;
 
-/// Connections beyond [`CONNECTIONS`], while the replaced ones are still closing; further ones are refused.
+/// The most connections beyond [`CONNECTIONS`] while replaced ones are closing; further ones are refused.
 const ENDING: usize = 128;
 
 /// The largest head of a request, bytes.
@@ -61,9 +61,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// An open connection.
 struct Known {
     address: IpAddr,
-    /// A request is in progress.
+    /// Whether a request is in progress.
     busy: Arc<AtomicBool>,
-    /// It was told to end.
+    /// Tells the connection to end.
     leaves: Arc<Notify>,
     leaving: bool,
 }
@@ -118,7 +118,7 @@ impl Drop for Place {
     }
 }
 
-/// File descriptors held in reserve, until there is no other.
+/// File descriptors held in reserve until no others are left.
 #[derive(Clone, Default)]
 struct Spare(Arc<Mutex<Vec<File>>>);
 
@@ -134,13 +134,13 @@ impl Spare {
         }
     }
 
-    /// Frees one; returns whether there was one.
+    /// Frees one reserved descriptor; returns whether there was one.
     fn give_up(&self) -> bool {
         locked(&self.0).pop().is_some()
     }
 }
 
-/// The TLS of the API. A new one holds for connections that come from then on.
+/// The TLS configuration of the API. A new one applies to new connections.
 pub type Tls = watch::Receiver<Arc<ServerConfig>>;
 
 /// Serves the connections of `listener`, with TLS if given, until `end` fires and running requests are answered.
@@ -158,7 +158,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: Router, end: im
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Without file descriptors, a reserved one makes room.
+                // Without free file descriptors, a reserved one is used.
                 if is_out_of_descriptors(&error) && spare.give_up() {
                     continue;
                 }
@@ -201,19 +201,19 @@ fn is_of_client(error: &io::Error) -> bool {
     matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::Interrupted)
 }
 
-/// In each request: tells an answer without an end that the API ends.
+/// An extension of each request that tells endless responses when the API ends.
 #[derive(Clone)]
 pub struct Ending(watch::Receiver<bool>);
 
 impl Ending {
-    /// Returns once the API ends.
+    /// Returns when the API ends.
     pub async fn begun(&mut self) {
         // An error means that `serve` itself is gone, which has the same effect.
         let _ = self.0.wait_for(|ends| *ends).await;
     }
 }
 
-/// Returns once the API ends; never where nothing tells of it.
+/// Returns when the API ends; never if there is nothing to tell.
 pub async fn begun(ending: &mut Option<Ending>) {
     match ending {
         Some(ending) => ending.begun().await,
@@ -265,7 +265,7 @@ impl Connection {
             ended = &mut connection => Some(ended),
             () = leaves.notified() => {
                 if !answers.load(Ordering::Relaxed) {
-                    // A partial head would keep it open for long: nothing is lost by closing.
+                    // A partial request head would keep the connection open for long; closing it loses nothing.
                     return;
                 }
                 None
@@ -287,7 +287,7 @@ impl Connection {
     }
 }
 
-/// A stream whose writes fail if the other side does not read for a while.
+/// A stream whose writes fail if the other side does not read for some time.
 struct Impatient<S> {
     stream: S,
     patience: Duration,

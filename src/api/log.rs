@@ -15,13 +15,13 @@ pub fn routes() -> Router<Service> {
     Router::new().route("/log", get(lines))
 }
 
-/// Which lines.
+/// The parameters of a request for log lines.
 #[derive(Deserialize)]
 struct Wanted {
-    /// those behind the line of this number
+    /// only lines after the one with this number
     #[serde(default)]
     after: u64,
-    /// those that hold this text, in whatever case
+    /// only lines that contain this text, regardless of case
     #[serde(default)]
     filter: String,
 }

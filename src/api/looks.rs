@@ -1,4 +1,4 @@
-//! What the statuses of rules and views have in common: links and findings.
+//! Links and findings in the statuses of rules and views.
 
 use serde_json::{Map, Value as Json, json};
 

@@ -1,4 +1,5 @@
-//! `/streams/{name}/messages`: each message of a stream as it comes, as server-sent events with lines of a recording.
+//! `/streams/{name}/messages`: every message of a stream as it arrives, as server-sent events with the lines of a
+//! recording.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -21,7 +22,7 @@ use crate::metrics::{MessageReader, StreamMessage};
 use crate::service::Service;
 use crate::value::{Text, json};
 
-/// How often a silent stream says that it is alive.
+/// How often a silent stream sends a sign of life.
 const ALIVE: Duration = Duration::from_secs(5);
 
 /// How many connections are told apart. Beyond it, all begin to be told anew.
@@ -40,7 +41,7 @@ async fn messages(
     let reader = service.record_stream(&name).await.doing("record stream error")?;
     let events =
         Events { reader, told: 0, connections: Connections::default(), ending: ending.map(|Extension(ending)| ending) };
-    // The first line tells whoever waits for it that no message is missed from then on.
+    // The first line tells the client that from then on no message is missed.
     let begun = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b": recording\n\n"))]);
     let body = Body::from_stream(stream::StreamExt::chain(begun, stream::unfold(events, Events::next)));
     Ok(([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")], body).into_response())
@@ -49,7 +50,7 @@ async fn messages(
 /// Messages on their way to a client.
 struct Events {
     reader: MessageReader,
-    /// lost messages that the client has been told of
+    /// the number of lost messages that was reported to the client
     told: u64,
     connections: Connections,
     ending: Option<Ending>,

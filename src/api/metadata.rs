@@ -1,4 +1,4 @@
-//! What can be configured: conf keys under `/metadata`.
+//! Conf keys under `/metadata`.
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};

@@ -1,11 +1,11 @@
-//! The REST API of eKuiper, as a thin face of the [`Service`]: it reads requests, and writes answers in the form that
-//! scripts know. What is decided is decided in the service.
+//! The REST API of eKuiper, a thin layer over the [`Service`]: it parses requests, and writes responses in the form
+//! that scripts know. The service makes all decisions.
 //!
-//! [`app`] is the whole of it; one module holds the routes of one resource, `error` maps every refusal to its answer.
-//! To add routes: a module with `pub fn routes() -> Router<Service>`, and its line in [`app`]. A handler that changes
+//! [`app`] contains all of it; each module holds the routes of one resource, and `error` makes every error response. To
+//! add routes, add a module with `pub fn routes() -> Router<Service>`, and its line in [`app`]. A handler that changes
 //! something runs it through [`to_end`].
 //!
-//! Routes that are there:
+//! The routes:
 //! - `info`: `/`, `/ping`, `/rules/usage/cpu`, `/metrics/dump`, `/metrics/dump/check`
 //! - `relations`: `/streams`, `/tables`, `/streamdetails`, `/tabledetails`, `/streams/{id}`, `/streams/{id}/schema`, and
 //!   the same of tables
@@ -30,12 +30,12 @@
 //! - `uploads`: `/config/uploads`, `/config/uploads/{name}`
 //! - `tasks`: `/async/data/import`, `/async/task/{id}`, `/async/task/{id}/cancel`
 //! - `trace`: `/trace/{id}`, `/trace/rule/{id}`, `/tracer`
-//! - `batch`: `/batch/req`, which runs the others
+//! - `batch`: `/batch/req`, which runs several requests
 //! - `unsupported`: `/plugins/…`, `/schemas/…`, `/services/…`, `/udf/…`
 //!
-//! A process that takes orders of another one has a few of them: see `following`.
+//! A process that takes orders has only a few of them: see `following`.
 //!
-//! `docs/rest.md` says what each takes and answers. Every request passes `guard`, `redirect` and `body`, in this order.
+//! `docs/rest.md` describes each route. Every request passes `guard`, `redirect` and `body`, in this order.
 
 mod audit;
 mod auth;
@@ -97,7 +97,7 @@ use crate::service::{Service, ServiceError};
 use crate::text::loose;
 use guard::Guarded;
 
-/// All routes over a service. With `keys`, whoever asks must show a token; with `audit`, changes are in the log.
+/// All routes over a service. With `keys`, requests need a token; with `audit`, changes are logged.
 pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
     let guarded = Guarded::new(&service);
     let service_shows = service.is_read_only();
@@ -128,7 +128,7 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
         .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(service);
-    // Beneath batches: each call that a batch holds asks for itself, and has a line of its own if it changes something.
+    // Inside batches: each request in a batch asks for details separately, and has its own line in the audit log.
     let routes = routes.route_layer(middleware::from_fn(details::details));
     let routes = match service_shows {
         true => routes.route_layer(middleware::from_fn(read_only::read_only)),
@@ -136,7 +136,7 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
     };
     let routes = if audit { routes.route_layer(middleware::from_fn(audit::audit)) } else { routes };
     let routes = batch::over(routes);
-    // Only routes that are there ask for a token: an unknown one is answered as such. What a batch holds is asked with it.
+    // Only existing routes need a token; unknown ones are answered as unknown. A batch is authenticated as a whole.
     let routes = match keys {
         Some(keys) => routes.route_layer(middleware::from_fn_with_state(keys, auth::authenticate)),
         None => routes,
@@ -149,8 +149,7 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
         .layer(middleware::from_fn_with_state(guarded, guard::guard))
 }
 
-/// Runs a change to its end, even if the one who asked for it has gone: half a change would be neither the old nor the
-/// new state.
+/// Completes a change even if its client has disconnected: half a change would be neither the old nor the new state.
 pub async fn to_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
 ) -> Result<T, ServiceError> {
@@ -168,7 +167,7 @@ fn millis(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// A text of JSON as an answer.
+/// A response with JSON text.
 fn json(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
@@ -176,15 +175,15 @@ fn json(text: String) -> Response {
 /// A body as text.
 ///
 /// # Errors
-/// `what` and a colon before why not.
+/// `what`, a colon, and the reason.
 fn text(body: Bytes, what: &str) -> Result<String, ApiError> {
     String::from_utf8(body.into()).map_err(|_| ApiError::bad(format!("{what}: the body is not UTF-8")))
 }
 
-/// A body as JSON of a known shape; its members may be written in any case.
+/// Parses a JSON body; names of members match regardless of case.
 ///
 /// # Errors
-/// `what` and a colon before why not.
+/// `what`, a colon, and the reason.
 fn read<T: serde::de::DeserializeOwned>(body: &[u8], what: &str) -> Result<T, ApiError> {
     if body.is_empty() {
         return Err(ApiError::bad(format!("{what}: EOF")));

@@ -1,5 +1,5 @@
-//! `/overview`: the service and all its rules and views in one answer, for `plutino top` and the console. It holds totals since the
-//! start; whoever asks twice knows the rates.
+//! `/overview`: the service with all its rules and views in one response, for `plutino top` and the console. It
+//! contains totals since the start; clients compute rates from two responses.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ async fn overview(State(service): State<Service>) -> Response {
     }
     let mut views = Vec::new();
     for name in service.views() {
-        // The same of views.
+        // The same for views.
         let Ok(report) = service.view_status(&name).await else { continue };
         views.push(of_view(&name, &report));
     }

@@ -1,8 +1,8 @@
 //! `/metrics`: all counters, in Prometheus' text format 0.0.4.
 //!
 //! Series that eKuiper has keep their names (`kuiper_source_records_in_total` …, with the labels rule, type, op and
-//! instance); others are named `plutino_…`. The values come from counters that exist anyway: nothing is counted for
-//! this page alone. State sizes are measured when the page is requested.
+//! instance); others are named `plutino_…`. The values come from existing counters: nothing is counted only for this
+//! page. State sizes are measured when the page is requested.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub fn routes() -> Router<Service> {
     Router::new().route("/metrics", get(metrics)).route_layer(middleware::from_fn(heavy::few))
 }
 
-/// The metrics alone, for a separate port.
+/// Only the metrics, for a separate port.
 pub fn metrics_app(service: Service) -> Router {
     let guarded = Guarded::plain(&service);
     routes().with_state(service).layer(middleware::from_fn_with_state(guarded, guard::guard))
@@ -41,7 +41,7 @@ async fn metrics(State(service): State<Service>) -> Response {
     let mut page = Page::default();
     let measured = service.measure(MEASURING).await;
     for rule in service.rules() {
-        // A rule that was deleted meanwhile is left out.
+        // A rule that was deleted in the meantime is left out.
         if let Ok(report) = service.rule_status(&rule.id).await {
             page.rule(&rule.id, &report);
         }
@@ -59,7 +59,7 @@ async fn metrics(State(service): State<Service>) -> Response {
         page.waiting.sample(&[("stream", &queue.stream), ("thread", &thread)], queue.messages);
     }
     for (address, count) in service.unread_messages().await {
-        // It belongs to no rule: the endpoint is named.
+        // The series belongs to no rule, so it names the endpoint.
         let labels = [("rule", ""), ("type", "endpoint"), ("op", &address), ("cause", UNREAD)];
         page.dropped.sample(&labels, count);
     }
@@ -88,7 +88,7 @@ struct Field {
     name: &'static str,
     kind: &'static str,
     help: &'static str,
-    /// Of sources and sinks only.
+    /// Whether only sources and sinks have it.
     link: bool,
     value: fn(&Counters) -> i64,
 }
@@ -154,7 +154,7 @@ const FIELDS: [Field; 8] = [
 
 const KINDS: [&str; 3] = ["source", "op", "sink"];
 
-/// The samples of one name.
+/// The samples of one metric name.
 struct Family {
     name: String,
     kind: &'static str,
@@ -192,7 +192,7 @@ impl Family {
 }
 
 struct Page {
-    /// For each kind of operator, one for each field.
+    /// For each kind of operator, one family for each field.
     parts: Vec<Family>,
     rule_status: Family,
     running: u64,
@@ -336,7 +336,7 @@ impl Page {
         }
     }
 
-    /// The time from reading a message to handing over its result, which all sinks of a rule share.
+    /// The time from reading a message to giving its result to the sinks, which all sinks of a rule share.
     fn latency(&mut self, labels: &[(&str, &str)], latency: &Latency) {
         let bounds = LATENCY_BOUNDS.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
         for (bound, count) in bounds.zip(latency.buckets.iter().chain([&latency.count])) {
@@ -346,7 +346,7 @@ impl Page {
         self.latencies.sample_of("_count", labels, latency.count);
     }
 
-    /// The page, a text for each family.
+    /// The page, one text for each family.
     fn texts(self) -> Vec<String> {
         let mut count = Family::new("kuiper_rule_count", "gauge", "Rules by state");
         count.sample(&[("status", "running")], self.running);

@@ -1,4 +1,4 @@
-//! The parameters of a query. What cannot be read is refused as a wrong body is.
+//! Query parameters. Unreadable ones are refused like an invalid body.
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::ApiError;
 
-/// As axum's [`Query`].
+/// Like axum's [`Query`].
 pub struct Params<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {

@@ -1,4 +1,4 @@
-//! The API of a service that only shows what runs: nothing can be changed.
+//! The API of a read-only service: nothing can be changed.
 
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};

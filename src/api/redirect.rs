@@ -1,4 +1,4 @@
-//! Redirects paths with empty or dotted steps (`//rules`, `/rules/./r1`) to their clean form.
+//! Redirects paths with empty or dot segments (`//rules`, `/rules/./r1`) to their clean form.
 
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -19,8 +19,8 @@ pub async fn to_clean(request: Request, next: Next) -> Response {
     }
 }
 
-/// The path without empty and dotted steps; `None` if there are none. It begins with exactly one slash, so that it
-/// cannot name another host.
+/// The path without empty and dot segments; `None` if there are none. It begins with exactly one slash, so it cannot
+/// name another host.
 fn clean(path: &str) -> Option<String> {
     let steps = path.strip_prefix('/')?.split('/');
     let last = steps.clone().count() - 1;

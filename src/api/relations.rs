@@ -1,4 +1,4 @@
-//! Streams and tables: `/streams`, `/tables` and what is below them.
+//! Streams and tables: `/streams`, `/tables` and the paths below them.
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -18,7 +18,7 @@ use crate::service::{Named, Service, ServiceError, check_id, what};
 use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation};
 use crate::text::secret::{masked_json, masked_url};
 
-/// What a route says before the refusal of a statement.
+/// The prefix of a route's error for a refused statement.
 fn command(relation: Relation) -> &'static str {
     match relation {
         Relation::Stream => "Stream command error",
@@ -57,7 +57,7 @@ fn of(relation: Relation) -> Router<Service> {
         .route(&format!("{base}/{{name}}/seen"), get(move |service, name| seen(service, name, relation)))
 }
 
-/// The fields of the last messages of a stream. It looks at them while a rule reads it.
+/// The fields of a stream's last messages, which are collected while a rule reads the stream.
 async fn seen(
     State(service): State<Service>,
     Path(name): Path<String>,
@@ -146,7 +146,7 @@ async fn replace(
     Ok(accepted(StatusCode::OK, format!("{} {name} is replaced.\n", title(relation)), &warnings))
 }
 
-/// What came of a statement; a refusal with what is wrong with it.
+/// The response to a statement; if it was refused, with its errors.
 fn told<T>(service: &Service, relation: Relation, sql: &str, done: Result<T, ServiceError>) -> Result<T, ApiError> {
     let wrong = matches!(done, Err(ServiceError::Statement(_)));
     let explain = |error: ApiError| error.with_mistakes(&service.mistakes_of_statement(sql));
@@ -206,7 +206,7 @@ fn schema(service: &Service, relation: Relation, name: &str) -> Result<Response,
     let columns = &named.create.columns;
     let body = match columns.is_empty() {
         false => properties(columns),
-        // Nobody knows more of it than what its rules read.
+        // Only the rules that read it know its columns.
         true => match service.columns_read(name) {
             read if read.is_empty() => Json::Null,
             read => Json::Object(read.into_iter().map(|column| (column, Json::Null)).collect()),
@@ -225,7 +225,7 @@ fn option<'a>(create: &'a CreateStream, name: &str) -> Option<&'a str> {
     create.options.iter().rev().find(|option| option.name == name).map(|option| option.value.as_str())
 }
 
-/// The options that were given, in the order and under the names of eKuiper's answer.
+/// The options that were given, in the order and with the names of eKuiper's response.
 fn options(create: &CreateStream) -> Json {
     const NAMES: [(&str, &str); 20] = [
         ("DATASOURCE", "datasource"),
@@ -254,7 +254,7 @@ fn options(create: &CreateStream) -> Json {
         let Some(value) = option(create, name) else { continue };
         let value = match name {
             "STRICT_VALIDATION" | "SHARED" | "TEMP" if value.eq_ignore_ascii_case("true") => Json::Bool(true),
-            // What is false is left out, as if it were not given.
+            // A false option is left out, as if it were not given.
             "STRICT_VALIDATION" | "SHARED" | "TEMP" => continue,
             "RETAIN_SIZE" => value.parse::<u64>().map_or_else(|_| Json::from(value), Json::from),
             _ if value.is_empty() => continue,
@@ -307,7 +307,7 @@ fn properties(columns: &[ColumnDef]) -> Json {
     Json::Object(columns.iter().enumerate().map(member).collect())
 }
 
-/// A type as it is shown: with what is in it.
+/// A type as JSON, including nested types.
 pub fn schema_of(ty: &DataType) -> Json {
     match ty {
         DataType::Array(element) => json!({"type": "array", "items": schema_of(element)}),

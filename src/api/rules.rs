@@ -1,4 +1,4 @@
-//! Rules: `/rules` and what is below it.
+//! Rules: `/rules` and the paths below it.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::text::document::Problem;
 use crate::text::secret::masked_json;
 use crate::value::json::{write_str, write_value};
 
-/// The status of rules, which every process has of its own.
+/// The routes for the status of rules, which every process of a cluster has.
 pub fn status_routes() -> Router<Service> {
     Router::new().route("/rules/{id}/status", get(status)).route("/v2/rules/{id}/status", get(status))
 }
@@ -84,7 +84,7 @@ async fn create(
     Ok(accepted(StatusCode::CREATED, format!("Rule {id} was created successfully."), &warnings))
 }
 
-/// What a rule may be asked for whose id is the word of a route.
+/// The routes for a rule whose id equals the word of another route.
 fn of_word(word: &'static str) -> MethodRouter<Service> {
     let id = || Path(word.to_owned());
     get(move |service| describe(service, id()))
@@ -92,12 +92,12 @@ fn of_word(word: &'static str) -> MethodRouter<Service> {
         .delete(move |service| delete(service, id()))
 }
 
-/// Whether a refusal is about what a rule says.
+/// Whether an error is about the rule's definition.
 fn is_of_rule(error: &ServiceError) -> bool {
     matches!(error, ServiceError::RuleJson(_) | ServiceError::Plan(_) | ServiceError::Connector(_))
 }
 
-/// A refusal with what is wrong with the rule, if it is that.
+/// The error, with the rule's problems if it is about its definition.
 fn refused(service: &Service, error: ApiError, wrong: bool, rule: &str, id: Option<&str>, sinks: bool) -> ApiError {
     if wrong { error.with_mistakes(&service.mistakes_of_rule(rule, id, sinks)) } else { error }
 }
@@ -185,7 +185,7 @@ async fn restart(State(service): State<Service>, Path(id): Path<String>) -> Resu
     Ok(format!("Rule {id} was restarted"))
 }
 
-/// What came of starting a rule that is there.
+/// The response to starting an existing rule.
 fn told(service: &Service, id: &str, done: Result<(), ServiceError>, doing: &str) -> Result<(), ApiError> {
     let wrong = done.as_ref().is_err_and(is_of_rule);
     done.doing(doing).map_err(|error| match service.rule_text(id) {
@@ -213,7 +213,7 @@ async fn status(
             shown["state"] = json!({"bytes": state.bytes, "openWindows": state.windows});
         }
     }
-    // A temporary rule has no text to look at.
+    // A temporary rule has no stored text.
     if let (true, Ok(text)) = (asked.0, service.rule_text(&id)) {
         let mut warnings = service.warnings_of_rule(&text, Some(&id));
         let odd = report.engine.iter().flat_map(|engine| &engine.oddities);
@@ -225,7 +225,7 @@ async fn status(
     Ok(super::json(shown.to_string()))
 }
 
-/// Which processes are missing in the counts; with details, what each of them counts.
+/// Adds the processes whose counts are missing; with details, the counts of each process.
 fn put_shares(shown: &mut Json, shares: &[Share], details: bool) {
     let silent = shares.iter().filter(|share| share.counts.is_none());
     let silent: Vec<Json> = silent.map(|share| format!("process {} ({})", share.process, share.host).into()).collect();
@@ -254,7 +254,7 @@ fn operator(operator: &OperatorReport) -> Json {
     })
 }
 
-/// What people want to see of a rule beyond eKuiper's status: links, clients, latency.
+/// Adds what eKuiper's status does not have: links, clients, latency.
 fn put_look(shown: &mut Json, report: &RuleReport, clients: &[(usize, ClientStatus)]) {
     let Some(engine) = &report.engine else { return };
     let sink = |(number, sink): (usize, &LinkStatus)| {
@@ -280,7 +280,7 @@ fn put_look(shown: &mut Json, report: &RuleReport, clients: &[(usize, ClientStat
     }
 }
 
-/// How a rule uses the data threads, and the rows of its streams on each.
+/// Adds how a rule uses the data threads, and the rows of its streams on each.
 fn put_threads(shown: &mut Json, report: &RuleReport) {
     let Some(engine) = &report.engine else { return };
     let rows = |(thread, rows): &(usize, u64)| json!({"thread": thread, "rows": rows});
@@ -417,7 +417,8 @@ async fn tagged(State(service): State<Service>, body: Bytes) -> Result<Response,
     Ok(super::json(body.to_string()))
 }
 
-/// Which rules: to start, an empty object means all, as in eKuiper. To stop, or with a misspelt member, it must not.
+/// Which rules to start or stop. For starting, an empty object means all, as in eKuiper; for stopping, or with a
+/// misspelt member, it does not.
 #[derive(Deserialize)]
 struct Tagged {
     tags: Option<Vec<String>>,
@@ -425,9 +426,9 @@ struct Tagged {
     others: Map<String, Json>,
 }
 
-/// Which rules a body names. A flattened type is read as a map, whose names are not looked for in any case.
+/// The rules that a body names. serde reads a flattened type as a map, whose names match only exactly.
 fn tagged_of(body: &[u8]) -> Result<Tagged, ApiError> {
-    // `null` would be an object without members, and so mean all rules.
+    // `null` would count as an object without members, and so mean all rules.
     let Json::Object(members) = read(body, DECODE)? else {
         return Err(ApiError::bad(format!("{DECODE}: expected an object")));
     };
@@ -450,7 +451,7 @@ async fn bulk(State(service): State<Service>, body: Bytes, start: bool) -> Resul
     Ok(super::json(Json::Array(done.into_iter().map(one).collect()).to_string()))
 }
 
-/// Which messages are traced makes no difference here, where none is.
+/// Which messages to trace: ignored, because none are.
 #[derive(Deserialize)]
 struct Strategy {}
 
@@ -480,7 +481,7 @@ async fn scan_tables(State(service): State<Service>, Path(id): Path<String>) -> 
         body.extend_from_slice(b",\"content\":");
         match write_value(&mut body, &row.content) {
             Ok(()) => body.push(b'}'),
-            // A number that JSON does not have.
+            // JSON has no such number.
             Err(_) => body.truncate(start),
         }
     }
@@ -494,7 +495,7 @@ struct Reset {
     kind: What,
 }
 
-/// What is reset: one of eKuiper's numbers, or our `state`.
+/// What to reset: one of eKuiper's numbers, or Plutino's `state`.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum What {
@@ -508,7 +509,7 @@ impl Default for What {
     }
 }
 
-/// Type 1 are the offsets of sources, which websockets have not. `state` is what the rule remembers.
+/// Type 1 means the offsets of sources, which websockets do not have. `state` is the rule's state.
 async fn reset_state(
     State(service): State<Service>,
     Path(id): Path<String>,

@@ -1,4 +1,4 @@
-//! Trials: `/ruletest` and what is below it. Their results are events of the data server, not of this API.
+//! Trials: `/ruletest` and the paths below it. Their results are events of the data server, not of this API.
 
 use axum::Router;
 use axum::body::Bytes;

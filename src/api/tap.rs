@@ -1,5 +1,5 @@
-//! `/rules/{id}/tap` and `/views/{name}/tap`: the rows between the operators of a rule or view, as server-sent events
-//! while it runs.
+//! `/rules/{id}/tap` and `/views/{name}/tap`: the rows between the operators of a running rule or view, as server-sent
+//! events.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ use super::{ApiError, ErrorContext};
 use crate::metrics::{Point, TapReader, TapSettings, TappedRow};
 use crate::service::{Service, check_id};
 
-/// How often a silent tap says that it is alive.
+/// How often a silent tap sends a sign of life.
 const ALIVE: Duration = Duration::from_secs(5);
 
 /// The routes of taps.
@@ -28,17 +28,17 @@ pub fn routes() -> Router<Service> {
     Router::new().route("/rules/{id}/tap", get(tap))
 }
 
-/// Where the rows of a view can be looked at: as messages, and as rows of the view that came or changed.
+/// The points at which a view can be tapped: its messages, its decoded messages, and its new and changed rows.
 const OF_VIEW: [Point; 3] = [Point::Source, Point::Decode, Point::Project];
 
-/// What is asked for.
+/// The parameters of a tap.
 #[derive(Deserialize)]
 pub struct Asked {
-    /// operators, separated by commas; without it all of them
+    /// operators, separated by commas; `None`: all
     op: Option<String>,
-    /// the tap ends after so many rows
+    /// the tap ends after this many rows
     limit: Option<u64>,
-    /// at most one row of each operator in so many ms
+    /// at most one row of each operator in this many ms
     every: Option<u64>,
 }
 
@@ -53,7 +53,7 @@ async fn tap(
     Ok(events(reader, &settings, &asked, ending))
 }
 
-/// The rows of a view.
+/// Taps the rows of a view.
 pub async fn of_view(
     State(service): State<Service>,
     Path(name): Path<String>,
@@ -67,7 +67,7 @@ pub async fn of_view(
 }
 
 impl Asked {
-    /// Which rows are asked for, of what can be tapped at these points.
+    /// The settings of a tap, for something that can be tapped at these points.
     fn settings(&self, known: &[Point]) -> Result<TapSettings, ApiError> {
         let points = match self.op.as_deref().filter(|op| !op.is_empty()) {
             None => known.to_vec(),
@@ -80,7 +80,7 @@ impl Asked {
 fn events(reader: TapReader, settings: &TapSettings, asked: &Asked, ending: Option<Extension<Ending>>) -> Response {
     let (named, left) = (settings.points.len() > 1, asked.limit.unwrap_or(u64::MAX));
     let events = Events { reader, named, left, told: 0, ending: ending.map(|Extension(ending)| ending) };
-    // The first line tells whoever waits for it that the tap is there.
+    // The first line tells the client that the tap is open.
     let begun = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b": tapped\n\n"))]);
     let rows = stream::unfold(events, Events::next);
     let body = Body::from_stream(stream::StreamExt::chain(begun, rows));
@@ -94,15 +94,15 @@ fn point(name: &str, known: &[Point]) -> Result<Point, ApiError> {
     })
 }
 
-/// A tap on its way to a client.
+/// A tap's rows on their way to a client.
 struct Events {
     reader: TapReader,
-    /// each row names its operator
+    /// whether each row names its operator
     named: bool,
     left: u64,
-    /// skipped rows that the client has been told of
+    /// the number of skipped rows that was reported to the client
     told: u64,
-    /// the API, which does not wait for a tap when it ends
+    /// the end of the API, which does not wait for taps
     ending: Option<Ending>,
 }
 
@@ -126,7 +126,7 @@ impl Events {
         }
         let skipped = self.reader.skipped();
         if skipped > self.told {
-            // Writing into a text does not fail.
+            // Writing to a String cannot fail.
             let _ = write!(text, "event: skipped\ndata: {skipped}\n\n");
             self.told = skipped;
         }

@@ -1,4 +1,4 @@
-//! Traces of messages: `/trace/…`, `/tracer`. Plutino records none: there is nothing to find, and only the mark of
+//! Traces of messages: `/trace/…`, `/tracer`. Plutino records none, so lists are empty; only the mark of
 //! `/rules/{id}/trace/start` can be set.
 
 use axum::Router;
@@ -23,7 +23,7 @@ async fn of_rule() -> Response {
     super::json("[]".to_owned())
 }
 
-/// The collector of traces.
+/// The settings of the trace collector.
 #[derive(Deserialize)]
 struct Tracer {
     #[serde(default, rename = "enableRemoteCollector")]
@@ -32,7 +32,7 @@ struct Tracer {
     on: bool,
 }
 
-/// There is no collector: only switching it off is accepted.
+/// There is no collector: only turning it off is accepted.
 async fn tracer(body: Bytes) -> Result<&'static str, ApiError> {
     let wanted: Tracer = read(&body, "decode body error")?;
     if wanted.remote || wanted.on {

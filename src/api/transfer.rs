@@ -1,4 +1,4 @@
-//! Whole configurations: `/ruleset/…`, `/data/…`, `/v2/data/…`.
+//! Complete configurations: `/ruleset/…`, `/data/…`, `/v2/data/…`.
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -49,7 +49,7 @@ fn attachment<T: serde::Serialize>(body: impl FnOnce() -> T + Send + 'static) ->
 /// The content of an export.
 #[derive(Deserialize)]
 struct Held {
-    /// Include the values of secrets.
+    /// Whether to include the values of secrets.
     secrets: Option<String>,
 }
 
@@ -113,7 +113,7 @@ fn whole(error: ServiceError) -> ApiError {
     }
 }
 
-/// The exit code for a restart: supervisors that restart after a failure only must see one.
+/// The exit code for a restart: not 0, because some supervisors restart only after a failure.
 const STARTED_ANEW: u8 = 100;
 
 #[derive(Deserialize)]
@@ -249,7 +249,7 @@ mod tests {
 
     use super::*;
 
-    /// Signs of YAML, its words, any text, and signs that only seem to be blanks or ends of lines.
+    /// Characters with a meaning in YAML, its keywords, any text, and characters that resemble blanks or line ends.
     const TEXTS: &str = concat!(
         "[a-c \t\n:#'\"{}\\[\\],&*!|>%@`~?-]{0,12}",
         "|[tfnyo][a-z]{1,4}|\\PC{0,8}",
@@ -257,9 +257,9 @@ mod tests {
     );
 
     proptest! {
-        /// What is exported is imported as it was.
+        /// An exported text is imported unchanged.
         #[test]
-        fn texts_of_yaml_are_read_as_they_were(text in TEXTS) {
+        fn exported_yaml_texts_are_imported_unchanged(text in TEXTS) {
             let page = format!("k: {}\n{}:\n    sql: x\n", scalar(&text), scalar(&format!("s{text}")));
             let document = Document::parse("page", page.clone());
             prop_assert!(document.is_ok(), "{page:?}");

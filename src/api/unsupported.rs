@@ -1,7 +1,7 @@
 //! Features of eKuiper that Plutino does not have: plugins, schemas, external services, scripts.
 //!
-//! Lists exist and are empty, since scripts and pages read them. A single item is not found, and creating one is
-//! refused as not part of Plutino.
+//! Lists exist and are empty, since scripts and pages read them. Requests for a single item get 404; creating one is
+//! refused.
 
 use axum::Router;
 use axum::extract::Path;
@@ -15,7 +15,7 @@ use crate::service::{Code, Service};
 /// The kinds of plugins and of the functions in them.
 const PLUGINS: [&str; 4] = ["sources", "sinks", "functions", "portables"];
 
-/// The kinds of schemas that eKuiper takes.
+/// The kinds of schemas that eKuiper has.
 const SCHEMAS: [&str; 2] = ["protobuf", "custom"];
 
 /// The routes of unsupported features.

@@ -28,7 +28,7 @@ async fn list(State(service): State<Service>) -> Result<Response, ApiError> {
     Ok(super::json(Json::Array(paths).to_string()))
 }
 
-/// JSON with the content, or with a file of the server that is copied.
+/// Either the content, or the path of a file on the server that is copied.
 #[derive(Deserialize)]
 struct Upload {
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! `/validate`: what is wrong with a statement, of whatever kind, while somebody writes it. Nothing is made.
+//! `/validate`: checks a statement of any kind while somebody writes it, without executing it.
 
 use axum::Router;
 use axum::body::Bytes;

@@ -1,4 +1,4 @@
-//! Live views: `/views`, `/views/{name}` and what is below them.
+//! Live views: `/views`, `/views/{name}` and the paths below.
 
 use std::fmt::Write as _;
 
@@ -18,7 +18,7 @@ use super::{ApiError, ErrorContext, looks, read, tap, to_end};
 use crate::service::{Service, ServiceError, ViewReport, check_id};
 use crate::value::Text;
 
-/// What the routes say before the refusal of a statement.
+/// The prefix of errors for refused statements.
 const COMMAND: &str = "View command error";
 
 /// The routes of views.
@@ -48,7 +48,7 @@ fn statement(body: &Bytes) -> Result<String, ApiError> {
     Ok(sql)
 }
 
-/// What came of a statement; a refusal with what is wrong with it.
+/// The response to a statement; if it was refused, with its errors.
 fn told<T>(service: &Service, sql: &str, done: Result<T, ServiceError>) -> Result<T, ApiError> {
     let wrong = matches!(done, Err(ServiceError::Statement(_) | ServiceError::Plan(_)));
     let explain = |error: ApiError| error.with_mistakes(&service.mistakes_of_view(sql));
@@ -246,7 +246,7 @@ async fn rows(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// The numbers of a view: name in the status, type and meaning as a metric, value.
+/// A number in a view's status: its name, the type and meaning of the metric, and its value.
 type Field = (&'static str, &'static str, &'static str, fn(&ViewReport) -> u64);
 
 const FIELDS: &[Field] = &[
@@ -280,11 +280,11 @@ const FIELDS: &[Field] = &[
     ("snapshotRows", "counter", "Rows of snapshots that were encoded", |report| report.view.snapshot_rows),
 ];
 
-/// The series of all views.
+/// The metrics of all views.
 pub async fn metrics(service: &Service) -> String {
     let mut views = Vec::new();
     for name in service.views() {
-        // A view that was dropped meanwhile is left out.
+        // A view that was dropped in the meantime is left out.
         if let Ok(status) = service.view_status(&name).await {
             views.push((name, status));
         }
@@ -293,7 +293,7 @@ pub async fn metrics(service: &Service) -> String {
     if views.is_empty() {
         return text;
     }
-    // Writing into a text does not fail.
+    // Writing to a String cannot fail.
     for (name, kind, help, value) in FIELDS {
         let total = if *kind == "counter" { "_total" } else { "" };
         let name = format!("plutino_view_{}{total}", snake_case(name));

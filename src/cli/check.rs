@@ -1,4 +1,4 @@
-//! `plutino check`: whether rule files can run, without running them.
+//! `plutino check`: checks whether rule files can run, without running them.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use clap::Args;
 use super::{Etc, Failure, configure, say_problems};
 use crate::{pipeline, testing};
 
-/// Check rule files without running them; all mistakes are told at once
+/// Check rule files without running them; all errors are reported at once
 #[derive(Args)]
 pub struct Check {
     /// Rule files, JSON or YAML; they are read together, so a rule may use another file's stream
@@ -29,7 +29,7 @@ impl Check {
         let tables = pipeline.sources.keys().filter(is_table).count();
         let streams = count(pipeline.sources.len() - tables, "stream");
         let rules = count(pipeline.rules.len(), "rule");
-        // Files without tables and views get the line that scripts know.
+        // Without tables and views, the line is the one that scripts know.
         let tables = match tables {
             0 => String::new(),
             tables => format!(", {}", count(tables, "table")),

@@ -1,4 +1,4 @@
-//! `run --console`: the console and the REST API of a run, to look at. Nothing can be changed over it.
+//! `run --console`: a read-only console and REST API for a run.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,17 +19,17 @@ use crate::pipeline::Content;
 use crate::service::{EngineGuard, Service};
 use crate::sync::locked;
 
-/// How long requests that are under way may take at the end.
+/// How long pending requests may take at the end.
 const LAST_REQUESTS: Duration = Duration::from_millis(500);
 
-/// What `--console` says: an address, or that the configuration names it.
+/// The value of `--console`: an address, or nothing, so that the configuration decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Address {
     OfConfig,
     At(SocketAddr),
 }
 
-/// Reads the value of `--console`: nothing, a port, or an address with a port.
+/// Parses the value of `--console`: nothing, a port, or an address with a port.
 pub fn address(text: &str) -> Result<Address, String> {
     if text.is_empty() {
         return Ok(Address::OfConfig);
@@ -39,7 +39,7 @@ pub fn address(text: &str) -> Result<Address, String> {
     address.map(Address::At).map_err(|_| "expected a port, or an address with a port such as 127.0.0.1:9081".to_owned())
 }
 
-/// The console, before there is anything to show. Its port is taken.
+/// The console before there is anything to show. Its port is bound.
 pub struct Console {
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
@@ -49,7 +49,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// Listens at `address`, else where the configuration lets the REST API listen.
+    /// Listens at `address`, or by default where the configuration puts the REST API.
     ///
     /// # Errors
     /// [`Failure::Refused`]
@@ -65,7 +65,7 @@ impl Console {
         Ok(Console { listener, tls, config, keys: etc.join("mgmt"), data })
     }
 
-    /// Where it is.
+    /// The console's URL.
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let address = self.listener.local_addr().unwrap_or(self.config.rest);
@@ -84,21 +84,21 @@ impl Console {
         service.show(content).await;
         let (ending, mut ends) = watch::channel(false);
         let ended = async move { drop(ends.wait_for(|ends| *ends).await) };
-        // Certificates stay as they are while it runs.
+        // Certificates do not change while it runs.
         let tls = tls.map(|tls| watch::Sender::new(tls).subscribe());
         let served = tokio::spawn(api::serve(listener, tls, api::app(service.clone(), keys, false), ended));
         Shown { service, served: Mutex::new(Some(served)), ending }
     }
 }
 
-/// A run that is shown.
+/// A run that has a console.
 pub struct Shown {
     service: Service,
     served: Mutex<Option<JoinHandle<()>>>,
     ending: watch::Sender<bool>,
 }
 
-/// The engine of a run, shown or not.
+/// The engine of a run, with or without a console.
 pub enum Running {
     Alone(Box<RwLock<Option<Engine>>>),
     Shown(Shown),
@@ -113,14 +113,14 @@ impl Running {
         }
     }
 
-    /// What runs by now.
+    /// Shows the current content.
     pub async fn show(&self, content: &Content) {
         if let Running::Shown(shown) = self {
             shown.service.show(content).await;
         }
     }
 
-    /// Takes the engine, to end it. Requests under way are answered first.
+    /// Takes the engine in order to end it. Pending requests are answered first.
     pub async fn take_engine(&self) -> Option<Engine> {
         match self {
             Running::Alone(engine) => engine.write().await.take(),

@@ -1,4 +1,4 @@
-//! `plutino diff`: how a change of rules changes their results.
+//! `plutino diff`: shows how a change of rules changes their results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Write};
@@ -18,23 +18,23 @@ use crate::io::recording::{Reader, Recorded};
 use crate::pipeline;
 use crate::testing::{ActionChoice, Line, Matching, Stage, StageSettings, align, fits};
 
-/// The most differences of one rule that are listed.
+/// The most differences listed for one rule.
 const LISTED: usize = 20;
 
-/// Messages that are handed over together.
+/// The number of messages that are delivered together.
 const BATCH: usize = 256;
 
 /// Run the same messages through two rule files and show how their results differ
 ///
-/// Nothing listens and nothing is dialled. A recording is replayed by its own clock; the lines of another file come at
-/// one moment, so windows in processing time hold all of them. The actions of a rule are compared by their numbers. The
-/// exit code is 0 if all results are the same, else 1.
+/// Nothing listens and nothing is dialled. A recording is replayed by its own clock. The lines of other files all
+/// arrive at the same moment, so windows in processing time hold all of them. Actions of a rule are compared by their
+/// numbers. The exit code is 0 if all results are the same, otherwise 1.
 #[derive(Args)]
 pub struct Diff {
-    /// The rule file as it was
+    /// The old rule file
     #[arg(value_name = "OLD")]
     old: PathBuf,
-    /// The rule file as it is to be
+    /// The new rule file
     #[arg(value_name = "NEW")]
     new: PathBuf,
     /// A recording, or a file with one message a line; can be given several times
@@ -47,7 +47,7 @@ pub struct Diff {
     data: PathBuf,
 }
 
-/// What the rules of a file have sent, by rule and number of the action.
+/// The messages that rules have sent, by rule and number of the action.
 type Results = BTreeMap<(String, usize), Vec<Bytes>>;
 
 impl Diff {
@@ -70,7 +70,7 @@ impl Diff {
         if differ { Err(Failure::Reported) } else { Ok(()) }
     }
 
-    /// Runs the messages through a rule file.
+    /// Sends the messages through a rule file.
     async fn results(&self, file: &Path, config: &Config) -> Result<Results, Failure> {
         let pipeline = pipeline::load(&[file.to_owned()], config).map_err(Failure::Problems)?;
         say_problems(&pipeline.warnings);
@@ -107,7 +107,7 @@ enum Lines {
     Plain(BufReader<std::fs::File>),
 }
 
-/// A message, and when it arrived where that is known.
+/// A message, and the time of its arrival if it is known.
 struct Next {
     at: Option<i64>,
     frame: Frame,
@@ -141,7 +141,7 @@ impl Feed {
         next.map_err(|error| unreadable(&self.file, &error))
     }
 
-    /// The stream that it goes to.
+    /// The stream for the messages.
     fn stream<'a>(&'a self, stage: &'a Stage) -> Result<&'a str, Failure> {
         let names: Vec<&str> = stage.streams().collect();
         match (self.stream.as_deref(), names.as_slice()) {
@@ -180,7 +180,7 @@ fn unreadable(file: &Path, error: &io::Error) -> Failure {
     Failure::Refused(format!("--feed: cannot read {}: {error}", file.display()))
 }
 
-/// Hands all messages over, those with times at their times.
+/// Delivers all messages; those with a time at that time.
 async fn play(stage: &Stage, mut feeds: Vec<Feed>, begins: Option<i64>) -> Result<(), Failure> {
     let mut now = begins.unwrap_or(i64::MIN);
     loop {
@@ -260,7 +260,7 @@ fn show(out: &mut impl Write, name: &str, old: Option<&Vec<Bytes>>, new: Option<
     Ok(true)
 }
 
-/// A message as JSON; as a text where it is none.
+/// A message as JSON, or as text if it is not JSON.
 fn value(message: &Bytes) -> Json {
     serde_json::from_slice(message).unwrap_or_else(|_| Json::from(String::from_utf8_lossy(message).into_owned()))
 }

@@ -1,4 +1,4 @@
-//! `plutino explain`: what a rule becomes.
+//! `plutino explain`: prints the plans of rules.
 
 use std::io::{self, Write};
 use std::path::PathBuf;

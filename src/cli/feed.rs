@@ -1,4 +1,4 @@
-//! `plutino feed`: a websocket peer that sends lines, for trying things.
+//! `plutino feed`: a websocket peer that sends lines, for experiments.
 
 use std::path::PathBuf;
 
@@ -11,15 +11,15 @@ use super::{Failure, Interrupts, block_on, say};
 
 /// Send the lines of a file, each one message, to a websocket endpoint
 ///
-/// With --listen, the first client that connects gets them; then the process ends. (A client that dials again when the
-/// file is over, as a rule does, would get it twice otherwise.)
+/// With --listen, the first client that connects gets them; then the process ends, so that a rule that dials again does
+/// not get them twice.
 #[derive(Args)]
 pub struct Feed {
     #[command(flatten)]
     peer: Peer,
-    /// File with one message a line; - or nothing: stdin
+    /// File with one message per line; - or nothing: stdin
     file: Option<PathBuf>,
-    /// Messages per second; without it, as fast as they are taken
+    /// Messages per second; by default as fast as the peer reads
     #[arg(long, value_name = "N", value_parser = super::run::rate)]
     rate: Option<f64>,
     /// How fast a recording (plutino record) is replayed: original, max, or a multiple such as 10x
@@ -28,7 +28,7 @@ pub struct Feed {
     /// Start again at the end of the file
     #[arg(long = "loop")]
     repeat: bool,
-    /// Dial again, each second, while the endpoint is not there and when it has gone
+    /// Dial again every second while the endpoint does not answer, and after it closes
     #[arg(long, conflicts_with = "listen")]
     retry: bool,
 }
@@ -65,8 +65,8 @@ impl Feed {
     }
 }
 
-/// Sends the track; with `retry` over as many connections as it takes. The messages on their way in a connection that
-/// breaks are lost.
+/// Sends the track, with `retry` over as many connections as needed. If a connection breaks, messages on their way are
+/// lost.
 async fn send(peer: &Peer, track: &Track, retry: bool) -> Result<(), Failure> {
     let mut player = track.start();
     let mut reported = String::new();
@@ -87,7 +87,7 @@ async fn send(peer: &Peer, track: &Track, retry: bool) -> Result<(), Failure> {
                 return Ok(());
             }
             Err(Failure::Refused(why)) if retry => {
-                // The same reason is reported once, however long it lasts.
+                // The same reason is reported only once, however long it lasts.
                 if reported != why {
                     say(&format!("{why}; dialling again"));
                     reported = why;
@@ -108,7 +108,7 @@ async fn serve(peer: &Peer, track: &Track) -> Result<(), Failure> {
             break websocket;
         }
     };
-    // Further clients are refused at once, since nobody will serve them.
+    // Further clients are refused at once, because nobody will serve them.
     drop(door);
     let sent = track.play(websocket).await.map_err(|error| Failure::Refused(error.to_string()))?;
     say(&format!("sent {} to a client", super::messages(sent)));

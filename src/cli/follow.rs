@@ -1,7 +1,7 @@
-//! `run --watch`: rule files that change while they run.
+//! `run --watch`: follows rule files that change while they run.
 //!
-//! Files are looked at twice a second: their time and size, and the content where one of these is new. A change counts
-//! once two looks in a row have seen the same, so that a file that is being written is not read halfway.
+//! Files are checked twice a second: their time and size, and the content if one of these has changed. A change counts
+//! after two checks in a row have seen the same, so that a file that is being written is not read halfway.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -11,21 +11,21 @@ use crate::config::Config;
 use crate::pipeline::{self, Changes, Pipeline};
 use crate::text::document::Problem;
 
-/// The time between two looks.
+/// The time between two checks.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Time and size of a file; `None`: it cannot be looked at.
+/// Time and size of a file; `None` if they cannot be read.
 type Stamp = Option<(SystemTime, u64)>;
 
 /// The rule files of a run.
 pub struct Followed {
     files: Vec<PathBuf>,
     config: Config,
-    /// Of the last look.
+    /// As of the last check.
     stamps: Vec<Stamp>,
-    /// What is read by now.
+    /// The contents as last read.
     texts: Vec<Option<Vec<u8>>>,
-    /// The last look has seen something new.
+    /// Whether the last check has found a change.
     unsettled: bool,
 }
 
@@ -40,7 +40,7 @@ impl Followed {
     /// Waits until the files have changed, and reads them.
     ///
     /// # Errors
-    /// All that is wrong with them.
+    /// All problems of the files.
     pub async fn changed(&mut self) -> Result<Pipeline, Vec<Problem>> {
         loop {
             tokio::time::sleep(LOOK).await;
@@ -73,7 +73,7 @@ impl Followed {
     }
 }
 
-/// Says what a change did, but for its problems.
+/// Reports what a change did, except for its problems.
 pub fn say_changes(changes: &Changes) {
     let Changes { all, started, replaced, stopped, .. } = changes;
     let done = [("started", started), ("replaced", replaced), ("stopped", stopped)];

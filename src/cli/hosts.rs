@@ -1,7 +1,7 @@
-//! `--hosts`: this process as one of several that run the same rules.
+//! `--hosts`: this process is one of several that run the same rules.
 //!
-//! A process that is lost takes a part of the state with it. The others say so and end with exit code 4, and whoever
-//! supervises them starts all again: at once where it died, in the ordinary way where it has ended by intention.
+//! A lost process takes a part of the state with it. The others report it and end with exit code 4, so that a
+//! supervisor starts all of them again: at once if the process died, in the ordinary way if it ended intentionally.
 
 use std::path::PathBuf;
 
@@ -19,29 +19,29 @@ pub const LOST: u8 = 4;
 
 #[derive(Args)]
 pub struct Hosts {
-    /// Run as one of several processes with the same rules: where each of them listens for the others, in the order of
-    /// their numbers. See docs/scaling.md
+    /// Run as one of several processes with the same rules: the addresses where each of them listens for the others, in
+    /// the order of their numbers. See docs/scaling.md
     #[arg(long, value_name = "HOST:PORT,HOST:PORT…", requires = "process")]
     hosts: Option<String>,
     /// The number of this process in --hosts; the first is 0
     #[arg(long, value_name = "I", requires = "hosts")]
     process: Option<usize>,
-    /// Listen for the other processes on a public address, too. Links between processes are neither encrypted nor
+    /// Allow listening for the other processes on a public address. Links between processes are neither encrypted nor
     /// authenticated
     #[arg(long, requires = "hosts")]
     allow_public: bool,
 }
 
-/// This process, connected to all others.
+/// This process after it has connected to all others.
 pub struct Joined {
     pub cluster: Cluster,
     pub part: Part,
-    /// the process that has ended by intention, once one has
+    /// the process that has ended intentionally, if any
     ended: watch::Receiver<Option<Lost>>,
 }
 
 impl Joined {
-    /// Waits until another process has ended by intention, and gives the error to end with.
+    /// Waits until another process has ended intentionally, and returns the error to end with.
     pub async fn left(ended: &mut Option<watch::Receiver<Option<Lost>>>) -> Failure {
         if let Some(ended) = ended
             && let Ok(lost) = ended.wait_for(Option::is_some).await
@@ -52,21 +52,21 @@ impl Joined {
         std::future::pending().await
     }
 
-    /// What tells that another process has ended by intention.
+    /// Reports when another process has ended intentionally.
     pub fn ended(&self) -> watch::Receiver<Option<Lost>> {
         self.ended.clone()
     }
 }
 
 impl Hosts {
-    /// Who is in the cluster, where there is one.
+    /// The processes of the cluster; `None` without `--hosts`.
     pub fn membership(&self, workers: u16) -> Result<Option<Membership>, Failure> {
         let (Some(hosts), Some(process)) = (&self.hosts, self.process) else { return Ok(None) };
         let membership = Membership::new(hosts, process, usize::from(workers));
         membership.map(Some).map_err(|error| Failure::Usage(error.to_string()))
     }
 
-    /// Connects to all other processes, however long they take; `None`: a signal has ended the wait.
+    /// Connects to all other processes, however long this takes; `None`: a signal has ended the wait.
     pub async fn join(
         &self,
         membership: Membership,
@@ -101,7 +101,7 @@ fn words(lost: &Lost) -> String {
     format!("{lost}, and its state is lost. This process ends; restart all processes.")
 }
 
-/// What all processes have to have in common of their configuration. Addresses and logs are each process's own.
+/// The parts of the configuration that all processes must share. Addresses and logs may differ.
 pub fn terms(verb: &str, config: &Config) -> Vec<Term> {
     let zone = config.zone.iana_name().map_or_else(|| format!("{:?}", config.zone), str::to_owned);
     let settings = format!("{:?} {:?} {:?} {:?}", config.rule, config.sources, config.sinks, config.connections);
@@ -115,7 +115,7 @@ pub fn terms(verb: &str, config: &Config) -> Vec<Term> {
     ]
 }
 
-/// The rule files, by the beginning of their digests in the order of the command line: `sha256sum` tells which differs.
+/// The rule files, by the start of their digests in the order of the command line: `sha256sum` shows which one differs.
 pub fn term_of_files(files: &[PathBuf]) -> Result<Term, Failure> {
     let mut digests = Vec::new();
     for file in files {
@@ -135,7 +135,7 @@ fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     shown(hasher.finalize())
 }
 
-/// The beginning of a digest: enough to tell texts apart, and short enough to be compared by eye.
+/// The start of a digest: enough to tell texts apart, and short enough to compare by eye.
 fn shown(digest: impl AsRef<[u8]>) -> String {
     digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -7,20 +7,17 @@ use crate::testing::Failure;
 
 /// A test that has run.
 pub struct Tested {
-    /// its file
     pub file: String,
-    /// its name
     pub name: String,
-    /// how long it took
     pub took: Duration,
-    /// why it has failed, if it has
+    /// why it failed, if it did
     pub failure: Option<(Failure, String)>,
 }
 
-/// One `testsuite` for each file.
+/// One `testsuite` element for each file.
 pub fn xml(tested: &[Tested]) -> String {
     let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    // Writing into a text does not fail.
+    // Writing to a String cannot fail.
     let _ = writeln!(text, "<testsuites {}>", counts(tested));
     for suite in tested.chunk_by(|one, other| one.file == other.file) {
         let _ = writeln!(text, "  <testsuite name=\"{}\" {}>", escaped(&suite[0].file), counts(suite));
@@ -54,7 +51,7 @@ fn counts(tested: &[Tested]) -> String {
     format!("tests=\"{}\" failures=\"{failures}\" errors=\"{errors}\" time=\"{time}\"", tested.len())
 }
 
-/// Text of XML. Characters that XML cannot hold are shown as question marks.
+/// Escapes text for XML. Characters that XML cannot contain become question marks.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

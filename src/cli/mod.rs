@@ -1,7 +1,8 @@
-//! The command line: one module a verb. It reads arguments and files, drives the engine, and reports what happens.
+//! The command line: one module per verb. It parses arguments, reads files, drives the engine, and reports what
+//! happens.
 //!
-//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 cannot run, 2 the command line is wrong, 3 no
-//! such object, 4 another process of the cluster is lost.
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 cannot run, 2 the command line is wrong, 3
+//! unknown kind of object, 4 another process of the cluster is lost.
 
 mod check;
 mod console;
@@ -50,7 +51,7 @@ use crate::text::document::Problem;
     after_help = "A first look, with nothing else running:\n  plutino run examples/telemetry/rules.yaml --feed examples/telemetry/data.ndjson"
 )]
 struct Cli {
-    /// What is logged on stderr: error, warn, info, debug, trace, or directives such as plutino::io=debug
+    /// What to log on stderr: error, warn, info, debug, trace, or directives such as plutino::io=debug
     #[arg(long, global = true, env = "PLUTINO_LOG", value_name = "LEVEL")]
     log: Option<String>,
     #[command(subcommand)]
@@ -103,7 +104,7 @@ enum Verb {
     #[command(hide = true)]
     ExplainRule(remote::Remote),
     Schema(schema::Schema),
-    /// Print completions for a shell
+    /// Print shell completions
     Completions {
         shell: clap_complete::Shell,
     },
@@ -118,7 +119,7 @@ enum Verb {
 /// The configuration folder.
 #[derive(Args)]
 struct Etc {
-    /// Folder of the configuration: plutino.yaml (or kuiper.yaml) and sources/websocket.yaml; it need not exist
+    /// Configuration folder with plutino.yaml (or kuiper.yaml) and sources/websocket.yaml; it need not exist
     #[arg(long, value_name = "DIR", default_value = DEFAULT_ETC)]
     etc: PathBuf,
 }
@@ -131,21 +132,21 @@ const REDIAL: Duration = Duration::from_secs(1);
 
 /// Why a verb ends with an error.
 enum Failure {
-    /// mistakes in files
+    /// problems in files
     Problems(Vec<Problem>),
     /// any other reason, as one line
     Refused(String),
-    /// the service's own message
+    /// the service's own error message
     Service(String),
     /// the arguments contradict each other
     Usage(String),
-    /// the verb does not know this kind of object: exit code 3, with a message only on a terminal
+    /// the verb does not know this kind of object: exit code 3, and a message only on a terminal
     Object(String),
     /// another process of the cluster has ended: exit code 4
     Lost(String),
     /// the reason has been reported already
     Reported,
-    /// the reader of stdout has gone, so nobody is left to report to
+    /// the reader of stdout has closed it, so there is nobody to report to
     OutputClosed,
 }
 
@@ -233,14 +234,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Writes `plutino.1` and one page for each verb into a folder, which is made if it is not there.
+/// Writes `plutino.1` and one page for each verb into a folder, which is created if it does not exist.
 fn write_man(folder: &Path) -> Result<(), Failure> {
     let written = std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
     written.map_err(|error| Failure::Refused(format!("cannot write into {}: {error}", folder.display())))
 }
 
-/// The arguments as clap reads them. Scripts write verbs of the service in capitals (`CREATE STREAM`) and `-json` with
-/// one hyphen. `explain rule NAME` asks the service, unless a file is called `rule`.
+/// Adjusts the arguments for clap. Scripts write the service's verbs in capitals (`CREATE STREAM`) and `-json` with one
+/// hyphen. `explain rule NAME` queries the service, unless there is a file called `rule`.
 fn words(mut args: Vec<OsString>) -> Vec<OsString> {
     let lower = |arg: Option<&OsString>| arg.and_then(|arg| arg.to_str()).map(str::to_lowercase);
     let Some(verb) = lower(args.get(1)) else { return args };
@@ -291,13 +292,13 @@ fn configure_service(etc: &Path, log: Option<&str>, folder: PathBuf) -> Result<C
     Ok(config)
 }
 
-/// The configuration alone, for verbs that only query a service.
+/// Only the configuration, for verbs that query a service.
 fn config_of(etc: &Path) -> Result<Config, Failure> {
     load(etc).map(|(config, _)| config)
 }
 
 fn load(etc: &Path) -> Result<(Config, Vec<Problem>), Failure> {
-    // A misspelt folder would silently drop its tokens and TLS settings.
+    // A misspelt folder would silently lose its tokens and TLS settings.
     if etc != Path::new(DEFAULT_ETC) && !etc.is_dir() {
         say(&format!("warning: --etc {}: no such folder; using defaults", etc.display()));
     }
@@ -305,7 +306,7 @@ fn load(etc: &Path) -> Result<(Config, Vec<Problem>), Failure> {
     config::load(etc, std::env::vars_os().filter_map(text)).map_err(Failure::Problems)
 }
 
-/// Checks the data server's certificates at start: without this, the first rule would find the fault.
+/// Checks the data server's certificates at the start; otherwise the first rule would report the error.
 fn check_server_tls(config: &Config) -> Result<(), Failure> {
     let Some(files) = &config.server.tls else { return Ok(()) };
     let names = ["source.httpServerTls.certfile", "source.httpServerTls.keyfile", "source.httpServerTls.clientCaFile"];
@@ -336,7 +337,7 @@ fn end_at_once(code: i32) -> ! {
     std::process::exit(code)
 }
 
-/// Ctrl-C, SIGTERM, and SIGHUP where it asks for the end, too.
+/// Ctrl-C, SIGTERM, and SIGHUP if it also means the end.
 struct Interrupts {
     terminate: Signal,
     interrupt: Signal,
@@ -344,7 +345,7 @@ struct Interrupts {
 }
 
 impl Interrupts {
-    /// Takes over the signals: from now on they no longer end the process by themselves.
+    /// Takes over the signals, so that they no longer end the process by themselves.
     fn listen() -> Result<Interrupts, Failure> {
         let (interrupts, hangup) = Interrupts::listen_beside_hangup()?;
         Ok(Interrupts { hangup: Some(hangup), ..interrupts })
@@ -359,7 +360,7 @@ impl Interrupts {
         Ok((Interrupts { terminate, interrupt, hangup: None }, hangup))
     }
 
-    /// Waits for the next one. A terminal that has gone asks for the end like the others.
+    /// Waits for the next signal. A closed terminal counts like the others.
     async fn next(&mut self) {
         let hangup = async {
             match &mut self.hangup {

@@ -20,23 +20,23 @@ pub struct Peer {
     /// Listen at this URL instead of dialling it
     #[arg(long)]
     pub listen: bool,
-    /// Token of a data server that asks for one: the header `Authorization: Bearer TOKEN`
+    /// Token for the data server, if it requires one: the header `Authorization: Bearer TOKEN`
     #[arg(long, alias = "token", value_name = "TOKEN", conflicts_with = "listen")]
     pub data_token: Option<String>,
     #[command(flatten)]
     pub access: Access,
 }
 
-/// How a peer is reached.
+/// How to connect to a peer.
 #[derive(Args)]
 pub struct Access {
     /// Accept any server certificate
     #[arg(long)]
     pub insecure: bool,
-    /// PEM file of the certificates to trust instead of the system's
+    /// PEM file with the certificates to trust instead of the system's
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Header of the handshake; can be repeated
+    /// Header of the handshake; can be given several times
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
 }
@@ -66,7 +66,7 @@ impl Url {
 }
 
 impl Access {
-    /// Dials a URL once, with the token of the data server where there is one.
+    /// Dials a URL once, with the data server's token if there is one.
     pub async fn dial(&self, url: &str, token: Option<&str>) -> Result<WebSocketStream<Wire>, Failure> {
         let url = Url::read(url)?;
         let mut headers = Map::new();

@@ -1,7 +1,7 @@
-//! Plays the lines of a file into a websocket, each line one message.
+//! Sends the lines of a file over a websocket, each as one message.
 //!
-//! A thread of its own reads the lines, because reading stdin blocks. A short queue keeps memory flat, whatever the size
-//! of the file. The socket sets the pace.
+//! A separate thread reads the lines, because reading stdin blocks. A short queue limits memory, whatever the size of
+//! the file. The socket sets the pace.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -29,17 +29,17 @@ const BATCH: usize = 64 * 1024;
 /// The longest line, in bytes: a file without line breaks must not fill the memory.
 const LONGEST: usize = 64 << 20;
 
-/// A message, and when it arrived where that is known, ms since the epoch.
+/// A message, and the time of its arrival if it is known, ms since the epoch.
 type Line = (Message, Option<i64>);
 
 type Batch = Vec<Line>;
 
-/// A file and how to play it.
+/// A file, and how to play it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Track {
-    /// stdin if absent
+    /// `None`: stdin
     pub file: Option<PathBuf>,
-    /// messages per second; unlimited if absent
+    /// messages per second; `None`: unlimited
     pub rate: Option<f64>,
     /// whether it is a recording, whose messages have times
     pub recorded: bool,
@@ -68,12 +68,12 @@ pub enum PlayError {
 }
 
 impl Track {
-    /// The file's name, for messages.
+    /// The file's name in messages.
     pub fn name(&self) -> String {
         self.file.as_ref().map_or_else(|| "stdin".to_owned(), |file| file.display().to_string())
     }
 
-    /// Sends all messages, then closes. Returns how many there were; the peer has read all of them by then.
+    /// Sends all messages, then closes. Returns their number; by then the peer has read all of them.
     ///
     /// # Errors
     /// [`PlayError`]
@@ -84,7 +84,7 @@ impl Track {
         self.start().play(websocket).await
     }
 
-    /// As [`Track::play`], but after the last message it waits for the peer only until `stuck` returns.
+    /// As [`Track::play`], but after the last message it waits for the peer at most until `stuck` returns.
     ///
     /// # Errors
     /// [`PlayError`]
@@ -99,7 +99,7 @@ impl Track {
         self.start().play_until(websocket, stuck).await
     }
 
-    /// A player at the first message. It can go on over another connection when one has ended.
+    /// A player before the first message. After a connection has ended, it can continue over another one.
     pub fn start(&self) -> Player<'_> {
         Player { track: self, lines: self.lines(), waiting: VecDeque::new(), sent: 0, started: None, first: None }
     }
@@ -136,7 +136,7 @@ impl Track {
                     break;
                 }
             }
-            // Repeating an empty file would only burn the processor.
+            // Repeating an empty file would only use CPU.
             if !self.repeat || !some {
                 return Ok(());
             }
@@ -163,7 +163,7 @@ impl Track {
                 }
             }
         }
-        // Nobody listens any more where this fails.
+        // If this fails, the receiver is gone.
         let _ = batches.blocking_send(Ok(batch));
         Ok(())
     }
@@ -173,21 +173,21 @@ impl Track {
 pub struct Player<'a> {
     track: &'a Track,
     lines: mpsc::Receiver<io::Result<Batch>>,
-    /// read, and not yet handed to a socket
+    /// read, but not yet given to a socket
     waiting: VecDeque<Line>,
     sent: u64,
-    /// when the first message was due
+    /// the time when the first message was due
     started: Option<Instant>,
-    /// when the first message of a recording arrived, ms since the epoch
+    /// the time when the first message of a recording arrived, ms since the epoch
     first: Option<i64>,
 }
 
 impl Player<'_> {
-    /// Sends the messages that are left, then closes. Returns how many were sent over all connections.
+    /// Sends the remaining messages, then closes. Returns the number sent over all connections.
     ///
     /// # Errors
-    /// [`PlayError`]. After [`PlayError::Ended`] the next call goes on with the first message that no socket took. What
-    /// the ended connection had taken and its peer had not read is lost.
+    /// [`PlayError`]. After [`PlayError::Ended`] the next call continues with the first message that no socket has
+    /// taken. Messages that the ended connection had taken and its peer had not read are lost.
     pub async fn play<S>(&mut self, websocket: WebSocketStream<S>) -> Result<u64, PlayError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -204,8 +204,8 @@ impl Player<'_> {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (mut writing, mut reading) = websocket.split();
-        // Reading goes on beside writing: it answers pings and sees the peer's close frame. Messages are ignored.
-        // Fused, because a connection that the peer ended is not read again.
+        // Reading continues while messages are sent: it answers pings and notices the peer's close frame. Messages are
+        // ignored. Fused, because a connection that the peer has ended must not be read again.
         let hears = async {
             let mut reason = "without a close frame".to_owned();
             while let Some(message) = reading.next().await {
@@ -229,7 +229,7 @@ impl Player<'_> {
         match played {
             Ok(()) => {
                 let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-                // The answer to the close frame says that everything before it was read.
+                // The reply to the close frame means that everything before it was read.
                 let closes = async {
                     let closed = writing.send(Message::Close(Some(close))).await;
                     closed.map_err(|error| PlayError::Ended { sent, reason: error.to_string() })
@@ -240,7 +240,7 @@ impl Player<'_> {
                 }
             }
             Err(SendError::Ended(reason)) => {
-                // The close frame tells more than the broken pipe that it leaves.
+                // The close frame says more than the broken pipe that follows it.
                 let said = tokio::time::timeout(Duration::from_millis(100), hears).await;
                 Err(PlayError::Ended { sent, reason: said.unwrap_or(reason) })
             }
@@ -255,7 +255,8 @@ impl Player<'_> {
         let ended = |error: Error| SendError::Ended(error.to_string());
         let start = *self.started.get_or_insert_with(Instant::now);
         loop {
-            // A message leaves the queue only once the socket has it: this future may be dropped at any await.
+            // A message leaves the queue only after the socket has taken it, because this future may be dropped at any
+            // await.
             while let Some((message, at)) = self.waiting.front().cloned() {
                 let wait = match (self.track.rate, self.track.pace, at) {
                     (Some(rate), ..) => self.sent as f64 / rate,
@@ -293,7 +294,7 @@ enum SendError {
     Ended(String),
 }
 
-/// The next lines, and whether there may be more. `live` input is handed over line by line, as soon as it arrives.
+/// The next lines, and whether there may be more. `live` input is passed on line by line as it arrives.
 fn read_batch(input: &mut dyn BufRead, live: bool) -> io::Result<(Batch, bool)> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while bytes < BATCH {

@@ -1,7 +1,7 @@
 //! `plutino query`: a shell that runs SELECT statements and prints their results.
 //!
 //! It is a client of the service: each SELECT becomes a trial (`/ruletest`) on the real streams, and its events are
-//! printed. One query runs at a time; the next one ends it. Statements come from a terminal or a pipe, one a line.
+//! printed. One query runs at a time; the next one ends it. Statements come from a terminal or a pipe, one per line.
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::sync::Arc;
@@ -19,20 +19,20 @@ use crate::sql::{self, SyntaxError};
 
 const PROMPT: &str = "plutino > ";
 
-/// How long the service may take to answer a request; streams of results have no limit.
+/// How long the service may take to respond; streams of results have no limit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Type SELECT statements and see their results
 ///
-/// Each line is one SELECT on the streams of a running service; a new one ends the one before. Ctrl-C ends the query, or
-/// the shell if no query runs; `quit`, `exit` and the end of input end the shell. Statements can also come through a
+/// Each line is one SELECT on the streams of a running service; a new one ends the previous one. Ctrl-C ends the query,
+/// or the shell if no query runs; `quit`, `exit` and the end of input end the shell. Statements can also come through a
 /// pipe: the last one runs until the process ends, and the exit code is 1 if one was refused. A query ends after 5
 /// minutes.
 #[derive(Args)]
 pub struct Query {
     #[command(flatten)]
     door: Door,
-    /// Token of the data server, which sends the results, if it asks for one
+    /// Token for the data server, which sends the results, if it requires one
     #[arg(long, env = "PLUTINO_DATA_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     data_token: Option<String>,
 }
@@ -41,7 +41,7 @@ pub struct Query {
 enum Event {
     Line(String),
     EndOfInput,
-    /// the results of the query of this number have ended
+    /// the results of the query with this number have ended
     Ended(u64),
 }
 
@@ -125,7 +125,7 @@ impl Shell {
                             self.stop();
                             if let Err(error) = self.start(statement, &events) {
                                 match error {
-                                    // A wrong statement does not end the shell.
+                                    // An invalid statement does not end the shell.
                                     Failure::Service(text) => {
                                         say(&text);
                                         refused = true;
@@ -156,7 +156,7 @@ impl Shell {
         if refused && !terminal { done.and(Err(Failure::Reported)) } else { done }
     }
 
-    /// Starts a query and prints its results from a thread of its own.
+    /// Starts a query, and prints its results on a separate thread.
     fn start(&mut self, statement: &str, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
         if let Err(error) = sql::parse_select(statement) {
             return Err(Failure::Service(refusal(statement, &error)));
@@ -198,7 +198,7 @@ impl Asked {
         self.ask("GET", "/ping", "").map(drop)
     }
 
-    /// The body of a successful answer.
+    /// The body of a successful response.
     fn ask(&self, method: &str, path: &str, body: &str) -> Result<String, Failure> {
         let limit = Some(PATIENCE);
         let path = if method == "POST" { format!("{path}?details") } else { path.to_owned() };
@@ -231,13 +231,13 @@ impl Asked {
         let _ = self.ask("DELETE", &format!("/ruletest/{id}"), "");
     }
 
-    /// The results of a trial, on the data server of the same machine.
+    /// The results of a trial, from the data server on the same machine.
     fn events(&self, port: u64, id: &str) -> Result<impl io::Read + use<>, Failure> {
         let host = self.base.split("://").nth(1).unwrap_or(&self.base);
         let host = host.split('/').next().unwrap_or_default();
         let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
         let at = format!("{host}:{port}/test/{id}");
-        // TLS is detected without sending the token.
+        // Detects TLS without sending the token.
         let mut answer = self.read(&format!("http://{at}"), None)?;
         let mut scheme = "http";
         if answer.status() == 400 {

@@ -1,4 +1,4 @@
-//! `plutino record`: keeps the messages of a websocket endpoint with the times they arrived.
+//! `plutino record`: records the messages of a websocket endpoint with the times of their arrival.
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader};
@@ -22,17 +22,17 @@ use crate::io::queue::Frame;
 use crate::io::recording::{self, Recorded, Writer};
 use crate::text::secret::masked_url;
 
-/// How often what was recorded is written: a process that is killed loses no more.
+/// How often recorded messages are written: a process that is killed loses at most this much.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// How long peers may take for their close frame at the end.
+/// How long peers may take to close at the end.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Record the messages of a websocket endpoint, or of a stream of a running service, with the times they arrive
+/// Record the messages of a websocket endpoint, or of a stream of a running service, with the times of their arrival
 ///
-/// The recording can be replayed at its own pace: plutino run RULEFILE --feed FILE --pace original. With --listen, the
-/// messages of every client that connects are recorded; with --stream, what a stream of a service brings while a rule
-/// reads it.
+/// The recording can be replayed at its original pace: plutino run RULEFILE --feed FILE --pace original. With --listen,
+/// the messages of every client that connects are recorded; with --stream, the messages of a service's stream while a
+/// rule reads it.
 #[derive(Args)]
 pub struct Record {
     /// ws://host:port/path or wss://host:port/path
@@ -43,30 +43,30 @@ pub struct Record {
     listen: bool,
     #[command(flatten)]
     access: Access,
-    /// Record a stream of a running service, in the place of an endpoint
+    /// Record a stream of a running service instead of an endpoint
     #[arg(long, value_name = "NAME", conflicts_with_all = ["url", "retry", "headers"])]
     stream: Option<String>,
     /// URL of that service's REST API; default: from the configuration
     #[arg(long = "url", env = "PLUTINO_URL", value_name = "URL")]
     service: Option<String>,
-    /// Token of that service's REST API, if it asks for one
+    /// Token for that service's REST API, if it requires one
     #[arg(long, env = "PLUTINO_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// The file to write, which must not exist; with a name that ends in .zst it is compressed
+    /// File to write, which must not exist; if its name ends in .zst, it is compressed
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// End after so many messages
+    /// End after this many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     /// End after this time, such as 10m
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     time: Option<Duration>,
-    /// Dial again, each second, while the endpoint is not there and when it has gone
+    /// Dial again every second while the endpoint does not answer, and after it closes
     #[arg(long, conflicts_with = "listen")]
     retry: bool,
 }
 
-/// Where messages come from.
+/// The source of messages.
 enum Origin {
     Peer(Peer),
     Stream { door: Door, name: String },
@@ -99,7 +99,7 @@ impl Record {
         let mut writer = Writer::create(&self.output, &of).map_err(failed)?;
         let (recorded, done) = block_on(async {
             let mut interrupts = Interrupts::listen()?;
-            // Short, so that a slow disk slows the sender.
+            // A short queue, so that a slow disk slows the sender.
             let (messages, arrived) = mpsc::channel(64);
             let ends = async {
                 match self.time {
@@ -119,7 +119,7 @@ impl Record {
             let mut writing = pin!(write(&mut writer, arrived, self.count, &recorded));
             let done = tokio::select! {
                 done = &mut receiving => {
-                    // What has arrived is written, too.
+                    // Messages that have arrived are written.
                     let written = writing.await.map_err(failed);
                     return Ok((recorded.get(), done.and(written)));
                 }
@@ -131,7 +131,7 @@ impl Record {
                 () = interrupts.next() => Ok(()),
                 () = ends => Ok(()),
             };
-            // Peers get a close frame; then nothing more arrives.
+            // Peers get a close frame; after that nothing more arrives.
             over.cancel();
             let _ = tokio::time::timeout(GOODBYE, receiving).await;
             let written = tokio::time::timeout(GOODBYE, writing).await;
@@ -139,7 +139,7 @@ impl Record {
             Ok((recorded.get(), done.and(written)))
         })?;
         if recorded == 0 && done.is_err() && self.output.is_file() {
-            // The next try may have the same name.
+            // The next attempt may use the same name.
             let _ = std::fs::remove_file(&self.output);
             return done;
         }
@@ -149,7 +149,7 @@ impl Record {
     }
 }
 
-/// Receives messages until the endpoint ends; with `--retry` or `--listen` for ever.
+/// Receives messages until the endpoint ends; with `--retry` or `--listen`, for ever.
 async fn receive(
     peer: &Peer,
     retry: bool,
@@ -187,7 +187,7 @@ async fn receive(
         };
         match done {
             Err(Failure::Refused(why)) if retry => {
-                // The same reason is reported once, however long it lasts.
+                // The same reason is reported only once, however long it lasts.
                 if reported != why {
                     say(&format!("{why}; dialling again"));
                     reported = why;
@@ -203,7 +203,7 @@ async fn receive(
     }
 }
 
-/// Receives the messages of a stream of a service, until nothing reads it there any more.
+/// Receives the messages of a service's stream until nothing reads the stream any more.
 async fn receive_stream(
     door: Door,
     name: String,
@@ -226,7 +226,7 @@ async fn receive_stream(
     }
 }
 
-/// Reads the messages of a stream; says how many were lost.
+/// Reads the messages of a stream, and reports how many were lost.
 fn read_stream(door: &Door, name: &str, messages: &mpsc::Sender<Recorded>) -> Result<(), Failure> {
     let body = door.download(&format!("/streams/{}/messages", escaped(name)))?;
     let (mut event, mut lost) = (String::new(), String::new());
@@ -254,7 +254,7 @@ fn read_stream(door: &Door, name: &str, messages: &mpsc::Sender<Recorded>) -> Re
     Ok(())
 }
 
-/// Passes the messages of a connection on until it ends.
+/// Passes on the messages of a connection until it ends.
 async fn pass_on<S>(
     mut websocket: WebSocketStream<S>,
     connection: u64,
@@ -290,7 +290,7 @@ where
     }
 }
 
-/// Writes messages until there are enough of them, or nobody sends any more.
+/// Writes messages until there are enough, or all senders are gone.
 async fn write(
     writer: &mut Writer,
     mut arrived: mpsc::Receiver<Recorded>,

@@ -1,8 +1,8 @@
-//! SIGHUP at `plutino serve`: the configuration is read again, and takes effect as far as it can.
+//! SIGHUP at `plutino serve`: reads the configuration again, and applies what can be applied.
 //!
-//! All of a new configuration is loaded before any of it takes effect: where something is wrong, the old one goes on. A
-//! file that is gone is wrong, too: its defaults would open what it had closed, such as the data server.
-//! A setting that REST has changed stays as it is until the files say something new of it.
+//! Everything in a new configuration is loaded before any of it is applied; if there is an error, the old one stays. A
+//! missing file is an error too: its defaults would open what it had closed, such as the data server. A setting that
+//! REST has changed stays until the files change it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use crate::text::document::{Problem, Severity};
 pub struct Reloader {
     etc: PathBuf,
     service: Service,
-    /// What the files said when the service began, with what it has taken over since.
+    /// The configuration at the start, with everything applied since.
     running: Config,
-    /// `--log` or `PLUTINO_LOG`, which beat the level of the files.
+    /// `--log` or `PLUTINO_LOG` is set, which overrides the level in the files.
     has_log: bool,
     /// The TLS of the REST API.
     tls: Option<watch::Sender<Arc<ServerConfig>>>,
-    /// This is one of several processes, which have some settings in common.
+    /// This is one of several processes, which share some settings.
     in_cluster: bool,
 }
 
@@ -43,12 +43,12 @@ impl Reloader {
         Reloader { etc: etc.to_owned(), service, running, has_log, tls, in_cluster: false }
     }
 
-    /// The same for one of several processes.
+    /// The same in a cluster.
     pub fn in_cluster(self) -> Reloader {
         Reloader { in_cluster: true, ..self }
     }
 
-    /// Reads the files and lets them take effect. What is wrong is in the log; then nothing has changed.
+    /// Reads the files and applies them. Errors are logged; then nothing has changed.
     pub async fn reload(&mut self) {
         match self.take_over().await {
             Ok(Differences { at_once, at_restart }) => {
@@ -95,12 +95,12 @@ impl Reloader {
         let level = new.log.as_deref().and_then(Level::of).unwrap_or(Level::Warn);
         let change = LogChange {
             level: (has_changed("basic.logLevel") && !self.has_log).then_some(level),
-            // The level of the files has `basic.debug` in it.
+            // The level from the files takes `basic.debug` into account.
             debug: (has_changed("basic.logLevel") && !self.has_log).then_some(false),
             console: has_changed("basic.consoleLog").then_some(new.console_log),
             file: has_changed("basic.fileLog").then_some(new.file_log),
         };
-        // The last step that can fail for what the files say.
+        // This is the last step that can fail because of the files.
         if change != LogChange::default() {
             logging::change(&change).map_err(|error| refused(&error))?;
         }
@@ -114,7 +114,7 @@ impl Reloader {
     }
 }
 
-/// Logs what a file says that is wrong or odd.
+/// Logs a problem in a file.
 fn log(problem: &Problem) {
     match problem.severity {
         Severity::Error => tracing::error!("{problem}"),
@@ -122,7 +122,7 @@ fn log(problem: &Problem) {
     }
 }
 
-/// Logs in one line that strangers can use the data server, where they can: eKuiper's defaults let them.
+/// Logs one line if strangers can use the data server, which eKuiper's defaults allow.
 pub fn warn_of_open_data_server(server: &ServerSettings) {
     let local = server.ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let asks = !server.tokens.is_empty()
@@ -141,7 +141,7 @@ pub fn warn_of_open_data_server(server: &ServerSettings) {
 /// Loads the certificates of the REST API.
 ///
 /// # Errors
-/// [`Failure::Refused`] names the setting and the file at fault.
+/// [`Failure::Refused`] names the setting and the file.
 pub fn rest_tls(files: &ServerTls) -> Result<Arc<ServerConfig>, Failure> {
     let names = ["basic.restTls.certfile", "basic.restTls.keyfile", "basic.restTls.clientCaFile"];
     files.load(names).map_err(|error| Failure::Refused(error.to_string()))

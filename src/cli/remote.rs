@@ -1,9 +1,9 @@
 //! The verbs that manage a running service, with the words and arguments of eKuiper's command line.
 //!
-//! They are clients of the REST API and decide nothing: the service is asked, and its answer is put into the words
-//! that scripts know. Verbs and objects are read in any case, and a statement may be one argument or many. Options
-//! stand at any place; `--` ends them. An unknown option is refused before anything is sent: a misspelt `--url` must
-//! not act on the wrong service.
+//! They are clients of the REST API and decide nothing: they print the service's response in the words that scripts
+//! know. Verbs and objects match regardless of case, and a statement may be one argument or many. Options may be
+//! anywhere; `--` ends them. An unknown option is refused before anything is sent: a misspelt `--url` must not act on
+//! the wrong service.
 
 mod client;
 mod relations;
@@ -26,10 +26,10 @@ use client::{Answer, Service};
 pub use client::{Door, bearer, escaped};
 pub use sending::{sent, unreachable};
 
-/// How long the service may take to answer.
+/// How long the service may take to respond.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The verbs. They are matched in any case.
+/// The verbs. They match regardless of case.
 pub const VERBS: &[&str] = &[
     "create",
     "describe",
@@ -45,18 +45,18 @@ pub const VERBS: &[&str] = &[
     "export",
 ];
 
-/// Which service is asked, how its answer is shown, and what the verb is about.
+/// The service, how to show its response, and the verb's arguments.
 #[derive(Args)]
 pub struct Remote {
     #[command(flatten)]
     door: Door,
-    /// Print the service's answer as JSON
+    /// Print the service's response as JSON
     #[arg(long)]
     json: bool,
-    /// Explain every mistake of a refused definition, with its place and a suggestion (always on a terminal)
+    /// Explain every error in a refused definition, with its place and a suggestion (always on a terminal)
     #[arg(long)]
     details: bool,
-    /// What the verb is about, such as `stream NAME (…) WITH (…)`, `rule NAME JSON`, `rules`
+    /// The object of the verb, such as `stream NAME (…) WITH (…)`, `rule NAME JSON`, `rules`
     #[arg(value_name = "OBJECT", allow_negative_numbers = true)]
     args: Vec<String>,
 }
@@ -66,7 +66,7 @@ pub struct Remote {
 pub struct RemoteWithFile {
     #[command(flatten)]
     remote: Remote,
-    /// File that holds the statement, rule or properties
+    /// File with the statement, rule or properties
     #[arg(short, long, value_name = "FILE")]
     file: Option<String>,
 }
@@ -76,7 +76,7 @@ pub struct RemoteWithFile {
 pub struct Drop {
     #[command(flatten)]
     remote: Remote,
-    /// Drop a stream, table or view although rules or views read it
+    /// Drop a stream, table or view even if rules or views read it
     #[arg(long)]
     force: bool,
 }
@@ -102,7 +102,7 @@ pub struct Export {
     /// For `export data`: JSON list of the rules to export
     #[arg(short, value_name = "RULES")]
     rules: Option<String>,
-    /// Write passwords, tokens and keys, too; without it they are ***
+    /// Include passwords, tokens and keys; by default they are ***
     #[arg(long)]
     secrets: bool,
 }
@@ -117,7 +117,7 @@ fn refused(text: impl Into<String>) -> Failure {
 /// The options that only some verbs have.
 #[derive(Default)]
 struct Options {
-    /// a file that holds the definition
+    /// a file with the definition
     file: Option<String>,
     /// `-s` of `import data`, as written
     stop: Option<String>,
@@ -235,7 +235,7 @@ impl Request<'_> {
         self.options.file.as_deref().map(read).transpose()
     }
 
-    /// The query that lets go what others read, where `--force` asks for it.
+    /// The query that drops what others read, with `--force`.
     fn forced(&self) -> &'static str {
         if self.options.force { "?force=true" } else { "" }
     }
@@ -268,13 +268,13 @@ impl Request<'_> {
         Ok(format!("plutino {} OBJECT …\n\nCOMMANDS:\n  {}", self.verb, self.names().replace(", ", "\n  ")))
     }
 
-    /// A message of the service, as text or as JSON.
+    /// A message from the service, as text or as JSON.
     fn message(&self, text: impl Into<String>) -> Reply {
         let text = text.into();
         Ok(if self.json { json!({ "message": text }).to_string() } else { text })
     }
 
-    /// An answer as indented JSON.
+    /// A response as indented JSON.
     fn shown(&self, answer: Answer) -> Reply {
         if !answer.is_right() {
             return Err(refused(answer.message()));
@@ -283,7 +283,7 @@ impl Request<'_> {
     }
 }
 
-/// The JSON object with this id. Any other text goes to the service as it is, which reports what is wrong with it.
+/// Sets the id of a JSON object. Any other text goes to the service unchanged, which reports what is wrong with it.
 fn with_id(id: &str, text: &str) -> String {
     match serde_json::from_str::<Map<String, Value>>(text) {
         Ok(mut object) => {

@@ -1,8 +1,8 @@
-//! Replays recordings into streams, at their own pace or another.
+//! Replays recordings into streams, at their original pace or another.
 //!
-//! The recording's time is the engine's: before a message is handed over, the clock is moved to the moment at which it
-//! arrived, by way of every deadline before it. So windows in processing time are the same at any pace. The streams
-//! have no sources of their own meanwhile: they neither listen nor dial.
+//! The engine's clock follows the recording: before a message is delivered, the clock moves to the time of its arrival,
+//! through every deadline before it. So windows in processing time are the same at any pace. The streams' own sources
+//! are replaced: they neither listen nor dial.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,17 +25,17 @@ const TICK: Duration = Duration::from_millis(50);
 /// The longest wait, seconds.
 const LONGEST: f64 = 1e9;
 
-/// How fast a recording is replayed.
+/// The speed of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Pace {
-    /// So many times as fast as it was.
+    /// This many times the original speed.
     Times(f64),
-    /// As fast as the messages are taken.
+    /// As fast as the engine takes messages.
     #[default]
     Max,
 }
 
-/// Reads a pace: `original`, `10x`, `max`.
+/// Parses a pace: `original`, `10x`, `max`.
 pub fn pace(text: &str) -> Result<Pace, String> {
     match text {
         "original" => Ok(Pace::Times(1.0)),
@@ -52,7 +52,7 @@ pub fn pace(text: &str) -> Result<Pace, String> {
 pub struct Replay {
     tracks: Vec<Track>,
     pace: Pace,
-    /// When the first message arrived, ms since the epoch.
+    /// The time when the first message arrived, ms since the epoch.
     pub begins: i64,
 }
 
@@ -66,10 +66,10 @@ struct Track {
 }
 
 impl Replay {
-    /// Opens recordings, each for a stream; `None` names the only one. The streams' sources are replaced.
+    /// Opens recordings, each for a stream; `None` stands for the only one. The streams' sources are replaced.
     ///
     /// # Errors
-    /// [`Failure`] for files that cannot be read, and for streams that are not there.
+    /// [`Failure`] for a file that cannot be read, and for an unknown stream.
     pub fn open(files: Vec<(PathBuf, Option<String>)>, pace: Pace, pipeline: &mut Pipeline) -> Result<Replay, Failure> {
         let mut tracks: Vec<Track> = Vec::new();
         for (file, stream) in files {
@@ -102,14 +102,14 @@ impl Replay {
         Ok(Replay { tracks, pace, begins: begins.unwrap_or_default() })
     }
 
-    /// Replays all messages; returns how many there were.
+    /// Replays all messages; returns their number.
     ///
     /// # Errors
     /// [`Failure`] for a recording that cannot be read further.
     pub async fn play(&mut self, engine: &Engine) -> Result<u64, Failure> {
         let (begun, mut at, mut played) = (Instant::now(), self.begins, 0);
         while let Some(next) = self.tracks.iter().filter_map(|track| track.next.as_ref()).map(|next| next.at).min() {
-            // Where the recorder's clock stepped back, time stands still.
+            // If the recorder's clock stepped back, the engine's clock waits.
             at = at.max(next);
             self.pass_time(engine, begun, at).await;
             for track in &mut self.tracks {
@@ -120,7 +120,7 @@ impl Replay {
         Ok(played)
     }
 
-    /// Moves the clock to `at`, when that time has come.
+    /// Moves the clock to `at`, when this time has come.
     async fn pass_time(&self, engine: &Engine, begun: Instant, at: i64) {
         let Pace::Times(times) = self.pace else { return engine.move_clock(at).await };
         let passed = u64::try_from(at.saturating_sub(self.begins)).unwrap_or(0);
@@ -136,7 +136,7 @@ impl Replay {
 }
 
 impl Track {
-    /// Hands over all messages up to `at`.
+    /// Delivers all messages up to `at`.
     async fn hand_over(&mut self, at: i64) -> Result<u64, Failure> {
         let mut played = 0;
         let (mut frames, mut origin): (Vec<Frame>, Option<Arc<Origin>>) = (Vec::new(), None);
@@ -179,7 +179,7 @@ fn websockets(pipeline: &Pipeline) -> impl Iterator<Item = (&str, &SourceSpec)> 
     sources.filter(|(_, source)| matches!(source, SourceSpec::Websocket(_)))
 }
 
-/// The stream that a recording goes to: the one named, or the only one.
+/// The stream for a recording: the named one, or the only one.
 fn recorded_stream(pipeline: &Pipeline, stream: Option<&str>) -> Result<String, Failure> {
     let mut names: Vec<&str> = websockets(pipeline).map(|(name, _)| name).collect();
     names.sort_unstable();

@@ -1,8 +1,8 @@
-//! `plutino run`: rule files from start to end.
+//! `plutino run`: runs rule files from start to end.
 //!
-//! The engine's control runtime is this thread's: rules start one after the other, then the thread shows the status,
-//! plays the feeds and waits for a signal or for the feeds' end. Every end is the clean one: what was received is
-//! processed and sinks are flushed. A second signal ends at once.
+//! The engine's control runtime is on this thread: rules start one after the other, then the thread shows the status,
+//! plays the feeds, and waits for a signal or for the end of the feeds. Every end is clean: received messages are
+//! processed and sinks are flushed. A second signal ends the process at once.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -37,20 +37,20 @@ use crate::memory;
 use crate::pipeline::{self, Content, Pipeline};
 use crate::time::Clock;
 
-/// How often the status is shown on a terminal, and otherwise.
+/// How often the status is updated, on a terminal and otherwise.
 const REFRESH: Duration = Duration::from_secs(1);
 const REPORT: Duration = Duration::from_secs(5);
 
-/// How long clients may take for the last results and their goodbye when a feed has ended.
+/// How long clients may take to receive the last results and close, after a feed has ended.
 const LAST: Duration = Duration::from_millis(7500);
 
-/// How long the last messages of a feed may take from the socket to the engine without any progress.
+/// How long the last messages of a feed may be on their way to the engine without progress.
 const STALLED: Duration = Duration::from_secs(10);
 
 /// Run rule files until Ctrl-C
 ///
-/// Results of log sinks are lines on stdout; everything else is said on stderr. With --feed, the process ends when the
-/// file was played and all results are out.
+/// Results of log sinks are lines on stdout; everything else is printed on stderr. With --feed, the process ends after
+/// the file was played and all results are sent.
 #[derive(Args)]
 pub struct Run {
     /// Rule files, JSON or YAML; they are read together
@@ -61,39 +61,39 @@ pub struct Run {
     /// Folder of the files that tables name; it need not exist
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
-    /// Data threads. Each reads a part of a stream's connections; the state of a rule is on one of them
+    /// Number of data threads. Each reads a part of a stream's connections; the state of a rule is on one of them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
-    /// Say nothing on stderr but warnings and errors
+    /// Print only warnings and errors on stderr
     #[arg(long, short)]
     quiet: bool,
-    /// Play a file with one JSON message a line (- is stdin) into a stream, through a websocket; can be given several
-    /// times. The stream can be left out where only one is fed by clients
+    /// Play a file with one JSON message per line (- is stdin) into a stream, through a websocket; can be given several
+    /// times. The stream can be left out if there is only one that clients feed
     #[arg(long, value_name = "FILE[@STREAM]", allow_hyphen_values = true)]
     feed: Vec<String>,
-    /// How fast recordings (plutino record) are replayed: original, max, or a multiple such as 10x. The clock follows
-    /// the recording, so windows are the same at any pace
+    /// Pace of recordings (plutino record): original, max, or a multiple such as 10x. The clock follows the recording,
+    /// so windows are the same at any pace
     #[arg(long, value_name = "PACE", requires = "feed", value_parser = super::replay::pace, conflicts_with_all = ["rate", "repeat"])]
     pace: Option<Pace>,
-    /// Messages per second of each --feed; without it, as fast as they are taken
+    /// Messages per second of each --feed; by default as fast as they are read
     #[arg(long, value_name = "N", requires = "feed", value_parser = rate)]
     rate: Option<f64>,
-    /// Play the files of --feed again and again, until Ctrl-C. The times in the messages stay what they are: in event
-    /// time, all rows after the first round are late
+    /// Repeat the files of --feed until Ctrl-C. The times in the messages do not change: in event time, all rows after
+    /// the first round are late
     #[arg(long = "loop", requires = "feed")]
     repeat: bool,
-    /// Follow the rule files: rules that change are replaced, others run on; a wrong file is reported, and the old rules
-    /// go on
+    /// Follow changes of the rule files: changed rules are replaced, others continue; if a file has an error, it is
+    /// reported, and the old rules continue
     #[arg(long, conflicts_with_all = ["feed", "hosts"])]
     watch: bool,
-    /// Show the console and the REST API, to look at only; without an address, where basic.restIp and basic.restPort say
+    /// Show a read-only console and REST API; without an address, at basic.restIp and basic.restPort
     #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = console::address)]
     console: Option<console::Address>,
     #[command(flatten)]
     hosts: Hosts,
 }
 
-/// Reads a rate: a number of messages per second above 0.
+/// Parses a rate: a number of messages per second above 0.
 pub fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
     rate.ok_or_else(|| "expected a number of messages per second, above 0".to_owned())
@@ -154,7 +154,7 @@ impl Run {
         let shutdown = CancellationToken::new();
         let settings = EngineSettings {
             workers: usize::from(self.workers),
-            // A rule file's endpoints end with it.
+            // The endpoints of a rule file end with it.
             server: ServerSettings { linger: Duration::ZERO, ..config.server },
             zone: config.zone,
             shutdown: shutdown.clone(),
@@ -177,7 +177,7 @@ impl Run {
             tokio::select! {
                 started = &mut starting => Some(started),
                 () = interrupts.next() => {
-                    // A rule that is half started closes what it has opened.
+                    // A rule that is starting closes what it has opened.
                     shutdown.cancel();
                     tokio::select! {
                         _ = starting => None,
@@ -206,7 +206,7 @@ impl Run {
                 Running::Shown(console.show(engine, &content).await)
             }
         };
-        // Nobody else takes it.
+        // The engine is taken only here.
         let Some(engine) = running.engine().await else { return Ok(()) };
         let listening = engine.listening();
         let mut told = Vec::new();
@@ -215,7 +215,7 @@ impl Run {
             told.iter().for_each(|line: &String| say(line));
         }
 
-        // Results on the same terminal would be torn by a block that redraws itself.
+        // Results on the same terminal would be mixed up with a block that redraws itself.
         let live = io::stderr().is_terminal() && !(prints && io::stdout().is_terminal());
         let mut report = Report::new();
         let begun = Instant::now();
@@ -313,7 +313,7 @@ impl Run {
         Ok(())
     }
 
-    /// The recordings of `--feed`; `None` if its files are others.
+    /// The replay of `--feed`; `None` if its files are not recordings.
     fn replay(&self, pipeline: &mut Pipeline) -> Result<Option<Replay>, Failure> {
         let mut files = Vec::new();
         for argument in &self.feed {
@@ -340,7 +340,7 @@ impl Run {
         Replay::open(files, self.pace.unwrap_or_default(), pipeline).map(Some)
     }
 
-    /// What `--feed` asks for.
+    /// The feeds that `--feed` names.
     fn feeds(&self, pipeline: &Pipeline) -> Result<Vec<Feed>, Failure> {
         let mut stdin = 0;
         let mut feeds = Vec::new();
@@ -367,7 +367,7 @@ impl Run {
     }
 }
 
-/// Waits for the signal that asks for any end: the one after that which asks for the clean end, which is under way.
+/// Waits for the signal that ends the process at once: the second one, because the first starts the clean end.
 async fn impatience(interrupts: &mut Interrupts, interrupted: bool) {
     if !interrupted {
         interrupts.next().await;
@@ -375,7 +375,7 @@ async fn impatience(interrupts: &mut Interrupts, interrupted: bool) {
     interrupts.next().await;
 }
 
-/// What went wrong while nothing was shown.
+/// Reports what went wrong while nothing was shown.
 fn complain(rules: Vec<RuleStatus>) {
     for rule in rules {
         if let Some((_, error)) = rule.last_error {
@@ -390,7 +390,7 @@ fn complain(rules: Vec<RuleStatus>) {
 fn show(rules: &[RuleStatus], report: &mut Report, live: bool) {
     let lines = report.lines(rules, Instant::now());
     let mut err = io::stderr().lock();
-    // A closed stderr is no reason to stop.
+    // Errors of a closed stderr are ignored.
     let _ = if live {
         err.write_all(report.redraw(&lines).as_bytes())
     } else {
@@ -398,9 +398,9 @@ fn show(rules: &[RuleStatus], report: &mut Report, live: bool) {
     };
 }
 
-/// Somewhere a pipeline is in touch with the world.
+/// A place where a pipeline connects to the outside.
 enum Place {
-    /// an endpoint of the data server, and what it is for
+    /// an endpoint of the data server, and its purpose
     Endpoint { path: String, purpose: String, events: bool },
     /// a peer that is dialled
     Peer { address: String, purpose: String },
@@ -431,7 +431,7 @@ impl Place {
     }
 }
 
-/// Where the streams and rules listen and dial, each place once, and whether any result goes to stdout.
+/// The places where streams and rules listen and dial, without repetition, and whether any results go to stdout.
 fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
     let mut places = Vec::new();
     let mut console = false;
@@ -461,7 +461,7 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
     (places, console)
 }
 
-/// The file and the stream of `FILE@STREAM`. A file whose name has an `@` is itself.
+/// The file and stream of `FILE@STREAM`. If a file with the whole name exists, the argument is that file.
 pub(super) fn parts(argument: &str) -> (&str, Option<&str>) {
     match argument.rsplit_once('@') {
         Some((file, stream)) if !file.is_empty() && !Path::new(argument).exists() => (file, Some(stream)),
@@ -469,11 +469,11 @@ pub(super) fn parts(argument: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// What is fed.
+/// The sources of messages.
 enum Feeds {
-    /// Files that are played into the data server.
+    /// Files that are sent to the data server.
     Live(Vec<Feed>),
-    /// Recordings that are replayed in their own time.
+    /// Recordings that are replayed by their own clock.
     Recorded(Box<Replay>),
 }
 
@@ -483,11 +483,11 @@ struct Feed {
     stream: String,
     /// the rules that read the stream
     rules: Vec<String>,
-    /// the source of the stream, in the server role
+    /// the settings of the stream's source, in the server role
     settings: Box<Settings>,
 }
 
-/// The stream that a feed goes to: the one named, or the only one that takes clients.
+/// The stream for a feed: the named one, or the only one that clients feed.
 fn fed(pipeline: &Pipeline, stream: Option<&str>) -> Result<(String, Box<Settings>), Failure> {
     let mut open: Vec<(&str, &Settings)> = Vec::new();
     for (name, source) in pipeline.specs().flat_map(RuleSpec::sources) {
@@ -538,7 +538,7 @@ fn fed(pipeline: &Pipeline, stream: Option<&str>) -> Result<(String, Box<Setting
 }
 
 impl Feed {
-    /// Plays the track into the data server; how many messages there were. All of them are in the engine then.
+    /// Sends the track to the data server; returns the number of messages. By then the engine has all of them.
     async fn play(&self, engine: &Engine, listening: Option<SocketAddr>, secure: bool) -> Result<u64, Failure> {
         let failed = |reason: String| Failure::Refused(format!("--feed {}: {reason}", self.track.name()));
         let Some(address) = listening else { return Err(failed("the data server does not listen".to_owned())) };
@@ -550,7 +550,7 @@ impl Feed {
         let props = Map::from_iter([
             ("addr".to_owned(), json!(SocketAddr::new(ip, address.port()).to_string())),
             ("scheme".to_owned(), json!(if secure { "wss" } else { "ws" })),
-            // It is this very process: its certificate, made for another name, needs no check.
+            // The server is this process, so its certificate, which has another name, needs no check.
             ("insecureSkipVerify".to_owned(), json!(true)),
             ("maxMessageSize".to_owned(), json!(1u64 << 30)),
         ]);
@@ -559,7 +559,7 @@ impl Feed {
         let before = self.taken(engine).await;
         let websocket = websocket::dial(&settings).await.map_err(|error| failed(error.to_string()))?;
         let sent = self.track.play_until(websocket, engine.stuck()).await.map_err(|error| failed(error.to_string()))?;
-        // The socket has given everything; the last batch may still be on its way to the engine.
+        // The socket has delivered everything; the last batch may still be on its way to the engine.
         let (mut taken, mut since) = (self.taken(engine).await, Instant::now());
         while taken < before + sent && since.elapsed() < STALLED && !engine.is_stuck() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -571,11 +571,11 @@ impl Feed {
         Ok(sent)
     }
 
-    /// Messages that the stream's source has handed to the engine, for every rule that reads it.
+    /// The number of messages that the stream's source has delivered, summed over the rules that read it.
     async fn taken(&self, engine: &Engine) -> u64 {
         let status = engine.status().await;
         let readers = status.iter().filter(|rule| self.rules.contains(&rule.id));
-        // A rule that joins has sources of other streams too: their messages are another feed's.
+        // A rule that joins also has sources of other streams, which other feeds may feed.
         let sources = readers.flat_map(|rule| &rule.sources).filter(|(stream, _)| *stream == self.stream);
         sources.map(|(_, source)| source.messages).min().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! `plutino schema`: JSON Schemas for editors.
+//! `plutino schema`: prints JSON Schemas for editors.
 
 use std::io::{self, Write};
 
@@ -9,11 +9,11 @@ use crate::{config, pipeline};
 
 /// Print the JSON Schema of rule files or of the configuration
 ///
-/// Editors complete and check YAML files by it: put a comment `# yaml-language-server: $schema=rules.json` on the first
-/// line.
+/// Editors use it to complete and check YAML files: put a comment `# yaml-language-server: $schema=rules.json` on the
+/// first line.
 #[derive(Args)]
 pub struct Schema {
-    /// Of which files
+    /// The kind of files
     of: Of,
 }
 

@@ -1,8 +1,8 @@
-//! `plutino serve`: the service behind its REST API, until it is told to end.
+//! `plutino serve`: runs the service behind its REST API until it is asked to end.
 //!
 //! The API and the engine's control side share this thread's runtime; messages flow on the data threads. SIGTERM and
-//! Ctrl-C end it within `basic.gracefulShutdownTimeout`: the API takes no more requests, rules end as cleanly as they are
-//! stopped, what was answered is on disk, and one line says what was delivered, stored and lost. A second signal ends at
+//! Ctrl-C end it within `basic.gracefulShutdownTimeout`: the API accepts no more requests, rules stop cleanly, accepted
+//! changes are on disk, and one line reports what was delivered, stored and lost. A second signal ends the process at
 //! once. SIGHUP reads the configuration again (`reload`).
 
 use std::net::SocketAddr;
@@ -21,27 +21,27 @@ use crate::cluster::{Cluster, Introduction, Membership};
 use crate::memory;
 use crate::service::{InCluster, Service, ServiceSettings, Summary};
 
-/// How long requests that are under way may take when the service ends.
+/// How long pending requests may take when the service ends.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
-/// How long the last line may wait for a reader of stderr.
+/// How long the last line may wait for stderr to be read.
 const LAST_LINE: Duration = Duration::from_millis(200);
 
 /// Run as a service, with streams and rules managed over REST
 ///
-/// The REST API listens on basic.restIp and basic.restPort of the configuration, 127.0.0.1:9081 unless it says otherwise.
-/// Streams, tables and rules are kept in the data folder, and run again after a restart.
+/// The REST API listens on basic.restIp and basic.restPort of the configuration, by default 127.0.0.1:9081. Streams,
+/// tables and rules are stored in the data folder, and run again after a restart.
 #[derive(Args)]
 pub struct Serve {
     #[command(flatten)]
     etc: Etc,
-    /// Folder of stored state; it need not exist, and nothing is written outside of it
+    /// Folder of stored state; it need not exist, and nothing is written outside it
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
-    /// Folder of the log where basic.fileLog is on; without it `log` beside the data folder
+    /// Folder of log files, if basic.fileLog is on; by default `log` beside the data folder
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
-    /// Data threads. Each reads a part of a stream's connections; the state of a rule is on one of them
+    /// Number of data threads. Each reads a part of a stream's connections; the state of a rule is on one of them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
     #[command(flatten)]
@@ -54,7 +54,7 @@ enum End {
     Told,
     /// a request, with the exit code
     Asked(u8),
-    /// another process of the cluster has ended by intention
+    /// another process of the cluster has ended intentionally
     Left(Failure),
 }
 
@@ -66,11 +66,11 @@ impl Serve {
 
     async fn serve(self, log: Option<&str>, beside: PathBuf) -> Result<(), Failure> {
         let membership = self.hosts.membership(self.workers)?;
-        // First of all: a signal that comes early is not lost, and does not end the process.
+        // First of all, so that an early signal is neither lost nor ends the process.
         let (mut interrupts, mut hangup) = Interrupts::listen_beside_hangup()?;
         let config = configure_service(&self.etc.etc, log, self.log_dir.clone().unwrap_or(beside))?;
         let refused = |error: &dyn std::fmt::Display| Failure::Refused(error.to_string());
-        // The port first: where it is taken, another service runs, and nothing of this one should.
+        // The port first: if it is taken, another service is running, and nothing of this one may start.
         let address = config.rest;
         let listener = TcpListener::bind(address).await.map_err(|error| {
             let hint = "check basic.restIp and basic.restPort";
@@ -128,7 +128,7 @@ impl Serve {
             })?;
             let at = listener.local_addr().map_err(|error| refused(&error))?;
             say(&format!("metrics on http://{at}/metrics"));
-            // It ends with the process: nobody waits for numbers of a service that ends.
+            // It ends with the process: nobody needs metrics of a service that ends.
             tokio::spawn(api::serve(listener, None, api::metrics_app(service.clone()), std::future::pending()));
         }
         if leader.is_none() {
@@ -147,7 +147,7 @@ impl Serve {
                 code = service.asked_to_end() => break End::Asked(code),
                 failure = Joined::left(&mut others) => break End::Left(failure),
                 _ = &mut served => return Err(Failure::Refused("the REST API has ended".to_owned())),
-                // Several that come at once are one.
+                // Several signals that arrive together count as one.
                 _ = hangup.recv() => reloader.reload().await,
             }
         };
@@ -155,7 +155,7 @@ impl Serve {
         let _ = ending.send(true);
         let ends = async {
             if leader.is_some() && matches!(end, End::Told) {
-                // Process 0 ends the rules of all, so that nothing is on its way when states are stored.
+                // Process 0 stops the rules of all processes, so that no rows are on their way when states are stored.
                 let all_end = async {
                     service.tell_ends().await;
                     Joined::left(&mut others).await
@@ -180,7 +180,7 @@ impl Serve {
     }
 }
 
-/// The address of the REST API for other machines. Where it listens on all addresses, it is that of the process.
+/// The address of the REST API for other machines. If it listens on all addresses, that of this process.
 fn reachable(rest: SocketAddr, membership: &Membership) -> String {
     match membership.host().rsplit_once(':') {
         Some((host, _)) if rest.ip().is_unspecified() => format!("{host}:{}", rest.port()),
@@ -188,7 +188,7 @@ fn reachable(rest: SocketAddr, membership: &Membership) -> String {
     }
 }
 
-/// Says the last line. A stderr that nobody reads does not keep the process from ending.
+/// Prints the last line. A stderr that nobody reads does not keep the process from ending.
 async fn say_last(line: String) {
     let (said, done) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -198,7 +198,7 @@ async fn say_last(line: String) {
     let _ = tokio::time::timeout(LAST_LINE, done).await;
 }
 
-/// The line that ends the log.
+/// The last line of the log.
 fn last_line(summary: &Summary, took: Duration) -> String {
     let Summary { rules, stored, totals } = summary;
     let lost: u64 = totals.lost.values().sum();

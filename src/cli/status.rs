@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::engine::{RuleStatus, view_of};
 use crate::io::{AddressStatus, LinkState, LinkStatus, NO_CLIENT, printable};
 
-/// How long a failure of a connection is told that has been made anew.
+/// How long a failure is shown after the connection was restored.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// Turns snapshots into lines. It keeps the previous snapshot to compute rates.
+/// Formats status snapshots as lines. It keeps the previous snapshot to compute rates.
 pub struct Report {
     before: Vec<(String, u64, u64)>,
     at: Instant,
@@ -28,7 +28,7 @@ impl Report {
         let seconds = (now - self.at).as_secs_f64().max(1e-3);
         let before = std::mem::take(&mut self.before);
         let mut lines: Vec<String> = Vec::new();
-        // Rules that share a connection share its trouble.
+        // Rules that share a connection share its errors, which are shown once.
         let mut told: Vec<String> = Vec::new();
         for rule in rules {
             let (_, was_in, was_out) =
@@ -39,7 +39,7 @@ impl Report {
                 None => rule.id.clone(),
             };
             let _ = write!(line, ": in {} ({}/s)", rule.rows_in, short(rate(rule.rows_in, was_in)));
-            // A view keeps its rows: it has no results that go out.
+            // A view keeps its rows: it sends no results.
             if view_of(&rule.id).is_none() {
                 let _ = write!(line, ", out {} ({}/s)", rule.rows_out, short(rate(rule.rows_out, was_out)));
             }
@@ -75,7 +75,7 @@ impl Report {
         lines
     }
 
-    /// The lines as one text that replaces the block before on a terminal. The terminal cuts long lines: a wrapped one
+    /// The lines as a text that replaces the previous block on a terminal. The terminal cuts long lines: a wrapped one
     /// would count as two when the block is replaced.
     pub fn redraw(&mut self, lines: &[String]) -> String {
         let mut text = self.erase();
@@ -89,7 +89,7 @@ impl Report {
         text
     }
 
-    /// What takes the block off the terminal.
+    /// The control sequence that removes the block from the terminal.
     fn erase(&mut self) -> String {
         match std::mem::take(&mut self.drawn) {
             0 => String::new(),
@@ -98,13 +98,13 @@ impl Report {
     }
 }
 
-/// Results that nobody was there to hear: the sinks count them as dropped, yet nobody has lost anything.
+/// Results without any receiver: the sinks count them as dropped, although nobody has lost anything.
 fn unheard(sinks: &[LinkStatus]) -> u64 {
     let counts = sinks.iter().flat_map(|sink| &sink.dropped);
     counts.filter(|(cause, _)| *cause == NO_CLIENT).map(|(_, count)| count).sum()
 }
 
-/// A link that is not as it should be: not connected, or losing messages.
+/// The problem of a link that is not connected or loses messages.
 fn trouble(link: &LinkStatus) -> Option<String> {
     let losses = link.dropped.iter().filter(|(cause, _)| *cause != NO_CLIENT);
     let lost: Vec<String> = losses.map(|(cause, count)| format!("{count} lost ({cause})")).collect();
@@ -126,7 +126,7 @@ fn trouble(link: &LinkStatus) -> Option<String> {
     Some(line)
 }
 
-/// An address whose connections fail again and again: it has none now, or has failed within the last minute.
+/// An address whose connections fail repeatedly: it has no connection now, or one has failed within the last minute.
 fn failing(at: &AddressStatus) -> Option<String> {
     let recent = at.last_error.as_ref().is_some_and(|(time, _)| time.elapsed().is_ok_and(|ago| ago < RECENT));
     let fails = at.failures() > 1 && (recent || at.connected == 0);

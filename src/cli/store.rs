@@ -1,6 +1,6 @@
-//! `plutino store`: the store of a service checked, repaired, exported and backed up.
+//! `plutino store`: checks, repairs, exports and backs up the store of a service.
 //!
-//! All but the backup need the store for themselves: the service is stopped then.
+//! All except the backup need exclusive access to the store, so the service must be stopped.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -22,22 +22,22 @@ pub struct Store {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Read the whole store and tell what is damaged; ends with 1 if anything is
+    /// Read the whole store and report damage; the exit code is 1 if there is any
     Check(Data),
-    /// Make a damaged store whole: what cannot be read is left out, and the damaged file is kept beside it
+    /// Repair a damaged store: unreadable records are left out, and the damaged file is kept beside the new one
     Repair(Data),
-    /// Write what can be read, with secrets, as a file for `plutino import data`
+    /// Write everything readable, including secrets, to a file for `plutino import data`
     Export {
         #[command(flatten)]
         data: Data,
-        /// The file; it must not exist
+        /// File to write; it must not exist
         file: PathBuf,
     },
-    /// Copy the store of a running service, with secrets and states, into a file
+    /// Copy the store of a running service, including secrets and states, to a file
     Backup {
         #[command(flatten)]
         door: Door,
-        /// The file; it must not exist
+        /// File to write; it must not exist
         file: PathBuf,
     },
 }
@@ -82,7 +82,7 @@ impl Store {
     }
 }
 
-/// What is there goes to stdout, what is damaged to stderr.
+/// Prints the content to stdout, and the damage to stderr.
 fn told(checked: &Checked) -> Result<(), Failure> {
     let count = |kind| checked.records.of(kind).count();
     writeln!(
@@ -99,7 +99,7 @@ fn told(checked: &Checked) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes a file that only its owner may read; where that fails there is none.
+/// Writes a file that only its owner may read. If that fails, no file is left.
 fn create(path: &Path, content: &mut dyn io::Read) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::Refused(format!("cannot write {}: {error}", path.display()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;

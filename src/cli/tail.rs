@@ -1,4 +1,4 @@
-//! `plutino tail`: a websocket peer that prints what it gets, for trying things.
+//! `plutino tail`: a websocket peer that prints what it receives, for experiments.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -17,17 +17,17 @@ use super::{Failure, Interrupts, block_on, say};
 use crate::io::log::add_line;
 use crate::io::printable;
 
-/// Print the messages of a websocket endpoint, one a line
+/// Print the messages of a websocket endpoint, one per line
 ///
 /// With --listen, the messages of every client that connects are printed, until Ctrl-C.
 #[derive(Args)]
 pub struct Tail {
     #[command(flatten)]
     peer: Peer,
-    /// End after so many messages
+    /// End after this many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Dial again, each second, while the endpoint is not there and when it has gone
+    /// Dial again every second while the endpoint does not answer, and after it closes
     #[arg(long, conflicts_with = "listen")]
     retry: bool,
 }
@@ -47,7 +47,7 @@ impl Tail {
 }
 
 impl Tail {
-    /// Prints what the endpoint sends, until it or the user ends; with `--retry` until the user does.
+    /// Prints what the endpoint sends, until it or the user ends; with `--retry`, until the user does.
     async fn follow(&self, printer: &mut Printer, interrupts: &mut Interrupts) -> Result<(), Failure> {
         let mut reported = String::new();
         loop {
@@ -57,7 +57,7 @@ impl Tail {
             };
             let done = match dialled {
                 Ok(mut websocket) => {
-                    // On stderr: whoever starts a sender after this sees all that it sends.
+                    // On stderr: a sender that is started after this line loses nothing.
                     say(&format!("connected to {}", self.peer.url));
                     reported.clear();
                     let (done, over) = tokio::select! {
@@ -77,7 +77,7 @@ impl Tail {
             };
             match done {
                 Err(Failure::Refused(why)) if self.retry => {
-                    // The same reason is reported once, however long it lasts.
+                    // The same reason is reported only once, however long it lasts.
                     if reported != why {
                         say(&format!("{why}; dialling again"));
                         reported = why;
@@ -93,15 +93,15 @@ impl Tail {
     }
 }
 
-/// Prints messages up to a number of them.
+/// Prints messages up to a limit.
 struct Printer {
     left: Option<u64>,
-    /// room for a line
+    /// buffer for a line
     line: Vec<u8>,
 }
 
 impl Printer {
-    /// Whether more are wanted.
+    /// Whether the limit is not reached yet.
     fn wants(&self) -> bool {
         self.left != Some(0)
     }
@@ -142,7 +142,7 @@ where
     Ok(())
 }
 
-/// A close frame, and a moment for its answer.
+/// Sends a close frame, and waits a moment for the reply.
 async fn goodbye<S>(websocket: &mut WebSocketStream<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -155,13 +155,13 @@ where
     .await;
 }
 
-/// Prints what clients send, until `end` or as many messages as are wanted.
+/// Prints what clients send, until `end`, or until the limit of messages.
 async fn serve(peer: &Peer, mut printer: Printer, end: impl Future<Output = ()>) -> Result<(), Failure> {
     let door = std::rc::Rc::new(peer.bind().await?);
     let clients = tokio::task::LocalSet::new();
-    // The clients hold receivers: when all have gone, all have got their close frame.
+    // The clients hold receivers: when all are dropped, all clients have got their close frame.
     let over = watch::Sender::new(false);
-    // Short, so that clients wait for a slow reader of stdout.
+    // A short queue, so that a slow reader of stdout slows the clients.
     let (messages, mut arrived) = mpsc::channel(16);
     let accepts = async {
         loop {

@@ -1,4 +1,4 @@
-//! `plutino test`: the tests of rule files.
+//! `plutino test`: runs the tests of rule files.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use crate::testing::{self, Outcome, Suite};
 
 /// Run the tests of rule files
 ///
-/// Tests stand in a member `tests` of the rule file, or in rules.test.yaml beside rules.yaml. They run on the real
-/// engine with a clock of their own: nothing sleeps, nothing listens, and nothing is dialled.
+/// Tests are in a member `tests` of the rule file, or in rules.test.yaml beside rules.yaml. They run on the real engine
+/// with a manual clock: nothing sleeps, nothing listens, and nothing is dialled.
 #[derive(Args)]
 pub struct Test {
-    /// Rule files or test files. Each file with tests is tested by itself, together with the files that have none
+    /// Rule files or test files. Each file with tests is tested separately, together with the files that have none
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -28,10 +28,10 @@ pub struct Test {
     /// Only tests whose name contains this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Write the results as JUnit XML, too
+    /// Also write the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Write what the rules send into the tests that fail, in place of what they expect
+    /// Update tests that fail: expect what the rules send
     #[arg(long)]
     update: bool,
 }
@@ -91,12 +91,12 @@ impl Test {
     }
 }
 
-/// Why a test has failed, if it has: whether it could not run, and the report.
+/// Why a test failed, if it did: the kind of failure, and the report.
 fn failure(outcome: &Outcome, suite: &Suite) -> Option<(testing::Failure, String)> {
     outcome.failure().map(|failure| (failure, testing::report(outcome, suite)))
 }
 
-/// Writes new expectations. The file must be what was read: somebody may be at work in it.
+/// Writes new expectations. The file must not have changed since it was read, because somebody may be editing it.
 fn write(suite: &Suite, edits: Vec<testing::Edit>) -> Result<(), Failure> {
     let shown = suite.path.display();
     let failed = |error: io::Error| Failure::Refused(format!("--update: cannot write {shown}: {error}"));

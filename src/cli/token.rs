@@ -1,7 +1,7 @@
-//! `plutino token`: keys, and tokens signed by them, as the REST API (`basic.authentication`) and the data server
-//! (`source.httpServerJwt`) take them.
+//! `plutino token`: makes keys, and tokens signed with them, for the REST API (`basic.authentication`) and the data
+//! server (`source.httpServerJwt`).
 //!
-//! Only asymmetric keys: a service that checks tokens must not be able to make them.
+//! Only asymmetric keys, because a service that checks tokens must not be able to make them.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -22,14 +22,14 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use super::{Failure, say};
 use crate::property::duration;
 
-/// What stands before the raw public key in its DER form (RFC 8410, RFC 5480).
+/// What precedes the raw public key in its DER form (RFC 8410, RFC 5480).
 const ED25519_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 const P256_HEAD: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// Claims that have an option of their own.
+/// Claims that have a separate option.
 const OWN_OPTIONS: [(&str, &str); 5] =
     [("iss", "--issuer"), ("aud", "--audience"), ("sub", "--subject"), ("exp", "--expires"), ("iat", "--expires")];
 
@@ -46,14 +46,14 @@ enum What {
     Create(Create),
 }
 
-/// Make a pair of keys
+/// Make a key pair
 ///
 /// FILE gets the private key, which signs tokens; keep it away from the service. The public key is written beside it,
-/// with the ending .pub: copy it into the folder mgmt of the configuration for the REST API, or name it in
+/// with the extension .pub: copy it into the folder mgmt of the configuration for the REST API, or name it in
 /// source.httpServerJwt.keys for the data server.
 #[derive(Args)]
 struct Key {
-    /// File of the private key, such as ops.key; it must not exist
+    /// File for the private key, such as ops.key; it must not exist
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[arg(long, value_enum, default_value_t = Kind::Ed25519)]
@@ -62,37 +62,37 @@ struct Key {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Kind {
-    /// Signs by EdDSA
+    /// Signs with EdDSA
     Ed25519,
-    /// Signs by ES256
+    /// Signs with ES256
     P256,
 }
 
 /// Print a token
 #[derive(Args)]
 struct Create {
-    /// PEM file of the private key: of plutino token key, or another one in PKCS#8 form (Ed25519, P-256, RSA)
+    /// PEM file with the private key: from plutino token key, or another one in PKCS#8 form (Ed25519, P-256, RSA)
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// Who vouches for it (iss). The REST API looks for a public key of this name; default: the name of the key file,
-    /// with the ending .pub
+    /// The issuer (iss). The REST API needs a public key of this name; default: the name of the key file, with the
+    /// extension .pub
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
-    /// Whom it is for (aud); can be given several times. The REST API asks for eKuiper
+    /// The audience (aud); can be given several times. The REST API requires eKuiper
     #[arg(long, value_name = "NAME", default_value = "eKuiper")]
     audience: Vec<String>,
-    /// Whom it names (sub)
+    /// The subject (sub)
     #[arg(long, value_name = "NAME")]
     subject: Option<String>,
-    /// How long it holds, such as 12h or 30d; never: until its key is taken away
+    /// How long the token is valid, such as 12h or 30d; never: until its key is removed
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = lifetime)]
     expires: Lifetime,
-    /// A further claim, which live views can ask for; a value that is no JSON is a text. Can be given several times
+    /// A further claim, which live views can require; a value that is not JSON is a text. Can be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = claim)]
     claim: Vec<(String, Value)>,
 }
 
-/// How long a token holds; `None`: for ever.
+/// How long a token is valid; `None`: without an end.
 type Lifetime = Option<Duration>;
 
 fn lifetime(text: &str) -> Result<Lifetime, String> {
@@ -148,7 +148,7 @@ impl Key {
         }
         write_new(&self.file, &pem("PRIVATE KEY", private.as_ref()), 0o600)?;
         if let Err(failure) = write_new(&beside, &pem("PUBLIC KEY", &public), 0o644) {
-            // Half a pair is of no use, and the next try may have the same name.
+            // Half a pair is useless, and the next attempt may use the same name.
             let _ = std::fs::remove_file(&self.file);
             return Err(failure);
         }

@@ -1,4 +1,4 @@
-//! `plutino watch`: a live view on the terminal, as a table that changes in place, or as lines of JSON.
+//! `plutino watch`: shows a live view on the terminal, as a table that changes in place, or as lines of JSON.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
@@ -18,38 +18,38 @@ use super::remote::Door;
 use super::{Failure, Interrupts, block_on, config_of, say};
 use crate::io::websocket::Wire;
 
-/// Rows that a table shows.
+/// The most rows that a table shows.
 const SHOWN: usize = 40;
 
 /// The widest cell of a table, characters.
 const WIDE: usize = 40;
 
-/// How long a silent server is waited for: two of its heartbeats.
+/// How long the server may be silent: two of its heartbeats.
 const SILENT: Duration = Duration::from_secs(31);
 
-/// Watch a live view: its rows as they stand, then each change
+/// Watch a live view: its current rows, then each change
 ///
-/// On a terminal the rows are a table that changes in place; elsewhere, and with --json, each row that comes, changes
-/// or leaves is a line of JSON. A connection that is cut is dialled again, and goes on where it stopped.
+/// On a terminal, the rows are a table that changes in place. Otherwise, and with --json, each new, changed or removed
+/// row is a line of JSON. A broken connection is dialled again, and continues where it stopped.
 #[derive(Args)]
 pub struct Watch {
     /// ws://host:port/path of the view, or its name: then at the data server of the service that --url names, else at the
     /// one that the configuration names
     #[arg(value_name = "URL|NAME")]
     view: String,
-    /// Parameters, such as deviceId=7; several values of one are given one by one
+    /// Parameters, such as deviceId=7; repeat one to give it several values
     #[arg(value_name = "PARAM=VALUE")]
     params: Vec<String>,
-    /// Print lines of JSON, whatever stdout is
+    /// Print lines of JSON even on a terminal
     #[arg(long)]
     json: bool,
-    /// Print the rows as they stand, and end
+    /// Print the current rows, and end
     #[arg(long)]
     once: bool,
-    /// Milliseconds between changes, at least
+    /// Least number of milliseconds between changes
     #[arg(long, value_name = "MS", default_value_t = 0)]
     every: u64,
-    /// Token of the data server, where it asks for one
+    /// Token for the data server, if it requires one
     #[arg(long, env = "PLUTINO_DATA_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     data_token: Option<String>,
     /// URL of the REST API of the service that has the view
@@ -58,7 +58,7 @@ pub struct Watch {
     /// Token of that service's REST API, if it asks for one
     #[arg(long, env = "PLUTINO_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Folder of the configuration that says where the data server listens
+    /// Configuration folder, which names the data server's address
     #[arg(long, value_name = "DIR", default_value = "etc")]
     etc: PathBuf,
     #[command(flatten)]
@@ -67,9 +67,9 @@ pub struct Watch {
 
 /// How a connection ended.
 enum Ended {
-    /// all that was asked for is printed
+    /// everything requested is printed
     Done,
-    /// it was cut
+    /// the connection broke
     Cut(String),
 }
 
@@ -89,7 +89,7 @@ impl Watch {
                 if self.once {
                     return Err(Failure::Refused(why));
                 }
-                // The same reason is reported once, however long it lasts.
+                // The same reason is reported only once, however long it lasts.
                 if reported != why {
                     say(&format!("{why}; dialling again"));
                     reported = why;
@@ -102,7 +102,7 @@ impl Watch {
         })
     }
 
-    /// The URL of the socket, and the name of the view where it is asked for by a message.
+    /// The URL of the socket, and the name of the view if a message must request it.
     async fn target(&self) -> Result<(String, Option<&str>), Failure> {
         if self.view.contains("://") {
             return Ok((self.view.clone(), None));
@@ -242,18 +242,18 @@ async fn next(socket: &mut WebSocketStream<Wire>) -> Result<Value, String> {
     }
 }
 
-/// The rows that were sent.
+/// The rows received so far.
 struct Rows {
-    /// they are shown as a table
+    /// whether they are shown as a table
     table: bool,
     key: Vec<String>,
     columns: Vec<String>,
     order: Vec<(String, bool)>,
     rows: BTreeMap<String, Map<String, Value>>,
     cursor: Option<String>,
-    /// the rows of a snapshot that is not whole
+    /// the rows of an incomplete snapshot
     loading: Option<BTreeMap<String, Map<String, Value>>>,
-    /// lines of the table on the terminal
+    /// number of lines of the table on the terminal
     drawn: usize,
 }
 
@@ -320,7 +320,7 @@ impl Rows {
         Ok(())
     }
 
-    /// A new snapshot in the place of the rows: only what differs is told.
+    /// Replaces the rows with a new snapshot: only differences are printed.
     fn swap(&mut self, frame: &Value) -> Result<(), Failure> {
         let old = std::mem::replace(&mut self.rows, self.loading.take().unwrap_or_default());
         for (key, row) in &self.rows {
@@ -354,7 +354,7 @@ impl Rows {
         json!(parts).to_string()
     }
 
-    /// Draws the table over the one before.
+    /// Redraws the table.
     fn draw(&mut self) -> Result<(), Failure> {
         if !self.table {
             return Ok(());
@@ -362,7 +362,7 @@ impl Rows {
         let lines = self.lines();
         let mut text = String::new();
         if self.drawn > 0 {
-            // Up to the first line of the table, and clear from there.
+            // Moves up to the first line of the table, and clears from there.
             text.push_str(&format!("\x1b[{}A\x1b[J", self.drawn));
         }
         lines.iter().for_each(|line| {
@@ -412,7 +412,7 @@ impl Rows {
     }
 }
 
-/// The order of a view's rows: booleans before numbers before text, nulls last whichever way.
+/// The order of a view's rows: booleans before numbers before text; nulls are last in either direction.
 fn compare(a: &Value, b: &Value, descending: bool) -> std::cmp::Ordering {
     use std::cmp::Ordering;
     let rank = |value: &Value| match value {

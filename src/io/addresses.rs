@@ -1,8 +1,8 @@
-//! From a host name to an open TCP connection, by Happy Eyeballs (RFC 8305).
+//! Opens a TCP connection to a host name, by Happy Eyeballs (RFC 8305).
 //!
-//! The addresses of both families are tried in turn, each a moment after the one before, or at once when that one has
-//! failed; the first connection wins. So a dead address, or a family without a route, costs a quarter of a second and
-//! not the whole time. No crate does this without an HTTP client around it.
+//! The addresses of both families are tried alternately, each a moment after the previous one, or at once if that one
+//! has failed; the first connection wins. So a dead address, or a family without a route, costs a quarter of a second
+//! and not the whole time limit. No crate offers this without an HTTP client around it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,16 +12,16 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 
-/// How long an attempt is alone before the next one begins: the delay that RFC 8305 recommends.
+/// How long an attempt runs alone before the next one begins: the delay that RFC 8305 recommends.
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// How many addresses of a name are tried.
+/// The most addresses of a name that are tried.
 const MOST: usize = 16;
 
-/// Connects to `host`, a name or an address. Only addresses that `check` lets pass are tried.
+/// Connects to `host`, a name or an address. Only addresses that pass `check` are tried.
 ///
 /// # Errors
-/// The name has no address, the error of `check` where no address passes, or that of the last attempt that failed.
+/// The name has no address; or the error of `check`, if no address passes; or that of the last failed attempt.
 pub(super) async fn connect_checked(
     host: &str,
     port: u16,
@@ -48,7 +48,7 @@ async fn find(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     })
 }
 
-/// The first connection that one of the addresses gives.
+/// The first connection that succeeds.
 async fn race<T, F: Future<Output = io::Result<T>>>(
     found: Vec<SocketAddr>,
     connect: impl Fn(SocketAddr) -> F,
@@ -71,7 +71,7 @@ async fn race<T, F: Future<Output = io::Result<T>>>(
     Err(last)
 }
 
-/// The addresses in the order of attempts: the families in turn, that of the first address first.
+/// The addresses in the order of attempts: the families alternate, beginning with that of the first address.
 fn interleaved(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let Some(first) = found.first().map(SocketAddr::is_ipv6) else { return found };
     let (preferred, other): (Vec<_>, Vec<_>) = found.into_iter().partition(|address| address.is_ipv6() == first);
@@ -96,7 +96,7 @@ mod tests {
         all.iter().map(|address| address.parse().expect("an address")).collect()
     }
 
-    /// What the addresses do, with what was tried.
+    /// The result for these addresses, and the attempts made.
     async fn tried(all: &[&str]) -> (Result<SocketAddr, String>, Vec<u16>) {
         let seen = Mutex::new(Vec::new());
         let connect = |address: SocketAddr| {
@@ -115,7 +115,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_addresses_are_tried_and_a_dead_one_does_not_block() {
-        // Port 1 is silent, port 2 refuses.
+        // Port 1 does not answer, port 2 refuses.
         let (connected, ports) = tried(&["[::1]:1", "127.0.0.1:9"]).await;
         assert_eq!((connected, ports), (Ok("127.0.0.1:9".parse().expect("an address")), vec![1, 9]));
         let (connected, ports) = tried(&["127.0.0.1:2", "127.0.0.2:1", "127.0.0.3:2", "127.0.0.4:9"]).await;

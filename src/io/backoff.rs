@@ -1,21 +1,22 @@
-//! Waits between tries: how long, and what the other end asks for.
+//! Waits between attempts: their length, and what the other end asks for.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
 
-/// The longest Retry-After that is honoured.
+/// The longest Retry-After that is respected.
 const LONGEST_RETRY: Duration = Duration::from_secs(3600);
 
-/// `wait`, up to the share `jitter` of it longer or shorter, so that many clients do not come back at once.
+/// Makes `wait` longer or shorter by a random share up to `jitter`, so that many clients do not come back at the same
+/// time.
 pub(super) fn jittered(wait: Duration, jitter: f64) -> Duration {
-    // The keys of a new hasher are random: chance enough for a wait.
+    // The keys of a new hasher are random, which suffices here.
     let chance = RandomState::new().hash_one(0u8) as f64 / u64::MAX as f64;
     wait.mul_f64((1.0 + jitter * (2.0 * chance - 1.0)).max(0.0))
 }
 
-/// The wait that a peer asks for: seconds, or a date.
+/// The wait that a peer asks for, in seconds or as a date.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse() {

@@ -1,29 +1,29 @@
-//! A bounded queue of messages for one receiver. It holds references to the batches that a sink shares among receivers.
+//! A bounded queue of messages for one receiver. It refers to batches that a sink shares among receivers.
 //!
-//! The limit of bytes counts the memory that is kept alive: a batch counts whole until its last message is out. The owner
-//! of the queue decides what happens beyond the limits, and counts what is lost.
+//! The byte limit counts the memory kept alive: a batch counts completely until its last message has left. The owner of
+//! the queue decides what happens beyond the limits, and counts what is lost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::queue::MessageBatch;
 
-/// How much may wait for one receiver.
+/// The limits of one queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueLimit {
     pub messages: usize,
-    /// bytes that the waiting messages keep alive; the newest batch is kept even if it alone is larger
+    /// bytes that waiting messages keep in memory; the newest batch is kept even if it alone exceeds this
     pub bytes: usize,
 }
 
 impl QueueLimit {
-    /// What holds while memory is short.
+    /// The limits while memory is short.
     pub fn short(self) -> QueueLimit {
         QueueLimit { messages: (self.messages / 8).max(1), bytes: self.bytes / 8 }
     }
 }
 
-/// The rest of a batch: the messages from `next` on.
+/// What is left of a batch: the messages from `next` on.
 #[derive(Clone, Debug)]
 pub struct Rest {
     pub batch: Arc<MessageBatch>,
@@ -41,7 +41,7 @@ impl Rest {
     }
 }
 
-/// See the module. What was taken counts until it is settled.
+/// The queue. Messages that were taken count until they are settled.
 #[derive(Debug, Default)]
 pub struct BatchQueue {
     rests: VecDeque<Rest>,
@@ -61,7 +61,7 @@ impl BatchQueue {
         self.rests.pop_front()
     }
 
-    /// Takes the oldest messages, but no more than `most`. They count as waiting until [`BatchQueue::settle`].
+    /// Takes the oldest messages, at most `most`. They count as waiting until [`BatchQueue::settle`].
     pub fn take_up_to(&mut self, most: usize) -> Option<Rest> {
         let front = self.rests.front_mut()?;
         if front.len() <= most {
@@ -73,8 +73,8 @@ impl BatchQueue {
         Some(Rest { batch, next: 0 })
     }
 
-    /// Settles a rest that was taken: its first `out` messages are gone. With `back` the others wait again; without it
-    /// they are lost. Returns how many are lost.
+    /// Settles a rest that was taken: its first `out` messages have left. With `back` the others wait again; otherwise
+    /// they are lost. Returns the number of lost messages.
     pub fn settle(&mut self, rest: Rest, out: usize, back: bool) -> usize {
         self.messages -= out;
         let left = Rest { next: rest.next + out, ..rest };
@@ -87,7 +87,7 @@ impl BatchQueue {
         left.len()
     }
 
-    /// Whether nothing waits to be taken.
+    /// Whether there is nothing to take.
     pub fn is_empty(&self) -> bool {
         self.rests.is_empty()
     }
@@ -96,23 +96,23 @@ impl BatchQueue {
         self.rests.len()
     }
 
-    /// How many messages wait or are taken.
+    /// The number of messages that wait or are taken.
     pub fn messages(&self) -> usize {
         self.messages
     }
 
-    /// How many bytes the messages that wait or are taken keep alive.
+    /// The bytes that these messages keep in memory.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether what waits or is taken is above `limit`.
+    /// Whether these messages exceed `limit`.
     pub fn exceeds(&self, limit: QueueLimit) -> bool {
         self.messages > limit.messages || self.bytes > limit.bytes
     }
 
-    /// Drops from the front until the limits hold; of the newest batch only what is above the limit of messages. Returns
-    /// how many messages are lost.
+    /// Drops messages from the front until the limits hold; of the newest batch, only those beyond the limit of
+    /// messages. Returns the number of lost messages.
     pub fn drop_oldest(&mut self, limit: QueueLimit) -> usize {
         let mut lost = 0;
         loop {
@@ -136,7 +136,7 @@ impl BatchQueue {
         }
     }
 
-    /// Drops all that waits to be taken. Returns how many messages are lost.
+    /// Drops all messages that wait. Returns their number.
     pub fn clear(&mut self) -> usize {
         let mut lost = 0;
         for rest in self.rests.drain(..) {
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!((rest.next, rest.len(), queue.messages()), (2, 2, 6));
         assert_eq!(queue.settle(rest, 1, true), 0);
         assert_eq!((queue.messages(), queue.batches()), (5, 2));
-        // A batch counts whole until its last message is out.
+        // A batch counts completely until its last message has left.
         assert_eq!(queue.drop_oldest(QueueLimit { messages: 100, bytes: 7 }), 1);
         assert_eq!(queue.drop_oldest(QueueLimit { messages: 100, bytes: 1 }), 0);
         assert_eq!((queue.clear(), queue.messages(), queue.is_empty()), (4, 0, true));

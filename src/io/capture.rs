@@ -1,7 +1,7 @@
-//! A sink that keeps its messages in this process, for a test or a comparison of two runs.
+//! A sink that keeps its messages in this process, for tests and for comparing two runs.
 //!
-//! It replaces the sink that a rule names, and results are encoded as for that sink. It keeps up to [`KEPT_BYTES`]
-//! between two calls of [`Capture::take`]; later messages are dropped and counted.
+//! It replaces the sink that a rule names, and results are encoded as for that sink. Between two calls of
+//! [`Capture::take`] it keeps up to [`KEPT_BYTES`]; further messages are dropped and counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use crate::io::sink::{LocalCounts, OpenSink, SinkSettings};
 use crate::io::{LinkStatus, dropped};
 use crate::sync::locked;
 
-/// The most bytes that can wait to be taken.
+/// The most bytes that wait to be taken.
 pub const KEPT_BYTES: usize = 1 << 30;
 
 /// The messages of one sink.
@@ -30,7 +30,7 @@ struct Kept {
     bytes: usize,
 }
 
-/// Equality by identity.
+/// Equal only to itself.
 impl PartialEq for Capture {
     fn eq(&self, other: &Capture) -> bool {
         std::ptr::eq(self, other)

@@ -1,6 +1,6 @@
-//! The table of connectors: the engine opens every source and sink here, by kind and properties.
+//! The table of connectors. The engine opens every source and sink through it, by kind and properties.
 //!
-//! Properties are checked first ([`SourceSpec`], [`SinkSpec`]): every mistake is reported before anything opens. What
+//! Properties are checked first ([`SourceSpec`], [`SinkSpec`]), so every error is reported before anything opens. What
 //! all sources and sinks have in common is in [`super::source`] and [`super::sink`].
 
 use std::path::{Path, PathBuf};
@@ -33,20 +33,20 @@ use crate::property::{Entry, Fault, Invalid, Warning, any_of};
 pub struct SourceKind {
     /// TYPE of a stream.
     name: &'static str,
-    /// Checks properties; the text is the stream's DATASOURCE, empty if the properties name the place.
+    /// Checks properties; the text is the stream's DATASOURCE, or empty if the properties name the place.
     check: fn(&str, &Map<String, Value>) -> Checked<SourceSpec>,
     entries: fn() -> Vec<Entry>,
-    /// Its chapter of docs/connectors.md; if there is a sink of this name, the same.
+    /// Its chapter in docs/connectors.md; a sink with the same name has the same.
     chapter: fn() -> String,
 }
 
 /// A kind of sink.
 pub struct SinkKind {
-    /// As rules name it.
+    /// The kind in rules.
     name: &'static str,
     check: fn(&Map<String, Value>) -> Checked<SinkSpec>,
     entries: fn() -> Vec<Entry>,
-    /// Its chapter of docs/connectors.md.
+    /// Its chapter in docs/connectors.md.
     chapter: fn() -> String,
 }
 
@@ -134,7 +134,7 @@ pub fn sinks() -> Vec<&'static str> {
     SINKS.iter().map(|kind| kind.name).collect()
 }
 
-/// A source whose properties are right.
+/// A source with valid properties.
 #[derive(Clone, Debug)]
 pub enum SourceSpec {
     Websocket(Box<Settings>),
@@ -142,9 +142,9 @@ pub enum SourceSpec {
     Memory(MemorySource),
     /// a file in the data folder
     File(FileSource),
-    /// rows of a trial; no statement names it
+    /// the rows of a trial; statements cannot name it
     Mock(MockSource),
-    /// messages that the process hands over itself; no statement names it
+    /// messages that this process delivers itself; statements cannot name it
     Inlet(Inlet),
 }
 
@@ -170,22 +170,22 @@ impl SourceSpec {
     }
 }
 
-/// A sink whose properties are right. Equal ones are the same sink to those who receive from it.
+/// A sink with valid properties. For receivers, equal ones are the same sink.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SinkSpec {
-    /// also of server-sent events
+    /// also for server-sent events
     Websocket(Box<Settings>),
     /// a topic for other rules
     Memory(MemorySink),
-    /// requests
+    /// HTTP requests
     Rest(Box<RestSink>),
     File(FileSink),
     /// lines on stdout
     Log(ConsoleSink),
     Nop(NopSink),
-    /// those who watch a trial; no rule names it
+    /// the viewers of a trial; rules cannot name it
     Events(Arc<EventSink>),
-    /// somebody in this process; no rule names it
+    /// a test in this process; rules cannot name it
     Capture(Arc<Capture>),
 }
 
@@ -216,8 +216,8 @@ impl SinkSpec {
         }
     }
 
-    /// The store that keeps its messages, if they are kept. `ordinal` is the number of sinks of the rule before it that
-    /// send to the same place.
+    /// The key of the store for its messages, if they are stored. `ordinal` is the number of earlier sinks of the rule
+    /// with the same destination.
     pub fn store_key(&self, rule: &str, ordinal: usize) -> Option<StoreKey> {
         let settings = self.settings();
         let (_, address) = settings.cache()?;
@@ -242,23 +242,19 @@ pub enum ConnectorError {
     /// a file that cannot be read
     #[error(transparent)]
     File(#[from] FileError),
-    /// a conf key of a sink whose properties are wrong
+    /// a conf key of a sink with wrong properties
     #[error("conf key {key}: {reason}")]
-    Resource {
-        key: String,
-        /// what is wrong
-        reason: String,
-    },
-    /// properties of a sink that contradict the common ones
+    Resource { key: String, reason: String },
+    /// properties of a sink that contradict those of every sink
     #[error("sink {kind}: {reason}")]
     Form { kind: &'static str, reason: String },
     /// the system refused to open it
     #[error("sink {kind}: {source}")]
     Open { kind: &'static str, source: std::io::Error },
-    /// a property that reaches for what it must not
+    /// a property that names something forbidden
     #[error(transparent)]
     Reach(#[from] ReachError),
-    /// it does not open
+    /// it cannot be opened
     #[error(transparent)]
     Connect(#[from] ConnectError),
 }
@@ -268,7 +264,7 @@ fn all_of(names: &[&str]) -> String {
 }
 
 impl ConnectorError {
-    /// The property at fault, where it is a single one.
+    /// The wrong property, if it is a single one.
     pub fn property(&self) -> Option<&str> {
         match self {
             ConnectorError::NoConnection(_) => Some("connectionSelector"),
@@ -278,7 +274,7 @@ impl ConnectorError {
     }
 }
 
-/// The page of documentation of all connectors, made from their tables.
+/// The reference page of all connectors, generated from their tables.
 pub fn reference() -> String {
     let of_sources = SOURCES.iter().filter(|source| !sinks().contains(&source.name)).map(|source| source.chapter);
     let chapters: Vec<String> =
@@ -297,7 +293,7 @@ pub fn properties(kind: &str) -> Vec<Entry> {
     of_source.or_else(of_sink).map_or_else(Vec::new, |entries| entries())
 }
 
-/// Whether a kind of sink has a property of this name of its own.
+/// Whether a kind of sink itself has a property with this name.
 pub fn has_property(kind: &str, name: &str) -> bool {
     properties(kind).iter().any(|entry| entry.about.names().any(|known| known.eq_ignore_ascii_case(name)))
 }
@@ -326,8 +322,8 @@ pub fn sink(kind: &str, props: &Map<String, Value>) -> Result<(SinkSpec, Vec<War
     Ok((known.check)(props)?)
 }
 
-/// What is wrong with properties of a source or named connection whatever stream uses them, values of another type or
-/// out of range, and the warnings beside it.
+/// The errors of a property set that hold for every stream, wrong types and values out of range, and its warnings. For
+/// sources and named connections.
 pub fn set_faults(kind: &str, props: &Map<String, Value>) -> (Vec<Fault>, Vec<Warning>) {
     of_set(source(kind, if kind == "websocket" { "/" } else { "x" }, props))
 }
@@ -347,29 +343,28 @@ fn of_set<T>(checked: Result<(T, Vec<Warning>), ConnectorError>) -> (Vec<Fault>,
     }
 }
 
-/// What all connectors of a process share.
+/// Everything that the connectors of a process share.
 #[derive(Clone)]
 pub struct Connectors {
-    /// the websocket hub
     pub websockets: Websockets,
-    /// what rules say to each other
+    /// memory topics, over which rules exchange rows
     pub topics: Topics,
     /// the files that statements may name
     files: FileRoots,
     /// the writer of the log sinks; `None`: stdout
     console: Option<Console>,
-    /// which files are written
+    /// the files that are being written
     writers: FileWriters,
-    /// what sends requests
+    /// the sender of HTTP requests
     rest: RestClients,
-    /// where requests may go
+    /// the allowed destinations of requests
     egress: Egress,
-    /// what is kept for peers
+    /// the stores of messages for peers
     spool: Spool,
 }
 
 impl Connectors {
-    /// Connectors over a websocket hub; log sinks write to stdout, files are read below `data`.
+    /// Connectors over a websocket hub. Log sinks write to stdout, files are read in `data`.
     pub fn new(websockets: Websockets) -> Self {
         Connectors {
             websockets,
@@ -383,24 +378,24 @@ impl Connectors {
         }
     }
 
-    /// Reads and writes files below other folders.
+    /// Uses other folders for files.
     pub fn with_files(self, files: FileRoots) -> Self {
         let spool = Spool::new(files.data());
         Connectors { files, spool, ..self }
     }
 
-    /// Lets requests go elsewhere, and websockets be dialled there.
+    /// Sets the allowed destinations of requests and websockets.
     pub fn with_egress(self, egress: Egress) -> Self {
         self.websockets.limit_dials(egress.clone());
         Connectors { egress, ..self }
     }
 
-    /// Lets log sinks write elsewhere.
+    /// Makes log sinks write elsewhere.
     pub fn with_console(self, console: Console) -> Self {
         Connectors { console: Some(console), ..self }
     }
 
-    /// Opens a source. One that waits for [`OpenSource::begin`] hands nothing over before.
+    /// Opens a source. It delivers nothing before [`OpenSource::begin`].
     ///
     /// # Errors
     /// [`ConnectorError::Connect`], [`ConnectorError::File`]
@@ -421,7 +416,7 @@ impl Connectors {
         })
     }
 
-    /// Checks what a source needs before anything of its rule opens: that a file is there.
+    /// Checks what a source needs before anything of its rule opens, for example that a file exists.
     ///
     /// # Errors
     /// [`ConnectorError::File`]
@@ -432,13 +427,13 @@ impl Connectors {
         }
     }
 
-    /// What is kept for peers that have not got it yet.
+    /// The messages that are stored for peers.
     pub fn spool(&self) -> &Spool {
         &self.spool
     }
 
-    /// Opens a sink; see [`Websockets::open_sink`]. `signal` is raised when an outlet that was not ready is again. `store`
-    /// names the store of one whose messages are kept ([`SinkSpec::store_key`]).
+    /// Opens a sink; see [`Websockets::open_sink`]. `signal` is raised when an outlet that was not ready is ready
+    /// again. `store` is the key of its store, if messages are stored ([`SinkSpec::store_key`]).
     ///
     /// # Errors
     /// [`ConnectorError::Connect`], [`ConnectorError::Open`]

@@ -1,25 +1,26 @@
-//! Which addresses sinks may send requests to, and which may be dialled for websockets.
+//! Decides which addresses sinks may send requests to, and which websockets may be dialled.
 //!
-//! Services often trust whoever is on the same machine, and clouds hand out credentials on link-local addresses. A rule
-//! that comes over the network, or a URL that is made of messages, must not reach those: `basic.egressAllow` has to name
-//! such an address. A host name is judged by the address that is connected to, and so is a redirect. Hosts in the rule
-//! files of `plutino run` are the operator's own.
+//! Services often trust everything on the same machine, and clouds provide credentials at link-local addresses. A rule
+//! that comes over the network, or a URL made from messages, must not reach those unless `basic.egressAllow` names the
+//! address. A host name is judged by the address that it is connected to, and so is a redirect. Hosts in the rule files
+//! of `plutino run` belong to the operator and are allowed.
 //!
-//! A websocket may lead to this machine, unless `basic.dialLoopback` says otherwise: peers on one machine are usual, and a
-//! handshake is a GET whose answer is not shown. What may not is a redirect from another machine to this one.
+//! A websocket may be dialled on this machine unless `basic.dialLoopback` is false: peers on the same machine are
+//! common, and a handshake is a GET whose response is not shown. A redirect from another machine to this one is
+//! refused.
 //!
-//! This module must not know what is sent.
+//! This module does not know what is sent.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-/// What may be reached beside ordinary addresses.
+/// The addresses that may be reached, besides ordinary ones.
 #[derive(Clone, Debug, Default)]
 pub struct Egress {
     allowed: Arc<[Allowed]>,
-    /// whether URLs of rules are the operator's own
+    /// whether the hosts in rules belong to the operator, and are allowed
     trusts_rules: bool,
-    /// whether websockets are dialled on this machine only where an entry allows it
+    /// whether a websocket on this machine needs an entry
     guards_loopback: bool,
 }
 
@@ -34,33 +35,33 @@ pub struct Allowed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Target {
     Any,
-    /// the addresses whose first bits are those of this one
+    /// all addresses that begin with the same bits
     Network(IpAddr, u8),
-    /// a host name in small letters; `.example` stands for all names that end so
+    /// a host name in lower case; `.example` matches all names with this ending
     Host(String),
 }
 
-/// Where a request goes.
+/// The destination of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Destination<'d> {
-    /// the host as the URL has it, IPv6 addresses without brackets
+    /// the host as in the URL; IPv6 addresses without brackets
     pub host: &'d str,
     pub port: u16,
-    /// the rule names the host, not a message or a redirect
+    /// the rule names the host, rather than a message or a redirect
     pub written: bool,
 }
 
-/// An address that must not be reached.
+/// A forbidden address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{host} is an address of this machine or a link-local one: add it to basic.egressAllow")]
 pub struct EgressError {
-    /// the host, with the address where it is another one
+    /// the host, and its address if that differs
     pub host: String,
 }
 
 impl Allowed {
-    /// Reads an entry: `*`, an address, a network such as `127.0.0.0/8`, a host name or `*.example`, each with or without
-    /// `:port`. `None` if it is none of these.
+    /// Parses an entry: `*`, an address, a network such as `127.0.0.0/8`, a host name or `*.example`, each with an
+    /// optional `:port`. `None` if it is none of these.
     pub fn parse(entry: &str) -> Option<Allowed> {
         let entry = entry.trim().to_ascii_lowercase();
         let whole = |target| Some(Allowed { target, port: None });
@@ -120,7 +121,7 @@ fn holds(network: IpAddr, bits: u8, address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for, if it does.
+/// The IPv4 address that an IPv6 address stands for, if any.
 fn plain(address: IpAddr) -> IpAddr {
     /// NAT64 (RFC 6052)
     const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
@@ -134,7 +135,7 @@ fn plain(address: IpAddr) -> IpAddr {
     address
 }
 
-/// Where clouds hand out credentials beside link-local addresses: Alibaba, Azure, Oracle, and Amazon over IPv6.
+/// Further addresses at which clouds provide credentials: Alibaba, Azure, Oracle, and Amazon over IPv6.
 const METADATA: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
@@ -142,7 +143,7 @@ const METADATA: [IpAddr; 4] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// Whether an address is this machine's, link-local, or one of a cloud's metadata.
+/// Whether an address belongs to this machine, is link-local, or is one of a cloud's metadata addresses.
 fn is_guarded(address: IpAddr) -> bool {
     let address = plain(address);
     if METADATA.contains(&address) {
@@ -157,25 +158,25 @@ fn is_guarded(address: IpAddr) -> bool {
 }
 
 impl Egress {
-    /// What these entries allow.
+    /// Allows these entries.
     pub fn new(allowed: &[Allowed]) -> Egress {
         Egress { allowed: allowed.into(), ..Egress::default() }
     }
 
-    /// The same with `basic.dialLoopback`.
+    /// Applies `basic.dialLoopback`.
     #[must_use]
     pub fn dialling_loopback(self, dials: bool) -> Egress {
         Egress { guards_loopback: !dials, ..self }
     }
 
-    /// The same where rules are the operator's own: hosts that stand in them may be reached.
+    /// Allows the hosts that rules name, because they belong to the operator.
     #[must_use]
     pub fn trusting_rules(self) -> Egress {
         Egress { trusts_rules: true, ..self }
     }
 
-    /// Whether a host that is an address, or that is this machine by its name, may be reached. Other names are judged once
-    /// their addresses are known.
+    /// Whether a host that is an address, or a name of this machine, may be reached. Other names are judged when their
+    /// addresses are known.
     ///
     /// # Errors
     /// [`EgressError`]
@@ -183,7 +184,7 @@ impl Egress {
         literal(to.host).map_or(Ok(()), |address| self.check(to, address, false))
     }
 
-    /// Whether this address of a host may be reached; `own` says that it is one of this machine.
+    /// Whether this address of a host may be reached. `own`: it is an address of this machine.
     ///
     /// # Errors
     /// [`EgressError`]
@@ -204,8 +205,8 @@ impl Egress {
 }
 
 impl Egress {
-    /// Whether a websocket may be dialled at this address of a host, and whether that is on this machine; `own` as in
-    /// [`Egress::check`]. `from_here`: no other machine has sent us there.
+    /// Whether a websocket may be dialled at this address of a host. Returns whether the address is on this machine;
+    /// `own` as in [`Egress::check`]. `from_here`: the dial is not a redirect from another machine.
     ///
     /// # Errors
     /// [`EgressError`]
@@ -223,8 +224,8 @@ impl Egress {
         self.check(to, address, own).map(|()| here)
     }
 
-    /// The same for a host that is an address, or that is this machine by its name. Other names are judged once their
-    /// addresses are known.
+    /// The same for a host that is an address, or a name of this machine. Other names are judged when their addresses
+    /// are known.
     ///
     /// # Errors
     /// [`EgressError`]
@@ -232,18 +233,18 @@ impl Egress {
         literal(to.host).map_or(Ok(()), |address| self.check_dial(to, address, false, from_here).map(drop))
     }
 
-    /// Whether what a peer answers may be shown to users of the API: on this machine it may be meant for others.
+    /// Whether the response of a peer may be shown to users of the API. On this machine it may be meant for others.
     pub fn shows_answers(&self, here: bool) -> bool {
         self.trusts_rules || !here
     }
 }
 
-/// The address that a host is by its name.
+/// The address that a host stands for without a lookup.
 fn literal(host: &str) -> Option<IpAddr> {
     host.parse().ok().or_else(|| is_localhost(host).then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)))
 }
 
-/// Whether an address leads to this machine, whatever its networks are.
+/// Whether an address always leads to this machine.
 pub(in crate::io) fn is_here(address: IpAddr) -> bool {
     let address = plain(address);
     address.is_loopback() || address.is_unspecified()
@@ -338,7 +339,7 @@ mod tests {
             assert!(dial(&Egress::new(&[allowed]), host, false), "{host}");
         }
         assert!(dial(&usual, "10.0.0.1", false) && dial(&usual, "feed.example", false));
-        // Its own address on a network is this machine, too.
+        // Its own address on a network also belongs to this machine.
         let (own, to) = ("10.0.0.1".parse().expect("an address"), Destination { host: "h", port: 80, written: false });
         assert_eq!(usual.check_dial(to, own, true, true), Ok(true));
         assert!(usual.check_dial(to, own, true, false).is_err());
@@ -357,7 +358,7 @@ mod tests {
             "localhost (127.0.0.1) is an address of this machine or a link-local one: add it to basic.egressAllow";
         assert_eq!(error.expect_err("it is this machine").to_string(), text);
         assert!(Egress::default().check_host(Destination { host: "a.example", port: 1, written: true }).is_ok());
-        // Its own address on a network is this machine, too.
+        // Its own address on a network also belongs to this machine.
         let own = "10.0.0.1".parse().expect("an address");
         assert!(Egress::default().check(to(true), own, true).is_err());
     }

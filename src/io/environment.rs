@@ -1,16 +1,16 @@
 //! `${NAME}` in properties: the value of an environment variable, so that secrets stay out of files and statements.
 //!
-//! `${NAME:-default}` has a default for a variable that is unset or empty, `$${` is a plain `${`. In a text that is
-//! JSON the value is escaped as the content of a JSON string, so that a quote in a secret cannot change the message.
-//! Anything else between the braces is not changed.
+//! `${NAME:-default}` has a default for a variable that is unset or empty, `$${` stands for `${`. In a JSON text the
+//! value is escaped as the content of a JSON string, so that a quote in a secret cannot change the message. Anything
+//! else between the braces is left unchanged.
 //!
-//! Which variables a property may use is decided elsewhere.
+//! Other code decides which variables a property may use.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-/// Properties with a template language of their own, where `${` has no meaning.
+/// Properties with their own template language, in which `${` has no such meaning.
 const TEMPLATES: &[&str] = &["dataTemplate"];
 
 /// A variable without a value.

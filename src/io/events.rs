@@ -1,8 +1,8 @@
-//! Results as server-sent events: what a trial shows to those who watch it.
+//! Results as server-sent events, for those who watch a trial.
 //!
-//! An [`EventSink`] is a rule's sink, and clients of the data server read it over HTTP. Each client is a reader of one
-//! bounded ring of batches: one that is too slow loses the oldest, and is told so by a comment line. A sink without
-//! clients keeps nothing. This module knows neither rules nor what is in a message.
+//! An [`EventSink`] is a rule's sink, and clients of the data server read it over HTTP. All clients read one bounded
+//! ring of batches: a slow client loses the oldest ones, and a comment line tells it so. A sink without clients keeps
+//! nothing. This module knows neither rules nor the content of messages.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -20,35 +20,35 @@ use crate::io::sink::{LocalCounts, OpenSink, SinkSettings};
 use crate::io::{LinkStatus, dropped};
 use crate::sync::locked;
 
-/// How many batches wait for a slow client before it loses the oldest.
+/// The most batches that wait for a slow client before it loses the oldest.
 const RING: usize = 128;
 
-/// How many clients one sink has at the most.
+/// The most clients of one sink.
 pub const CLIENTS: usize = 16;
 
 /// How often a silent stream sends a comment, so that proxies do not close it.
 const ALIVE: Duration = Duration::from_secs(15);
 
-/// How long a client may take nothing before it is left.
+/// A client that takes nothing for this long is disconnected.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// The answer's head, without its end.
+/// The head of the response, without its end.
 const HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nConnection: close\r\n";
 
-/// The sinks that clients can ask for, by path.
+/// The sinks by path.
 #[derive(Clone, Debug, Default)]
 pub struct EventPaths(Arc<Mutex<HashMap<String, Arc<EventSink>>>>);
 
 impl EventPaths {
-    /// Puts a sink under a path; one that was there ends.
+    /// Publishes a sink at a path, and ends the sink that was there.
     pub fn insert(&self, path: &str, sink: Arc<EventSink>) {
         if let Some(old) = locked(&self.0).insert(path.to_owned(), sink) {
             old.end();
         }
     }
 
-    /// Ends a sink; another one that has its path by now stays.
+    /// Ends a sink; a newer one at its path stays.
     pub fn remove(&self, path: &str, sink: &Arc<EventSink>) {
         sink.end();
         let mut paths = locked(&self.0);
@@ -61,20 +61,19 @@ impl EventPaths {
         locked(&self.0).get(path).cloned()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         locked(&self.0).is_empty()
     }
 }
 
-/// A sink whose results are events.
+/// A sink whose results become events.
 #[derive(Debug)]
 pub struct EventSink {
-    /// `None` once it has ended
+    /// `None` after it has ended
     ring: Mutex<Option<broadcast::Sender<Arc<MessageBatch>>>>,
-    /// what came, whether somebody read it or not
+    /// messages received, whether somebody read them or not
     taken: LocalCounts,
-    /// batches that slow clients lost
+    /// batches lost by slow clients
     dropped: AtomicU64,
 }
 
@@ -84,7 +83,7 @@ pub struct Watcher {
     batches: broadcast::Receiver<Arc<MessageBatch>>,
 }
 
-/// Each is itself alone.
+/// Equal only to itself.
 impl PartialEq for EventSink {
     fn eq(&self, other: &EventSink) -> bool {
         std::ptr::eq(self, other)
@@ -92,26 +91,26 @@ impl PartialEq for EventSink {
 }
 
 impl EventSink {
-    /// A sink that nobody reads yet.
+    /// A sink without clients.
     pub fn open() -> Arc<EventSink> {
         let ring = Mutex::new(Some(broadcast::Sender::new(RING)));
         Arc::new(EventSink { ring, taken: LocalCounts::begin(), dropped: AtomicU64::new(0) })
     }
 
-    /// A place for a client, which sees what comes from now on; `None` if there are [`CLIENTS`] already, or the sink
-    /// has ended.
+    /// A place for a client, which gets everything from then on; `None` if there are [`CLIENTS`] already, or if the
+    /// sink has ended.
     pub fn watch(self: &Arc<Self>) -> Option<Watcher> {
         let ring = locked(&self.ring);
         let ring = ring.as_ref().filter(|ring| ring.receiver_count() < CLIENTS)?;
         Some(Watcher { sink: self.clone(), batches: ring.subscribe() })
     }
 
-    /// How many clients read it.
+    /// The number of clients.
     pub fn watchers(&self) -> usize {
         locked(&self.ring).as_ref().map_or(0, broadcast::Sender::receiver_count)
     }
 
-    /// Nothing more comes: clients get what waits for them, then their streams end.
+    /// Ends the sink: clients get what waits for them, then their streams end.
     pub fn end(&self) {
         locked(&self.ring).take();
     }
@@ -121,7 +120,7 @@ impl Outlet for EventSink {
     fn send(&self, batch: &Arc<MessageBatch>) {
         self.taken.add(batch);
         if let Some(ring) = locked(&self.ring).as_ref() {
-            // That nobody reads is no error.
+            // Sending without clients is not an error.
             let _ = ring.send(batch.clone());
         }
     }
@@ -153,10 +152,10 @@ impl OpenSink for Arc<EventSink> {
 }
 
 impl Watcher {
-    /// Writes events until the sink or the client ends. `origin` is that of the page that reads them, if one does.
+    /// Writes events until the sink or the client ends. `origin` is that of the page that reads them, if there is one.
     ///
     /// # Errors
-    /// The client has gone, or takes nothing.
+    /// The client has left, or takes nothing.
     pub async fn serve(
         mut self,
         mut wire: impl AsyncRead + AsyncWrite + Unpin,
@@ -179,7 +178,7 @@ impl Watcher {
                     Ok(Err(RecvError::Closed)) => break,
                     Err(_) => text.extend_from_slice(b":\n\n"),
                 },
-                // A client has nothing to say; that it ends is to be seen also while there are no results.
+                // Clients send nothing. Reading notices their end even while there are no results.
                 read = wire.read(&mut ignored) => match read? {
                     0 => return Ok(()),
                     _ => continue,
@@ -199,9 +198,9 @@ async fn send(wire: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<
     written.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Adds a message as one event: each of its lines is a data line.
+/// Adds a message as one event, with a data line for each of its lines.
 pub fn add_event(events: &mut Vec<u8>, message: &[u8]) {
-    // A carriage return ends a line of events, too.
+    // A carriage return also ends a line of an event.
     for line in message.split(|&byte| byte == b'\n') {
         for line in line.strip_suffix(b"\r").unwrap_or(line).split(|&byte| byte == b'\r') {
             events.extend_from_slice(b"data: ");

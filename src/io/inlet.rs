@@ -1,8 +1,8 @@
-//! A source whose messages come from this process: for tests and recordings.
+//! A source whose messages this process delivers itself, for tests and recordings.
 //!
 //! An [`Inlet`] replaces the source that a statement names. The stream reads from it through the same channel as from a
-//! socket, so the rest of the engine sees no difference. If there are several readers (rules on scan tables have a
-//! source each), each gets every message.
+//! socket, so the rest of the engine sees no difference. If there are several readers (each rule on a scan table has
+//! its own), each gets every message.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,7 @@ pub struct Inlet {
     readers: Arc<Mutex<Vec<(u64, FrameSender)>>>,
     next: Arc<AtomicU64>,
     handed: Arc<AtomicU64>,
-    /// the checks that the replaced source asks for
+    /// the checks of the replaced source
     checks: FeedChecks,
 }
 
@@ -30,7 +30,7 @@ pub struct Inlet {
 pub struct InletReader {
     inlet: Inlet,
     id: u64,
-    /// until it begins
+    /// set until it begins
     frames: Mutex<Option<FrameSender>>,
     since: SystemTime,
 }

@@ -1,14 +1,14 @@
-//! Locks on files that only one process at a time may write.
+//! Locks on files that only one process may write at a time.
 //!
-//! The system frees a lock when the process that holds it ends, however it ends: nothing is left to clean up.
+//! The system releases a lock when its process ends in any way, so nothing needs to be cleaned up.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Opens a file and locks it until it is closed; `None` while somebody else has it locked. A file system without locks
-/// keeps nobody out.
+/// Opens a file and locks it until it is closed; `None` if another process has locked it. If the file system has no
+/// locks, nobody is kept out.
 ///
 /// # Errors
 /// Those of the system.
@@ -18,7 +18,7 @@ pub(super) fn open_locked(path: &Path, options: &OpenOptions) -> io::Result<Opti
         if !try_lock(&file)? {
             return Ok(None);
         }
-        // Who had it locked may have renamed or removed it since it was opened.
+        // The previous owner may have renamed or removed it since it was opened.
         let own = file.metadata()?;
         match fs::metadata(path) {
             Ok(there) if (there.dev(), there.ino()) == (own.dev(), own.ino()) => return Ok(Some(file)),
@@ -29,7 +29,7 @@ pub(super) fn open_locked(path: &Path, options: &OpenOptions) -> io::Result<Opti
     }
 }
 
-/// Locks an open file; `false` while somebody else has it locked.
+/// Locks an open file; `false` if another process has locked it.
 ///
 /// # Errors
 /// Those of the system.

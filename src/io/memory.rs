@@ -1,17 +1,17 @@
-//! Pipelines: one rule writes rows to a topic in memory, others read them as a stream or keep them as a table.
+//! Memory topics: one rule writes rows to a topic, others read them as a stream or keep them as a table.
 //!
-//! Rows are passed by reference with the types of their values; nothing is encoded. A topic exists while it has a
+//! Rows are passed by reference and keep the types of their values; nothing is encoded. A topic exists while it has a
 //! writer or reader: nothing is kept for later readers.
 //!
-//! **A slow reader.** Its queue (16 batches of at most 512 rows) fills. A writer keeps the rows that do not fit and
-//! reports that it is not ready: the stream of its rule reads nothing until the reader has space. So a slow rule slows
-//! the rules before it, up to the sockets, and nothing is lost.
+//! **Slow readers.** When a reader's queue is full (16 batches of at most 512 rows), the writer keeps the rows that do
+//! not fit and reports that it is not ready: the stream of its rule reads nothing until the reader has space. So a slow
+//! rule slows the rules before it, back to the sockets, and nothing is lost.
 //!
 //! **A cycle of rules** must not wait for itself: a writer does not wait for a reader whose rows return, through any
 //! topics, to the stream that the writer's rule reads. Up to [`CYCLE_ROWS`] of its rows are kept; further rows are
 //! dropped and counted.
 //!
-//! This module must not know what rules do with the rows.
+//! This module does not know what rules do with the rows.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,7 +33,7 @@ use crate::property::{self, Entry, Invalid, Property, Warning, Wrong};
 use crate::sync::locked;
 use crate::value::{Row, Text, Value};
 
-/// How many rows can wait for a reader in a cycle; further rows are dropped.
+/// The most rows that wait for a reader in a cycle; further rows are dropped.
 pub const CYCLE_ROWS: usize = 65_536;
 
 /// Errors of the properties.
@@ -65,22 +65,22 @@ pub struct MemorySource {
 pub struct MemorySink {
     /// the topic as written
     pub topic: Text,
-    /// makes the topic of each row, if the topic has `{{ }}`
+    /// computes the topic of each row, if the topic has `{{ }}`
     template: Option<Arc<Template>>,
     /// the field that identifies a row of a table
     pub key_field: Option<Text>,
-    /// the field with the kind of change
+    /// the field with the kind of the change
     pub rowkind_field: Option<Text>,
 }
 
-/// The template is determined by the topic.
+/// The topic determines the template.
 impl PartialEq for MemorySink {
     fn eq(&self, other: &MemorySink) -> bool {
         (&self.topic, &self.key_field, &self.rowkind_field) == (&other.topic, &other.key_field, &other.rowkind_field)
     }
 }
 
-/// A level of the topic of a reader.
+/// A level in a reader's topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Level {
     Name(Text),
@@ -249,7 +249,7 @@ struct Shared {
     state: Mutex<State>,
     /// incremented when readers change
     version: AtomicU64,
-    /// number of rows given to readers, and of rows waiting for one
+    /// the numbers of rows given to readers and of rows that wait for one
     delivered: AtomicU64,
     waiting: AtomicU64,
 }
@@ -266,7 +266,7 @@ struct State {
 struct Writing {
     /// the streams that the rule reads
     reads: Vec<usize>,
-    /// its topic; unknown if each row has its own
+    /// its topic; `None` if each row has its own
     topic: Option<Text>,
     /// the streams that received such rows
     fed: HashSet<usize>,
@@ -280,7 +280,7 @@ struct Reader {
 }
 
 impl Topics {
-    /// A reader: once it begins, `frames` gets everything written to the topics of `source`.
+    /// Opens a reader: after it has begun, `frames` gets everything written to the topics of `source`.
     pub fn read(&self, source: MemorySource, frames: FrameSender) -> MemoryReader {
         let mut state = self.state();
         state.next += 1;
@@ -289,7 +289,7 @@ impl Topics {
         MemoryReader { topics: self.clone(), reader, begun: AtomicBool::new(false), since: SystemTime::now() }
     }
 
-    /// A sink for a rule whose streams have `signal`, which is raised when the sink is ready again.
+    /// Opens a sink for a rule whose streams have `signal`, which is raised when the sink is ready again.
     pub fn write(&self, sink: MemorySink, signal: Signal) -> Arc<MemoryWriter> {
         let mut state = self.state();
         state.next += 1;
@@ -349,7 +349,7 @@ impl Topics {
 pub struct MemoryReader {
     topics: Topics,
     reader: Arc<Reader>,
-    /// it has begun, or never will
+    /// it has begun, or was closed before
     begun: AtomicBool,
     since: SystemTime,
 }
@@ -407,7 +407,7 @@ struct ReaderQueue {
     version: u64,
     /// the readers of the topic, or all readers if each row has its own topic
     readers: Vec<Arc<Reader>>,
-    /// the streams that received rows with topics of their own
+    /// the streams that received rows with their own topics
     fed: HashSet<usize>,
     /// rows that did not fit into the queue of a reader
     waiting: Vec<Waiting>,
@@ -415,7 +415,7 @@ struct ReaderQueue {
 
 struct Waiting {
     reader: Arc<Reader>,
-    /// the reader feeds the stream that the rule of this writer reads, so the writer cannot wait for it
+    /// the reader feeds the stream that the writer's rule reads, so the writer cannot wait for it
     cycle: bool,
     batches: VecDeque<FrameBatch>,
     rows: usize,
@@ -445,7 +445,7 @@ impl MemoryWriter {
                 if !reader.source.reads(topic) {
                     continue;
                 }
-                // Recorded before anything is sent: so the last writer of a cycle sees all of it.
+                // Recorded before anything is sent, so that the last writer of a cycle sees all of it.
                 let target = reader.frames.slot();
                 if fed.insert(target)
                     && let Some(writing) = self.topics.state().writers.get_mut(&self.id)
@@ -455,7 +455,7 @@ impl MemoryWriter {
             }
             let batch = FrameBatch { frames: frames.clone(), origin: None, received };
             if let Some(waiting) = waiting.iter_mut().find(|waiting| waiting.reader.id == reader.id) {
-                // After the waiting rows, to keep the order.
+                // After the waiting rows, to preserve the order.
                 self.keep(waiting, batch);
                 continue;
             }
@@ -478,7 +478,7 @@ impl MemoryWriter {
                 None
             }
             Err(Refused::Full(batch)) => Some(batch),
-            // Nothing is kept for a reader that has ended.
+            // Rows are not kept for a reader that has ended.
             Err(Refused::Ended) => None,
         }
     }
@@ -497,7 +497,7 @@ impl MemoryWriter {
         }
     }
 
-    /// Sends waiting rows to readers; true if the rule can continue.
+    /// Sends waiting rows to readers; true if the rule may continue.
     fn deliver(&self, lane: &mut ReaderQueue) -> bool {
         let mut free = true;
         lane.waiting.retain_mut(|waiting| {

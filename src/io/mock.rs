@@ -1,6 +1,6 @@
 //! A source of given rows, which a trial reads instead of its stream.
 //!
-//! They go into the channel of the stream like messages of a socket, one at a time.
+//! They go into the stream's channel like messages of a socket, one at a time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ pub struct MockSource {
     pub messages: Arc<[Utf8Bytes]>,
     /// time between two messages; a loop waits at least 1 ms
     pub interval: Duration,
-    /// start again after the last one
+    /// whether to start again after the last message
     pub repeat: bool,
 }
 
@@ -42,7 +42,7 @@ enum State {
 impl SourceSettings for MockSource {}
 
 impl MockSource {
-    /// Sends the first message once it begins, and the others at their times.
+    /// Opens the source. It sends the first message when it begins, the others at their times.
     pub fn open(self, frames: FrameSender) -> MockReader {
         let state = Mutex::new(State::Waiting(self, frames));
         MockReader { messages: Arc::default(), state, since: SystemTime::now() }
@@ -91,7 +91,7 @@ impl OpenSource for MockReader {
     }
 }
 
-/// Messages that were not sent yet are dropped.
+/// Messages that have not been sent are dropped.
 impl Drop for MockReader {
     fn drop(&mut self) {
         self.detach();

@@ -1,7 +1,7 @@
 //! Connectors: how messages come in and results go out.
 //!
-//! A connector knows sockets, files and the console; it must not know SQL or timely. It sees messages as bytes (rows,
-//! where they stay in memory) and hands them over through [`queue`].
+//! A connector knows sockets, files and the console, but neither SQL nor timely. It sees messages as bytes (or as rows,
+//! in memory topics) and passes them on through [`queue`].
 
 mod addresses;
 mod backoff;
@@ -38,16 +38,16 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-/// The cause under which a sink counts what its clients had not taken when it ended.
+/// The cause of messages that clients had not received when their sink ended.
 pub const UNSENT: &str = "not taken before the end";
 
-/// The cause under which an endpoint counts messages that came while no rule read them.
+/// The cause of messages that arrived at an endpoint while no rule read them.
 pub const UNREAD: &str = "no reader";
 
-/// The cause under which a source counts messages that were read and that its rules had not run when they ended.
+/// The cause of messages that were read but not processed when their rules ended.
 pub const UNPROCESSED: &str = "not processed before the end";
 
-/// Text of a stranger for a terminal or a log: control characters are shown as escapes, so that they do nothing.
+/// Makes a stranger's text safe for a terminal or log: control characters become escapes.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
@@ -59,19 +59,18 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a connector is in touch with its peer.
+/// Whether a connector is connected to its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
-    /// A peer is connected; of a server role: the endpoint accepts clients.
+    /// A peer is connected; in a server role: the endpoint accepts clients.
     Connected,
-    /// The peer is being dialled, or waits for its next try.
+    /// The peer is being dialled, or the next attempt is due later.
     Connecting,
     /// Ended.
     Disconnected,
 }
 
 impl LinkState {
-    /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
             LinkState::Connected => "connected",
@@ -81,16 +80,16 @@ impl LinkState {
     }
 }
 
-/// The cause of messages that a sink had nobody to send to. They are dropped and counted, and yet no fault of anyone:
-/// eKuiper counts them as sent.
+/// The cause of messages without a receiver. They are dropped and counted, but count as no error: eKuiper counts them
+/// as sent.
 pub const NO_CLIENT: &str = "no client";
 
-/// How many messages were lost and why, as the status and the log say it.
+/// The number of lost messages and the cause, for the status and the log.
 pub fn loss(cause: &str, count: u64) -> String {
     format!("{count} message{} dropped: {cause}", if count == 1 { "" } else { "s" })
 }
 
-/// A count of dropped messages for [`LinkStatus::dropped`], under its cause.
+/// The count of dropped messages for [`LinkStatus::dropped`], with its cause.
 fn dropped(cause: &'static str, count: &AtomicU64) -> Vec<(&'static str, u64)> {
     match count.load(Ordering::Relaxed) {
         0 => Vec::new(),
@@ -98,48 +97,48 @@ fn dropped(cause: &'static str, count: &AtomicU64) -> Vec<(&'static str, u64)> {
     }
 }
 
-/// How a source or sink stands: what it says in the status.
+/// The status of a source or sink.
 #[derive(Clone, Debug)]
 pub struct LinkStatus {
-    /// where it is: `ws://host:port/path`, or `:port/path` of a server role
+    /// its address: `ws://host:port/path`, or `:port/path` in a server role
     pub address: String,
     pub state: LinkState,
-    /// since when it is in this state
+    /// the time at which it entered this state
     pub since: SystemTime,
-    /// clients of a server role that are connected now; 0 or 1 of a client role
+    /// connected clients in a server role; 0 or 1 in a client role
     pub peers: usize,
     /// the last error, with its time
     pub last_error: Option<(SystemTime, String)>,
-    /// messages that came in, or went out to peers (a broadcast to n clients counts n)
+    /// messages received, or delivered to peers (a broadcast to n clients counts n)
     pub messages: u64,
     /// their bytes
     pub bytes: u64,
-    /// messages lost, by cause; causes that never happened are left out
+    /// lost messages, by cause; causes without messages are left out
     pub dropped: Vec<(&'static str, u64)>,
-    /// messages waiting for a peer, of all peers
+    /// messages that wait, for all peers together
     pub queued: usize,
-    /// messages that are kept for a peer until it is known to have them, over the end of the process, too
+    /// messages stored for a peer until it has received them, even beyond the end of the process
     pub stored: usize,
     /// messages that a peer's socket has taken and that may still be lost with its connection
     pub unproven: u64,
-    /// what has become of its connections
+    /// the history of its connections
     pub history: LinkHistory,
-    /// of a client role: how it fares at each address that was dialled
+    /// in a client role: the status of each dialled address
     pub addresses: Vec<AddressStatus>,
 }
 
-/// How a client role fares at one of its addresses.
+/// The status of one address of a client role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressStatus {
     /// `ws://host:port/path`
     pub address: String,
     /// open connections
     pub connected: usize,
-    /// connections that ended, in whatever way
+    /// connections that ended in any way
     pub closed: u64,
     /// dials that failed
     pub unreached: u64,
-    /// why the last one ended or failed
+    /// why the last connection ended or failed
     pub last_error: Option<(SystemTime, String)>,
 }
 
@@ -148,12 +147,12 @@ impl AddressStatus {
         AddressStatus { address: address.to_owned(), connected: 0, closed: 0, unreached: 0, last_error: None }
     }
 
-    /// How often a connection ended or could not be made.
+    /// How often a connection ended or could not be opened.
     pub fn failures(&self) -> u64 {
         self.closed + self.unreached
     }
 
-    /// What goes wrong, for people: `closed 11 times, last: 1008 no hb`.
+    /// The problem, for people: `closed 11 times, last: 1008 no hb`.
     pub fn trouble(&self) -> String {
         let times = |what: &str, count: u64| match count {
             0 => String::new(),
@@ -168,40 +167,40 @@ impl AddressStatus {
     }
 }
 
-/// What has become of the connections of an endpoint since it exists.
+/// The history of an endpoint's connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkHistory {
-    /// connections that were made
+    /// connections opened
     pub connects: u64,
     /// connections that ended
     pub disconnects: u64,
     /// dials that failed, and connections that ended with an error
     pub failures: u64,
-    /// when the last connection was made
+    /// when the last connection was opened
     pub connected: Option<SystemTime>,
     /// when the last one ended
     pub disconnected: Option<SystemTime>,
 }
 
 impl LinkHistory {
-    /// Notes a connection that was made.
+    /// Records an opened connection.
     pub fn connects(&mut self, now: SystemTime) {
         (self.connects, self.connected) = (self.connects + 1, Some(now));
     }
 
-    /// Notes a connection that ended.
+    /// Records an ended connection.
     pub fn disconnects(&mut self, now: SystemTime) {
         (self.disconnects, self.disconnected) = (self.disconnects + 1, Some(now));
     }
 }
 
 impl LinkStatus {
-    /// Whether it is an endpoint of the data server, to which clients come.
+    /// Whether it is an endpoint of the data server.
     pub fn serves(&self) -> bool {
         self.address.starts_with(':')
     }
 
-    /// Of something in this process, in touch since `since`; nothing is counted yet.
+    /// The status of something inside this process, connected since `since`; all counts are 0.
     fn local(address: impl Into<String>, since: SystemTime) -> LinkStatus {
         LinkStatus {
             address: address.into(),

@@ -1,7 +1,7 @@
-//! The queue of a sink that sends at its own pace (requests, files), with its counts and its state.
+//! The queue of a sink that sends at its own pace (requests, files), with its counts and state.
 //!
-//! The worker puts batches in and never waits. One sender takes them out in order. Beyond the limits the oldest messages
-//! are dropped and counted, except those that the sender holds. With `enableCache` messages wait in a store instead.
+//! The worker puts batches in and never waits. One sender takes them in order. Beyond the limits, the oldest messages
+//! are dropped and counted, except those that the sender holds. With `enableCache`, messages wait in a store instead.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -18,20 +18,19 @@ use super::{LinkHistory, LinkState, LinkStatus, UNSENT, printable};
 use crate::format::address::Address;
 use crate::sync::locked;
 
-/// The cause under which a sink counts what was beyond its limits.
+/// The cause of messages dropped beyond the limits.
 pub const FULL: &str = "queue full";
 
-/// See the module.
 pub struct Outbox {
     limit: QueueLimit,
     state: Mutex<State>,
-    /// what keeps the messages, and the name of this outbox to it
+    /// the store of messages, and this outbox's number there
     store: Option<(Arc<Store>, u64)>,
     /// the store, until the sink ends
     held: Mutex<Option<Held>>,
-    /// tells a sender that is a task
+    /// wakes a sender that is a task
     more: Notify,
-    /// tells a sender that is a thread
+    /// wakes a sender that is a thread
     arrived: Condvar,
     drained: Notify,
     messages: AtomicU64,
@@ -42,11 +41,11 @@ pub struct Outbox {
 #[derive(Default)]
 struct State {
     queue: BatchQueue,
-    /// nothing more is taken in
+    /// whether no more messages are accepted
     closed: bool,
 }
 
-/// How the other end stands, and what was lost.
+/// The state of the other end, and the lost messages.
 struct Health {
     state: LinkState,
     since: SystemTime,
@@ -56,12 +55,12 @@ struct Health {
 }
 
 impl Outbox {
-    /// An empty one. Until something is sent it counts as connected.
+    /// An empty outbox. Until something is sent, it counts as connected.
     pub fn new(limit: QueueLimit) -> Arc<Outbox> {
         Arc::new(Outbox::over(limit, None))
     }
 
-    /// One whose messages are kept.
+    /// An outbox whose messages are stored.
     pub(super) fn stored(held: Held, signal: Signal) -> Arc<Outbox> {
         let store = Arc::clone(&held);
         Arc::new_cyclic(|this: &Weak<Outbox>| {
@@ -94,12 +93,12 @@ impl Outbox {
         }
     }
 
-    /// The store, if this is the outbox that may take from it.
+    /// The store, if this outbox may take messages from it.
     fn own_store(&self) -> Option<&Arc<Store>> {
         self.store.as_ref().filter(|(store, owner)| store.is_owned(*owner)).map(|(store, _)| store)
     }
 
-    /// Takes the oldest batch, once there is one; `None` once the outbox is closed and empty.
+    /// Takes the oldest batch, when there is one; `None` when the outbox is closed and empty.
     pub async fn next(self: &Arc<Self>) -> Option<Taken> {
         loop {
             let more = self.more.notified();
@@ -116,7 +115,7 @@ impl Outbox {
                 if let Some(Portion { batch, next, number, resent }) = store.take(false) {
                     return Some(self.taken(Rest { batch, next }, Some((number, resent))));
                 }
-                // Something may be on its way from the disk.
+                // Messages may still be on their way from the disk.
                 if closed && store.queued() == 0 {
                     return None;
                 }
@@ -127,7 +126,7 @@ impl Outbox {
         }
     }
 
-    /// The same for a thread, which waits no longer than `limit`.
+    /// The same for a thread; waits at most `limit`.
     pub fn wait(self: &Arc<Self>, limit: Duration) -> Waited {
         let state = locked(&self.state);
         let idle = |state: &mut State| state.queue.is_empty() && !state.closed;
@@ -140,7 +139,8 @@ impl Outbox {
         }
     }
 
-    /// How many messages the sender gets at a time. What it holds is not dropped, and counts against the limit.
+    /// The most messages that the sender gets at a time. Messages that it holds are not dropped, and count towards the
+    /// limit.
     pub fn portion(&self) -> usize {
         (self.limit.messages / 8).clamp(1, 1024)
     }
@@ -149,14 +149,14 @@ impl Outbox {
         Taken { outbox: self.clone(), rest, done: AtomicUsize::new(0), kept }
     }
 
-    /// Takes nothing more in.
+    /// Accepts no more messages.
     pub fn close(&self) {
         locked(&self.state).closed = true;
         self.more.notify_waiters();
         self.arrived.notify_all();
     }
 
-    /// Drops and counts what waits. Kept messages stay, except with `cleanCacheAtStop`.
+    /// Drops and counts waiting messages. Stored messages stay, except with `cleanCacheAtStop`.
     pub fn clear(&self) {
         let lost = locked(&self.state).queue.clear();
         self.lose(UNSENT, lost);
@@ -168,7 +168,7 @@ impl Outbox {
         }
     }
 
-    /// Ends the sink. Kept messages are on disk when this returns.
+    /// Ends the sink. When this returns, stored messages are on disk.
     pub(super) async fn release(&self) {
         if let Some((store, owner)) = &self.store {
             store.keep().await;
@@ -179,10 +179,10 @@ impl Outbox {
         }
     }
 
-    /// Waits until nothing waits and the sender holds nothing, but not beyond `deadline`.
+    /// Waits until nothing waits and the sender holds nothing, at most until `deadline`.
     pub async fn drain(&self, deadline: Instant) {
         if let Some(store) = self.own_store() {
-            // What is kept need not wait for a server that is away.
+            // Stored messages need not wait for an unreachable server.
             if locked(&self.health).state == LinkState::Connected {
                 store.drained(deadline.saturating_duration_since(Instant::now())).await;
             }
@@ -198,12 +198,12 @@ impl Outbox {
         }
     }
 
-    /// How many messages wait, with those that the sender holds.
+    /// The number of messages that wait, including those that the sender holds.
     pub fn queued(&self) -> usize {
         locked(&self.state).queue.messages()
     }
 
-    /// Counts messages that are lost.
+    /// Counts lost messages.
     pub fn lose(&self, cause: &'static str, messages: usize) {
         if messages == 0 {
             return;
@@ -215,7 +215,7 @@ impl Outbox {
         }
     }
 
-    /// Notes that the other end takes what is sent.
+    /// Records that the other end accepts messages.
     pub fn works(&self) {
         let mut health = locked(&self.health);
         let was_away = health.state != LinkState::Connected;
@@ -230,11 +230,11 @@ impl Outbox {
         }
     }
 
-    /// Notes an error; `away`: the other end takes nothing now.
+    /// Records an error; `away`: the other end accepts nothing at the moment.
     pub fn fails(&self, error: &str, away: bool) {
         let now = SystemTime::now();
         let mut health = locked(&self.health);
-        // Part of it may be the other end's words: they must not command a terminal.
+        // The text may contain what the other end sent, which must not control a terminal.
         health.last_error = Some((now, printable(error).into_owned()));
         health.history.failures += 1;
         if away && health.state == LinkState::Connected {
@@ -243,7 +243,7 @@ impl Outbox {
         }
     }
 
-    /// How it stands.
+    /// The status at this address.
     pub fn status(&self, address: String) -> LinkStatus {
         let health = locked(&self.health);
         let mut status = LinkStatus {
@@ -262,7 +262,7 @@ impl Outbox {
             addresses: Vec::new(),
         };
         drop(health);
-        // What another sink has taken over, that one counts.
+        // Messages that another sink has taken over are counted there.
         if let Some((store, owner)) = &self.store
             && (store.is_owned(*owner) || store.is_free())
         {
@@ -272,7 +272,7 @@ impl Outbox {
     }
 }
 
-/// A store tells its outbox that there is something to send, and the rule that it may go on.
+/// Wakes the outbox when the store has something to send, and the rule when it may continue.
 struct Bell {
     outbox: Weak<Outbox>,
     signal: Signal,
@@ -320,23 +320,23 @@ impl Outlet for Outbox {
     }
 }
 
-/// What [`Outbox::wait`] found.
+/// The result of [`Outbox::wait`].
 pub enum Waited {
     /// the oldest batch
     Batch(Taken),
-    /// nothing yet
+    /// nothing at the moment
     Nothing,
-    /// nothing, and there will be nothing more
+    /// nothing, and there will be no more
     Ended,
 }
 
-/// A batch in the hands of the sender. Messages that are not accounted for when it is dropped are lost, and counted.
+/// A batch that the sender holds. Messages that are neither sent nor counted when it is dropped are counted as lost.
 pub struct Taken {
     outbox: Arc<Outbox>,
     rest: Rest,
-    /// messages that are accounted for
+    /// messages that are sent or counted as lost
     done: AtomicUsize,
-    /// for kept messages: the number of the first one, and whether they were kept before the connection
+    /// for stored messages: the number of the first one, and whether they were stored before the connection began
     kept: Option<(u64, bool)>,
 }
 
@@ -349,7 +349,7 @@ impl Taken {
         self.rest.is_empty()
     }
 
-    /// A message, with its address where it has one.
+    /// The message at `index`, with its address if it has one.
     ///
     /// # Panics
     /// If there is no such message.
@@ -366,7 +366,7 @@ impl Taken {
         }
     }
 
-    /// The message at `index` was sent; these are its bytes.
+    /// Records that the message at `index` was sent, with this number of bytes.
     pub fn sent(&self, index: usize, bytes: usize) {
         self.done.fetch_add(1, Ordering::Relaxed);
         match (self.kept, &self.outbox.store) {
@@ -381,7 +381,7 @@ impl Taken {
         }
     }
 
-    /// The message at `index` is lost for this reason.
+    /// Records that the message at `index` is lost for this reason.
     pub fn lost(&self, index: usize, cause: &'static str) {
         self.done.fetch_add(1, Ordering::Relaxed);
         self.outbox.lose(cause, 1);
@@ -393,7 +393,7 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        // What is kept is not lost.
+        // Stored messages are not lost.
         if self.kept.is_some() {
             return;
         }
@@ -428,7 +428,7 @@ mod tests {
         outbox.send(&batch("abc"));
         let taken = outbox.next().await.expect("a part of the batch");
         outbox.send(&batch("def"));
-        // Of six messages two are too many; what is taken stays.
+        // Of six messages, two exceed the limit; the sender's stay.
         assert_eq!((taken.len(), outbox.queued()), (1, 4));
         taken.sent(0, 1);
         drop(taken);

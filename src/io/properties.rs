@@ -1,4 +1,4 @@
-//! How the properties of every connector are read: variables of the environment first, then the connector's rows.
+//! Reads the properties of connectors: environment variables are replaced first, then the connector's rows apply.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use crate::format::sink_format;
 use crate::io::environment::{self, Unset};
 use crate::property::{self, Findings, Noun, Property};
 
-/// Reads properties by the rows of a connector, which are for a target with their defaults.
+/// Reads properties by a connector's rows into a target with the rows' defaults.
 pub(super) fn read<T: Default>(rows: &'static [Property<T>], props: &Map<String, Json>) -> (T, Findings) {
     let (expanded, unset) = match environment::expand_properties(props) {
         Ok(expanded) => (expanded, Unset::new()),
@@ -28,7 +28,7 @@ pub(super) fn read<T: Default>(rows: &'static [Property<T>], props: &Map<String,
     (target, found)
 }
 
-/// A property with a variable that has no value.
+/// A property that names an unset variable.
 #[derive(Debug, thiserror::Error)]
 #[error("property {property}: {error}")]
 pub(super) struct UnsetProperty {
@@ -36,8 +36,8 @@ pub(super) struct UnsetProperty {
     pub error: environment::UnsetVariable,
 }
 
-/// Names that are no mistakes in the properties of a connector, though it does not read them: options of streams in
-/// EXTRA and conf keys, and what eKuiper's files of connectors hold.
+/// Names that are allowed among a connector's properties although it does not read them: options of streams in EXTRA
+/// and conf keys, and what eKuiper's connector files contain.
 const STREAM_OPTIONS: &[&str] = &[
     "type",
     "key",

@@ -1,12 +1,12 @@
-//! What a property that came over the network may reach on this machine: files below allowed folders, variables of
-//! the environment that are meant for it, and addresses ([`Egress`]).
+//! Limits what properties from the network may use on this machine: files in allowed folders, permitted environment
+//! variables, and addresses ([`Egress`]).
 //!
-//! Whoever may use the REST API is not thereby a user of this machine: a property such as `rootCaPath` must not show
-//! which files there are, and `${NAME}` must not send the environment to a peer. What the operator wrote (the
-//! configuration's files, a rule file of `plutino run`) is not checked. This module must not know who set a property.
+//! Users of the REST API need not be users of this machine: a property such as `rootCaPath` must not reveal which files
+//! exist, and `${NAME}` must not send the environment to a peer. What the operator wrote (the configuration's files, a
+//! rule file of `plutino run`) is not checked. This module does not know who set a property.
 //!
-//! Files are read on threads of their own, few at a time and with a deadline ([`within`]): a file system can hang, and
-//! the control thread must not hang with it.
+//! Files are read on separate threads, few at a time and with a deadline ([`within`]): a file system can hang, and the
+//! control thread must not hang with it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::egress::{Egress, EgressError};
 use crate::sync::locked;
 
-/// How many files are read at a time.
+/// The most files read at a time.
 const PLACES: usize = 8;
 
 /// How long a request waits for a file.
@@ -33,35 +33,31 @@ const SHORT_DEADLINE: Duration = Duration::from_secs(1);
 /// How long it waits while another file hangs: one file system must not hold it up file by file.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// The properties that name files.
+/// The properties that contain file names.
 const FILE_PROPERTIES: &[&str] = &["certificationPath", "privateKeyPath", "rootCaPath", "file"];
 
-/// Names in the data folder that begin so are the service's own.
+/// Prefixes of names in the data folder that belong to the service.
 const OWN: &[&str] = &["plutino.redb", "reserve", "uploads", "cache"];
 
 /// Properties in which `${` is only text.
 const TEMPLATES: &[&str] = &["dataTemplate"];
 
-/// The variables that are allowed where nothing else is said.
+/// The variables that are allowed by default.
 pub const ALLOWED_VARIABLES: &str = "PLUTINO_*";
 
-/// A property that reaches for what it must not.
+/// A property that names something forbidden.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ReachError {
     /// `${NAME}` of a variable that is not allowed
     #[error("property {property}: the variable {name} is not allowed here: add it to basic.envAllow")]
-    Variable {
-        property: String,
-        /// the variable
-        name: String,
-    },
+    Variable { property: String, name: String },
     #[error("property {property}: {file} is outside of the data folder: add its folder to basic.fileRoots")]
     Outside {
         property: String,
-        /// the file as it was written
+        /// the file as written
         file: String,
     },
-    /// an address that is not for requests
+    /// a forbidden address
     #[error("property {property}: {error}")]
     Egress { property: String, error: EgressError },
 }
@@ -76,12 +72,12 @@ impl ReachError {
     }
 }
 
-/// The variables of the environment that may be used: names, of which one may end with `*`.
+/// The allowed environment variables; a trailing `*` in a name matches any ending.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Variables(Arc<[String]>);
 
 impl Variables {
-    /// The first variable in a text that may not be used.
+    /// The first forbidden variable in a text.
     pub fn refused<'t>(&self, text: &'t str) -> Option<&'t str> {
         variables(text).find(|name| !self.allows(name))
     }
@@ -94,28 +90,27 @@ impl Variables {
     }
 }
 
-/// What properties may reach.
+/// Everything that properties may use.
 #[derive(Clone, Debug)]
 pub struct Reach {
     pub files: FileRoots,
-    /// the variables
     pub variables: Variables,
     egress: Egress,
 }
 
 impl Reach {
-    /// Files below these folders; variables with these names, of which one may end with `*`.
+    /// Allows files in these folders, and variables with these names; a trailing `*` matches any ending.
     pub fn new(files: FileRoots, variables: &[String]) -> Reach {
         Reach { files, variables: Variables(variables.into()), egress: Egress::default() }
     }
 
-    /// Lets sinks send requests elsewhere.
+    /// Sets the addresses that sinks may send requests to.
     #[must_use]
     pub fn with_egress(self, egress: Egress) -> Reach {
         Reach { egress, ..self }
     }
 
-    /// Checks where a sink sends requests to, as this property says.
+    /// Checks the destination of a sink's requests, given by this property.
     ///
     /// # Errors
     /// [`ReachError::Egress`]
@@ -138,7 +133,7 @@ impl Reach {
         }
     }
 
-    /// Checks properties that came over the network.
+    /// Checks properties from the network.
     ///
     /// # Errors
     /// [`ReachError`] names the property.
@@ -155,7 +150,7 @@ impl Reach {
             Value::String(text) => {
                 self.check_text(property, text)?;
                 let is_file = FILE_PROPERTIES.iter().any(|known| known.eq_ignore_ascii_case(property));
-                // What a variable's value names would not be checked.
+                // The content of a variable is unknown here, so it cannot be checked as a path.
                 let is_held = || variables(text).next().is_none() && self.files.holds(Path::new(text));
                 if is_file && !text.is_empty() && !is_held() {
                     return Err(ReachError::Outside { property: property.to_owned(), file: text.clone() });
@@ -169,8 +164,8 @@ impl Reach {
     }
 }
 
-/// The names in `${NAME}` and `${NAME:-default}`. A name that stands after a further `$` counts as well: to refuse one
-/// too many does no harm.
+/// The names in `${NAME}` and `${NAME:-default}`. A name after a further `$` is included: refusing too many does no
+/// harm.
 fn variables(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices("${").filter_map(|(start, _)| {
         let rest = &text[start + 2..];
@@ -179,7 +174,7 @@ fn variables(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Folders whose files may be read.
+/// Folders with files that may be read.
 #[derive(Clone, Debug)]
 pub struct FileRoots {
     data: PathBuf,
@@ -187,7 +182,7 @@ pub struct FileRoots {
 }
 
 impl FileRoots {
-    /// The data folder alone.
+    /// Only the data folder.
     pub fn new(data: PathBuf) -> FileRoots {
         FileRoots { data, others: Arc::default() }
     }
@@ -196,33 +191,34 @@ impl FileRoots {
         &self.data
     }
 
-    /// Further folders, too.
+    /// Adds folders.
     #[must_use]
     pub fn with(self, others: &[PathBuf]) -> FileRoots {
         FileRoots { others: others.into(), ..self }
     }
 
-    /// Whether this path leads into one of the folders, through links as well; the file need not exist.
+    /// Whether this path leads into one of the folders, following links; the file need not exist.
     pub fn holds(&self, path: &Path) -> bool {
         let (roots, path) = (self.clone(), path.to_owned());
         within_now(move || roots.locate(&path)).is_ok_and(|located| located.is_ok())
     }
 
-    /// Reads a regular file of up to `limit` bytes that `path` names. A relative path begins in the data folder, or, if it
-    /// names the data folder itself, as eKuiper's do, in the working directory.
+    /// Reads a regular file of up to `limit` bytes. A relative path starts in the data folder, or, if it includes the
+    /// name of the data folder as eKuiper's paths do, in the working directory.
     ///
     /// # Errors
-    /// Those of the system; [`io::ErrorKind::PermissionDenied`] for a file elsewhere, [`io::ErrorKind::FileTooLarge`].
+    /// Those of the system; [`io::ErrorKind::PermissionDenied`] for a file outside the folders,
+    /// [`io::ErrorKind::FileTooLarge`].
     pub fn read_below_data(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         let inner = path.strip_prefix(&self.data).unwrap_or(path);
         self.read(&self.data.join(inner), limit)
     }
 
-    /// Where results that are to be in the file at `path` go; it need not exist. A relative path begins in the data folder,
-    /// as in [`FileRoots::read_below_data`].
+    /// Locates a file for results, which need not exist. A relative path starts in the data folder, as in
+    /// [`FileRoots::read_below_data`].
     ///
     /// # Errors
-    /// [`io::ErrorKind::PermissionDenied`] for a place outside, and for files of the service itself.
+    /// [`io::ErrorKind::PermissionDenied`] for a file outside the folders, and for files of the service itself.
     pub fn locate_for_results(&self, path: &Path) -> io::Result<PathBuf> {
         let inner = path.strip_prefix(&self.data).unwrap_or(path);
         let located = self.locate(&self.data.join(inner))?;
@@ -240,10 +236,10 @@ impl FileRoots {
         within_now(move || roots.locate_for_results(&path)).is_ok_and(|located| located.is_ok())
     }
 
-    /// Where a file is that exists, for [`FileRoots::read_below_data`].
+    /// Locates an existing file, for [`FileRoots::read_below_data`].
     ///
     /// # Errors
-    /// Those of the system; [`io::ErrorKind::PermissionDenied`] for a file elsewhere.
+    /// Those of the system; [`io::ErrorKind::PermissionDenied`] for a file outside the folders.
     pub fn find_below_data(&self, path: &Path) -> io::Result<PathBuf> {
         let inner = path.strip_prefix(&self.data).unwrap_or(path);
         let found = self.locate(&self.data.join(inner))?;
@@ -251,7 +247,7 @@ impl FileRoots {
         Ok(found)
     }
 
-    /// The same; a relative path begins in the working directory.
+    /// The same; a relative path starts in the working directory.
     ///
     /// # Errors
     /// As [`FileRoots::read_below_data`].
@@ -259,10 +255,10 @@ impl FileRoots {
         read_regular(&self.locate(path)?, limit)
     }
 
-    /// Where a path really leads.
+    /// Resolves links in a path.
     ///
     /// # Errors
-    /// [`io::ErrorKind::PermissionDenied`] for a place outside, whether or not there is something.
+    /// [`io::ErrorKind::PermissionDenied`] for a path outside the folders, whether or not it exists.
     fn locate(&self, path: &Path) -> io::Result<PathBuf> {
         let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
         let roots: Vec<PathBuf> = std::iter::once(&self.data)
@@ -271,7 +267,8 @@ impl FileRoots {
             .flatten()
             .collect();
         let held = |path: &Path| roots.iter().any(|root| path.starts_with(root));
-        // By its text first: nothing outside is touched, neither a file system that hangs nor one that tells.
+        // The text is checked first, so that nothing outside is accessed: it could hang, or reveal whether a file
+        // exists.
         if !held(&without_dots(path)?) {
             return Err(denied());
         }
@@ -280,13 +277,13 @@ impl FileRoots {
     }
 }
 
-/// Whether a file was refused because of where it is.
+/// Whether a file was refused because it is outside the folders.
 pub fn is_outside(error: &io::Error) -> bool {
-    // The system's own refusals have a number.
+    // Errors of the system have a number.
     error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
 }
 
-/// A path as it reads: absolute, without `.` and `..`.
+/// The path made absolute, without `.` and `..`; links are not resolved.
 fn without_dots(path: &Path) -> io::Result<PathBuf> {
     let mut plain = PathBuf::new();
     for step in std::path::absolute(path)?.components() {
@@ -298,7 +295,7 @@ fn without_dots(path: &Path) -> io::Result<PathBuf> {
     Ok(plain)
 }
 
-/// A path without links, `.` and `..`; what does not exist of it stands at its end as it was written.
+/// The path without links, `.` and `..`; components that do not exist are kept as written.
 fn real(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     let mut known = path.as_path();
@@ -306,7 +303,7 @@ fn real(path: &Path) -> io::Result<PathBuf> {
         match known.canonicalize() {
             Ok(real) => {
                 let rest = path.strip_prefix(known).unwrap_or(Path::new(""));
-                // Of what does not exist, nobody can say where `..` leads.
+                // For a component that does not exist, the target of `..` is unknown.
                 let plain = rest.components().all(|step| matches!(step, Component::Normal(_)));
                 return match plain {
                     true if rest.as_os_str().is_empty() => Ok(real),
@@ -319,14 +316,14 @@ fn real(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Reads a regular file of up to `limit` bytes. It is opened without waiting: a pipe or device may never answer.
+/// Reads a regular file of up to `limit` bytes. Opening never waits, because a pipe or device may block forever.
 ///
 /// # Errors
 /// Those of the system; [`io::ErrorKind::FileTooLarge`].
 pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     use std::os::unix::fs::OpenOptionsExt;
     let not_regular = || io::Error::other("it is not a regular file");
-    // To open a device may already do something.
+    // Opening a device may already have an effect.
     if !std::fs::metadata(path)?.is_file() {
         return Err(not_regular());
     }
@@ -335,7 +332,7 @@ pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         return Err(not_regular());
     }
     let mut bytes = Vec::new();
-    // Counted while it is read: a file may grow.
+    // Limited while reading, because a file may grow.
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes")));
@@ -366,10 +363,10 @@ enum JobState {
     Done,
 }
 
-/// Does what may block on the disk, on a thread of its own. A job that hangs keeps its place, not the caller.
+/// Runs a job that may block on the disk on a separate thread. A job that hangs keeps its place, but not the caller.
 ///
 /// # Errors
-/// [`io::ErrorKind::TimedOut`] after [`DEADLINE`]; those of starting a thread.
+/// [`io::ErrorKind::TimedOut`] after [`DEADLINE`]; the system's error if no thread can be started.
 pub async fn within<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     readers().within(job).await
 }

@@ -1,4 +1,5 @@
-//! Recordings of feeds: files that keep each message with the time it arrived, its connection, and whether it was text.
+//! Recordings of feeds: files that store each message with the time of its arrival, its connection, and whether it was
+//! text.
 //!
 //! A recording is lines of JSON, so that it can be searched and cut with the usual tools. The first line says that it
 //! is one. A file whose name ends in `.zst` is compressed: a sequence of zstd frames, so that a recording that was cut
@@ -11,7 +12,7 @@
 //! {"at":1760000000125,"connection":2,"binary":"AAEC"}
 //! ```
 //!
-//! This module must not know where messages come from or go to.
+//! This module does not know where messages come from or go to.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -32,10 +33,10 @@ use crate::io::queue::{Frame, Origin};
 use crate::text::secret::masked_url;
 use crate::value::{Text, Value, json};
 
-/// How every recording begins.
+/// The start of every recording.
 const MARK: &str = "{\"plutino\":\"recording\"";
 
-/// Bytes of lines that are compressed together.
+/// The number of bytes of lines that are compressed together.
 const CHUNK: usize = 256 * 1024;
 
 /// The longest line, bytes.
@@ -46,7 +47,7 @@ const LONGEST: u64 = 128 << 20;
 pub struct Recorded {
     /// When it arrived, ms since the epoch.
     pub at: i64,
-    /// Which connection it came on.
+    /// The number of its connection.
     pub connection: u64,
     pub frame: Frame,
     /// What is known of the connection. [`Reader::read`] gives it with each message; to be written, it is given once for
@@ -75,7 +76,7 @@ struct Line {
 }
 
 impl Line {
-    /// `None`: rows of memory topics are no messages.
+    /// `None`: rows of memory topics are not messages.
     fn of(message: &Recorded) -> Option<Line> {
         let Recorded { at, connection, frame, origin } = message;
         let meta = origin.as_deref().and_then(members);
@@ -108,12 +109,12 @@ fn members(origin: &Origin) -> Option<Map<String, Json>> {
     serde_json::from_slice(&text).ok()
 }
 
-/// A message as a line of a recording, without the line's end; empty for what is no message.
+/// A message as a line of a recording, without the line end; empty for a row.
 pub fn line(message: &Recorded) -> String {
     Line::of(message).and_then(|line| serde_json::to_string(&line).ok()).unwrap_or_default()
 }
 
-/// Reads a message from a line of a recording; `None`: it is none.
+/// Parses a message from a line of a recording; `None`: it is invalid.
 pub fn message(line: &str) -> Option<Recorded> {
     serde_json::from_str::<Line>(line).ok()?.message().ok()
 }
@@ -122,12 +123,12 @@ pub fn message(line: &str) -> Option<Recorded> {
 pub struct Writer {
     out: Box<dyn Write + Send>,
     compresses: bool,
-    /// Lines that wait to be compressed.
+    /// Lines that wait for compression.
     waiting: Vec<u8>,
 }
 
 impl Writer {
-    /// Begins a recording of `of` in a new file. The secrets of `of` are masked.
+    /// Starts a recording of `of` in a new file. Secrets in `of` are masked.
     ///
     /// # Errors
     /// [`io::Error`] if the file exists already, unless it is a pipe or device, or cannot be written.
@@ -184,19 +185,19 @@ impl Writer {
     }
 }
 
-/// Reads a recording, message by message.
+/// Reads a recording message by message.
 pub struct Reader {
     input: Box<dyn BufRead + Send>,
     line: Vec<u8>,
     number: u64,
     /// What is known of each connection.
     origins: HashMap<u64, Arc<Origin>>,
-    /// The rest was cut off.
+    /// Whether the recording is incomplete.
     torn: bool,
 }
 
 impl Reader {
-    /// Opens a recording; `None` if the file is something else.
+    /// Opens a recording; `None` if the file is not one.
     ///
     /// # Errors
     /// [`io::Error`] if the file cannot be read.
@@ -207,7 +208,7 @@ impl Reader {
             false => Box::new(file),
         };
         let mut reader = Reader { input, line: Vec::new(), number: 0, origins: HashMap::new(), torn: false };
-        // Only as much as shows what it is: another file may have no line break at all.
+        // Reads only enough to recognise a recording: another file may have no line break at all.
         let mut begin = Vec::new();
         (&mut reader.input).take(MARK.len() as u64).read_to_end(&mut begin)?;
         if begin != MARK.as_bytes() {
@@ -217,10 +218,10 @@ impl Reader {
         Ok(Some(reader))
     }
 
-    /// The next message; `None` at the end, also where the recording was cut off.
+    /// The next message; `None` at the end, also if the recording is incomplete.
     ///
     /// # Errors
-    /// [`io::Error`], also for a line that is not one of a recording.
+    /// [`io::Error`], also for an invalid line.
     pub fn read(&mut self) -> io::Result<Option<Recorded>> {
         loop {
             if !self.next_line()? {
@@ -292,11 +293,11 @@ fn is_zstd(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zst"))
 }
 
-/// A sequence of zstd frames, decompressed. A frame that was cut off is [`io::ErrorKind::UnexpectedEof`].
+/// Decompresses a sequence of zstd frames. An incomplete frame gives [`io::ErrorKind::UnexpectedEof`].
 struct Frames<R: BufRead> {
-    /// Between two frames.
+    /// Set between two frames.
     source: Option<Ending<R>>,
-    /// Within one.
+    /// Set inside a frame.
     decoder: Option<StreamingDecoder<Ending<R>, FrameDecoder>>,
     ended: Arc<AtomicBool>,
 }
@@ -307,7 +308,7 @@ impl<R: BufRead> Frames<R> {
         Frames { source: Some(Ending { source, ended: ended.clone() }), decoder: None, ended }
     }
 
-    /// The error of the decoder, which needed more bytes than there are or found wrong ones.
+    /// The decoder's error: it needed more bytes than there are, or found invalid ones.
     fn failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
         match self.ended.load(Ordering::Relaxed) {
             true => io::Error::new(io::ErrorKind::UnexpectedEof, "it was cut off"),
@@ -316,7 +317,7 @@ impl<R: BufRead> Frames<R> {
     }
 }
 
-/// A source that notes when it has ended.
+/// A source that records when it has ended.
 struct Ending<R> {
     source: R,
     ended: Arc<AtomicBool>,

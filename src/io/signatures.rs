@@ -1,7 +1,8 @@
-//! Public keys, and the verification of asymmetric signatures for `jsonwebtoken` by ring, which TLS needs anyway.
+//! Public keys, and a provider for `jsonwebtoken` that verifies asymmetric signatures with ring, which TLS needs
+//! anyway.
 //!
-//! The crate takes its cryptography from a provider; its own ones would add a second cryptographic library. This one
-//! only verifies, and supports no algorithm whose key could also sign.
+//! The crate's own providers would add a second cryptographic library. This one only verifies, and supports no
+//! algorithm whose key could also sign.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,7 +13,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey};
 use ring::signature as ring;
 use serde_json::{Map, Value as Json};
 
-/// A public key of a PEM file, and the algorithms that are of its kind.
+/// A public key from a PEM file, and the algorithms for its kind.
 #[derive(Clone)]
 pub struct PublicKey {
     pub algorithms: &'static [Algorithm],
@@ -23,14 +24,14 @@ pub struct PublicKey {
 pub const RSA: &[Algorithm] =
     &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
-/// Those of keys on the curves P-256 and P-384.
+/// The algorithms of keys on the curves P-256 and P-384.
 pub const EC: &[Algorithm] = &[Algorithm::ES256, Algorithm::ES384];
 
-/// That of Ed25519 keys.
+/// The algorithm of Ed25519 keys.
 pub const ED: &[Algorithm] = &[Algorithm::EdDSA];
 
 impl PublicKey {
-    /// Reads the PEM of a public key; `None`: it is none of these kinds.
+    /// Parses the PEM of a public key; `None`: it is of another kind.
     pub fn from_pem(text: &[u8]) -> Option<PublicKey> {
         let of = |algorithms, key| PublicKey { algorithms, key };
         let rsa = || DecodingKey::from_rsa_pem(text).map(|key| of(RSA, key));
@@ -51,9 +52,9 @@ pub fn asks_for_extensions(token: &str) -> bool {
 static PROVIDER: CryptoProvider =
     CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
 
-/// Installs this provider for `jsonwebtoken`; a second call changes nothing.
+/// Installs this provider for `jsonwebtoken`. Further calls have no effect.
 pub fn install() {
-    // The provider installed before is this one.
+    // A provider that is already installed is this one.
     let _ = PROVIDER.install_default();
 }
 

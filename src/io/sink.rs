@@ -1,6 +1,6 @@
-//! What all sinks have in common: what their settings decide, and what the engine asks of an open one.
+//! What all sinks have in common: their settings' interface, and that of open sinks.
 //!
-//! A connector implements both traits in its own files. It must not know rules or threads.
+//! A connector implements both traits in its own files. These do not know rules or threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -16,23 +16,23 @@ use crate::format::sink_format::SinkFormat;
 
 /// The settings of a sink.
 pub trait SinkSettings {
-    /// The kind, as rules name it; empty for sinks that no rule names.
+    /// The kind in rules; empty for sinks that rules cannot name.
     fn kind(&self) -> &'static str;
 
     /// The format of its messages, which its own properties may change; `has_format`: the user has set `format`.
     ///
     /// # Errors
-    /// What contradicts the common properties.
+    /// A contradiction to the properties of every sink.
     fn form(&mut self, format: SinkFormat, _has_format: bool) -> Result<SinkFormat, String> {
         Ok(format)
     }
 
-    /// How messages are kept for a peer that is away, and the address of that peer; `None`: they are not kept.
+    /// How messages are stored while the peer is unreachable, and the peer's address; `None`: they are not stored.
     fn cache(&self) -> Option<(CacheSettings, String)> {
         None
     }
 
-    /// Checks that a rule which came over the network may send there.
+    /// Checks that a rule from the network may send to the destination.
     ///
     /// # Errors
     /// [`ReachError`]
@@ -40,37 +40,37 @@ pub trait SinkSettings {
         Ok(())
     }
 
-    /// Files that are read later may name only these variables: they may be written by others.
+    /// Limits the variables that files read later may name, because others may write these files.
     fn limit_variables(&mut self, _allowed: &Variables) {}
 
-    /// Lets a rule start although a peer is missing: the rule was accepted before.
+    /// Allows a rule to start although a peer is missing, because the rule was accepted before.
     fn skip_checks(&mut self) {}
 }
 
-/// An open sink. Dropped, it sends nothing more.
+/// An open sink. After it is dropped, nothing more is sent.
 pub trait OpenSink: Send + Sync {
-    /// Where results go.
+    /// The handle for workers.
     fn outlet(&self) -> WayOut;
 
     fn status(&self) -> LinkStatus;
 
-    /// Its clients, each with what waits for it and what it lost.
+    /// Its clients, each with its waiting and lost messages.
     fn clients(&self) -> Vec<ClientStatus> {
         Vec::new()
     }
 
-    /// Ends if nothing waits, without waiting for a peer. It must be closed all the same.
+    /// Ends the sink if nothing waits, without waiting for a peer. It must still be closed afterwards.
     fn leave_if_idle(&self) -> BoxFuture<'_, ()> {
         Box::pin(future::ready(()))
     }
 
-    /// Sends what waits, for up to `flush`, and ends. The status stays readable.
+    /// Sends what waits, for up to `flush`, and ends the sink. Its status stays readable.
     fn close(&self, _flush: Duration) -> BoxFuture<'_, ()> {
         Box::pin(future::ready(()))
     }
 }
 
-/// What a sink within this process has taken, and since when.
+/// The counts of a sink inside this process, and the time of its start.
 #[derive(Debug)]
 pub struct LocalCounts {
     messages: AtomicU64,
@@ -79,7 +79,7 @@ pub struct LocalCounts {
 }
 
 impl LocalCounts {
-    /// Nothing so far, from now on.
+    /// Starts counting from 0.
     pub fn begin() -> LocalCounts {
         LocalCounts { messages: AtomicU64::new(0), bytes: AtomicU64::new(0), since: SystemTime::now() }
     }
@@ -89,7 +89,7 @@ impl LocalCounts {
         self.bytes.fetch_add(batch.byte_len() as u64, Ordering::Relaxed);
     }
 
-    /// The status of the sink under this name.
+    /// The status of the sink with this name.
     pub fn status(&self, name: &str) -> LinkStatus {
         LinkStatus {
             messages: self.messages.load(Ordering::Relaxed),

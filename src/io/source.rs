@@ -1,6 +1,6 @@
-//! What all sources have in common: what their settings decide, and what the engine asks of an open one.
+//! What all sources have in common: their settings' interface, and that of open sources.
 //!
-//! A connector implements both traits in its own files. It must not know rules or threads.
+//! A connector implements both traits in its own files. These do not know rules or threads.
 
 use std::any::Any;
 
@@ -17,17 +17,17 @@ pub trait SourceSettings {
         FeedChecks::default()
     }
 
-    /// Whether each process of a cluster reads what comes to it; otherwise one process reads for all.
+    /// Whether each process of a cluster reads its own messages; otherwise one process reads for all.
     fn is_local(&self) -> bool {
         false
     }
 
-    /// Whether all data threads may read it, each what its own sockets receive. Checks need all messages on one thread.
+    /// Whether all data threads may read it, each from its own sockets. Checks need all messages on one thread.
     fn may_spread(&self) -> bool {
         false
     }
 
-    /// Checks that a stream which came over the network may read there.
+    /// Checks that a stream from the network may read the source.
     ///
     /// # Errors
     /// [`ReachError`]
@@ -35,38 +35,40 @@ pub trait SourceSettings {
         Ok(())
     }
 
-    /// Files that are read later may name only these variables: they may be written by others.
+    /// Limits the variables that files read later may name, because others may write these files.
     fn limit_variables(&mut self, _allowed: &Variables) {}
 
-    /// Lets a rule start although a file or peer is missing: the rule was accepted before, and is tried again.
+    /// Allows a rule to start although a file or peer is missing, because the rule was accepted before; the source
+    /// keeps trying.
     fn skip_checks(&mut self) {}
 }
 
-/// Keeps an endpoint from reading until it is dropped.
+/// Keeps an endpoint from reading until this is dropped.
 pub type Pause = Box<dyn Any + Send>;
 
-/// An open source. It hands nothing over before [`OpenSource::begin`]. Dropped, it reads nothing more.
+/// An open source. It delivers nothing before [`OpenSource::begin`]. After it is dropped, nothing more is read.
 pub trait OpenSource: Send + Sync {
     fn status(&self) -> LinkStatus;
 
-    /// Its rules run: messages are handed over from now on. Called again, or after [`OpenSource::detach`], it does
-    /// nothing. A file has been taken over when this returns, unless that takes very long.
+    /// Starts delivering messages, because the rules run. Has no effect when called again, or after
+    /// [`OpenSource::detach`]. When this returns, a file is delivered completely, unless that takes very long.
     fn begin(&self) -> BoxFuture<'_, ()>;
 
-    /// Whether its messages come from outside of the process.
+    /// Whether its messages come from outside the process.
     fn is_outside(&self) -> bool {
         true
     }
 
-    /// Stops reading for its rule; messages under way are still handed over.
+    /// Stops reading for its rule; messages on their way are still delivered.
     fn detach(&self) {}
 
-    /// Waits until what was read is handed over. Never ends while the stream takes nothing.
+    /// Waits until everything read is delivered. Never ends while the stream accepts nothing.
     fn handed_over(&self) -> BoxFuture<'_, ()> {
         Box::pin(future::ready(()))
     }
 
-    /// Waits as [`OpenSource::handed_over`] does, and keeps the endpoint from reading on; `None` without an endpoint.
+    /// Waits like [`OpenSource::handed_over`], and keeps the endpoint from reading more; `None` if there is no
+    /// endpoint.
     fn pause(&self) -> BoxFuture<'_, Option<Pause>> {
         Box::pin(future::ready(None))
     }
@@ -76,12 +78,12 @@ pub trait OpenSource: Send + Sync {
         None
     }
 
-    /// Stops reading as [`OpenSource::close`] does, but waits for no peer.
+    /// Stops reading like [`OpenSource::close`], but does not wait for a peer.
     fn leave(&self) -> BoxFuture<'_, ()> {
         self.close()
     }
 
-    /// Stops reading; what was read has been handed over when this returns. The status stays readable.
+    /// Stops reading. When this returns, everything read is delivered. The status stays readable.
     fn close(&self) -> BoxFuture<'_, ()> {
         self.detach();
         Box::pin(future::ready(()))

@@ -1,7 +1,8 @@
-//! The sockets' ends of a stream: one queue for each data thread that reads it.
+//! A stream's queues: one for each data thread that reads it.
 //!
-//! A message goes into the queue of the thread whose socket has read it, so that it crosses no thread; where that thread
-//! does not read the stream, always into the same one, so that messages of one connection stay in order.
+//! A message goes into the queue of the thread whose socket has read it, so it does not cross threads. If that thread
+//! does not read the stream, the message always goes into the same other queue, so that messages of one connection stay
+//! in order.
 
 use std::sync::Arc;
 
@@ -21,14 +22,14 @@ impl ThreadQueues {
         ThreadQueues(senders.into())
     }
 
-    /// The queue for what a socket on this data thread brings.
+    /// The queue for messages from a socket on this data thread.
     pub fn of(&self, thread: usize) -> &FrameSender {
         let own = self.0.iter().find(|(of, _)| *of == thread);
         let (_, sender) = own.unwrap_or(&self.0[thread % self.0.len()]);
         sender
     }
 
-    /// The first queue: for sources that are on no data thread.
+    /// The first queue, for sources that are not on a data thread.
     pub fn first(&self) -> FrameSender {
         self.0[0].1.clone()
     }

@@ -1,7 +1,7 @@
-//! TLS for both ends of a websocket: certificates from files or base64 text become rustls configurations.
+//! TLS for both ends of a websocket: makes rustls configurations from certificates in files or base64 text.
 //!
-//! Everything a user can get wrong (a missing file, text that is not PEM, a key of another certificate) is found here,
-//! before any connection is made, and the error names the property and the file.
+//! All user errors (a missing file, text that is not PEM, a key for another certificate) are found here, before any
+//! connection is made, and the error names the property and the file.
 
 use std::io;
 use std::path::PathBuf;
@@ -21,47 +21,33 @@ use tokio_rustls::rustls::{
 use crate::io::reach::{read_regular, within_now};
 use crate::io::trust::NamedServers;
 
-/// TLS material that cannot be used. Each variant says which property is at fault.
+/// TLS material that cannot be used. Each variant names the property.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("property {property}: cannot read {file}: {source}")]
-    File {
-        /// whose value it is
-        property: &'static str,
-        file: String,
-        /// why
-        source: std::io::Error,
-    },
+    File { property: &'static str, file: String, source: std::io::Error },
     #[error("property {property}: not the base64 of a PEM text: {source}")]
-    Base64 {
-        /// whose value it is
-        property: &'static str,
-        /// why
-        source: base64::DecodeError,
-    },
+    Base64 { property: &'static str, source: base64::DecodeError },
     #[error("property {property}: {origin} holds no {expected} in PEM form")]
     Pem {
-        /// whose value it is
         property: &'static str,
         /// the file, or "the text"
         origin: String,
-        /// what was looked for
+        /// what the text should contain
         expected: &'static str,
     },
     #[error("property {present} needs {missing} beside it")]
     Incomplete {
-        /// what is set
+        /// the property that is set
         present: &'static str,
-        /// what is not
+        /// the property that is missing
         missing: &'static str,
     },
     #[error("property {property}: {origin} cannot be used: {source}")]
     Refused {
-        /// whose value it is
         property: &'static str,
         /// the file, or "the text"
         origin: String,
-        /// why
         source: rustls::Error,
     },
     #[error("this system has no certificate authorities to trust: set rootCaPath (or insecureSkipVerify)")]
@@ -84,7 +70,7 @@ impl TlsError {
     }
 }
 
-/// A PEM text and where it came from.
+/// A PEM text and its origin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pem {
     property: &'static str,
@@ -135,7 +121,7 @@ impl Pem {
     }
 }
 
-/// The largest file of certificates or keys, bytes: the authorities of a whole system take a tenth of it.
+/// The largest file of certificates or keys, bytes: ten times the size of a system's list of authorities.
 const LARGEST: u64 = 4 << 20;
 
 fn read(file: &str) -> io::Result<Vec<u8>> {
@@ -143,30 +129,29 @@ fn read(file: &str) -> io::Result<Vec<u8>> {
     within_now(move || read_regular(&path, LARGEST))?
 }
 
-/// What a client role shows and trusts; equal identities may share a connection.
+/// What a client shows and trusts; connections with equal identities may be shared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// accept any server certificate
+    /// whether to accept any server certificate
     pub insecure: bool,
     /// client certificate chain
     pub certificate: Option<Pem>,
     pub key: Option<Pem>,
-    /// authorities in place of the system's
+    /// authorities to trust instead of the system's
     pub roots: Option<Pem>,
-    /// refuse TLS 1.2
+    /// whether to refuse TLS 1.2
     pub tls13_only: bool,
 }
 
-/// A client role's TLS, ready for use.
+/// A client's TLS, ready for use.
 #[derive(Clone, Debug)]
 pub struct ClientTls {
     /// what it was made from
     pub identity: Arc<Identity>,
-    /// the configuration
     pub config: Arc<ClientConfig>,
 }
 
-/// The configuration follows from the identity.
+/// The identity determines the configuration.
 impl PartialEq for ClientTls {
     fn eq(&self, other: &ClientTls) -> bool {
         self.identity == other.identity
@@ -214,7 +199,8 @@ impl ClientTls {
 /// The names of a server's TLS settings, for errors: certificate, key, authorities of clients.
 pub type ServerNames = [&'static str; 3];
 
-/// A server's TLS from its PEM files. With `client_ca_file`, clients must show a certificate of one of its authorities.
+/// Makes a server's TLS from its PEM files. With `client_ca_file`, clients must show a certificate from one of its
+/// authorities.
 ///
 /// # Errors
 /// [`TlsError`] names the property and file at fault.
@@ -234,7 +220,7 @@ pub fn server(
         Some(file) => {
             let authorities = Pem::file(names[2], file)?;
             let verifier = WebPkiClientVerifier::builder_with_provider(own_roots(&authorities)?, provider()).build();
-            // Without an authority there is nobody who could be let in.
+            // Without an authority, no client could connect.
             builder.with_client_cert_verifier(verifier.map_err(|_| authorities.lacks("certificate"))?)
         }
     };
@@ -256,7 +242,7 @@ fn own_roots(pem: &Pem) -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::new(store))
 }
 
-/// The system's authorities, read once: that takes many files.
+/// The system's authorities, read only once, because they may be in many files.
 fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     let roots = match ROOTS.get() {
@@ -271,7 +257,7 @@ fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
     if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots.clone()) }
 }
 
-/// Takes any certificate, but still checks that the server holds its key.
+/// Accepts any certificate, but checks that the server has its key.
 #[derive(Debug)]
 struct AnyServer(Arc<CryptoProvider>);
 

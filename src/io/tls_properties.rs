@@ -1,32 +1,32 @@
-//! The TLS properties of whoever dials, one row each: a connector puts these rows among its own.
+//! The TLS properties of clients, one row each. Connectors include these rows in their own tables.
 
 use std::sync::Arc;
 
 use super::tls::{ClientTls, Identity, Pem, TlsError};
 use crate::property::{Findings, Property, Warning};
 
-/// What the properties say, before files are read.
+/// The properties as written, before files are read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct TlsDraft {
     insecure: bool,
     only_tls13: bool,
-    /// a version that is too old to be spoken
+    /// the TLS version, if it is too old
     old_version: Option<String>,
     certificate: PemText,
     key: PemText,
     roots: PemText,
 }
 
-/// PEM text as the properties give it.
+/// PEM text as the properties specify it.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct PemText {
-    /// of a property that ends in `Path`; it wins
+    /// from a property that ends in `Path`; it wins
     file: String,
-    /// of a property that ends in `Raw`
+    /// from a property that ends in `Raw`
     base64: String,
 }
 
-/// What the properties of a connector are read into.
+/// The target of a connector's properties.
 pub(super) trait TakesTls {
     fn tls(&mut self) -> &mut TlsDraft;
 }
@@ -79,7 +79,7 @@ pub(super) const fn tls_min_version<T: TakesTls>() -> Property<T> {
 }
 
 impl TlsDraft {
-    /// The configuration; what is wrong goes to `found`.
+    /// The TLS configuration; errors go to `found`.
     pub(super) fn client(&self, found: &mut Findings) -> Option<ClientTls> {
         if let Some(old) = &self.old_version {
             let message = format!("tlsMinVersion {old:?} is too old and means tls1.2");

@@ -1,8 +1,8 @@
-//! Which servers a client trusts whose user has named certificates of his own.
+//! Decides which servers a client trusts if the user has named certificates.
 //!
-//! A named certificate is an authority. It may also be the server's own, self-signed one: `openssl req -x509` marks
-//! what it makes as an authority's, and rustls refuses an authority as a server. Here such a server is trusted if it
-//! shows exactly the certificate that was named, for the host's name and within its time.
+//! A named certificate is an authority. It may also be the server's own self-signed one: `openssl req -x509` marks its
+//! certificates as authorities, and rustls refuses an authority as a server. So a server is also trusted if it shows
+//! exactly the named certificate, for the host's name and within its validity.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-/// Trusts servers that an authority vouches for, and those that show a certificate of `named`.
+/// Trusts servers with a certificate from an authority, and those that show a certificate in `named`.
 #[derive(Debug)]
 pub struct NamedServers {
     authorities: Arc<WebPkiServerVerifier>,
@@ -21,10 +21,10 @@ pub struct NamedServers {
 }
 
 impl NamedServers {
-    /// Trusts `authorities`, which are the certificates of `named`.
+    /// Trusts `authorities`, which are the certificates in `named`.
     ///
     /// # Errors
-    /// [`VerifierBuilderError`] if there is none.
+    /// [`VerifierBuilderError`] if there are none.
     pub fn new(
         authorities: Arc<RootCertStore>,
         named: Vec<CertificateDer<'static>>,
@@ -46,8 +46,8 @@ impl ServerCertVerifier for NamedServers {
     ) -> Result<ServerCertVerified, Error> {
         let verified = self.authorities.verify_server_cert(end_entity, intermediates, name, ocsp, now);
         match verified {
-            // The kinds of errors that have no name of their own are about what an authority may be used for. The time
-            // was checked before, and has a name.
+            // Errors without a name are about the use of an authority. The validity was checked before, and has a named
+            // error.
             Err(Error::InvalidCertificate(CertificateError::Other(_))) if self.named.contains(end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
                 Ok(ServerCertVerified::assertion())
@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    /// A self-signed certificate for `localhost`, as an authority's or not.
+    /// A self-signed certificate for `localhost`, marked as an authority or not.
     fn self_signed(is_ca: IsCa) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.is_ca = is_ca;

@@ -1,6 +1,7 @@
-//! `/openapi.json`: the API as programs read it, in OpenAPI 3.1.
+//! `/openapi.json`: the API's description in OpenAPI 3.1.
 //!
-//! It is made from one table of operations (`paths`). A test compares it with the running routes, in both directions.
+//! It is generated from one table of operations (`paths`). A test compares the table with the running routes, in both
+//! directions.
 
 mod operation;
 mod paths;
@@ -21,7 +22,7 @@ async fn description() -> Response {
     super::json(document().to_string())
 }
 
-/// The description as a document.
+/// The description as a JSON document.
 pub fn document() -> Json {
     let (mut all, mut tags) = (Map::new(), Vec::new());
     for resource in paths::all() {

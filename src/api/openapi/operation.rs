@@ -1,4 +1,4 @@
-//! One operation of the API, as a row: its path, what it takes and what it answers.
+//! One operation of the API, as a row: its path, its parameters and its responses.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -9,17 +9,16 @@ pub struct Operation {
     pub method: &'static str,
     /// with names in braces
     pub path: String,
-    /// what it does
     summary: &'static str,
-    /// parameters of the query: name, type, meaning
+    /// query parameters: name, type, meaning
     query: Vec<(&'static str, &'static str, &'static str)>,
     /// an example of the body, as JSON
     body: Option<&'static str>,
-    /// status, type of the content, example
+    /// responses: status, content type, example
     answers: Vec<(u16, Content, &'static str)>,
 }
 
-/// What an answer is made of.
+/// The content type of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// nothing
@@ -77,34 +76,34 @@ pub fn delete(path: impl Into<String>, summary: &'static str) -> Operation {
 }
 
 impl Operation {
-    /// It takes a parameter in the query.
+    /// Adds a query parameter.
     pub fn query(mut self, name: &'static str, kind: &'static str, meaning: &'static str) -> Operation {
         self.query.push((name, kind, meaning));
         self
     }
 
-    /// It takes a body, such as this one.
+    /// Adds a body with this example.
     pub fn body(mut self, example: &'static str) -> Operation {
         self.body = Some(example);
         self
     }
 
-    /// It answers with JSON, such as this.
+    /// Adds a JSON response with this example.
     pub fn json(self, example: &'static str) -> Operation {
         self.answer(200, Content::Json, example)
     }
 
-    /// It answers with text, such as this.
+    /// Adds a text response with this example.
     pub fn text(self, example: &'static str) -> Operation {
         self.answer(200, Content::Text, example)
     }
 
-    /// It answers with this status and nothing else.
+    /// Adds a response with this status and no content.
     pub fn empty(self, status: u16) -> Operation {
         self.answer(status, Content::Nothing, "")
     }
 
-    /// What it answers beside errors.
+    /// Adds a successful response.
     pub fn answer(mut self, status: u16, content: Content, example: &'static str) -> Operation {
         self.answers.push((status, content, example));
         self
@@ -115,11 +114,11 @@ impl Operation {
         self.path.split('/').filter_map(|step| step.strip_prefix('{')?.strip_suffix('}'))
     }
 
-    /// A name for programs: the method and the steps of the path.
+    /// A name for programs: the method and the segments of the path.
     pub fn id(&self) -> String {
         let steps = self.path.split('/').filter(|step| !step.is_empty());
         let steps = steps.map(|step| step.trim_matches(['{', '}']).replace(['.', '-'], "_"));
-        // `/console/` is another path than `/console`.
+        // `/console/` and `/console` are different paths.
         let index = (self.path.len() > 1 && self.path.ends_with('/')).then(|| "index".to_owned());
         std::iter::once(self.method.to_owned()).chain(steps).chain(index).collect::<Vec<_>>().join("_")
     }
@@ -144,7 +143,7 @@ impl Operation {
                 let schema = if *content == Content::Json { json!({}) } else { json!({"type": "string"}) };
                 answer["content"] = json!({media: {"schema": schema, "example": example}});
                 if *content == Content::Text && self.accepts_warnings() {
-                    // With warnings the text becomes a member.
+                    // In a response with warnings, the text is a member.
                     answer["content"]["application/json"] =
                         json!({"schema": {"$ref": "#/components/schemas/Accepted"}});
                 }

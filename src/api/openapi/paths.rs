@@ -2,13 +2,11 @@
 
 use super::operation::{Content, Operation, delete, get, patch, post, put};
 
-/// A resource with what can be done with it.
+/// A resource and its operations.
 pub struct Resource {
-    /// its name
     pub tag: &'static str,
-    /// what it is
+    /// its description
     pub about: &'static str,
-    /// what can be done
     pub operations: Vec<Operation>,
 }
 
@@ -22,7 +20,7 @@ const RULESET: &str = r#"{"content": "{\"streams\": {}, \"tables\": {}, \"rules\
 const CONNECTION: &str =
     r#"{"id": "exchange", "typ": "websocket", "props": {"addr": "127.0.0.1:8080", "path": "/feed"}}"#;
 
-/// All of them.
+/// All resources.
 pub fn all() -> Vec<Resource> {
     vec![
         Resource { tag: "process", about: "The process itself", operations: process() },

@@ -1,5 +1,5 @@
-//! The verbs that look at a running service: `status`, `tap` and `top`. They ask the REST API and print for people; with
-//! `--json` for programs.
+//! The verbs that show a running service: `status`, `tap` and `top`. They query the REST API and print for people, or
+//! with `--json` for programs.
 
 mod status;
 mod table;
@@ -17,10 +17,10 @@ pub use status::Status;
 pub use tap::Tap;
 pub use top::Top;
 
-/// How long the service may take to answer.
+/// How long the service may take to respond.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A service that is asked again and again.
+/// A service that is queried repeatedly.
 struct Asked {
     base: String,
     agent: ureq::Agent,
@@ -32,7 +32,7 @@ impl Asked {
         Ok(Asked { base: door.base()?, agent: door.agent(Some(PATIENCE))?, token: door.authorization() })
     }
 
-    /// The JSON of an answer.
+    /// The JSON of a response.
     fn get(&self, path: &str) -> Result<Value, Failure> {
         let base = &self.base;
         let mut answer = sent(base, path, |at| match &self.token {

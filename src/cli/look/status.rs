@@ -1,4 +1,4 @@
-//! `plutino status`: how the rules and views of a service stand, and why one is silent.
+//! `plutino status`: shows the state of rules and views, and why one is silent.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -11,22 +11,23 @@ use super::{Asked, Door, Failure};
 use crate::cli::status::micros;
 use crate::io::printable;
 
-/// The time between the two looks that a rate needs.
+/// The time between two queries, for rates.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Errors that are shown of one operator.
+/// The most errors shown for one operator.
 const ERRORS: usize = 3;
 
-/// Show how the rules and views of a service stand, and why one is silent
+/// Show the state of the rules and views of a service, and why one is silent
 ///
-/// Without a name all rules and views are listed. With that of a rule, its operators are shown with what came in, what
-/// went on and what was lost, its sources and sinks, the last errors with the messages that caused them, and a diagnosis
-/// if nothing comes out. With that of a view, its rows, changes, clients and sources, and a diagnosis if it has no rows.
+/// Without a name, all rules and views are listed. With the name of a rule, its operators are shown with the numbers of
+/// rows that entered, left and were lost, its sources and sinks, the last errors with the messages that caused them,
+/// and a diagnosis if there are no results. With the name of a view, its rows, changes, clients and sources, and a
+/// diagnosis if it has no rows.
 #[derive(Args)]
 pub struct Status {
-    /// Name of a rule, or of a view
+    /// Name of a rule or view
     name: Option<String>,
-    /// Print the service's answer as JSON
+    /// Print the service's response as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -54,7 +55,7 @@ impl Status {
         }
         let (rules, views) = (list(&overview["rules"]), list(&overview["views"]));
         let mut all = if rules.is_empty() { vec!["There are no rules.".to_owned()] } else { lines_of(rules) };
-        // Nothing comes out, or nobody receives it.
+        // There are no results, or nobody receives them.
         let silent = |rule: &&Value| rule["status"] == "running" && (rule["out"] == 0 || rule["lost"] != 0);
         for rule in rules.iter().filter(silent) {
             let id = text(&rule["id"]);
@@ -73,7 +74,7 @@ impl Status {
         Ok(all.join("\n"))
     }
 
-    /// The view of this name; if there is none, `refusal` says that there is no such rule.
+    /// The view with this name; if there is none, fails with `refusal`, the error for a missing rule.
     fn of_view(&self, service: &Asked, name: &str, refusal: String) -> Result<String, Failure> {
         let known = service.get("/views")?;
         if !list(&known).iter().any(|view| view == name) {
@@ -121,7 +122,7 @@ fn lines_of_views(views: &[Value]) -> Vec<String> {
     lines(&std::iter::once(heading.to_vec()).chain(views.iter().map(row)).collect::<Vec<_>>())
 }
 
-/// A view as people read it.
+/// A view's status for people.
 fn shown_view(name: &str, now: &Value) -> Vec<String> {
     let state = match now["stopped"].as_str() {
         Some(why) => format!("stopped: {}", printable(why)),
@@ -155,7 +156,7 @@ fn shown_view(name: &str, now: &Value) -> Vec<String> {
     all
 }
 
-/// A rule as people read it; `before` is its status a moment ago.
+/// A rule's status for people; `before` is its status a moment ago.
 fn shown(rule: &str, before: &Value, now: &Value) -> Vec<String> {
     let runs = now["status"] == "running";
     let mut all = vec![format!(
@@ -230,7 +231,7 @@ fn shown(rule: &str, before: &Value, now: &Value) -> Vec<String> {
     all
 }
 
-/// The diagnosis under its heading; nothing for none.
+/// The diagnosis under its heading; empty if there is none.
 fn findings(now: &Value) -> Vec<String> {
     let found = list(&now["diagnosis"]);
     if found.is_empty() {
@@ -243,7 +244,7 @@ fn findings(now: &Value) -> Vec<String> {
 fn link_lines(kind: &str, link: &Value) -> Vec<String> {
     let name = some(" ", &text(&link["stream"]));
     let address = text(&link["address"]);
-    // An endpoint of the data server is there without any client.
+    // An endpoint of the data server exists without any client.
     let listens = address.starts_with(':') && link["state"] == "connected";
     let state = if listens { "listening".to_owned() } else { text(&link["state"]) };
     let peer = if listens { "client" } else { "peer" };
@@ -277,7 +278,7 @@ fn failures(at: &Value) -> u64 {
     ["closed", "unreached"].iter().filter_map(|name| at[*name].as_u64()).sum()
 }
 
-/// An address whose connections fail again and again.
+/// An address whose connections fail repeatedly.
 fn address_line(at: &Value) -> String {
     let up = if at["connected"].as_u64().is_some_and(|up| up > 0) { "connected" } else { "not connected" };
     let (closed, unreached) = (number(&at["closed"]), number(&at["unreached"]));
@@ -301,12 +302,12 @@ fn number(value: &Value) -> String {
     value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
-/// A text behind what introduces it; nothing for none.
+/// A text after its label; empty if there is no text.
 fn some(before: &str, text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("{before}{text}") }
 }
 
-/// How long ago a time in ms since the epoch is.
+/// The time that has passed since a time in ms since the epoch.
 fn up(since: Option<i64>, runs: bool) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64);
     match since.filter(|since| runs && *since > 0) {

@@ -1,6 +1,6 @@
-//! Tables and numbers on a terminal.
+//! Formats tables and numbers for a terminal.
 
-/// Lines of columns as wide as their cells; numbers stand to the right. The first row is the heading.
+/// Lines with columns as wide as their cells; numbers are aligned to the right. The first row is the heading.
 pub fn lines(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
@@ -32,7 +32,7 @@ pub fn short(number: f64) -> String {
     }
 }
 
-/// A length of time with its two largest units.
+/// A duration with its two largest units.
 pub fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

@@ -1,4 +1,4 @@
-//! `plutino tap`: the rows between the operators of a rule or view, as they pass.
+//! `plutino tap`: shows the rows between the operators of a rule or view.
 
 use std::io::{self, BufRead, BufReader, Write};
 
@@ -10,21 +10,22 @@ use crate::io::printable;
 
 /// Show the rows between the operators of a rule or view while it runs
 ///
-/// Without an operator, the rows of all of them are shown, each behind the operator's name. Rows are a
-/// sample of at most 200 a second for each operator. A tap never slows the rule. How many rows were left out is said on
+/// Without an operator, the rows of all operators are shown, each after the operator's name. Rows are a sample of at
+/// most 200 a second for each operator. A tap never slows the rule. The number of rows that were left out is printed on
 /// stderr.
 #[derive(Args)]
 pub struct Tap {
-    /// Name of the rule, and of an operator: source, decode, filter, window, project, sink, or a name of its status
+    /// Name of the rule, and optionally of an operator: source, decode, filter, window, project, sink, or a name in the
+    /// rule's status
     #[arg(value_name = "RULE[:OPERATOR]")]
     rule: String,
-    /// It is the name of a view, with the operators source, decode and project
+    /// The name is that of a view, whose operators are source, decode and project
     #[arg(long)]
     view: bool,
-    /// End after so many rows
+    /// End after this many rows
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// Show at most one row of each operator in so many milliseconds
+    /// Show at most one row of each operator in this many milliseconds
     #[arg(long, value_name = "MS")]
     every: Option<u64>,
     #[command(flatten)]

@@ -11,24 +11,24 @@ use serde_json::{Value, json};
 use super::table::{lines, short};
 use super::{Asked, Door, Failure};
 
-/// Rules that are shown on a terminal.
+/// The most rules shown on a terminal.
 const SHOWN: usize = 50;
 
 /// Show all rules of a service with their rates, live
 ///
-/// The table is drawn anew each second. Type the name of a column and Enter to sort by it, q and Enter to end.
+/// The table is redrawn every second. Type the name of a column and Enter to sort by it, q and Enter to end.
 #[derive(Args)]
 pub struct Top {
-    /// Sort by this column; numbers begin with the largest
+    /// Sort by this column; numbers in descending order
     #[arg(long, value_enum, value_name = "COLUMN", default_value_t = Column::In)]
     sort: Column,
-    /// Milliseconds between two looks
+    /// Milliseconds between two updates
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     every: u64,
     /// Print one table and end
     #[arg(long)]
     once: bool,
-    /// Print lists of JSON instead of tables
+    /// Print JSON lists instead of tables
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -42,19 +42,19 @@ enum Column {
     Rule,
     /// its state
     State,
-    /// rows in a second
+    /// rows per second
     In,
-    /// messages out in a second
+    /// sent messages per second
     Out,
-    /// errors in a second
+    /// errors per second
     Errors,
-    /// messages lost in a second
+    /// lost messages per second
     Lost,
-    /// clients connected
+    /// connected clients
     Clients,
     /// median latency
     P50,
-    /// 99 of 100 are faster
+    /// 99th percentile of the latency
     P99,
 }
 
@@ -85,7 +85,7 @@ impl Top {
                 if let Ok(column) = Column::from_str(&word, true) {
                     self.sort = column;
                 }
-                // The typed line stands below the table.
+                // The typed line is below the table.
                 drawn += 1;
             }
             let now = service.get("/overview")?;
@@ -114,7 +114,7 @@ impl Top {
     }
 }
 
-/// Waits for the next look; a word that was typed ends it early.
+/// Waits for the next update; typing a word ends the wait.
 fn wait(typed: Option<&mpsc::Receiver<String>>, every: Duration) -> Option<String> {
     let Some(typed) = typed else {
         std::thread::sleep(every);
@@ -130,7 +130,7 @@ fn wait(typed: Option<&mpsc::Receiver<String>>, every: Duration) -> Option<Strin
     }
 }
 
-/// The lines that are typed. Its thread ends with the process.
+/// The typed lines. The reading thread ends with the process.
 fn typed() -> mpsc::Receiver<String> {
     let (sender, typed) = mpsc::sync_channel(8);
     std::thread::spawn(move || {
@@ -143,7 +143,7 @@ fn typed() -> mpsc::Receiver<String> {
     typed
 }
 
-/// The rules with their rates between two looks, in order.
+/// The rules with their rates between two updates, sorted.
 fn rules(before: &Value, now: &Value, passed: Duration, sort: Column) -> Vec<Value> {
     let of = |overview: &Value| overview["rules"].as_array().cloned().unwrap_or_default();
     let old = of(before);
@@ -153,7 +153,7 @@ fn rules(before: &Value, now: &Value, passed: Duration, sort: Column) -> Vec<Val
             let was = old.iter().find(|was| was["id"] == rule["id"]);
             let rate = |name: &str| {
                 let old = was.and_then(|was| was[name].as_u64()).unwrap_or(0);
-                // One that has begun anew counts from 0.
+                // A restarted rule counts from 0.
                 let grown = rule[name].as_u64().unwrap_or(0).saturating_sub(old) as f64;
                 (grown / passed.as_secs_f64().max(1e-3) * 10.0).round() / 10.0
             };
@@ -170,7 +170,7 @@ fn rules(before: &Value, now: &Value, passed: Duration, sort: Column) -> Vec<Val
     rules
 }
 
-/// Numbers from the largest down, texts in their order, nothing last.
+/// Numbers descending, texts ascending, missing values last.
 fn order(one: &Value, other: &Value) -> Ordering {
     match (one.as_f64(), other.as_f64()) {
         (Some(one), Some(other)) => other.total_cmp(&one),

@@ -1,4 +1,4 @@
-//! The client of the REST API: where the service is, how requests go out, what their answers say.
+//! The client of the REST API: finds the service, sends requests, and interprets responses.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::api;
 use crate::cli::{Failure, config_of, say};
 use crate::io::tls::{ClientTls, Identity, Pem, TlsError};
 
-/// The largest answer that is read, in bytes.
+/// The largest response that is read, bytes.
 const LARGEST: u64 = 256 << 20;
 
 /// Where the service is, and the credentials for it.
@@ -24,11 +24,11 @@ pub struct Door {
     /// URL of the service's REST API, such as http://127.0.0.1:9081; default: from the configuration
     #[arg(long, env = "PLUTINO_URL", value_name = "URL")]
     url: Option<String>,
-    /// Token of the REST API, if it asks for one
+    /// Token for the REST API, if it requires one
     #[arg(long, env = "PLUTINO_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// PEM file of the certificates to trust for https, instead of the well-known ones; the service's own certificate
-    /// can be one
+    /// PEM file with the certificates to trust for https instead of the well-known ones; it may contain the service's
+    /// own certificate
     #[arg(long, env = "PLUTINO_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Accept any certificate of the service
@@ -40,12 +40,12 @@ pub struct Door {
 }
 
 impl Door {
-    /// The service at `url`, else the one that the default configuration names.
+    /// The service at `url`, or the one that the default configuration names.
     pub fn at(url: Option<String>, token: Option<String>, ca: Option<PathBuf>, insecure: bool) -> Door {
         Door { url, token, ca, insecure, etc: PathBuf::from(crate::cli::DEFAULT_ETC) }
     }
 
-    /// The address of the REST API, without a slash at its end.
+    /// The address of the REST API, without a trailing slash.
     pub fn base(&self) -> Result<String, Failure> {
         if let Some(url) = &self.url {
             return Ok(url.trim_end_matches('/').to_owned());
@@ -55,10 +55,10 @@ impl Door {
         Ok(format!("{scheme}://{}", reachable(config.rest)))
     }
 
-    /// A client that trusts whom `--ca` or `--insecure` say. It gives up after `patience`.
+    /// A client that trusts certificates according to `--ca` and `--insecure`. It gives up after `patience`.
     pub fn agent(&self, patience: Option<Duration>) -> Result<ureq::Agent, Failure> {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(patience);
-        // `sent` follows those that it trusts, with body and token.
+        // `sent` follows the redirects that it trusts, with body and token.
         let agent = agent.max_redirects(0).build();
         if self.ca.is_none() && !self.insecure {
             return Ok(agent.into());
@@ -71,7 +71,7 @@ impl Door {
         Ok(ureq::Agent::with_parts(agent, tls::connector(tls.config), DefaultResolver::default()))
     }
 
-    /// The body of an answer as a stream: it can be large.
+    /// The body of a response as a stream, since it can be large.
     pub fn download(&self, path: &str) -> Result<impl std::io::Read + use<>, Failure> {
         let base = self.base()?;
         let (agent, token) = (self.agent(None)?, self.authorization());
@@ -94,7 +94,7 @@ impl Door {
     }
 }
 
-/// The value of the header `Authorization`. A token with a space is used as it is, any other after `Bearer`.
+/// The value of the header `Authorization`. A token with a space is used as it is, any other follows `Bearer`.
 pub fn bearer(token: Option<&str>) -> Option<String> {
     let token = token.map(str::trim).filter(|token| !token.is_empty())?;
     Some(if token.contains(' ') { token.to_owned() } else { format!("Bearer {token}") })
@@ -117,7 +117,7 @@ pub(super) struct Service {
     pub(super) agent: ureq::Agent,
     /// value of the header `Authorization`
     pub(super) token: Option<String>,
-    /// ask for the details of refusals: people read them, while scripts compare eKuiper's text
+    /// whether to request details of errors: people read them, but scripts compare eKuiper's text
     pub(super) details: bool,
 }
 
@@ -168,14 +168,14 @@ impl Service {
     }
 }
 
-/// The answer to a request.
+/// The response to a request.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: String,
 }
 
 impl Answer {
-    /// Says what the service finds odd about what it has accepted; the answer without it.
+    /// Prints the service's warnings about an accepted request; returns the response without them.
     fn after_warnings(mut self) -> Answer {
         let Ok(mut body) = serde_json::from_str::<Value>(&self.body) else { return self };
         let Some(warnings) = body.as_object_mut().and_then(|body| body.remove("warnings")) else { return self };
@@ -200,7 +200,7 @@ impl Answer {
         message.unwrap_or_else(|| self.body.trim_end().to_owned())
     }
 
-    /// `said`, followed by the details of each mistake if they were asked for.
+    /// `said`, followed by the details of each error if they were requested.
     pub(super) fn explained(&self, said: String) -> String {
         let body = serde_json::from_str::<Value>(&self.body).unwrap_or_default();
         let details = body["details"].as_array().map(Vec::as_slice).unwrap_or_default();

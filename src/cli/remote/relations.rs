@@ -1,4 +1,4 @@
-//! The verbs about streams and tables.
+//! The verbs for streams and tables.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ impl Request<'_> {
                 let _ = writeln!(said, "Creating a new {object} from file {file}.");
                 let text = std::fs::read_to_string(file)
                     .map_err(|_| refused(format!("The specified {object} defenition file {file} is not existed.")))?;
-                // A file may hold the whole statement.
+                // A file may contain the complete statement.
                 let words: Vec<String> = text.split_whitespace().take(2).map(str::to_uppercase).collect();
                 if words == ["CREATE", &object.to_uppercase()] { text } else { statement("CREATE", object, &[text]) }
             }
@@ -144,7 +144,7 @@ const ORDER: &[&str] = &[
     "EVENT_CLOCK",
 ];
 
-/// `confKey` as it is written in statements.
+/// `confKey` in the spelling of statements.
 fn option_name(name: &str) -> String {
     let written = name.to_uppercase();
     let known = ORDER.iter().find(|known| known.replace('_', "") == written.replace('_', ""));

@@ -1,4 +1,4 @@
-//! The verbs about rules.
+//! The verbs for rules.
 
 use std::fmt::Write as _;
 
@@ -51,7 +51,7 @@ impl Request<'_> {
         self.shown(answer)
     }
 
-    /// The verbs about one existing rule.
+    /// The verbs for one existing rule.
     pub(super) fn rule(&self, rest: &[String]) -> Reply {
         let [name] = rest else { return Err(refused("Expect rule name.")) };
         let at = format!("/rules/{}", escaped(name));

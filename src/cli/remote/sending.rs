@@ -1,8 +1,8 @@
-//! Sending one request to the service, or to process 0 where the service is another process of `serve --hosts`.
+//! Sends a request to the service, or to process 0 if the service is another process of `serve --hosts`.
 //!
-//! Such a process answers 307 with the same path at process 0. The request is sent again there, once, with its body and
-//! its token: the service that the user named has the token already, and is trusted not to hand it on to strangers. No
-//! other redirect is followed, and none out of TLS.
+//! Such a process responds with 307 and the same path at process 0. The request is sent again there, once, with its
+//! body and token: the service that the user named already has the token, and is trusted not to pass it to strangers.
+//! No other redirect is followed, and none from TLS to plain HTTP.
 
 use ureq::http::{Response, Uri, header};
 use ureq::{Body, Error};
@@ -10,10 +10,11 @@ use ureq::{Body, Error};
 use super::tls;
 use crate::cli::Failure;
 
-/// Sends a request for `path` to the service at `base`, or to the process that this one names. `send` takes a whole URL.
+/// Sends a request for `path` to the service at `base`, or to the process to which that one redirects. `send` takes a
+/// complete URL.
 ///
 /// # Errors
-/// Nobody answers, or the redirect is not one of `serve --hosts`.
+/// Nobody responds, or the redirect is not one of `serve --hosts`.
 pub fn sent(
     base: &str,
     path: &str,
@@ -30,20 +31,20 @@ pub fn sent(
     }
 }
 
-/// The service did not answer: why, and what to do.
+/// The error for a service that did not respond: the reason, and what to do.
 pub fn unreachable(base: &str, error: &ureq::Error) -> Failure {
     let hint =
         tls::hint(error).unwrap_or("start it with `plutino serve`, or say where it is with --url or PLUTINO_URL");
     Failure::Refused(format!("cannot reach the service at {base}: {error}; {hint}"))
 }
 
-/// Where an answer leads, if it is a redirect.
+/// The target of a response that is a redirect.
 fn location(answer: &Response<Body>) -> Option<String> {
     let location = answer.headers().get(header::LOCATION).filter(|_| answer.status().is_redirection())?;
     Some(String::from_utf8_lossy(location.as_bytes()).into_owned())
 }
 
-/// The URL of process 0, where `location` is the same path there.
+/// The URL of process 0, if `location` is the same path there.
 fn leader<'a>(base: &str, path: &str, status: u16, location: &'a str) -> Option<&'a str> {
     let leader = location.strip_suffix(path).filter(|_| status == 307)?;
     let uri: Uri = leader.parse().ok()?;

@@ -1,13 +1,13 @@
-//! The verbs about named connections and conf keys.
+//! The verbs for named connections and conf keys.
 //!
-//! eKuiper's command line has none, so these are our own, modelled on the verbs for rules.
+//! eKuiper's command line has none; these are modelled on its verbs for rules.
 
 use serde_json::{Map, Value};
 
 use super::client::escaped;
 use super::{Reply, Request, refused, with_id};
 
-/// What a conf key belongs to.
+/// The classes of conf keys.
 const CLASSES: [&str; 3] = ["sources", "sinks", "connections"];
 
 impl Request<'_> {

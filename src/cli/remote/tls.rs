@@ -1,5 +1,5 @@
-//! TLS of the REST client where `--ca` or `--insecure` say whom to trust: the rules are those of every other connection
-//! (`io::tls`), so that a server's own self-signed certificate can be named.
+//! TLS of the REST client with `--ca` or `--insecure`. The rules are those of every other connection (`io::tls`), so a
+//! server's own self-signed certificate can be named.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use ureq::unversioned::transport::{
     Transport, TransportAdapter,
 };
 
-/// Connections over TCP or a proxy, with TLS of this configuration.
+/// Connects over TCP or a proxy, with this TLS configuration.
 pub fn connector(config: Arc<ClientConfig>) -> impl Connector {
     ().chain(TcpConnector::default()).chain(Tls(config)).chain(ConnectProxyConnector::default())
 }
 
-/// What to do where the service's certificate is not trusted.
+/// What to do if the service's certificate is not trusted.
 pub fn hint(error: &ureq::Error) -> Option<&'static str> {
     use tokio_rustls::rustls::Error::InvalidCertificate;
     let error = match error {

@@ -30,7 +30,7 @@ impl Request<'_> {
         self.message(format!("exported {streams} streams, {tables} tables and {rules} rules"))
     }
 
-    /// The query of an export.
+    /// The query parameters of an export.
     fn with_secrets(&self) -> &'static str {
         if self.options.secrets { "?secrets=true" } else { "" }
     }
@@ -48,7 +48,7 @@ impl Request<'_> {
         let body = json!({ "content": read(file)? }).to_string();
         let path = format!("/data/import?stop={}&partial={}", u8::from(stop), u8::from(partial));
         let answer = self.service.post(&path, &body)?;
-        // What was refused is in the message, as JSON.
+        // The message lists refused items as JSON.
         match serde_json::from_str::<Value>(&answer.message()) {
             Ok(refusals @ Value::Object(_)) if !answer.is_right() => {
                 let status = json!({ "ErrorMsg": "process error", "ConfigResponse": refusals });
@@ -79,7 +79,7 @@ fn write_file(file: &str, text: &str) -> Result<(), Failure> {
     })
 }
 
-/// How many streams, tables and rules a ruleset has.
+/// The numbers of streams, tables and rules in a ruleset.
 fn counts(ruleset: &Value) -> (usize, usize, usize) {
     let count = |name: &str| ruleset.get(name).and_then(Value::as_object).map_or(0, Map::len);
     (count("streams"), count("tables"), count("rules"))

@@ -1,4 +1,4 @@
-//! The verbs about views.
+//! The verbs for views.
 
 use std::fmt::Write as _;
 
@@ -52,14 +52,14 @@ impl Request<'_> {
     }
 }
 
-/// A view for people: its statement, then its columns, then the rest.
+/// A view for people: its statement, its columns, then everything else.
 fn described(view: &Value) -> String {
     let mut text = format!("{}\n\nColumns\n{}\n", view["sql"].as_str().unwrap_or_default(), "-".repeat(80));
     let listed = |name: &str| {
         let names = view[name].as_array().into_iter().flatten().filter_map(Value::as_str);
         names.collect::<Vec<_>>().join(", ")
     };
-    // Writing into a text does not fail.
+    // Writing to a String cannot fail.
     for column in view["columns"].as_array().into_iter().flatten() {
         let of = |name: &str| column[name].as_str().unwrap_or_default().to_owned();
         let _ = writeln!(text, "{}\t{}", of("name"), of("type"));

@@ -1,7 +1,7 @@
-//! Repairs the end of a file that a killed process or a full disk left incomplete: whole messages stay, a torn one is cut
-//! off.
+//! Repairs the end of a file that a killed process or a full disk left incomplete: complete messages stay, a torn one
+//! is cut off.
 //!
-//! Each function tells how many bytes of a file are whole, and whether the end of what is there has to be written anew.
+//! Each function returns the length of the complete part, and whether the end of a list or line must be written.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -10,17 +10,18 @@ use serde_json::Value as Json;
 
 use crate::format::compress::Method;
 
-/// How much of a file is read at a time.
+/// The number of bytes read at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// The longest last line that is looked at.
+/// The longest last line that is examined.
 pub(super) const LONGEST_LINE: u64 = 64 << 20;
 
 /// The longest member that may be incomplete.
 const LONGEST_MEMBER: u64 = 64 << 20;
 
-/// The whole part of a file of lines: up to the last line end. Two kinds of last lines only lack their line end, and then
-/// the answer says so: valid JSON, and a file's only line, unless it is torn JSON: it may be somebody's text.
+/// The complete part of a file of lines: up to the last line end. Two kinds of last lines are complete except for their
+/// line end, which is reported: valid JSON, and a file's only line unless it is torn JSON, because it may be somebody's
+/// text.
 pub(super) fn lines(file: &mut File, json: bool) -> io::Result<(u64, bool)> {
     let length = file.seek(SeekFrom::End(0))?;
     let start = last_line(file, length)?;
@@ -39,7 +40,7 @@ pub(super) fn lines(file: &mut File, json: bool) -> io::Result<(u64, bool)> {
     Ok(if whole { (length, true) } else { (start, false) })
 }
 
-/// Where the last line begins.
+/// The start of the last line.
 fn last_line(file: &mut File, length: u64) -> io::Result<u64> {
     let mut end = length;
     let mut chunk = vec![0; CHUNK];
@@ -56,13 +57,13 @@ fn last_line(file: &mut File, length: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// The whole part of a file that is a JSON list: up to the end of its last whole element, without what ends the list. `None`
-/// if it is not a list, or not only a list.
+/// The complete part of a file with a JSON list: up to the end of its last complete element, without the end of the
+/// list. `None` if it is not a list, or contains more than a list.
 pub(super) fn list(file: &mut File) -> io::Result<Option<u64>> {
     file.seek(SeekFrom::Start(0))?;
     let (mut depth, mut in_text, mut escaped) = (0u64, false, false);
     let (mut at, mut whole) = (0u64, None);
-    // The answer, once the list has ended.
+    // Set when the list has ended.
     let mut ended = None;
     let mut reader = BufReader::with_capacity(CHUNK, file);
     loop {
@@ -96,13 +97,13 @@ pub(super) fn list(file: &mut File) -> io::Result<Option<u64>> {
                 b']' | b'}' => {
                     depth = depth.saturating_sub(1);
                     match depth {
-                        // What was before the end of the list was an element, or the list is empty.
+                        // An element ended before the end of the list, or the list is empty.
                         0 => ended = whole.map(|whole| if empty_or_closed(whole, at) { whole } else { at - 1 }),
                         1 => whole = Some(at),
                         _ => {}
                     }
                 }
-                // An element that is no object and no list ends here.
+                // An element that is neither object nor list ends here.
                 b',' if depth == 1 => whole = Some(at - 1),
                 byte if depth == 0 && !byte.is_ascii_whitespace() => return Ok(None),
                 _ => {}
@@ -113,12 +114,12 @@ pub(super) fn list(file: &mut File) -> io::Result<Option<u64>> {
     }
 }
 
-/// Whether nothing stands between the last whole element and the end of the list.
+/// Whether there is nothing between the last complete element and the end of the list.
 fn empty_or_closed(whole: u64, end: u64) -> bool {
     whole + 1 == end
 }
 
-/// How a member of a compressed file begins.
+/// The first bytes of a member of a compressed file.
 fn magic(method: Method) -> &'static [u8] {
     match method {
         Method::Gzip => &[0x1f, 0x8b],
@@ -126,7 +127,7 @@ fn magic(method: Method) -> &'static [u8] {
     }
 }
 
-/// How a member begins that a sink writes: long enough not to be met by chance.
+/// The first bytes of a member that a sink writes: long enough not to occur by chance.
 fn beginning(method: Method) -> &'static [u8] {
     match method {
         Method::Gzip => &[0x1f, 0x8b, 8, 0],
@@ -134,13 +135,13 @@ fn beginning(method: Method) -> &'static [u8] {
     }
 }
 
-/// Whether a file begins as a compressed one does.
+/// Whether a file begins like a compressed one.
 pub(super) fn is_packed(file: &mut File) -> io::Result<bool> {
     let start = tail(file, 0, 4)?;
     Ok([Method::Gzip, Method::Zstd].iter().any(|&method| start.starts_with(magic(method))))
 }
 
-/// Up to `most` bytes from a place on.
+/// Up to `most` bytes from a position.
 fn tail(file: &mut File, start: u64, most: u64) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
@@ -148,8 +149,8 @@ fn tail(file: &mut File, start: u64, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The whole part of a compressed file: up to the end of its last whole member. `None` if the rest is not a single member
-/// that was left incomplete: the file is of another kind, or damaged before its end.
+/// The complete part of a compressed file: up to the end of its last complete member. `None` unless the rest is a
+/// single incomplete member: the file is of another kind, or is damaged before its end.
 pub(super) fn members(file: &mut File, method: Method) -> io::Result<Option<u64>> {
     let whole = whole_members(file, method)?;
     let rest = tail(file, whole, LONGEST_MEMBER + 1)?;
@@ -175,7 +176,7 @@ fn whole_members(file: &mut File, method: Method) -> io::Result<u64> {
                 Err(_) => false,
             },
         };
-        // What cannot be read is not damaged.
+        // An error of the system does not mean damage.
         if let Some(error) = reader.failed.take() {
             return Err(error);
         }
@@ -186,14 +187,14 @@ fn whole_members(file: &mut File, method: Method) -> io::Result<u64> {
     }
 }
 
-/// A reader that knows how far it is, and whether the system let it down.
+/// A reader that knows its position, and whether the system reported an error.
 struct Counted<R> {
     inner: R,
     at: u64,
     failed: Option<io::Error>,
 }
 
-/// Keeps an error of the system; what a decoder makes of it cannot be told from damage.
+/// Records an error of the system, since a decoder reports it like damage.
 fn keep(failed: &mut Option<io::Error>, error: io::Error) -> io::Error {
     let kind = error.kind();
     if kind != io::ErrorKind::Interrupted {
@@ -227,7 +228,7 @@ mod tests {
 
     use super::*;
 
-    /// A file with these bytes, which is gone at the end.
+    /// A temporary file with these bytes.
     fn with<T>(bytes: &[u8], look: impl FnOnce(&mut File) -> T) -> T {
         let path = std::env::temp_dir().join(format!("plutino-mend-{:x}", fastrand::u64(..)));
         let mut file = File::options().read(true).write(true).create_new(true).open(&path).expect("a file can be made");
@@ -291,7 +292,7 @@ mod tests {
             assert_eq!(whole(&both[..both.len() - 1]), Some(one.len() as u64), "{method:?}");
             assert_eq!(whole(&one[..3]), Some(0), "{method:?}");
             assert_eq!(whole(b""), Some(0), "{method:?}");
-            // What is no torn end is not cut.
+            // Only a torn end is cut off.
             let mut damaged = both.clone();
             damaged[one.len() - 1] ^= 1;
             damaged[8] ^= 1;

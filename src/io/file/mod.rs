@@ -1,7 +1,7 @@
-//! Files: a source reads one once when it opens, a sink writes results to them.
+//! Files: a source reads one completely when it opens, a sink writes results to them.
 //!
-//! Both name files below allowed folders only ([`crate::io::reach::FileRoots`]): a statement or rule comes over the
-//! network, and must neither show nor change what else is on the machine. This module must not know what is in the
+//! Both accept only files in allowed folders ([`crate::io::reach::FileRoots`]): statements and rules come over the
+//! network, and must neither show nor change anything else on the machine. This module does not know what is in the
 //! messages.
 
 mod mend;

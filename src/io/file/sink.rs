@@ -1,8 +1,8 @@
-//! The `file` sink: its properties, and an open one.
+//! The `file` sink: its properties, and open sinks.
 //!
-//! Each sink writes on a thread of its own: a disk that is slow or hangs holds up neither data nor other sinks. Messages
-//! wait for it in an [`Outbox`]. While the disk is full or a folder cannot be written to, the sink tries again; what does
-//! not fit into the outbox meanwhile is dropped and counted.
+//! Each sink writes on a separate thread, so that a slow disk holds up neither data nor other sinks. Messages wait in
+//! an [`Outbox`]. While the disk is full or a folder is not writable, the sink tries again; messages that do not fit
+//! into the outbox are dropped and counted.
 
 use std::collections::HashSet;
 use std::io;
@@ -28,57 +28,57 @@ use crate::io::sink::{OpenSink, SinkSettings};
 use crate::property::{self, Entry, Invalid, Property, Warning};
 use crate::sync::locked;
 
-/// How long a thread may take to close its files when its sink ends.
+/// How long a thread may take to close its files when the sink ends.
 const CLOSING: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FileSink {
-    /// as it was written; with `{{ }}` each message has its own
+    /// as written; with `{{ }}` each message has its own path
     pub(super) path: String,
     addressing: Option<Addressing>,
     pub(super) file_type: FileType,
     pub(super) rolling: Rolling,
     pub(super) compression: Option<Method>,
-    /// whether each message begins with a line of names, of which a file wants the first
+    /// whether each message begins with a line of names; only the first one in a file is written
     pub(super) header: bool,
-    /// whether line ends within a message are blanks between tokens
+    /// whether line ends inside a message can be replaced by blanks
     pub(super) one_line: bool,
     queue: QueueLimit,
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum FileType {
-    /// a message a line
+    /// one message a line
     #[default]
     Lines,
-    /// the same, of values between delimiters
+    /// lines of values between delimiters
     Csv,
-    /// a JSON list of the messages
+    /// a JSON list of messages
     Json,
 }
 
-/// When the next file begins, and what files are called.
+/// When a new file begins, and how files are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rolling {
-    /// a file is no older than this
+    /// the greatest age of a file
     pub interval: Option<Duration>,
-    /// messages of a file; 0: no limit
+    /// the most messages in a file; 0: no limit
     pub count: u64,
-    /// bytes of a file; 0: no limit
+    /// the most bytes in a file; 0: no limit
     pub size: u64,
     pub pattern: NamePattern,
 }
 
-/// Where the time stands in the name of a file, ms since the epoch.
+/// The place of the time in a file name, ms since the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum NamePattern {
-    /// only files that are done have one, behind the name
+    /// only finished files have it, after the name
     #[default]
     None,
     /// before the name
     Prefix,
-    /// behind the name, before its extension
+    /// after the name, before its extension
     Suffix,
 }
 
@@ -153,7 +153,7 @@ impl SinkSettings for FileSink {
         "file"
     }
 
-    /// The format that `fileType` asks for. Compression applies to the file, not to each message.
+    /// The format that `fileType` requires. Compression applies to the file, not to each message.
     fn form(&mut self, mut format: SinkFormat, has_format: bool) -> Result<SinkFormat, String> {
         let header = matches!(format.format, OutputFormat::Delimited { header: true, .. });
         match self.file_type {
@@ -182,7 +182,7 @@ impl SinkSettings for FileSink {
         Ok(format)
     }
 
-    /// Checks that its file, as far as it is known before messages come, is below the allowed folders.
+    /// Checks that the file, as far as its path is known before messages come, is in the allowed folders.
     fn check(&self, reach: &Reach) -> Result<(), ReachError> {
         if self.addressing.is_some() || reach.files.holds_below_data(Path::new(&self.path)) {
             return Ok(());
@@ -213,18 +213,18 @@ impl FileSink {
         found.finish(sink)
     }
 
-    /// Whether messages name their files.
+    /// Whether messages determine their files.
     pub fn is_addressed(&self) -> bool {
         self.addressing.is_some()
     }
 
-    /// The folder that stands before the template, with its slash; empty where none does.
+    /// The folder before the template, with its slash; empty if there is none.
     pub(super) fn fixed_folder(&self) -> &str {
         let fixed = self.path.split("{{").next().unwrap_or_default();
         &fixed[..fixed.rfind('/').map_or(0, |slash| slash + 1)]
     }
 
-    /// Whether a name that a message has given stays in the folder that stands before the template.
+    /// Whether a file name made from a message stays in the folder before the template.
     pub fn stays(&self, name: &str) -> bool {
         let folder = self.fixed_folder();
         let inner = name.strip_prefix(folder).unwrap_or(name);
@@ -237,11 +237,11 @@ impl FileSink {
     }
 }
 
-/// What the file sinks of a process share: which files are being written, so that no two write one.
+/// The files that the sinks of a process are writing, so that no two sinks write the same one.
 #[derive(Clone, Debug, Default)]
 pub struct FileWriters(Arc<Mutex<HashSet<PathBuf>>>);
 
-/// A file that a sink writes; free again when this is dropped.
+/// A file that a sink writes. It is released when this is dropped.
 #[derive(Debug)]
 pub(super) struct Claim {
     writers: FileWriters,
@@ -255,16 +255,16 @@ impl Drop for Claim {
 }
 
 impl FileWriters {
-    /// Claims a file; `None` while another sink writes it.
+    /// Claims a file; `None` if another sink writes it.
     pub(super) fn claim(&self, path: &Path) -> Option<Claim> {
         let free = locked(&self.0).insert(path.to_owned());
         free.then(|| Claim { writers: self.clone(), path: path.to_owned() })
     }
 
-    /// Opens a sink that writes below these folders.
+    /// Opens a sink that writes in these folders.
     ///
     /// # Errors
-    /// Those of starting a thread.
+    /// The system's error if the thread cannot be started.
     pub fn open(&self, sink: FileSink, files: FileRoots) -> io::Result<FileLink> {
         let outbox = Outbox::new(sink.queue);
         let address = format!("file:{}", sink.path);
@@ -280,13 +280,13 @@ impl FileWriters {
     }
 }
 
-/// What ends the thread of a sink, and tells that it has ended.
+/// Ends a sink's thread, and reports when it has ended.
 struct Closing {
     stop: mpsc::Sender<()>,
     ended: oneshot::Receiver<()>,
 }
 
-/// An open sink. Dropped, it writes nothing more.
+/// An open sink. After it is dropped, nothing more is written.
 pub struct FileLink {
     outbox: Arc<Outbox>,
     address: String,
@@ -302,7 +302,7 @@ impl OpenSink for FileLink {
         self.outbox.status(self.address.clone())
     }
 
-    /// Closes the files, too. What is left after `flush` is lost, and counted.
+    /// Also closes the files. What is left after `flush` is lost and counted.
     fn close(&self, flush: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.outbox.close();

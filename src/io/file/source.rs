@@ -1,4 +1,4 @@
-//! Files as sources: a stream or table reads one once, when it opens.
+//! Files as sources: a stream or table reads one completely when it opens.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,8 +22,8 @@ use crate::property::{self, Entry, Invalid, Property, Warning};
 /// The longest file that is read, bytes.
 pub const LARGEST: u64 = 256 * 1024 * 1024;
 
-/// How long the opening of a source waits until its rows are taken in; a rule that holds its streams up must not hold
-/// its own start up.
+/// How long opening a source waits until its rows are read in. There is a limit, because a rule that blocks its streams
+/// must not block its own start.
 const LOADING: Duration = Duration::from_secs(2);
 
 /// A file that cannot be read.
@@ -31,14 +31,14 @@ const LOADING: Duration = Duration::from_secs(2);
 pub enum FileError {
     #[error("DATASOURCE is the name of a file in the data folder: set it to a text such as lookup.json")]
     NoName,
-    /// not there; the text is eKuiper's
+    /// it does not exist; the text is eKuiper's
     #[error("file {0} not exist")]
     Missing(String),
     #[error("cannot read {file}: {source}")]
     Read { file: String, source: io::Error },
     #[error("{0} is not in the data folder: put it there, or add its folder to basic.fileRoots")]
     Outside(String),
-    /// beyond `LARGEST`
+    /// larger than `LARGEST`
     #[error("{0} is larger than 256 MiB")]
     TooLarge(String),
     #[error("{0} is not UTF-8")]
@@ -51,7 +51,7 @@ pub struct FileSource {
     /// relative to the data folder
     pub file: PathBuf,
     file_type: FileType,
-    /// a rule is refused if the file is not there
+    /// whether a rule is refused if the file does not exist
     must_exist: bool,
 }
 
@@ -60,7 +60,7 @@ enum FileType {
     /// the file is one message
     #[default]
     Json,
-    /// each line is
+    /// each line is a message
     Lines,
 }
 
@@ -104,7 +104,7 @@ impl FileSource {
         found.finish(source)
     }
 
-    /// Whether the file is there.
+    /// Checks that the file exists.
     ///
     /// # Errors
     /// [`FileError::Missing`], [`FileError::Outside`]
@@ -122,7 +122,7 @@ impl FileSource {
         })
     }
 
-    /// Reads the file. Once it begins, its messages go to `frames`.
+    /// Reads the file. After it has begun, its messages go to `frames`.
     ///
     /// # Errors
     /// [`FileError`]
@@ -215,7 +215,7 @@ impl OpenSource for FileReader {
         })
     }
 
-    /// Waits until all is taken over, unless that takes very long.
+    /// Waits until everything is delivered, unless that takes very long.
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let mut state = self.state.lock().await;
@@ -230,7 +230,7 @@ impl OpenSource for FileReader {
     }
 }
 
-/// What was not taken over yet is not any more.
+/// Messages that are not delivered yet are dropped.
 impl Drop for FileReader {
     fn drop(&mut self) {
         if let State::Sending(task) = self.state.get_mut() {
@@ -250,7 +250,7 @@ mod tests {
         FileSource::new(name, &props).map(|(source, _)| source).map_err(|error| error.to_string())
     }
 
-    /// A folder with `data` in it, gone with this.
+    /// A temporary folder with `data` in it.
     struct Folder(PathBuf);
 
     impl Folder {

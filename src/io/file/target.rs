@@ -1,8 +1,8 @@
-//! One file of a sink: opened, with what a killed process left of it mended, appended to, and ended.
+//! One file of a sink: opened, repaired after a kill, appended to, and ended.
 //!
-//! What is added waits in memory until [`Target::flush`]; then it is in the file as a whole or not at all. An
-//! uncompressed file can be read at any time: a list of JSON ends with its bracket after each flush. A compressed one is a
-//! sequence of members, one for each flush, as gzip and zstd allow.
+//! Messages wait in memory until [`Target::flush`]; then they are in the file as a whole or not at all. An uncompressed
+//! file can be read at any time: a JSON list ends with its bracket after each flush. A compressed file is a sequence of
+//! members, one for each flush, as gzip and zstd allow.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -16,33 +16,33 @@ use crate::format::compress::Method;
 use crate::io::lock::{open_locked, try_lock};
 use crate::io::log::add_line;
 
-/// What became of opening a file.
+/// The result of opening a file.
 pub(super) enum Opening {
     Open(Target),
-    /// who writes it
+    /// by whom it is being written
     Taken(&'static str),
 }
 
-/// Writers of a file, for errors.
+/// Other writers, for errors.
 const SINK: &str = "another sink";
 const PROCESS: &str = "another process";
 
 pub(super) struct Target {
     file: File,
-    /// where it is now
+    /// its current path
     path: PathBuf,
-    /// what it is called without the time of its beginning
+    /// its path without the time of its start
     name: PathBuf,
     _claim: Claim,
     began: Instant,
-    /// when it began, ms since the epoch
+    /// the time of its start, ms since the epoch
     stamp: u128,
     form: Form,
-    /// bytes that are in the file, and whole
+    /// complete bytes in the file
     length: u64,
-    /// what the next flush adds
+    /// bytes that the next flush adds
     waiting: Vec<u8>,
-    /// messages of the file, and those that wait for the flush
+    /// messages in the file, and those that wait
     messages: u64,
 }
 
@@ -66,7 +66,7 @@ fn is_old(began: Instant, rolling: &Rolling) -> bool {
     rolling.interval.is_some_and(|age| began.elapsed() >= age)
 }
 
-/// How messages become bytes of a file.
+/// How messages are written to a file.
 #[derive(Clone, Copy, Debug)]
 struct Form {
     file_type: FileType,
@@ -106,7 +106,7 @@ impl Target {
         let opened = match resumed {
             Some(resumed) => Some(resumed),
             None if named => {
-                // The last one may have been left torn. One that another process has locked is not done.
+                // The last file may be torn. If another process has locked it, it is in use.
                 if let Some(last) = newest(path, sink.rolling.pattern)?
                     && let Some(mut last) = open_locked(&last, &options())?
                 {
@@ -117,7 +117,7 @@ impl Target {
             None => open_locked(path, options().create(true))?.map(|file| (path.to_owned(), file)),
         };
         let Some((at, mut file)) = opened else { return Ok(Opening::Taken(PROCESS)) };
-        // A list that is packed cannot go on.
+        // A compressed list cannot be continued.
         let packed_list = form.compression.is_some() && form.file_type == FileType::Json;
         let length = match form.mend(&mut file)? {
             Some(length) if length == 0 || !packed_list => length,
@@ -148,9 +148,9 @@ impl Target {
         }))
     }
 
-    /// Whether the next file must begin before a message of so many bytes is added.
+    /// Whether a message of this size needs a new file.
     pub fn is_full(&self, rolling: &Rolling, bytes: usize) -> bool {
-        // With the byte that ends or parts messages.
+        // Plus the byte that ends or separates messages.
         let size = self.length + (self.waiting.len() + bytes + 1) as u64;
         (rolling.count > 0 && self.messages >= rolling.count)
             || (rolling.size > 0 && size > rolling.size && self.messages > 0)
@@ -162,19 +162,19 @@ impl Target {
         is_old(self.began, rolling)
     }
 
-    /// How long until it is older than files may be.
+    /// The time until it is too old.
     pub fn time_left(&self, rolling: &Rolling) -> Option<Duration> {
         rolling.interval.map(|age| age.saturating_sub(self.began.elapsed()))
     }
 
-    /// Adds a message to what the next flush writes.
+    /// Adds a message for the next flush.
     pub fn add(&mut self, message: &[u8]) {
         let first = self.length == 0 && self.waiting.is_empty();
         self.messages += 1;
         match self.form.file_type {
             FileType::Json => {
                 self.waiting.push(if first { b'[' } else { b',' });
-                // An empty list that was mended has no element before the next one.
+                // A repaired list may be empty: then no element precedes this one.
                 if self.length == 1 && self.waiting.len() == 1 {
                     self.waiting.clear();
                 }
@@ -195,7 +195,7 @@ impl Target {
         }
     }
 
-    /// How much waits for the flush, bytes.
+    /// The number of bytes that wait for the flush.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -203,7 +203,7 @@ impl Target {
     /// Writes what waits.
     ///
     /// # Errors
-    /// Those of the system; the file is as it was before, and a later flush may succeed.
+    /// Those of the system; then the file is unchanged, and a later flush may succeed.
     pub fn flush(&mut self) -> io::Result<()> {
         if self.waiting.is_empty() {
             return Ok(());
@@ -217,7 +217,7 @@ impl Target {
         let ends = self.form.file_type == FileType::Json && self.form.compression.is_none();
         let written = self.file.write_all(bytes).and_then(|()| if ends { self.file.write_all(b"]") } else { Ok(()) });
         if let Err(error) = written {
-            // Room for the rest may come later; what is there must be whole until then.
+            // There may be room later; until then, the file must stay complete.
             self.file.set_len(self.length)?;
             if ends && self.length > 0 {
                 let _ = self.file.seek(SeekFrom::Start(self.length)).and_then(|_| self.file.write_all(b"]"));
@@ -242,7 +242,7 @@ impl Target {
         Ok(goes_on.then_some(paused))
     }
 
-    /// Ends the file, to which all has been flushed. `rolls`: another one takes its place.
+    /// Ends the file, after everything is flushed. `rolls`: a new file follows.
     ///
     /// # Errors
     /// Those of the system.
@@ -259,20 +259,20 @@ impl Target {
         Ok(())
     }
 
-    /// Gives up what waits.
+    /// Discards what waits.
     pub fn discard(&mut self) {
         self.waiting.clear();
     }
 
-    /// Where it is.
+    /// The file's current path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
 impl Form {
-    /// Cuts what is torn off, and says how long the rest is. `None`: the file is of another kind, or damaged before its
-    /// end; then it stays as it is.
+    /// Cuts off a torn end, and returns the remaining length. `None`: the file is of another kind, or is damaged before
+    /// its end; then it is unchanged.
     fn mend(self, file: &mut File) -> io::Result<Option<u64>> {
         let length = file.metadata()?.len();
         if length == 0 {
@@ -283,7 +283,7 @@ impl Form {
             if whole < length {
                 file.set_len(whole)?;
                 if self.file_type == FileType::Json && whole > 0 {
-                    // It is read as a list although its end was not written.
+                    // The end of the list is missing, so it is added for reading.
                     let end = method.pack(b"]").map_err(io::Error::other)?;
                     file.seek(SeekFrom::Start(whole))?;
                     file.write_all(&end)?;
@@ -321,7 +321,7 @@ impl Form {
 
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    // A pipe or device is not waited for: it is no place for results.
+    // Does not wait for a pipe or device, which is no place for results.
     options.read(true).write(true).mode(0o640).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     options
 }
@@ -330,7 +330,7 @@ fn now() -> u128 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis()
 }
 
-/// The name of a file that began at `stamp`.
+/// The path of a file that began at `stamp`.
 fn stamped(path: &Path, pattern: NamePattern, stamp: u128) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -355,7 +355,7 @@ fn fresh(path: &Path, pattern: NamePattern, stamp: u128) -> io::Result<(PathBuf,
     }
 }
 
-/// Renames a file that is done.
+/// Renames a finished file.
 fn set_aside(path: &Path, stamp: u128) -> io::Result<()> {
     let mut stamp = stamp;
     while stamped(path, NamePattern::Suffix, stamp).try_exists()? {
@@ -364,12 +364,12 @@ fn set_aside(path: &Path, stamp: u128) -> io::Result<()> {
     fs::rename(path, stamped(path, NamePattern::Suffix, stamp))
 }
 
-/// The last file that was made for this path, by the time in its name.
+/// The last file made for this path, by the time in its name.
 fn newest(path: &Path, pattern: NamePattern) -> io::Result<Option<PathBuf>> {
     const MARK: u128 = 0;
     let marked = stamped(path, pattern, MARK);
     let marked = marked.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // What stands before and behind the time.
+    // The parts of the name before and after the time.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let (before, behind) = match pattern {
         NamePattern::Prefix => (String::new(), format!("-{name}")),
@@ -394,7 +394,7 @@ fn newest(path: &Path, pattern: NamePattern) -> io::Result<Option<PathBuf>> {
     Ok(newest.map(|(_, path)| path))
 }
 
-/// Whether a path is something that results can be written to: nothing yet, or a regular file.
+/// Whether results can be written to a path: it is a regular file, or nothing yet.
 pub(super) fn is_writable(path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(metadata.is_file()),

@@ -1,4 +1,4 @@
-//! The thread of a file sink: from messages to files, and again while the disk takes nothing.
+//! The thread of a file sink: writes messages to files, and tries again while the disk is full.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,26 +14,26 @@ use crate::io::outbox::{Outbox, Taken, Waited};
 use crate::io::reach::{FileRoots, is_outside};
 use crate::value::Text;
 
-/// How often the thread looks at the age of its files.
+/// How often the thread checks the age of its files.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long messages of a compressed file wait for others, so that members are not too small.
+/// How long messages of a compressed file wait for more, so that members do not get too small.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How much is written at a time, and gathered for a member, bytes.
+/// The number of bytes written at a time, and gathered for a member.
 const CHUNK: usize = 256 * 1024;
 
-/// The wait before a file is tried again.
+/// The wait before the next attempt with a file.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How many files a sink has open, where templates name them. Beyond it, the one that was used least recently is closed.
+/// The most files that a sink with templates has open. Beyond it, the least recently used one is closed.
 const OPEN: usize = 64;
 
 /// How many closed files a sink goes on with. Beyond it, the next message for the one that was forgotten begins to count
 /// anew.
 const PAUSED: usize = 65_536;
 
-/// Why messages are lost that name their file themselves.
+/// The cause of losing messages whose path is not allowed.
 const OUTSIDE: &str = "path not allowed";
 const INVALID: &str = "invalid path";
 const TAKEN: &str = "file of another sink";
@@ -46,16 +46,16 @@ pub(super) struct Writer {
     files: FileRoots,
     writers: FileWriters,
     stopped: Receiver<()>,
-    /// the one that was used last is at the end
+    /// the most recently used one is last
     open: Vec<(Text, Target)>,
     /// files that were closed since others were used
     paused: IndexMap<Text, Paused>,
 }
 
-/// The sink is closed: what is in hand is given up.
+/// The sink is closed: messages in hand are dropped.
 struct Stopped;
 
-/// A message in hand: the batch and its place in it.
+/// A message in hand: its batch and its position there.
 type Place = (usize, usize);
 
 impl Writer {
@@ -69,7 +69,7 @@ impl Writer {
         Writer { outbox, sink, files, writers, stopped, open: Vec::new(), paused: IndexMap::new() }
     }
 
-    /// Writes until the outbox is closed and empty, or the sink is given up.
+    /// Writes until the outbox is closed and empty, or the sink is stopped.
     pub fn run(mut self) {
         loop {
             let (batches, ended) = self.gather();
@@ -89,13 +89,13 @@ impl Writer {
         }
     }
 
-    /// What waits, and whether nothing more will come.
+    /// The waiting messages, and whether there will be no more.
     fn gather(&self) -> (Vec<Taken>, bool) {
         let mut batches: Vec<Taken> = Vec::new();
         let (mut bytes, mut messages, mut until) = (0, 0, None);
         loop {
             let wait = match until {
-                // Until the next file is due, where one is open.
+                // Waits until the next file is due, if one is open.
                 None => self
                     .open
                     .iter()
@@ -114,7 +114,7 @@ impl Writer {
                 Waited::Nothing => return (batches, false),
                 Waited::Ended => return (batches, true),
             }
-            // Most of the queue stays where its oldest messages can be dropped.
+            // Most of the queue stays in the outbox, which can drop its oldest messages.
             if bytes >= CHUNK || messages >= 4 * self.outbox.portion() {
                 return (batches, false);
             }
@@ -122,7 +122,7 @@ impl Writer {
     }
 
     fn write(&mut self, batches: &[Taken]) -> Result<(), Stopped> {
-        // Messages that are in the memory of a target.
+        // Messages in the memory of a target.
         let mut added: Vec<Place> = Vec::new();
         let mut current: Option<Text> = None;
         for (batch, taken) in batches.iter().enumerate() {
@@ -163,7 +163,7 @@ impl Writer {
         self.flush(current, batches, &mut added)
     }
 
-    /// Writes what the file that is in use has in memory, as often as it takes.
+    /// Flushes the current file, and repeats this until it succeeds.
     fn flush(&mut self, name: Option<Text>, batches: &[Taken], added: &mut Vec<Place>) -> Result<(), Stopped> {
         if name.is_none() || added.is_empty() {
             return Ok(());
@@ -191,8 +191,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes the file of this name the one in use. The answer says why its messages are lost, if they are. Where messages
-    /// name their files, one that cannot be opened does not hold up the others.
+    /// Makes the file with this name the current one. Returns the cause if its messages are lost. If messages determine
+    /// their files, one that cannot be opened does not hold up the others.
     fn have(&mut self, name: &Text) -> Result<Option<&'static str>, Stopped> {
         if let Some(at) = self.open.iter().position(|(known, _)| known == name) {
             let used = self.open.remove(at);
@@ -233,7 +233,7 @@ impl Writer {
         }
     }
 
-    /// Whether the folder of all files is there: if not, no message is to blame.
+    /// Whether the folder of all files exists: if it does not, the messages are not the cause.
     fn has_place(&self) -> bool {
         let folder = self.sink.fixed_folder();
         folder.is_empty() || self.files.locate_for_results(Path::new(folder)).is_ok_and(|folder| folder.is_dir())
@@ -247,14 +247,14 @@ impl Writer {
         Target::open(&path, &self.sink, &self.writers, paused)
     }
 
-    /// Ends the file in use: the next one begins with the next message.
+    /// Ends the current file: a new one begins with the next message.
     fn roll(&mut self) {
         if let Some((_, target)) = self.open.pop() {
             self.end(target, true);
         }
     }
 
-    /// Ends files that are too old. All that was added is flushed.
+    /// Ends files that are too old. All messages are flushed before.
     fn end_old(&mut self) {
         let rolling = self.sink.rolling;
         for (_, target) in self.open.extract_if(.., |(_, target)| target.is_old(&rolling)).collect::<Vec<_>>() {
@@ -296,7 +296,7 @@ impl Writer {
         }
     }
 
-    /// Notes an error, and waits until the next try.
+    /// Reports an error, and waits for the next attempt.
     fn fails(&self, error: &str) -> Result<(), Stopped> {
         self.outbox.fails(error, true);
         match self.stopped.recv_timeout(RETRY) {
@@ -306,7 +306,7 @@ impl Writer {
     }
 }
 
-/// Whether an error is the disk's or the process's, not that of one file: it may pass.
+/// Whether an error comes from the disk or the process and not from one file, so that it may pass.
 fn may_pass(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)

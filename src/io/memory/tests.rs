@@ -45,7 +45,7 @@ fn to(topic: &str) -> MemorySink {
     sink(serde_json::json!({ "topic": topic })).expect("the topic is right")
 }
 
-/// A reader that has begun.
+/// Makes a reader that has begun.
 fn read(topics: &Topics, topic: &str, stream: &Stream) -> MemoryReader {
     let reader = topics.read(source(topic), stream.sender.clone());
     drop(reader.begin());
@@ -205,7 +205,7 @@ fn a_cycle_does_not_wait_for_itself() {
     let (a, b) = (stream(1), stream(2));
     let _readers = [read(&topics, "a", &a), read(&topics, "b", &b)];
     let (from_a, from_b) = (topics.write(to("b"), a.signal.clone()), topics.write(to("a"), b.signal.clone()));
-    // Both queues fill, and nobody waits for the other.
+    // Both queues fill, and neither rule waits for the other.
     for _ in 0..2 * INBOUND_BATCHES {
         assert!(from_a.ready());
         write(&from_a, vec![row(0)]);

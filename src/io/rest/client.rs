@@ -1,8 +1,8 @@
-//! Sending one request: over a connection that is kept or made anew, through redirects, within its time.
+//! Sends one request: over a kept or new connection, through redirects, within its time limit.
 //!
-//! hyper-util's client keeps connections and sends again what an old connection did not take. Which address is dialled
-//! is decided here, since each address, also that of a redirect, must pass [`Egress`]. Headers and the client certificate
-//! go only to the server that the sink names, not to one that it redirects to.
+//! hyper-util's client keeps connections, and repeats what an old connection did not accept. This module decides which
+//! address is dialled, since each address, including that of a redirect, must pass [`Egress`]. Headers and the client
+//! certificate go only to the server that the sink names, not to redirect targets.
 
 use std::error::Error;
 use std::io;
@@ -33,26 +33,26 @@ use crate::io::backoff::retry_after;
 use crate::io::egress::{Destination, Egress, EgressError};
 use crate::io::tls::{ClientTls, Identity};
 
-/// How many redirects are followed.
+/// The most redirects that are followed.
 const REDIRECTS: usize = 5;
 
-/// How much of an answer is read; of a longer one the connection is given up.
+/// How much of a response is read; a connection with a longer one is closed.
 const ANSWER_BYTES: usize = 64 * 1024;
 
-/// How long a connection is kept that nobody uses.
+/// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// What a server answered in the end.
+/// A server's final response.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub status: StatusCode,
-    /// how long it asks to wait
+    /// the wait that it asks for
     pub retry_after: Option<Duration>,
-    /// the beginning of the body
+    /// the start of the body
     pub body: Bytes,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
     #[error(transparent)]
@@ -72,7 +72,7 @@ pub(super) struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client for a sink with this server, where it always has the same.
+    /// A client for a sink whose requests all go to the server `written`, if there is one.
     pub fn new(written: Option<Origin>, tls: Option<ClientTls>, timeout: Duration, egress: Egress) -> HttpClient {
         let connector = Connector(Arc::new(Way { written, tls, egress }));
         let client = Client::builder(TokioExecutor::new())
@@ -82,7 +82,7 @@ impl HttpClient {
         HttpClient { client, timeout }
     }
 
-    /// Sends a request, and reads the answer.
+    /// Sends a request, and reads the response.
     ///
     /// # Errors
     /// [`SendError`]
@@ -119,7 +119,7 @@ impl Prepared {
         request
     }
 
-    /// The request to which a redirect leads, as browsers make it: after 307 and 308 the same, else a GET.
+    /// The request after a redirect, as browsers make it: the same after 307 and 308, otherwise a GET.
     fn redirected(self, location: &str, status: StatusCode) -> Result<Prepared, &'static str> {
         const BAD: &str = "the address cannot be read";
         let to = uri(location).ok_or(BAD)?;
@@ -177,7 +177,7 @@ fn failed(error: hyper_util::client::legacy::Error) -> SendError {
     SendError::Network(chain(&error))
 }
 
-/// An error with its causes, each once.
+/// An error with its causes, without repetition.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -242,7 +242,8 @@ impl Way {
         Ok(Transport::Tls(Box::new(TokioIo::new(stream))))
     }
 
-    /// The TLS for a server. Others than the one that the sink names do not see who we are, unless it names none.
+    /// The TLS for a server. Only the server that the sink names gets the client certificate, or any server if the sink
+    /// names none.
     fn tls_for(&self, written: bool) -> Result<ClientTls, crate::io::tls::TlsError> {
         match &self.tls {
             Some(tls) if written || self.written.is_none() => Ok(tls.clone()),
@@ -254,13 +255,13 @@ impl Way {
     }
 }
 
-/// The bytes below HTTP.
+/// The byte stream under HTTP.
 enum Transport {
     Plain(TokioIo<TcpStream>),
     Tls(Box<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>>),
 }
 
-/// Both kinds of I/O as one: what a connection is made of does not matter to HTTP.
+/// A trait for both kinds of streams: HTTP does not depend on the kind.
 trait Wire: Read + Write + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Wire for TokioIo<T> {}

@@ -1,8 +1,8 @@
-//! The `rest` sink: each message is an HTTP request.
+//! The `rest` sink: each message becomes an HTTP request.
 //!
 //! Requests wait in an [`Outbox`], so the engine never waits for a server. They are sent in order, one at a time unless
-//! `concurrency` allows more, and repeated while the server is away or asks to wait (`sender`). All rest sinks of a process
-//! share one thread of their own, so neither data nor the REST API waits for TLS or a slow answer.
+//! `concurrency` allows more, and repeated while the server is unreachable or asks to wait (`sender`). All rest sinks
+//! of a process share one separate thread, so neither data nor the REST API waits for TLS or a slow response.
 //! [`crate::io::egress`] decides where a request may go.
 
 mod client;
@@ -52,9 +52,9 @@ pub struct RestSink {
     /// what `bodyType: formdata` sends beside the message
     form: Form,
     oauth: Option<OAuth>,
-    /// the templates among these, in their order; none: all requests are alike
+    /// the templates among these, in order; `None`: all requests are alike
     addressing: Option<Addressing>,
-    /// where requests go, as far as it does not depend on messages: scheme, host and port
+    /// the destination, if it does not depend on messages: scheme, host and port
     origin: Option<Origin>,
     tls: Option<ClientTls>,
     timeout: Duration,
@@ -64,7 +64,7 @@ pub struct RestSink {
     cache: Option<CacheSettings>,
     debug_response: bool,
     response: ResponseType,
-    /// how bodies are packed
+    /// the compression of bodies
     encoding: Option<compress::Method>,
 }
 
@@ -76,7 +76,7 @@ struct Form {
     fields: Vec<(String, Dynamic<String>)>,
 }
 
-/// The part of a URL that says which server it is.
+/// The part of a URL that identifies the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Origin {
     secure: bool,
@@ -85,28 +85,28 @@ struct Origin {
     port: u16,
 }
 
-/// When a request is sent again.
+/// When a request is repeated.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Retry {
     /// the first wait
     initial: Duration,
-    /// the longest wait; each is twice the one before
+    /// the longest wait; each wait is twice the previous one
     max: Duration,
-    /// how many answers with an error of the server one message gets before it is lost
+    /// the most server errors for one message before it is lost
     attempts: u64,
 }
 
-/// How a successful answer is recognised.
+/// How a successful response is recognised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ResponseType {
-    /// the status
+    /// by the status
     #[default]
     Code,
-    /// and the member `code` of the answer's JSON
+    /// by the status and the member `code` of the response's JSON
     Body,
 }
 
-/// Every property with its documentation.
+/// All properties with their documentation.
 pub fn entries() -> Vec<Entry> {
     property::entries(PROPERTIES)
 }
@@ -132,7 +132,7 @@ impl SinkSettings for RestSink {
         "rest"
     }
 
-    /// The format that `bodyType` asks for; with templates each message gets an address.
+    /// The format that `bodyType` requires; with templates each message gets an address.
     fn form(&mut self, mut format: SinkFormat, has_format: bool) -> Result<SinkFormat, String> {
         if let Some(reason) = self.cache.as_ref().and_then(|cache| cache.refuses(&format)) {
             return Err(reason);
@@ -163,7 +163,7 @@ impl SinkSettings for RestSink {
         self.cache.clone().map(|cache| (cache, self.address()))
     }
 
-    /// Checks the part of the URL that no message changes.
+    /// Checks the part of the URL that does not depend on messages.
     fn check(&self, reach: &Reach) -> Result<(), ReachError> {
         let check = |property, origin: &Origin| {
             let destination = Destination { host: &origin.host, port: origin.port, written: true };
@@ -196,8 +196,8 @@ impl RestSink {
     }
 }
 
-/// What the rest sinks of a process share: a thread on which requests are sent. It is there once a sink needs it, and ends
-/// with its last user.
+/// What the rest sinks of a process share: the thread that sends requests. It exists from the first sink that needs it
+/// to the last.
 #[derive(Clone, Default)]
 pub struct RestClients(Arc<Mutex<Option<Arc<Thread>>>>);
 
@@ -215,7 +215,7 @@ impl Drop for Thread {
 impl RestClients {
     ///
     /// # Errors
-    /// Those of starting a thread.
+    /// The system's error if the thread cannot be started.
     pub(super) fn open(&self, sink: RestSink, egress: Egress, store: Option<(Held, Signal)>) -> io::Result<RestLink> {
         let thread = self.thread()?;
         let outbox = match store {
@@ -229,7 +229,7 @@ impl RestClients {
         let tokens = sink.oauth.clone().map(|oauth| Tokens::new(oauth, |origin| client_of(Some(origin.clone()))));
         let (sending, stopped) = (outbox.clone(), stop.clone());
         let task = async move {
-            // What is on its way is given up with it, and counted by the outbox.
+            // Requests in progress are dropped with it, and the outbox counts them.
             let _ = stopped.run_until_cancelled(sender::send(&sending, &sink, &client, tokens.as_ref())).await;
         };
         tasks.spawn_on(task, &thread.handle);
@@ -270,7 +270,7 @@ impl OpenSink for RestLink {
         self.outbox.status(self.address.clone())
     }
 
-    /// What is left after `flush` is lost, and counted.
+    /// What is left after `flush` is lost and counted.
     fn close(&self, flush: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.outbox.close();
@@ -283,7 +283,7 @@ impl OpenSink for RestLink {
     }
 }
 
-/// A link that nobody closed sends nothing more.
+/// A link that was not closed sends nothing more.
 impl Drop for RestLink {
     fn drop(&mut self) {
         self.stop.cancel();

@@ -1,4 +1,4 @@
-//! The properties of the `rest` sink, one row each, and what they say together.
+//! The properties of the `rest` sink, one row each, and their combinations.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::io::spool::properties::{self as cache, CacheDraft, TakesCache};
 use crate::io::tls_properties::{self, TakesTls, TlsDraft};
 use crate::property::{Findings, Property, Warning, Wrong};
 
-/// What the properties say, before it is put together.
+/// The properties as written, before they are combined.
 #[derive(Default)]
 pub(super) struct Draft {
-    /// what single properties decide
+    /// settings that depend on a single property
     sink: RestSink,
     method: String,
     url: String,
@@ -54,13 +54,13 @@ impl TakesCache for Draft {
 
 type Row = Property<Draft>;
 
-/// The shortest wait between two tries: a server that refuses is not flooded.
+/// The shortest wait between two attempts, so that a server that refuses is not flooded.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 /// What a property with headers takes.
 const HEADERS: &str = "an object of texts that are valid HTTP headers";
 
-/// The limit of a request where the user sets none.
+/// The default time limit of a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) const PROPERTIES: &[Row] = &[
@@ -177,7 +177,7 @@ enum RestError {
 }
 
 impl Draft {
-    /// The settings; what is wrong goes to `found`.
+    /// Makes the settings; errors go to `found`.
     pub(super) fn settle(self, found: &mut Findings) -> RestSink {
         let Draft {
             mut sink,
@@ -212,7 +212,7 @@ impl Draft {
                 found.refuse("url", RestError::NoUrl);
             }
         } else if is_template(&url) {
-            // The server may stand before the first template.
+            // The server may be named before the first template.
             let written = url.split("{{").next().unwrap_or_default();
             let whole = written.splitn(4, '/').count() == 4;
             sink.origin = if whole { uri(written).as_ref().and_then(origin) } else { None };
@@ -275,7 +275,7 @@ impl Draft {
         if has_oauth {
             sink.oauth = oauth(access, &expire, refresh, of_token, found);
         }
-        // Without TLS in sight there is nothing to be read for it.
+        // Without TLS, certificates need not be read.
         let plain = sink.origin.is_some()
             && sink.origin.iter().chain(sink.oauth.iter().flat_map(OAuth::servers)).all(|server| !server.secure);
         if !plain || tls != TlsDraft::default() {
@@ -340,12 +340,12 @@ fn oauth(
 const UNSAFE: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
-/// A URL that a user or a template has made, with the escapes that it needs.
+/// A URL made by a user or a template, with the necessary escapes.
 pub(super) fn uri(url: &str) -> Option<Uri> {
     utf8_percent_encode(url, UNSAFE).to_string().parse().ok()
 }
 
-/// The server of a URL of HTTP.
+/// The server of an HTTP URL.
 pub(super) fn origin(uri: &Uri) -> Option<Origin> {
     let secure = match uri.scheme_str()? {
         "http" => false,

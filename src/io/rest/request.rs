@@ -1,4 +1,4 @@
-//! From a message to the request that carries it.
+//! Makes the request for a message.
 
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::http::{self, HeaderMap, HeaderName, HeaderValue, Uri, header};
@@ -8,7 +8,7 @@ use super::{Origin, RestSink, multipart};
 use crate::format::address::Address;
 use crate::format::compress;
 
-/// A property that is the same for all messages, or a part of each message's address.
+/// A property that is the same for all messages, or that each message's address contains.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Dynamic<T> {
     Fixed(T),
@@ -22,7 +22,7 @@ impl<T: Default> Default for Dynamic<T> {
 }
 
 impl Dynamic<()> {
-    /// The same part of a property of another type.
+    /// The same for a property of another type.
     pub fn of<T: Default>(self) -> Dynamic<T> {
         match self {
             Dynamic::Fixed(()) => Dynamic::default(),
@@ -31,12 +31,12 @@ impl Dynamic<()> {
     }
 }
 
-/// Whether a text is made of each message.
+/// Whether a text is a template.
 pub(super) fn is_template(text: &str) -> bool {
     text.contains("{{")
 }
 
-/// The methods that eKuiper has.
+/// eKuiper's methods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Method {
     #[default]
@@ -73,10 +73,10 @@ impl Method {
     }
 }
 
-/// What a body is.
+/// The kind of body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum BodyType {
-    /// there is none
+    /// no body
     #[default]
     None,
     Json,
@@ -121,7 +121,7 @@ impl BodyType {
     }
 }
 
-/// A request that is ready to be sent, as often as it needs.
+/// A request that is ready to be sent, repeatedly if necessary.
 #[derive(Clone, Debug)]
 pub(super) struct Prepared {
     pub method: http::Method,
@@ -131,7 +131,7 @@ pub(super) struct Prepared {
     pub body: Bytes,
 }
 
-/// Why a message cannot be a request.
+/// Why a message cannot become a request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
     #[error("the url {0:?} of a message is no http:// or https:// address")]
@@ -152,7 +152,7 @@ fn text<'t>(property: &'t Dynamic<String>, address: Option<&'t Address>) -> &'t 
     }
 }
 
-/// The value of a property for one message; the text that is none is the error.
+/// The value of a property for one message; an invalid text is the error.
 fn value<T: Copy>(property: &Dynamic<T>, address: Option<&Address>, parse: fn(&str) -> Option<T>) -> Result<T, String> {
     match property {
         Dynamic::Fixed(value) => Ok(*value),

@@ -1,7 +1,7 @@
-//! Sends requests, in order or several at once, and repeats those that may still succeed.
+//! Sends requests, in order or several at a time, and repeats those that may still succeed.
 //!
-//! While a server is away or overloaded, a request is repeated without end; the outbox bounds what waits meanwhile. Other
-//! errors of a server are repeated a few times. Everything else loses the message.
+//! While a server is unreachable or overloaded, a request is repeated without limit; the outbox limits what waits in
+//! the meantime. Other server errors are repeated a few times. Anything else loses the message.
 
 use std::sync::Arc;
 
@@ -18,17 +18,17 @@ use crate::io::outbox::{Outbox, Taken};
 use crate::io::printable;
 use crate::text::secret::masked_url;
 
-/// The share by which chance changes a wait.
+/// The random share of a wait.
 const JITTER: f64 = 0.2;
 
-/// Causes of lost messages.
+/// The causes of lost messages.
 const SERVER_ERROR: &str = "server error";
 const INVALID: &str = "invalid request";
 
-/// Sends what comes until the outbox is closed and empty.
+/// Sends messages until the outbox is closed and empty.
 pub(super) async fn send(outbox: &Arc<Outbox>, sink: &RestSink, client: &HttpClient, tokens: Option<&Tokens>) {
     let mut underway = FuturesUnordered::new();
-    // The batch at hand, and its next message.
+    // The current batch, and its next message.
     let mut current: Option<(Arc<Taken>, usize)> = None;
     loop {
         match &mut current {

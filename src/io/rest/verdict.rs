@@ -10,7 +10,7 @@ use super::client::{Answer, SendError};
 use super::request::Prepared;
 use crate::text::secret::masked_url;
 
-/// How much of an answer is shown.
+/// How much of a response is shown.
 const SHOWN: usize = 200;
 
 /// Causes of lost messages.
@@ -21,12 +21,12 @@ const EGRESS: &str = "address not allowed";
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Verdict {
     Sent,
-    /// it will never be accepted
+    /// the request will never succeed
     Lost {
         cause: &'static str,
         error: String,
     },
-    /// another try may succeed; `counts`: it is one of `retry.attempts`
+    /// another attempt may succeed; `counts`: it counts towards `retry.attempts`
     Again {
         error: String,
         counts: bool,
@@ -63,7 +63,7 @@ impl Verdict {
     }
 }
 
-/// The member `code` of a body of JSON.
+/// The member `code` of a JSON body.
 fn body_code(body: &Bytes) -> Option<i64> {
     serde_json::from_slice::<Json>(body).ok()?.get("code")?.as_i64()
 }

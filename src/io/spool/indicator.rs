@@ -1,4 +1,4 @@
-//! Marks messages that are sent again: a field of theirs is true (`resendIndicatorField`).
+//! Marks repeated messages: sets a field to true in each (`resendIndicatorField`).
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use serde::de::IgnoredAny;
 use crate::io::queue::MessageBatch;
 use crate::value::json::{elements, key, members, write_key};
 
-/// The messages of a batch with the field set in each JSON object, and in each object of a JSON list. Other messages stay
-/// as they are.
+/// The messages of a batch with the field set in each JSON object, and in each object of a JSON list. Other messages
+/// are unchanged.
 pub(super) fn marked(batch: &MessageBatch, field: &str) -> Arc<MessageBatch> {
     let mut bytes = Vec::with_capacity(batch.byte_len() + batch.len() * (field.len() + 8));
     let mut ends = Vec::with_capacity(batch.len());
@@ -24,7 +24,7 @@ pub(super) fn marked(batch: &MessageBatch, field: &str) -> Arc<MessageBatch> {
     Arc::new(if addresses.is_empty() { marked } else { marked.addressed(addresses) })
 }
 
-/// Appends a JSON text, marked.
+/// Appends a JSON text with the field set.
 fn mark(out: &mut Vec<u8>, text: &str, field: &str) {
     if text.starts_with('{') {
         return mark_object(out, text, field);

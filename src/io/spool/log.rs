@@ -1,11 +1,11 @@
-//! The log of one sink on disk: records of messages in segments, appended to at the end, forgotten from the front.
+//! The log of one sink on disk: records of messages in segments, appended at the end and removed from the front.
 //!
 //! When the log is opened, an incomplete end is moved to a file with the ending `.torn`. Messages of a record that is
 //! damaged, or that the disk does not give back, are counted; the file of its segment is kept with the ending `.damaged`.
 //! Both files are for those who want to save more of it. Another file beside the segments says up to where messages are
 //! done; it is written seldom, so some messages may be sent again after a kill. A lock keeps other processes out.
 //!
-//! Existing crates for commit logs are databases, unmaintained, or keep no bound on their size.
+//! Existing crates for commit logs are databases, are unmaintained, or do not limit their size.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -18,48 +18,47 @@ use super::record::Lot;
 use super::segment::{Reader, Segment, options};
 use crate::io::lock::open_locked;
 
-/// A segment of this size is followed by another one, bytes.
+/// A segment of this size is followed by a new one, bytes.
 const SEGMENT: u64 = 8 << 20;
 
-/// A finished last segment is removed from this size on, bytes; a smaller one is used further.
+/// If all messages of the last segment are done, it is removed from this size on, bytes; a smaller one is used further.
 const WORN: u64 = 1 << 20;
 
 /// So many ranges of messages that are done with are written down.
 const HOLES: usize = 64;
 
-/// The file that says how far messages are done with.
+/// The file that stores which messages are done.
 const DONE: &str = "done";
 
-/// The file that is locked while somebody has the log.
+/// The file that is locked while the log is open.
 const LOCK: &str = "lock";
 
-/// See the module.
 pub(super) struct Log {
     folder: PathBuf,
-    /// the oldest first
+    /// the oldest one first
     segments: VecDeque<Segment>,
     done_file: File,
-    /// messages below are done with
+    /// the messages before this number are done
     done: u64,
     /// and these
     holes: Ranges,
     /// the number of the next message
     next: u64,
     reader: Option<Reader>,
-    /// what was written since it was last synced: segments, and the folder if there is a new one
+    /// paths that were written since the last sync: segments, and the folder if a segment is new
     unsynced: Vec<PathBuf>,
     _lock: File,
 }
 
-/// What was read.
+/// The result of a read.
 #[derive(Debug, Default)]
 pub(super) struct Page {
     pub lots: Vec<Lot>,
-    /// messages that damaged records have cost
+    /// messages lost in damaged records
     pub damaged: u64,
 }
 
-/// Locks the log of a folder, which must exist; `None` while somebody has it.
+/// Locks the log in a folder, which must exist; `None` if it is already locked.
 ///
 /// # Errors
 /// Those of the system.
@@ -68,7 +67,7 @@ pub(super) fn lock(folder: &Path) -> io::Result<Option<File>> {
 }
 
 impl Log {
-    /// Opens the log in a folder, which need not exist; `None` while somebody else has it.
+    /// Opens the log in a folder, which need not exist; `None` if it is already open elsewhere.
     ///
     /// # Errors
     /// Those of the system.
@@ -83,7 +82,7 @@ impl Log {
             segments.extend(Segment::found(entry.path(), entry.metadata()?.len()));
         }
         segments.sort_by_key(|segment| segment.first);
-        // Segments before the first one were removed because they were done with.
+        // Segments before the first one were removed because their messages are done.
         let done = segments.first().map_or(done, |segment| done.max(segment.first));
         let mut log = Log {
             folder: folder.to_owned(),
@@ -108,7 +107,7 @@ impl Log {
         Ok(Some(log))
     }
 
-    /// Messages from here on are not done with.
+    /// The number of the first message that is not done.
     pub fn done(&self) -> u64 {
         self.done
     }
@@ -123,10 +122,10 @@ impl Log {
         self.next
     }
 
-    /// Appends lots, in their order.
+    /// Appends lots in order.
     ///
     /// # Errors
-    /// Those of the system. How many of the lots are in the log stands beside the error; the others are not in it.
+    /// Those of the system, with the number of lots that were appended; the others are not in the log.
     pub fn append(&mut self, lots: &[Lot]) -> Result<(), (usize, io::Error)> {
         let mut appended = 0;
         while appended < lots.len() {
@@ -148,17 +147,17 @@ impl Log {
         Ok(written)
     }
 
-    /// Reads from message `from` on, at least one lot where there is one, up to about `most` messages.
+    /// Reads from message `from`, at least one lot if there is one, up to about `most` messages.
     ///
     /// # Errors
-    /// Those of the system that may pass.
+    /// Those of the system, which may be temporary.
     pub fn read(&mut self, from: u64, most: usize) -> io::Result<Page> {
         let mut page = Page::default();
         let mut messages = 0;
         let mut from = from;
         while messages < most && from < self.next {
             let Some(at) = self.segments.iter().rposition(|segment| segment.first <= from).or(
-                // What is before the first segment is gone.
+                // Messages before the first segment are gone.
                 (!self.segments.is_empty()).then_some(0),
             ) else {
                 break;
@@ -217,18 +216,19 @@ impl Log {
         Ok(())
     }
 
-    /// What has to be synced so that it outlives a loss of power: the caller does it, since the log can be used meanwhile.
+    /// Takes the paths that must be synced to survive a power failure. The caller syncs them, because the log can be
+    /// used in the meantime.
     pub fn take_unsynced(&mut self) -> Vec<PathBuf> {
         std::mem::take(&mut self.unsynced)
     }
 
-    /// These could not be synced.
+    /// Returns paths that could not be synced.
     pub fn give_back(&mut self, unsynced: &[PathBuf]) {
         self.unsynced.extend_from_slice(unsynced);
     }
 }
 
-/// Adds a path to those that are to be synced.
+/// Adds a path to those that must be synced.
 fn note(unsynced: &mut Vec<PathBuf>, path: &Path) {
     if !unsynced.iter().any(|known| known == path) {
         unsynced.push(path.to_owned());
@@ -327,7 +327,7 @@ mod tests {
         let batch = MessageBatch::clone(&addressed.batch).addressed(vec![Box::new(["to".into()])]);
         log.append(&[Lot { first: 3, batch: Arc::new(batch) }]).expect("appended");
         assert_eq!(texts(&log.read(0, 100).expect("read")), ["a", "b", "c", "d"]);
-        // From the middle of a lot all of it is read.
+        // Starting in the middle of a lot, the complete lot is read.
         assert_eq!(texts(&log.read(1, 1).expect("read")), ["a", "b"]);
         assert_eq!(texts(&log.read(2, 100).expect("read")), ["c", "d"]);
         drop(log);
@@ -370,7 +370,7 @@ mod tests {
         fs::write(&path, &bad).expect("written");
         let page = log.read(0, 9).expect("read");
         assert_eq!((texts(&page), page.damaged), (vec!["b".to_owned()], 1));
-        // How far messages are done with is read with its checksum, too.
+        // The file with the done messages has a checksum too.
         log.forget(1, Ranges::default()).expect("forgotten");
         fs::write(folder.0.join(DONE), [1; 12]).expect("written");
         assert_eq!(read_done(&File::open(folder.0.join(DONE)).expect("it is there")), (0, Ranges::default()));
@@ -481,7 +481,7 @@ mod tests {
         assert_eq!((texts(&page), page.damaged), (["a", "c", "d"].map(str::to_owned).to_vec(), 1));
     }
 
-    /// A file whose first byte the system does not give back, whoever asks.
+    /// A file whose first byte always gives a read error.
     #[cfg(target_os = "linux")]
     const LOST: &str = "/proc/self/mem";
 

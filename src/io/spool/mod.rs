@@ -2,10 +2,10 @@
 //!
 //! Each sink with `enableCache` has a [`Store`]: a folder below the data folder, named by its rule and its destination.
 //! One thread of the process writes all stores, another one syncs them. A rule that makes messages faster than the disk
-//! takes them waits for it. A kill of the process can lose the messages of some ten milliseconds, a loss of power those
+//! takes them waits for it. Killing the process can lose the messages of about ten milliseconds, a power failure those
 //! of a second.
 //!
-//! This module must not know how messages are sent, or what proves that a peer has them.
+//! This module does not know how messages are sent, or how a peer confirms them.
 
 mod indicator;
 mod log;
@@ -38,54 +38,54 @@ use super::batch_queue::QueueLimit;
 use crate::format::sink_format::{OutputFormat, SinkFormat};
 use crate::sync::locked;
 
-/// The folder of all stores, in the data folder.
+/// The folder of all stores, inside the data folder.
 const FOLDER: &str = "cache";
 
-/// How long a store may still be in the hands of a process that is about to end.
+/// How long to wait for a store that another process, which is about to end, still has open.
 const HANDOVER: Duration = Duration::from_secs(2);
 
-/// How a sink wants its messages to be kept.
+/// How a sink wants its messages stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheSettings {
-    /// messages that are kept at most
+    /// the most messages that are stored
     pub capacity: u64,
-    /// messages that are read from disk at a time
+    /// the number of messages read from disk at a time
     pub page: usize,
-    /// what may be in memory
+    /// the limit of messages in memory
     pub memory: QueueLimit,
-    /// the pause between two messages that are sent again
+    /// the pause between two repeated messages
     pub resend_interval: Duration,
     /// what comes first after a new connection
     pub resend: Resend,
-    /// nothing is kept when the rule stops
+    /// whether stored messages are deleted when the rule stops
     pub clean_at_stop: bool,
-    /// the field that is true in messages that are sent again
+    /// the field that is set to true in repeated messages
     pub indicator: Option<Arc<str>>,
 }
 
 impl CacheSettings {
-    /// Why messages of this format cannot be kept so.
+    /// Why messages of this format cannot be stored.
     pub fn refuses(&self, format: &SinkFormat) -> Option<String> {
         let marks = self.indicator.is_some() && (format.format != OutputFormat::Json || format.compression.is_some());
         marks.then(|| "resendIndicatorField is set in JSON alone: leave it out, or format and compression".to_owned())
     }
 }
 
-/// Which store: that of a rule's sink, by where it sends to.
+/// The key of a store: the rule's sink, identified by its destination.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StoreKey {
     /// the rule's id
     pub rule: String,
     /// the kind of the sink
     pub kind: &'static str,
-    /// where it sends to
+    /// its destination
     pub address: String,
-    /// how many sinks of the rule before it send to the same place
+    /// the number of earlier sinks of the rule with the same destination
     pub ordinal: usize,
 }
 
 impl StoreKey {
-    /// Its folder below that of all stores. The address is not shown: there may be secrets in it.
+    /// Its folder inside the folder of all stores. The address is hashed, because it may contain secrets.
     fn folder(&self) -> PathBuf {
         let digest = Sha256::digest(self.address.as_bytes());
         let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
@@ -105,23 +105,23 @@ pub struct Spool(Arc<Shared>);
 
 struct Shared {
     folder: PathBuf,
-    /// those that are open; locked for single steps
+    /// the open ones; locked for single steps
     stores: Mutex<HashMap<StoreKey, Open>>,
-    /// held by who opens or removes a folder; before `stores`, where both are
+    /// held while a folder is opened or removed; locked before `stores` if both are needed
     disk: Mutex<()>,
-    /// the way to the writer, once there is one
+    /// the channel to the writer, after it has started
     jobs: Mutex<Option<Sender<Job>>>,
 }
 
 struct Open {
     store: Arc<Store>,
-    /// sinks that have it
+    /// the number of sinks that use it
     users: usize,
-    /// its rule is gone, or has no such sink any more: nothing is kept
+    /// the rule is gone, or no longer has this sink: nothing is kept
     doomed: bool,
 }
 
-/// A store in the hands of a sink. Two have one while a sink takes the place of another.
+/// A store that a sink uses. While one sink replaces another, both use it.
 pub(in crate::io) struct Held {
     spool: Spool,
     key: StoreKey,
@@ -136,7 +136,7 @@ impl Deref for Held {
     }
 }
 
-/// With the last one the writer closes the store: who drops it does not wait for the disk.
+/// When the last user is dropped, the writer closes the store, so that the dropping thread does not wait for the disk.
 impl Drop for Held {
     fn drop(&mut self) {
         let is_last = {
@@ -153,7 +153,7 @@ impl Drop for Held {
 }
 
 impl Spool {
-    /// Stores below a data folder. Nothing is made there before one is opened.
+    /// Stores inside a data folder. Opening the first store creates their folder.
     pub fn new(data: &Path) -> Spool {
         Spool(Arc::new(Shared {
             folder: data.join(FOLDER),
@@ -163,7 +163,8 @@ impl Spool {
         }))
     }
 
-    /// Opens a store; one that is open is shared. It waits for the disk, and for a process that is about to end.
+    /// Opens a store, or shares it if it is already open. Waits for the disk, and for another process that is about to
+    /// end.
     ///
     /// # Errors
     /// Those of the system; [`io::ErrorKind::ResourceBusy`] if another process has it.
@@ -182,14 +183,14 @@ impl Spool {
         let jobs = self.jobs()?;
         let store = Arc::new_cyclic(|this: &Weak<Store>| {
             let this = this.clone();
-            // The writer ends with the process alone.
+            // The writer ends only with the process.
             Store::new(settings, log, Box::new(move |now| drop(jobs.send(Job::Write { store: this.clone(), now }))))
         });
         locked(&self.0.stores).insert(key.clone(), Open { store: store.clone(), users: 1, doomed: false });
         Ok(Held { spool: self.clone(), key, store })
     }
 
-    /// The way to the writer, which is started if there is none.
+    /// The channel to the writer, which is started if it is not running.
     fn jobs(&self) -> io::Result<Sender<Job>> {
         let mut known = locked(&self.0.jobs);
         if let Some(jobs) = &*known {
@@ -202,21 +203,21 @@ impl Spool {
 
     fn order(&self, job: Job) {
         match self.jobs() {
-            // The writer ends with the process alone.
+            // The writer ends only with the process.
             Ok(jobs) => drop(jobs.send(job)),
             Err(error) => tracing::warn!(%error, "what is kept for peers cannot be tidied"),
         }
     }
 
-    /// Waits until what was ordered before is done.
+    /// Waits until all earlier jobs are done.
     fn finish_jobs(&self) {
         let (done, finished) = mpsc::sync_channel(1);
         self.order(Job::Other(Box::new(move || _ = done.send(()))));
-        // If there is no writer, nothing is under way.
+        // Without a writer, no jobs are in progress.
         let _ = finished.recv();
     }
 
-    /// Closes a store that nobody has any more: what is new goes to disk, and the folder is free.
+    /// Closes a store without users: new messages go to disk, and the folder is released.
     fn release(&self, key: &StoreKey) {
         let _alone = locked(&self.0.disk);
         let unused = locked(&self.0.stores).get(key).filter(|open| open.users == 0).map(|open| open.store.clone());
@@ -224,15 +225,15 @@ impl Spool {
         if let Err(error) = store.close() {
             tracing::warn!(rule = key.rule, %error, "messages that are kept for a peer are not all on disk");
         }
-        // Who opens it waits for the disk.
+        // Opening it waits for the disk.
         let doomed = locked(&self.0.stores).remove(key).is_some_and(|open| open.doomed);
         if doomed {
             self.remove(&key.folder());
         }
     }
 
-    /// Removes what is kept for sinks that a rule does not have any more; `has` are those that it has. Stores that are
-    /// opened later find it removed.
+    /// Removes the stores of sinks that a rule no longer has; `has` are its current ones. Stores that are opened later
+    /// start empty.
     pub fn tidy(&self, rule: &str, has: &[StoreKey]) {
         for (_, open) in locked(&self.0.stores).iter_mut().filter(|(key, _)| key.rule == rule && !has.contains(key)) {
             // Its sink is about to end.
@@ -257,7 +258,7 @@ impl Spool {
         }
     }
 
-    /// Removes what is kept for rules that are gone.
+    /// Removes the stores of rules that are gone.
     pub fn retain(&self, exists: impl Fn(&str) -> bool) {
         for entry in fs::read_dir(&self.0.folder).into_iter().flatten().filter_map(Result::ok) {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -268,7 +269,7 @@ impl Spool {
         }
     }
 
-    /// Removes the folder of a store, unless another process has it, and that of its rule if nothing else is in it.
+    /// Removes the folder of a store, unless another process uses it, and the rule's folder if it is empty.
     fn remove(&self, inner: &Path) {
         let folder = self.0.folder.join(inner);
         let shown = folder.display();
@@ -290,7 +291,7 @@ impl Spool {
     }
 }
 
-/// Opens a log, as soon as it is free.
+/// Opens a log when it is free.
 fn open_log(folder: &Path) -> io::Result<Log> {
     const LOOK: Duration = Duration::from_millis(20);
     let until = Instant::now() + HANDOVER;
@@ -350,7 +351,7 @@ mod tests {
         fn relieve(&self) {}
     }
 
-    /// Takes everything that a store has, however long its thread takes.
+    /// Takes everything from a store, however long its thread takes.
     fn all(store: &Store) -> Vec<String> {
         let began = Instant::now();
         let mut texts = Vec::new();
@@ -370,7 +371,7 @@ mod tests {
         let texts = ["a", "b", "c", "d", "e", "f"];
         let store = spool.open(key("r"), settings()).expect("it opens");
         store.own(Arc::new(Quiet));
-        // More than memory has room for.
+        // More than fits into memory.
         for part in texts.chunks(3) {
             part.iter().for_each(|text| store.push(&batch(text)));
             store.work().expect("the disk takes them");
@@ -401,7 +402,7 @@ mod tests {
         assert!(new.is_owned(third));
         drop(old);
         assert_eq!(all(&new), ["a"]);
-        // Its rule is gone: with its sink, all is gone.
+        // The rule is gone: when its sink ends, everything is removed.
         spool.tidy("r", &[]);
         assert!(folder.0.join("cache/r").exists());
         drop(new);
@@ -438,7 +439,7 @@ mod tests {
         let refused = other.open(key("r"), settings()).map(drop).expect_err("it is taken");
         let shown = folder.0.join("cache/r").display().to_string();
         assert!(refused.kind() == io::ErrorKind::ResourceBusy && refused.to_string().starts_with(&shown), "{refused}");
-        // Nor does one remove what the other has.
+        // One process does not remove what another uses.
         other.retain(|_| false);
         other.finish_jobs();
         assert!(folder.0.join("cache/r").exists());
@@ -463,7 +464,7 @@ mod tests {
         let (relieved, relief) = mpsc::channel();
         store.own(Arc::new(Rule(relieved)));
         for _ in 0..200 {
-            // As a worker does: it goes on when the store is ready.
+            // Like a worker, it continues when the store is ready.
             while !store.is_ready() {
                 relief.recv_timeout(Duration::from_secs(60)).expect("the disk takes them");
             }

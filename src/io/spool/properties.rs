@@ -1,4 +1,4 @@
-//! The properties of store and forward, one row each: a connector whose sinks have it puts these rows among its own.
+//! The properties of store and forward, one row each. Connectors include these rows in their own tables.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::{CacheSettings, Resend};
 use crate::io::batch_queue::QueueLimit;
 use crate::property::{Findings, Property};
 
-/// What the properties say, before they are put together.
+/// The properties as written, before they are combined.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::io) struct CacheDraft {
     enabled: bool,
@@ -20,7 +20,7 @@ pub(in crate::io) struct CacheDraft {
     indicator: String,
 }
 
-/// What the properties of a connector are read into.
+/// The target of a connector's properties.
 pub(in crate::io) trait TakesCache {
     fn cache(&mut self) -> &mut CacheDraft;
 }
@@ -87,7 +87,7 @@ pub(in crate::io) const fn resend_indicator_field<T: TakesCache>() -> Property<T
         .doc("A field that is `true` in messages that are sent again, or later than they could be because the peer was away; of JSON")
 }
 
-/// Properties that do not go together, in the words of eKuiper.
+/// Properties that contradict each other; the texts are eKuiper's.
 #[derive(Debug, thiserror::Error)]
 enum CacheError {
     #[error(
@@ -107,7 +107,8 @@ enum CacheError {
 }
 
 impl CacheDraft {
-    /// The settings of the store; `None` if nothing is kept. `memory` limits what stays in memory. Mistakes go to `found`.
+    /// The settings of the store; `None` if messages are not stored. `memory` limits the messages in memory. Errors go
+    /// to `found`.
     pub fn settle(&self, memory: QueueLimit, found: &mut Findings) -> Option<CacheSettings> {
         if !self.enabled {
             return None;

@@ -1,4 +1,4 @@
-//! One record of a log: messages with their numbers.
+//! One record of a log: numbered messages.
 //!
 //! It begins with a prefix that has a checksum of its own. So a damaged length is seen before it is used: a record that is
 //! too short for its prefix was not written to its end, and everything else that does not fit is damage. The checksum of
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::format::address::Address;
 use crate::io::queue::MessageBatch;
 
-/// The bytes of a [`Prefix`].
+/// The size of a [`Prefix`], bytes.
 pub(super) const PREFIX: usize = 24;
 
 /// What the checksums of prefixes in a segment begin with. The default is that of older versions, which everybody knows.
@@ -49,17 +49,17 @@ impl fmt::Display for Seal {
     }
 }
 
-/// What a record begins with, after the checksum of the prefix itself.
+/// The start of a record, after the prefix's own checksum.
 struct Prefix {
     /// the checksum of head and body
     sum: u32,
     head_length: u32,
     body_length: u32,
-    /// the number behind the last message
+    /// the number after the last message
     end: u64,
 }
 
-/// Messages with the number of the first one.
+/// Messages, with the number of the first one.
 #[derive(Clone, Debug)]
 pub(super) struct Lot {
     pub first: u64,
@@ -67,13 +67,13 @@ pub(super) struct Lot {
 }
 
 impl Lot {
-    /// The number behind its last message.
+    /// The number after its last message.
     pub fn end(&self) -> u64 {
         self.first + self.batch.len() as u64
     }
 }
 
-/// What a record says of its body.
+/// The description of a record's body.
 #[derive(Serialize, Deserialize)]
 struct Head {
     first: u64,
@@ -94,7 +94,7 @@ pub(super) enum Unreadable {
 }
 
 impl Unreadable {
-    /// Whether it may be readable later: the disk has not said that it lost it.
+    /// Whether it may be readable later, because the disk has not reported a loss.
     pub fn may_pass(&self) -> bool {
         match self {
             Unreadable::Torn | Unreadable::Damaged => false,
@@ -126,7 +126,7 @@ impl Prefix {
         bytes
     }
 
-    /// `None`: the bytes are not those of a prefix.
+    /// `None`: the bytes are not a prefix.
     fn parse(bytes: &[u8; PREFIX], seal: Seal) -> Option<Prefix> {
         let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let end = u64::from(number(16)) | u64::from(number(20)) << 32;
@@ -134,7 +134,7 @@ impl Prefix {
         (seal.sum(&bytes[4..]) == number(0)).then_some(prefix)
     }
 
-    /// The bytes of head and body.
+    /// The size of head and body.
     fn size(&self) -> u64 {
         u64::from(self.head_length) + u64::from(self.body_length)
     }
@@ -148,7 +148,7 @@ pub(super) fn put(out: &mut Vec<u8>, lot: &Lot, seal: Seal) {
     let head = Head { first: lot.first, text: batch.text, ends: batch.ends().to_vec(), addresses };
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);
-    // Into a vector nothing can fail.
+    // Writing to a vector cannot fail.
     let mut whole = postcard::to_extend(&head, std::mem::take(out)).unwrap_or_default();
     let content = start + PREFIX;
     let head_length = (whole.len() - content) as u32;
@@ -159,7 +159,7 @@ pub(super) fn put(out: &mut Vec<u8>, lot: &Lot, seal: Seal) {
     *out = whole;
 }
 
-/// The next record with its size; `None` at the end.
+/// The next record and its size; `None` at the end.
 ///
 /// # Errors
 /// [`Unreadable`]
@@ -218,8 +218,8 @@ pub(super) fn next_whole(bytes: &[u8], seal: Seal, next: u64) -> Option<usize> {
     None
 }
 
-/// The number behind the last message of damaged bytes that should begin with message `next`, as far as prefixes say it.
-/// At least one message is taken to be lost.
+/// The number after the last message in damaged bytes, which should begin with message `next`, as far as prefixes in
+/// them show. At least one message counts as lost.
 ///
 /// No more messages are believed than bytes are there: in segments of older versions a sender may have put prefixes into
 /// messages.
@@ -230,7 +230,7 @@ pub(super) fn end_of_damage(bytes: &[u8], seal: Seal, next: u64) -> u64 {
         let prefix = Prefix::parse(first, seal);
         let prefix = prefix.filter(|prefix| (next..=next + bytes.len() as u64).contains(&prefix.end));
         end = end.max(prefix.as_ref().map_or(0, |prefix| prefix.end));
-        // Where no record begins, one may begin at the next byte.
+        // If no record begins here, one may begin at the next byte.
         let step = prefix.map_or(1, |prefix| (PREFIX as u64 + prefix.size()).min(rest.len() as u64) as usize);
         rest = &rest[step..];
     }

@@ -79,7 +79,7 @@ impl Segment {
         }
         let file = options().open(&self.path)?;
         if let Err(error) = file.write_all_at(&bytes, self.length) {
-            // Room may come later; what is there stays whole.
+            // There may be room later; what is there must stay complete.
             file.set_len(self.length)?;
             return Err(error);
         }
@@ -171,7 +171,7 @@ impl Segment {
         Ok(bytes)
     }
 
-    /// Moves its torn end, from byte `whole` and message `next` on, to a file of its own.
+    /// Moves a torn end, from byte `whole` and message `next` on, to a separate file.
     fn cut(&mut self, whole: u64, next: u64) -> io::Result<()> {
         let torn = self.path.with_file_name(format!("{next:016x}.torn"));
         let end = self.bytes_from(whole)?;
@@ -185,7 +185,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Notes that a part of it cannot be read.
+    /// Records that a part of it is unreadable.
     fn spoil(&mut self, wrong: &Unreadable) {
         if !std::mem::replace(&mut self.damaged, true) {
             let file = self.path.with_extension("damaged");

@@ -1,10 +1,10 @@
-//! The messages that one sink keeps for its peer: a numbered queue, on disk, and in memory as far as there is room.
+//! The messages that one sink stores for its peer: a numbered queue on disk, and in memory as far as there is room.
 //!
-//! The worker adds messages at the end, and waits while the disk takes them more slowly than they come. One consumer takes
-//! them at a cursor, and reports which of them the peer has; those are deleted. When a connection breaks, the cursor
-//! returns to the first message that is not proven delivered. Messages that are no longer in memory are read back by the
-//! spool's writer. Beyond its limit the store drops and counts the oldest messages; while the disk takes nothing at all,
-//! those that memory has no room for.
+//! The worker adds messages at the end, and waits if the disk is slower. One consumer takes them at a cursor, and
+//! reports which of them the peer has; those are deleted. When a connection breaks, the cursor returns to the first
+//! message that is not proven delivered. Messages that are no longer in memory are read back by the spool's writer.
+//! Beyond its limit the store drops and counts the oldest messages; while the disk accepts nothing, those that do not
+//! fit into memory.
 
 use std::fs::File;
 use std::io;
@@ -21,41 +21,40 @@ use crate::io::queue::MessageBatch;
 use crate::io::{LinkStatus, UNSENT};
 use crate::sync::locked;
 
-/// Causes of lost messages.
+/// The causes of lost messages.
 const FULL: &str = "cache full";
 const DISK: &str = "disk full";
 const DAMAGED: &str = "damaged on disk";
 
-/// What may be in memory while rules are asked to wait: before they look, they end what they began.
+/// What may be in memory while rules are asked to wait, because they finish their turn before they look.
 const OVERDRAFT: QueueLimit = QueueLimit { messages: 1 << 18, bytes: 64 << 20 };
 
-/// A sink, as its store sees it.
+/// A sink as its store sees it.
 pub(in crate::io) trait Wake: Send + Sync {
-    /// There is something to take.
+    /// There are messages to take.
     fn wake(&self);
 
     /// The store is ready again ([`Store::is_ready`]).
     fn relieve(&self);
 }
 
-/// See the module.
 pub struct Store {
     settings: Mutex<CacheSettings>,
     window: Mutex<Window>,
-    /// only those take it who may wait for the disk; `None` once the store is closed
+    /// only threads that may wait for the disk lock it; `None` after the store is closed
     log: Mutex<Option<Log>>,
-    /// the disk takes nothing
+    /// the disk accepts nothing
     failing: AtomicBool,
-    /// the writer is asked to look at it
+    /// the writer has been asked to work on it
     asked: AtomicBool,
-    /// at once
+    /// the writer has been asked to do so at once
     hurried: AtomicBool,
-    /// the writer looks at it within a second, whether it is asked or not
+    /// the writer works on it within a second, even without being asked
     watched: AtomicBool,
     ask: Box<dyn Fn(bool) + Send + Sync>,
-    /// the sinks that have it, each with its number; the last one may take from it
+    /// the sinks that use it, each with its number; the last one may take messages
     owners: Mutex<Vec<(u64, Arc<dyn Wake>)>>,
-    /// the number of that one; 0: there is none
+    /// the number of that sink; 0: there is none
     owner: AtomicU64,
     delivered: AtomicU64,
     bytes: AtomicU64,
@@ -64,7 +63,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store over an open log. `ask` lets the writer call [`Store::work`], at once where it says so.
+    /// A store over an open log. `ask` makes the writer call [`Store::work`]; with `true`, at once.
     pub(super) fn new(settings: CacheSettings, log: Log, ask: Box<dyn Fn(bool) + Send + Sync>) -> Store {
         Store {
             settings: Mutex::new(settings),
@@ -84,7 +83,8 @@ impl Store {
         }
     }
 
-    /// Lets a sink that is being opened take from it, and nobody before it until it lets go. The answer names the sink.
+    /// Gives the right to take messages to a sink that is being opened; earlier sinks lose it until this one ends.
+    /// Returns the sink's number.
     pub(in crate::io) fn own(&self, waker: Arc<dyn Wake>) -> u64 {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -95,7 +95,7 @@ impl Store {
         number
     }
 
-    /// The sink takes nothing more. One that had the store before it, and has it still, goes on.
+    /// The sink takes no more messages. The sink that had the store before it continues, if it still exists.
     pub(in crate::io) fn disown(&self, owner: u64) {
         let next = {
             let mut owners = locked(&self.owners);
@@ -111,22 +111,22 @@ impl Store {
         next.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// Whether this sink may take from it.
+    /// Whether this sink may take messages.
     pub(in crate::io) fn is_owned(&self, owner: u64) -> bool {
         self.owner.load(Ordering::Acquire) == owner
     }
 
-    /// Whether no sink has it any more.
+    /// Whether no sink uses it.
     pub(in crate::io) fn is_free(&self) -> bool {
         self.is_owned(0)
     }
 
-    /// How it was asked to keep messages.
+    /// The current settings.
     pub(in crate::io) fn settings(&self) -> CacheSettings {
         locked(&self.settings).clone()
     }
 
-    /// Keeps messages otherwise from now on.
+    /// Changes the settings.
     pub(super) fn configure(&self, settings: CacheSettings) {
         *locked(&self.settings) = settings;
     }
@@ -145,7 +145,7 @@ impl Store {
         self.wake();
     }
 
-    /// Whether rules may add messages. If not, all sinks that have the store are told when they may.
+    /// Whether rules may add messages. If not, all sinks that use the store are woken when they may.
     pub(in crate::io) fn is_ready(&self) -> bool {
         let room = self.room();
         let is_ready = self.failing.load(Ordering::Acquire) || locked(&self.window).is_ready(room);
@@ -155,7 +155,7 @@ impl Store {
         is_ready
     }
 
-    /// What may be in memory. A disk that takes nothing is not waited for.
+    /// The limits of memory. If the disk accepts nothing, rules do not wait for it.
     fn room(&self) -> Room {
         let usual = locked(&self.settings).memory;
         let most = match self.failing.load(Ordering::Acquire) {
@@ -167,7 +167,7 @@ impl Store {
         Room { usual, most }
     }
 
-    /// Lets rules go on that wait, if there is room again, or no disk to wait for.
+    /// Lets waiting rules continue if there is room again, or if the disk accepts nothing.
     fn relieve(&self) {
         let (room, failing) = (self.room(), self.failing.load(Ordering::Acquire));
         if locked(&self.window).relieved(room, failing) {
@@ -199,7 +199,7 @@ impl Store {
         }
     }
 
-    /// Whether [`Store::take`] would give something; if not, the waker is told when it would.
+    /// Whether [`Store::take`] would return messages; if not, the waker is called when it would.
     pub(in crate::io) fn has_more(&self, paused: bool) -> bool {
         let (more, load) = {
             let mut window = locked(&self.window);
@@ -212,12 +212,12 @@ impl Store {
         more
     }
 
-    /// Messages from this number on were not sent: they are taken again.
+    /// The messages from this number on were not sent: they will be taken again.
     pub(in crate::io) fn back(&self, number: u64) {
         locked(&self.window).back(number);
     }
 
-    /// A connection begins: what is not proven is sent again.
+    /// A connection begins: unproven messages are sent again.
     pub(in crate::io) fn rewind(&self) {
         let resend = locked(&self.settings).resend;
         locked(&self.window).rewind(resend);
@@ -234,7 +234,7 @@ impl Store {
         locked(&self.window).taken()
     }
 
-    /// Whether messages were taken that are not proven.
+    /// Whether any message that was taken is unproven.
     pub(in crate::io) fn has_unproven(&self) -> bool {
         locked(&self.window).has_unproven()
     }
@@ -260,7 +260,7 @@ impl Store {
         }
     }
 
-    /// Marks so many messages from this number on as done, in any order; `delivered` of them reached the peer.
+    /// Marks messages from this number on as done, in any order; `delivered` of them reached the peer.
     pub(in crate::io) fn finish(&self, number: u64, messages: u64, delivered: u64) {
         let fresh = locked(&self.window).finish(number, messages);
         self.delivered.fetch_add(delivered.min(fresh), Ordering::Relaxed);
@@ -268,17 +268,17 @@ impl Store {
         self.forget_soon();
     }
 
-    /// These bytes were handed to the peer.
+    /// Counts bytes that were given to the peer's socket.
     pub(in crate::io) fn sent(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Messages that are kept for the peer.
+    /// The number of stored messages.
     pub fn queued(&self) -> usize {
         locked(&self.window).queued() as usize
     }
 
-    /// Drops all that is kept: it is lost, and counted.
+    /// Drops all stored messages, and counts them as lost.
     pub(in crate::io) fn clear(&self) {
         let lost = locked(&self.window).forget(u64::MAX);
         self.lose(UNSENT, lost);
@@ -286,7 +286,7 @@ impl Store {
         self.ask();
     }
 
-    /// Waits until nothing is kept any more, but no longer than `limit`.
+    /// Waits until no messages are stored, at most for `limit`.
     pub(in crate::io) async fn drained(&self, limit: Duration) {
         const LOOK: Duration = Duration::from_millis(5);
         let wait = async {
@@ -297,7 +297,7 @@ impl Store {
         let _ = tokio::time::timeout(limit, wait).await;
     }
 
-    /// Adds what it counts to the status of its sink.
+    /// Adds its counts to the status of its sink.
     pub(in crate::io) fn describe(&self, status: &mut LinkStatus) {
         status.messages = self.delivered.load(Ordering::Relaxed);
         status.bytes = self.bytes.load(Ordering::Relaxed);
@@ -326,21 +326,21 @@ impl Store {
         }
     }
 
-    /// As [`Store::ask`]; somebody waits.
+    /// As [`Store::ask`], but at once, because somebody waits.
     fn hurry(&self) {
         if !self.hurried.swap(true, Ordering::AcqRel) {
             (self.ask)(true);
         }
     }
 
-    /// Messages are done with, which the log is to know in a second.
+    /// Messages are done; the log should record it within a second.
     fn forget_soon(&self) {
         if !self.watched.load(Ordering::Acquire) {
             self.ask();
         }
     }
 
-    /// Whether the writer looks at it within a second, asked or not.
+    /// Makes the writer work on it within a second, even without being asked.
     pub(super) fn watch(&self, watched: bool) {
         self.watched.store(watched, Ordering::Release);
     }
@@ -350,10 +350,10 @@ impl Store {
         owner.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// Writes what is new, reads what is wanted, forgets what is done with. It waits for the disk.
+    /// Writes new messages, reads wanted ones, and forgets done ones. Waits for the disk.
     ///
     /// # Errors
-    /// The disk takes nothing now: it is to be called again.
+    /// The disk accepts nothing now; the call must be repeated.
     pub(super) fn work(&self) -> io::Result<()> {
         match &mut *locked(&self.log) {
             Some(log) => self.work_on(log),
@@ -361,7 +361,7 @@ impl Store {
         }
     }
 
-    /// The same for the last time: nobody has it any more, and its folder is free.
+    /// The same for the last time: no sink uses the store, and its folder is released.
     ///
     /// # Errors
     /// Those of the system.
@@ -377,7 +377,7 @@ impl Store {
     fn work_on(&self, log: &mut Log) -> io::Result<()> {
         self.asked.store(false, Ordering::Release);
         self.hurried.store(false, Ordering::Release);
-        // What is done with first: on a full disk that makes room.
+        // Done messages are removed first: on a full disk, this makes room.
         let (first, holes) = {
             let window = locked(&self.window);
             (window.first(), window.holes().clone())
@@ -391,7 +391,7 @@ impl Store {
         done
     }
 
-    /// Writes what is new, and lets it outlive a loss of power: its sink ends.
+    /// Writes new messages and syncs them, because the sink ends.
     pub(in crate::io) async fn keep(self: &Arc<Self>) {
         let store = self.clone();
         let kept = tokio::task::spawn_blocking(move || store.work().and_then(|()| store.sync())).await;
@@ -400,7 +400,7 @@ impl Store {
         }
     }
 
-    /// Lets what was written outlive a loss of power. Messages can be written meanwhile.
+    /// Syncs what was written. Messages can be written in the meantime.
     ///
     /// # Errors
     /// Those of the system.
@@ -409,7 +409,7 @@ impl Store {
         for (at, path) in unsynced.iter().enumerate() {
             match File::open(path).and_then(|file| file.sync_data()) {
                 Ok(()) => {}
-                // What is done with is gone.
+                // A removed file contains only done messages.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     if let Some(log) = &mut *locked(&self.log) {

@@ -1,4 +1,4 @@
-//! Numbers a store's messages: which are done, which are in memory, which come next. Plain data.
+//! The numbers of a store's messages: which are done, which are in memory, and which come next. Plain data.
 //!
 //! Messages are taken in their order, at the cursor. With [`Resend`] out of order there are two places after each new
 //! connection: the cursor, at messages that waited for the connection, and another one at messages that come since then.
@@ -13,20 +13,19 @@ use super::record::Lot;
 use crate::io::batch_queue::QueueLimit;
 use crate::io::queue::MessageBatch;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    /// messages below are done with: delivered, or dropped
+    /// the messages before this number are done: delivered or dropped
     first: u64,
     /// the number of the next message
     next: u64,
     /// messages behind `first` that are done with
     holes: Ranges,
-    /// messages below are on disk, unless they are done with
+    /// the messages before this number are on disk, unless they are done
     written: u64,
     /// the next message to be taken
     cursor: u64,
-    /// messages below were there when the connection began: they are sent again, or late
+    /// the messages before this number existed when the connection began: they are repeated or late
     resent: u64,
     /// with [`Resend`] out of order: the next message that came since then; messages from `cursor` to here are late
     live: Option<u64>,
@@ -34,18 +33,18 @@ pub(super) struct Window {
     ahead: Ranges,
     /// the next one is a late one
     late_next: bool,
-    /// the last messages, in their order
+    /// the most recent messages, in order
     recent: VecDeque<Lot>,
-    /// how much these are
+    /// the number of messages in `recent`
     messages: usize,
     bytes: usize,
     /// messages from the cursor on that were read from disk
     loaded: VecDeque<Lot>,
-    /// those are being read
+    /// whether messages are being read
     loading: bool,
-    /// messages that damaged records have cost since [`Window::damage`]
+    /// messages lost in damaged records since the last call of [`Window::damage`]
     damaged: u64,
-    /// a rule waits until there is room in memory
+    /// whether a rule waits for room in memory
     awaited: bool,
 }
 
@@ -75,12 +74,12 @@ pub(in crate::io) struct Taken {
     ahead: Ranges,
 }
 
-/// What may be in memory.
+/// The limits of memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
-    /// beyond it, what is on disk leaves memory, and rules wait
+    /// beyond it, messages that are on disk leave memory, and rules wait
     pub usual: QueueLimit,
-    /// beyond it, what is not on disk is dropped
+    /// beyond it, messages that are not on disk are dropped
     pub most: QueueLimit,
 }
 
@@ -88,20 +87,20 @@ pub(super) struct Room {
 #[derive(Debug)]
 pub(in crate::io) struct Portion {
     pub batch: Arc<MessageBatch>,
-    /// its first message that is wanted
+    /// the position of its first wanted message
     pub next: usize,
     /// the number of that message
     pub number: u64,
-    /// it was there before the connection
+    /// whether it existed before the connection
     pub resent: bool,
 }
 
-/// Messages that do not fit, by where they would have been.
+/// Messages dropped because they do not fit, by limit.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Excess {
-    /// beyond what is kept
+    /// beyond the limit of the store
     pub kept: u64,
-    /// beyond what is in memory, while the disk takes nothing
+    /// beyond the limit of memory, while the disk accepts nothing
     pub memory: u64,
 }
 
@@ -114,7 +113,7 @@ impl Window {
         window
     }
 
-    /// Adds messages; what does not fit into `capacity` and into memory is dropped.
+    /// Adds messages; those that do not fit into `capacity` or memory are dropped.
     pub fn push(&mut self, batch: &Arc<MessageBatch>, capacity: u64, room: Room) -> Excess {
         let lot = Lot { first: self.next, batch: batch.clone() };
         self.next = lot.end();
@@ -126,12 +125,12 @@ impl Window {
         Excess { kept, memory: self.make_room(room) }
     }
 
-    /// The messages that are kept.
+    /// The number of stored messages.
     pub fn queued(&self) -> u64 {
         self.next - self.first - self.holes.total()
     }
 
-    /// Messages below are done with.
+    /// The number of the first message that is not done.
     pub fn first(&self) -> u64 {
         self.first
     }
@@ -146,7 +145,7 @@ impl Window {
         Taken { below: self.cursor, ahead: self.ahead.clone() }
     }
 
-    /// Whether messages were taken that are not done with.
+    /// Whether any message that was taken is not done.
     pub fn has_unproven(&self) -> bool {
         let waits = |(start, end): (u64, u64)| end > self.first && !self.holes.covers(start.max(self.first), end);
         self.cursor > self.first || self.ahead.iter().any(waits)
@@ -160,7 +159,7 @@ impl Window {
             return;
         }
         self.cursor = self.cursor.min(number).max(self.first);
-        // What was taken before may have left memory: it is read again.
+        // Some messages may have left memory: they are read again.
         if self.loaded.front().is_some_and(|lot| lot.first > self.cursor) {
             self.loaded.clear();
         }
@@ -237,12 +236,12 @@ impl Window {
         self.recent.get(at).cloned()
     }
 
-    /// Messages that [`Window::take`] found to be damaged since this was last asked.
+    /// The number of damaged messages that [`Window::take`] has found since the last call.
     pub fn damage(&mut self) -> u64 {
         std::mem::take(&mut self.damaged)
     }
 
-    /// Where memory begins.
+    /// The number of the first message in memory.
     fn in_memory(&self) -> u64 {
         self.recent.front().map_or(self.next, |lot| lot.first)
     }
@@ -294,7 +293,7 @@ impl Window {
         self.live.is_some()
     }
 
-    /// Whether what comes next has to be read from disk, and nobody was asked for it; then somebody is.
+    /// Whether the next messages must be read from disk and nobody was asked to; the caller must ask then.
     pub fn wants_disk(&mut self) -> bool {
         self.skip();
         let wants = !self.loading && self.cursor < self.in_memory().min(self.written) && self.upcoming().is_none();
@@ -302,25 +301,25 @@ impl Window {
         wants
     }
 
-    /// Where to read on, if somebody is asked.
+    /// Where to continue reading, if reading was asked for.
     pub fn load_from(&self) -> Option<u64> {
         self.loading.then_some(self.cursor)
     }
 
-    /// Reading has failed: it is asked for again.
+    /// Reading has failed: it will be asked for again.
     pub fn load_failed(&mut self) {
         self.loading = false;
     }
 
-    /// Takes in what was read from `from` on; how many messages damage has cost.
+    /// Takes what was read from `from` on; returns the number of messages lost to damage.
     pub fn loads(&mut self, from: u64, page: Page) -> u64 {
         self.loading = false;
-        // Where the cursor has moved meanwhile, it is read again.
+        // If the cursor has moved in the meantime, they are read again.
         if self.cursor != from {
             return 0;
         }
         let end = page.lots.first().map_or(self.in_memory().min(self.written), |lot| lot.first);
-        // The log gives all that it has: what is missing is lost.
+        // The log returns everything it has: missing messages are lost.
         let lost = self.punch(from, end.max(from));
         self.cursor = self.cursor.max(end);
         self.loaded.extend(page.lots);
@@ -328,40 +327,40 @@ impl Window {
         lost
     }
 
-    /// What has to be appended to the log.
+    /// The messages that must be appended to the log.
     pub fn unwritten(&self) -> Vec<Lot> {
         let start = self.recent.partition_point(|lot| lot.end() <= self.written);
-        // What the peer has already needs no disk.
+        // Messages that the peer already has need not go to disk.
         self.recent.range(start..).filter(|lot| !self.is_done(lot)).cloned().collect()
     }
 
-    /// Messages below are in the log.
+    /// The messages before this number are in the log.
     pub fn wrote(&mut self, end: u64, room: Room) -> u64 {
         self.written = self.written.max(end);
         self.make_room(room)
     }
 
-    /// Whether rules may add messages; if not, [`Window::relieved`] tells when.
+    /// Whether rules may add messages; if not, [`Window::relieved`] reports when they may.
     pub fn is_ready(&mut self, room: Room) -> bool {
         let exceeds = self.exceeds(room.usual);
-        // Who waits already is told by `relieved`, whoever asks in between.
+        // `relieved` also reports to those that already wait, whoever asks in between.
         self.awaited |= exceeds;
         !exceeds
     }
 
-    /// Whether rules that wait may go on, in any case if they are not to wait; it is told once.
+    /// Whether waiting rules may continue, always if `in_any_case`; reported only once.
     pub fn relieved(&mut self, room: Room, in_any_case: bool) -> bool {
         let relieved = self.awaited && (in_any_case || !self.exceeds(room.usual));
         self.awaited &= !relieved;
         relieved
     }
 
-    /// Whether more is in memory; a single batch never is too much.
+    /// Whether memory exceeds the limit; a single batch never does.
     fn exceeds(&self, limit: QueueLimit) -> bool {
         self.recent.len() > 1 && (self.messages > limit.messages || self.bytes > limit.bytes)
     }
 
-    /// Messages below `end` are done with; how many were not before.
+    /// Marks the messages before `end` as done; returns how many were not before.
     pub fn forget(&mut self, end: u64) -> u64 {
         let end = end.clamp(self.first, self.next);
         let count = self.punch(self.first, end);
@@ -380,19 +379,19 @@ impl Window {
         lot.end() <= self.first || self.holes.covers(lot.first.max(self.first), lot.end())
     }
 
-    /// These messages are done with; how many were not before.
+    /// Marks these messages as done; returns how many were not before.
     pub fn finish(&mut self, number: u64, messages: u64) -> u64 {
         let count = self.punch(number.max(self.first), (number + messages).min(self.next));
         self.settle();
         count
     }
 
-    /// Makes a hole, and says how many messages it has swallowed.
+    /// Marks a range as done; returns how many messages were not before.
     fn punch(&mut self, start: u64, end: u64) -> u64 {
         self.holes.add(start, end)
     }
 
-    /// Moves the beginning behind a hole that is there.
+    /// Moves `first` past the ranges that are done.
     fn settle(&mut self) {
         if let Some(end) = self.holes.end_of(self.first) {
             self.first = end;
@@ -419,7 +418,8 @@ impl Window {
         }
     }
 
-    /// Lets what is on disk leave memory. Of what is not, the oldest messages beyond `room.most` are dropped; how many.
+    /// Removes messages that are on disk from memory. Of the others, drops the oldest beyond `room.most`; returns their
+    /// number.
     fn make_room(&mut self, room: Room) -> u64 {
         let mut lost = 0;
         while let Some(front) = self.recent.front() {

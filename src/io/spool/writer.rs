@@ -1,6 +1,6 @@
-//! The threads behind all stores of a process: one writes and reads, another one syncs.
+//! The threads for all stores of a process: one writes and reads, another one syncs.
 //!
-//! To sync takes long on a slow disk; meanwhile messages go on being written.
+//! Syncing takes long on a slow disk; messages are written in the meantime.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
@@ -9,26 +9,26 @@ use std::time::{Duration, Instant};
 
 use super::store::Store;
 
-/// How long the writer waits before it writes, unless somebody waits for it: many batches are one write, and what the peer
-/// has until then needs none.
+/// How long the writer waits before it writes, unless somebody waits for it: many batches become one write, and
+/// messages that the peer receives in the meantime need none.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// How often what was written is synced, and what the disk did not take is tried again.
+/// How often written messages are synced, and how often the writer tries again after an error.
 const SYNC: Duration = Duration::from_secs(1);
 
-/// What the writer does.
+/// The writer's jobs.
 pub(super) enum Job {
-    /// write what is new in a store, and read what is wanted
+    /// write new messages of a store, and read wanted ones
     Write {
         store: Weak<Store>,
-        /// somebody waits for it
+        /// whether somebody waits for it
         now: bool,
     },
-    /// something else, in its turn
+    /// another job, in its turn
     Other(Box<dyn FnOnce() + Send>),
 }
 
-/// Starts the threads. They end when nobody can ask any more.
+/// Starts the threads. They end when all senders are gone.
 pub(super) fn start() -> io::Result<Sender<Job>> {
     let (sender, jobs) = mpsc::channel();
     let (syncs, dirty) = mpsc::sync_channel(0);
@@ -37,7 +37,7 @@ pub(super) fn start() -> io::Result<Sender<Job>> {
     Ok(sender)
 }
 
-/// Stores, each once.
+/// Stores, without repetition.
 #[derive(Default)]
 struct Stores(Vec<Weak<Store>>);
 
@@ -77,14 +77,14 @@ fn work(jobs: &Receiver<Job>, syncs: &SyncSender<Stores>) {
         }
         if due {
             synced = Instant::now();
-            // What was proven meanwhile is forgotten.
+            // Messages proven in the meantime are forgotten.
             for store in dirty.0.iter().filter_map(Weak::upgrade) {
                 store.watch(false);
                 if store.work().is_err() {
                     again.add(&store);
                 }
             }
-            // While the disk is still busy with the last ones, these wait for the next time.
+            // If the disk is still busy with the previous ones, these are synced the next time.
             dirty = match syncs.try_send(dirty) {
                 Ok(()) => Stores::default(),
                 Err(TrySendError::Full(dirty) | TrySendError::Disconnected(dirty)) => dirty,
@@ -93,7 +93,7 @@ fn work(jobs: &Receiver<Job>, syncs: &SyncSender<Stores>) {
     }
 }
 
-/// Collects stores until it is time to write, and does other jobs in their turn.
+/// Collects stores until it is time to write, and does other jobs in between.
 fn gather(jobs: &Receiver<Job>, first: Job, asked: &mut Vec<Weak<Store>>) {
     let until = Instant::now() + GATHER;
     let mut next = Ok(first);
@@ -107,7 +107,7 @@ fn gather(jobs: &Receiver<Job>, first: Job, asked: &mut Vec<Weak<Store>>) {
             }
             Job::Other(job) => {
                 job();
-                // Nobody has asked to write yet.
+                // Nothing is waiting to be written.
                 if asked.is_empty() {
                     return;
                 }

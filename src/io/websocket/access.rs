@@ -1,7 +1,6 @@
-//! Who is let in at the data server, and by which certificate.
+//! Who may connect to the data server, and the server's certificate.
 //!
-//! The operator can change it while the server listens: it holds for those who come from then on. Clients that are
-//! connected stay.
+//! The operator can change it while the server listens: it applies to new clients. Connected clients stay.
 
 use std::sync::Arc;
 
@@ -12,13 +11,13 @@ use super::gate::{Gate, Refusals};
 use super::jwt::JwtKeys;
 use super::server_settings::ServerSettings;
 
-/// The certificates, lists and keys that settings name, loaded.
+/// The certificates, lists and keys that the settings name.
 pub struct Access {
-    /// what it was made from
+    /// the settings that it was loaded from
     pub(super) settings: ServerSettings,
-    /// with it, clients speak TLS
+    /// if set, clients must use TLS
     pub(super) tls: Option<Arc<ServerConfig>>,
-    /// who is let in
+    /// who may connect
     pub(super) gate: Gate,
 }
 

@@ -127,7 +127,7 @@ impl Present {
         }
     }
 
-    /// Removes a handshake of this address.
+    /// Removes a handshake from this address.
     fn left(&mut self, address: IpAddr) {
         self.handshakes -= 1;
         if self.arriving.get(&address).is_some_and(BTreeMap::is_empty) {
@@ -145,7 +145,7 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// Completes when the handshake must be ended for another one.
+    /// Completes when the handshake must end to make room for another one.
     pub async fn evicted(&mut self) {
         let _ = (&mut self.evicted).await;
     }

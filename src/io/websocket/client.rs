@@ -1,9 +1,9 @@
-//! The client role: a connection to the peer for as long as a link uses the endpoint.
+//! The client role: keeps a connection to the peer as long as a link uses the endpoint.
 //!
-//! A dial that fails and a connection that ends are followed by another dial, after waits that grow
-//! (`reconnect`) and follow what the peer asks for. Of several addresses the next one is dialled at once (`failover`),
-//! or each has a connection of its own (`mirror`). A connection that reaches `maxConnectionAge` is replaced by one
-//! that is up before it ends. How a connection is opened is in `dial`, what happens on it in `connection`.
+//! After a failed dial or the end of a connection, it dials again, after waits that grow (`reconnect`) and that respect
+//! what the peer asks for. With several addresses, the next one is dialled at once (`failover`), or each has its own
+//! connection (`mirror`). A connection that reaches `maxConnectionAge` is replaced by a new one before it ends. `dial`
+//! opens connections, `connection` serves them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,11 +25,11 @@ use super::watch::{Due, watch};
 use crate::io::backoff::jittered;
 use crate::io::egress::Egress;
 
-/// Which addresses of an endpoint a keeper dials.
+/// The addresses that one task dials.
 #[derive(Clone, Debug)]
 pub(super) struct Addresses {
     all: Vec<Role>,
-    /// which one is dialled next
+    /// the index of the next one
     turn: usize,
 }
 
@@ -39,7 +39,7 @@ impl Addresses {
         Addresses { all, turn: 0 }
     }
 
-    /// The settings for the address whose turn it is.
+    /// The settings with the current address.
     fn settings(&self, terms: &Settings) -> Settings {
         match self.all.get(self.turn) {
             Some(role) => Settings { role: role.clone(), ..terms.clone() },
@@ -47,12 +47,12 @@ impl Addresses {
         }
     }
 
-    /// The address that is dialled first, for people.
+    /// The first address, for people.
     pub fn first(&self, settings: &Settings) -> String {
         self.settings(settings).address()
     }
 
-    /// It is the next one's turn. True if all have had theirs.
+    /// Moves on to the next address. True if all have been tried.
     fn pass(&mut self) -> bool {
         self.turn += 1;
         if self.turn >= self.all.len() {
@@ -74,7 +74,7 @@ pub(super) async fn keep(
     let mut closing = endpoint.closing.subscribe();
     let mut wait = endpoint.terms().reconnect.initial;
     loop {
-        // Links may have come and gone since the last time.
+        // Links may have come and gone since the last dial.
         let terms = endpoint.terms();
         let waits = terms.reconnect;
         let pause;
@@ -101,7 +101,7 @@ pub(super) async fn keep(
                     let ending = ending.unwrap_or_else(|| "the peer closed the connection".to_owned());
                     endpoint.is_closed(&address, ending);
                 }
-                // A peer that closes at once is not dialled faster than one that refuses.
+                // A peer that closes at once is dialled no faster than one that refuses.
                 if began.elapsed() > (2 * wait).max(Duration::from_secs(1)) {
                     wait = waits.initial;
                 }
@@ -112,7 +112,7 @@ pub(super) async fn keep(
                 endpoint.is_unreached(&address, error.to_string());
             }
         }
-        // Another address is not waited for.
+        // With another address left, there is no wait.
         if !addresses.pass() {
             continue;
         }
@@ -126,7 +126,7 @@ pub(super) async fn keep(
     drop(presence);
 }
 
-/// Waits; true if the endpoint closes meanwhile.
+/// Waits; true if the endpoint closes in the meantime.
 async fn pauses(closing: &mut Receiver<bool>, wait: Duration) -> bool {
     tokio::select! {
         () = tokio::time::sleep(wait) => false,
@@ -134,13 +134,13 @@ async fn pauses(closing: &mut Receiver<bool>, wait: Duration) -> bool {
     }
 }
 
-/// An open websocket with what is said on it first.
+/// An open websocket, and the messages to send first.
 struct Ready {
     opened: Opened<Wire>,
     first: Vec<(Opening, Vec<String>)>,
 }
 
-/// Dials, and reads what is to be said first.
+/// Dials, and reads the messages to send first.
 async fn open(endpoint: &Endpoint, settings: &Settings) -> Result<Ready, DialError> {
     let address = || settings.address();
     let openings = endpoint.openings();
@@ -158,7 +158,7 @@ async fn open(endpoint: &Endpoint, settings: &Settings) -> Result<Ready, DialErr
     Ok(Ready { opened, first })
 }
 
-/// Dials once, where it may.
+/// Dials once, if the address is allowed.
 pub(super) async fn dial(settings: &Settings, egress: &Egress) -> Result<Opened<Wire>, DialError> {
     let own = settings.per_message_deflate;
     let (wire, headers) = dial::dial(settings, own.as_ref().map(offer).as_deref(), egress).await?;
@@ -194,7 +194,7 @@ fn ending(ended: Result<Option<String>, JoinError>) -> Option<String> {
     })
 }
 
-/// What connections are served by.
+/// What is needed to serve connections.
 struct Serving<'s> {
     endpoint: &'s Arc<Endpoint>,
     terms: &'s Settings,
@@ -203,7 +203,7 @@ struct Serving<'s> {
 }
 
 impl Serving<'_> {
-    /// Serves a connection, and those that replace it, until one ends otherwise.
+    /// Serves a connection and its replacements, until one ends in another way.
     async fn until_end(&self, peer: &mut Arc<Peer>, mut connection: Connection) -> Option<String> {
         loop {
             let due = tokio::select! {
@@ -225,7 +225,7 @@ impl Serving<'_> {
                     if let Some(next) = self.successor().await {
                         let next_peer = Peer::new(peer.address.clone(), peer.totals.clone(), peer.thread);
                         let next = Connection::start(self.endpoint, &next_peer, next, self.data);
-                        // Both bring messages for a while: the new one may still be subscribing.
+                        // Both deliver messages for a while, because the new one may still be subscribing.
                         let ended = tokio::select! {
                             () = tokio::time::sleep(self.terms.overlap) => false,
                             _ = &mut connection.task => true,
@@ -234,7 +234,7 @@ impl Serving<'_> {
                         let old = std::mem::replace(&mut connection, next);
                         self.retire(peer, old_peer, (!ended).then_some(old));
                     } else {
-                        // The old connection is good: the next try comes later.
+                        // The old connection still works, so the next attempt comes later.
                         connection.opened = Instant::now();
                     }
                 }
@@ -242,7 +242,7 @@ impl Serving<'_> {
         }
     }
 
-    /// The connection that is to replace an old one.
+    /// A connection to replace an old one.
     async fn successor(&self) -> Option<Ready> {
         match open(self.endpoint, &self.addresses.settings(self.terms)).await {
             Ok(opened) => Some(opened),
@@ -253,7 +253,7 @@ impl Serving<'_> {
         }
     }
 
-    /// Lets `peer` take the place of an old one, whose connection sends what waits for it and ends.
+    /// Lets `peer` replace an old one, whose connection sends its waiting messages and ends.
     fn retire(&self, peer: &Arc<Peer>, old_peer: Arc<Peer>, old: Option<Connection>) {
         self.endpoint.succeeds(&old_peer, peer);
         let (endpoint, presence) = (self.endpoint.clone(), Presence::new(self.endpoint));

@@ -1,10 +1,9 @@
-//! What waits for clients: one queue, a lane, per sink and client, and the sink's policy when a lane is full.
+//! The queues of clients: one lane for each sink and client, and the sink's policy when a lane is full.
 //!
-//! A lane holds references to the sink's shared batches, so a broadcast costs each client a pointer. How a batch comes
-//! to the lanes is the business of `fan_out`. The byte limit
-//! counts what a lane keeps alive: a batch counts whole until its last message is out. Messages count as waiting until
-//! they are flushed to the socket; what was handed to the socket is never sent again, what was not is kept for the
-//! client role's next connection.
+//! A lane refers to the sink's shared batches, so a broadcast costs each client a pointer. `fan_out` puts batches into
+//! lanes. The byte limit counts the memory that a lane keeps alive: a batch counts completely until its last message
+//! has left. Messages count as waiting until they are flushed to the socket. Messages given to the socket are never
+//! sent again; the others are kept for the client role's next connection.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,49 +26,47 @@ use crate::memory::{self, Pressure};
 use crate::sync::locked;
 use crate::value::Text;
 
-/// Why and with which code a client is sent away.
+/// The close code and reason with which a client is disconnected.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Farewell {
-    /// close code
     pub code: u16,
-    /// reason in the close frame
     pub reason: &'static str,
 }
 
-/// The other end of a connection; in a client role it outlives connections.
+/// The other end of a connection. In a client role it outlives connections.
 pub(super) struct Peer {
-    /// where it is
+    /// its address
     pub address: String,
-    /// names it among all peers of this process, and of those before it
+    /// identifies it among all peers of this process and of earlier ones
     pub id: Text,
-    /// what rules are told of it
+    /// its metadata for rules
     pub origin: Arc<Origin>,
-    /// when it was heard
+    /// when it was last heard
     pub heard: Heard,
-    /// since when it is known
+    /// the time at which it was first known
     pub since: SystemTime,
-    /// set to send it away
+    /// set to disconnect it
     pub farewell: watch::Sender<Option<Farewell>>,
     /// wakes its writer
     pub wake: Notify,
-    /// where the end of its connections is counted
+    /// where the ends of its connections are counted
     pub totals: Arc<Totals>,
     /// the data thread of its connections
     pub thread: usize,
-    /// messages of `onOpen` still to be sent on this connection, before all others; `None` while there is none
+    /// messages of `onOpen` that this connection must send before all others; `None` without a connection
     first: Mutex<Option<VecDeque<String>>>,
-    /// what its connection has taken without a proof that it was read
+    /// messages on its connection that it has not proven to have read
     pub unproven: Mutex<Unproven>,
     lanes: Mutex<Lanes>,
-    /// whether a lane wants proofs
+    /// whether a lane needs proofs
     proves: AtomicBool,
     /// the number of the last ping
     probed: AtomicU64,
-    /// the number of the last one that was answered, or that will not be
+    /// the number of the last ping that was answered, or will not be
     proven: AtomicU64,
 }
 
-/// An id that no other peer has: what a rule remembers over a restart must not name somebody else.
+/// An id that no other peer has had: rules may remember it over restarts.
 fn next_id() -> Text {
     static START: OnceLock<u32> = OnceLock::new();
     static NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -77,9 +74,9 @@ fn next_id() -> Text {
     Text::from(format!("{start:08x}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// What waits for one peer, of one sink.
+/// The messages of one sink that wait for one peer.
 pub(super) trait Lane: Send + Sync {
-    /// Takes the next batch, and says whether more waits; if not, the lane is listed anew with the next.
+    /// Takes the next batch, and returns whether more waits; if not, the lane is listed again with its next message.
     fn take(self: Arc<Self>) -> (Option<Flight>, bool);
 
     /// Accounts for a batch that was taken.
@@ -92,15 +89,15 @@ pub(super) trait Lane: Send + Sync {
     fn close(&self);
 }
 
-/// A lane whose messages are kept until a pong proves that the peer has them.
+/// A lane that keeps its messages until a pong proves that the peer has read them.
 pub(super) trait Proving: Lane {
-    /// Whether messages were sent that are not proven.
+    /// Whether any sent message is unproven.
     fn wants_proof(&self) -> bool;
 
-    /// A ping with this number goes out, behind all that was sent.
+    /// A ping with this number is sent, after everything sent so far.
     fn probe(&self, number: u64);
 
-    /// The ping with this number is answered.
+    /// The ping with this number was answered.
     fn prove(&self, number: u64);
 
     /// A connection begins.
@@ -109,38 +106,39 @@ pub(super) trait Proving: Lane {
 
 /// A sink as its endpoint sees it.
 pub(super) trait PeerSink: Send + Sync {
-    /// From now on `peer` gets what is sent.
+    /// Sends `peer` all messages from now on.
     fn join(self: Arc<Self>, peer: &Arc<Peer>);
 
-    /// `peer` gets nothing more but what waits for it.
+    /// Sends `peer` only the messages that already wait for it.
     fn retire(&self, peer: &Arc<Peer>);
 
-    /// Takes leave of all peers.
+    /// Disconnects from all peers.
     fn end(&self);
 
-    /// Holds each peer to what may wait for it while memory is short. Gives the peers with what still waits, in bytes.
+    /// Limits each peer's waiting messages while memory is short. Returns the peers, each with the bytes that still
+    /// wait.
     fn shorten(&self) -> Vec<(usize, Arc<Peer>)>;
 }
 
-/// The lanes of a peer: as many as there are sinks, and thousands of rules may send to one endpoint.
+/// The lanes of a peer: one for each sink; thousands of rules may send to one endpoint.
 #[derive(Default)]
 struct Lanes {
     all: Vec<Arc<dyn Lane>>,
-    /// those among them that want proofs
+    /// the lanes that need proofs
     proving: Vec<Arc<dyn Proving>>,
-    /// those in which something waits, each once, so that a busy one does not starve the others
+    /// the lanes with waiting messages, without repetition, so that a busy one does not starve the others
     waiting: VecDeque<Arc<dyn Lane>>,
-    /// the peer has left: nothing waits any more
+    /// the peer has left: nothing waits for it any more
     left: bool,
 }
 
 impl Peer {
-    /// A peer without lanes, which is connected.
+    /// A connected peer without lanes.
     pub fn new(address: String, totals: Arc<Totals>, thread: usize) -> Arc<Peer> {
         Peer::of_client(address, totals, thread, &Segments::new(), None)
     }
 
-    /// The same for a client of the data server, which has asked for a path with these headers.
+    /// The same for a client of the data server that has requested a path with these headers.
     pub fn of_client(
         address: String,
         totals: Arc<Totals>,
@@ -168,7 +166,7 @@ impl Peer {
         })
     }
 
-    /// Sends it away, if nobody did before.
+    /// Disconnects it, unless this was already done.
     pub fn dismiss(&self, code: u16, reason: &'static str) {
         self.farewell.send_if_modified(|farewell| {
             let first = farewell.is_none();
@@ -179,8 +177,8 @@ impl Peer {
         });
     }
 
-    /// Sends these too, before what waits. Without a connection they are dropped: the next one begins with all that is to
-    /// be said then.
+    /// Also sends these messages, before all waiting ones. Without a connection they are dropped, because the next
+    /// connection sends all first messages.
     pub fn say(&self, messages: &[String]) {
         if let Some(first) = &mut *locked(&self.first) {
             first.extend(messages.iter().cloned());
@@ -188,12 +186,12 @@ impl Peer {
         }
     }
 
-    /// What a new connection sends first.
+    /// Sets the first messages of a new connection.
     pub fn say_first(&self, messages: Vec<String>) {
         *locked(&self.first) = Some(messages.into());
     }
 
-    /// There is no connection until the next [`Peer::say_first`].
+    /// There is no connection until the next call of [`Peer::say_first`].
     pub fn hang_up(&self) {
         *locked(&self.first) = None;
     }
@@ -203,7 +201,7 @@ impl Peer {
         locked(&self.first).as_mut()?.pop_front()
     }
 
-    /// The next batch to write, if one waits.
+    /// The next batch to write, if there is one.
     pub fn next(&self) -> Option<Flight> {
         let mut lanes = locked(&self.lanes);
         loop {
@@ -218,7 +216,7 @@ impl Peer {
         }
     }
 
-    /// Waits until nothing waits for it, but no longer than `limit`.
+    /// Waits until nothing waits for it, at most for `limit`.
     pub async fn drained(&self, limit: Duration) {
         const LOOK: Duration = Duration::from_millis(5);
         let empty = || locked(&self.lanes).all.iter().all(|lane| lane.is_empty());
@@ -230,7 +228,7 @@ impl Peer {
         let _ = tokio::time::timeout(limit, wait).await;
     }
 
-    /// Adds a lane that wants proofs.
+    /// Adds a lane that needs proofs.
     pub fn add_proving<L: Proving + 'static>(&self, lane: &Arc<L>) {
         let mut lanes = locked(&self.lanes);
         lanes.all.push(lane.clone());
@@ -238,7 +236,7 @@ impl Peer {
         self.proves.store(true, Ordering::Release);
     }
 
-    /// Takes a lane away.
+    /// Removes a lane.
     pub fn remove(&self, lane: &Arc<dyn Lane>) {
         let mut lanes = locked(&self.lanes);
         lanes.all.retain(|other| !is_same(other, lane));
@@ -247,7 +245,7 @@ impl Peer {
         self.proves.store(!lanes.proving.is_empty(), Ordering::Release);
     }
 
-    /// Puts a lane among those in which something waits, and wakes the writer.
+    /// Adds a lane to those with waiting messages, and wakes the writer.
     pub fn list(&self, lane: Arc<dyn Lane>) {
         let mut lanes = locked(&self.lanes);
         if !lanes.left {
@@ -257,31 +255,31 @@ impl Peer {
         self.wake.notify_one();
     }
 
-    /// A connection of a client role begins: what no pong has proven is sent again.
+    /// A connection of a client role begins: unproven messages are sent again.
     pub fn reconnects(&self) {
         self.proven.store(self.probed.load(Ordering::Acquire), Ordering::Release);
         let proving = locked(&self.lanes).proving.clone();
         proving.into_iter().for_each(|lane| lane.reconnects());
     }
 
-    /// Whether messages wait for a proof that nobody has asked for yet.
+    /// Whether messages need a proof that was not requested yet.
     pub fn wants_probe(&self) -> bool {
         self.proves.load(Ordering::Acquire)
             && self.probed.load(Ordering::Acquire) == self.proven.load(Ordering::Acquire)
             && locked(&self.lanes).proving.iter().any(|lane| lane.wants_proof())
     }
 
-    /// The number for a ping that is sent now: its answer proves that the peer has read all that was flushed before.
+    /// The number for a ping that is sent now. Its answer proves that the peer has read everything flushed before.
     pub fn ask(&self) -> u64 {
         let number = locked(&self.unproven).ask();
-        // A ping that is sent once more proves what it proved the first time.
+        // A repeated ping proves the same as the first one.
         if self.probed.fetch_max(number, Ordering::AcqRel) < number {
             locked(&self.lanes).proving.iter().for_each(|lane| lane.probe(number));
         }
         number
     }
 
-    /// A pong with this number came.
+    /// A pong with this number arrived.
     pub fn answered(&self, number: u64) {
         let is_due = {
             let mut unproven = locked(&self.unproven);
@@ -289,7 +287,7 @@ impl Peer {
             unproven.is_due()
         };
         if is_due {
-            // Much was sent meanwhile: the writer asks again.
+            // Many messages were sent in the meantime: the writer sends another ping.
             self.wake.notify_one();
         }
         if number > self.probed.load(Ordering::Acquire) || self.proven.fetch_max(number, Ordering::AcqRel) >= number {
@@ -298,12 +296,12 @@ impl Peer {
         if self.proves.load(Ordering::Acquire) {
             let proving = locked(&self.lanes).proving.clone();
             proving.iter().for_each(|lane| lane.prove(number));
-            // More may have been sent since: the writer asks again.
+            // More may have been sent since: the writer sends another ping.
             self.wake.notify_one();
         }
     }
 
-    /// Gives up all that waits for it: it has left.
+    /// Drops all waiting messages, because the peer has left.
     pub fn leave(&self) {
         let lanes = std::mem::replace(&mut *locked(&self.lanes), Lanes { left: true, ..Lanes::default() });
         for lane in lanes.all {
@@ -316,7 +314,7 @@ fn is_same(one: &Arc<dyn Lane>, other: &Arc<dyn Lane>) -> bool {
     std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
 
-/// What waits for one client of one sink.
+/// The messages of one sink that wait for one client.
 pub(super) struct ClientQueue {
     sink: Arc<Tally>,
     peer: Arc<Peer>,
@@ -327,15 +325,15 @@ pub(super) struct ClientQueue {
 #[derive(Default)]
 struct LaneState {
     queue: BatchQueue,
-    /// counted in the sink's `over`
+    /// whether it is counted in the sink's `over`
     over: bool,
-    /// it is among the waiting lanes of its peer, or about to be
+    /// whether it is among its peer's waiting lanes, or about to be
     listed: bool,
     closed: bool,
 }
 
 impl ClientQueue {
-    /// The lane of a peer for a sink that counts so. It is for the sink to send to it.
+    /// A lane of a peer, whose sink counts in `sink`. The sink must send to it.
     pub fn open(peer: &Arc<Peer>, sink: &Arc<Tally>) -> Arc<ClientQueue> {
         let lane = Arc::new(ClientQueue {
             sink: sink.clone(),
@@ -347,28 +345,27 @@ impl ClientQueue {
         lane
     }
 
-    /// Whose it is.
     pub fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
 
-    /// Messages that wait.
+    /// The number of waiting messages.
     pub fn queued(&self) -> usize {
         locked(&self.state).queue.messages()
     }
 
-    /// Messages that it lost.
+    /// The number of lost messages.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Takes a batch, which its sink has counted as waiting.
+    /// Takes a batch, which its sink has already counted as waiting.
     pub fn push(self: &Arc<Self>, batch: &Arc<MessageBatch>) {
         let is_short = memory::level() >= Pressure::Queues;
         let limit = if is_short { self.sink.limit.short() } else { self.sink.limit };
         let mut state = locked(&self.state);
         if state.closed {
-            // Its client has left, and the sink does not know yet.
+            // The client has left, and the sink does not know it yet.
             drop(state);
             self.lose(batch.len(), self.cause_of_end());
             return;
@@ -381,7 +378,7 @@ impl ClientQueue {
                     let lost = state.queue.drop_oldest(limit);
                     self.lose(lost, Loss::Slow);
                 }
-                // A lane with a single batch is not behind: the client had no chance to read it yet.
+                // A lane with a single batch is not late: the client had no chance to read it yet.
                 SlowClient::Disconnect if state.queue.batches() > 1 || state.queue.messages() > batch.len() => {
                     let lost = state.queue.clear();
                     self.lose(lost, Loss::Slow);
@@ -398,14 +395,14 @@ impl ClientQueue {
         let fresh = !std::mem::replace(&mut state.listed, true);
         drop(state);
         if fresh {
-            // Not under the lane's lock: a peer locks in the other order.
+            // Not while the lane is locked, because a peer locks in the other order.
             self.peer.list(self.clone());
         } else {
             self.peer.wake.notify_one();
         }
     }
 
-    /// Holds it to what may wait while memory is short; gives the bytes that still do.
+    /// Limits its waiting messages while memory is short; returns the bytes that still wait.
     pub fn shorten(&self) -> usize {
         let mut state = locked(&self.state);
         if self.sink.policy == SlowClient::DropOldest {
@@ -428,19 +425,19 @@ impl ClientQueue {
         self.sink.remove(messages);
     }
 
-    /// Its sink has ended, and sends no more: its peer forgets it, and what waits is lost.
+    /// Its sink has ended: its peer forgets it, and waiting messages are lost.
     pub fn end(&self) {
         locked(&self.peer.lanes).all.retain(|other| !std::ptr::addr_eq(Arc::as_ptr(other), self));
         self.close();
     }
 
-    /// Why it loses what waits when it closes.
+    /// The cause of messages lost when it closes.
     fn cause_of_end(&self) -> Loss {
         let sent_away = self.peer.farewell.borrow().is_some_and(|farewell| farewell.code == code::AGAIN);
         self.sink.unless_ended(if sent_away { Loss::Memory } else { Loss::Left })
     }
 
-    /// Ends the state of being over the limit, if it holds.
+    /// Ends the state of being over the limit, if it is over.
     fn relieve(&self, state: &mut LaneState) {
         if std::mem::replace(&mut state.over, false) {
             self.sink.lets_go();
@@ -469,7 +466,7 @@ impl Lane for ClientQueue {
         let back = !state.closed;
         let lost = state.queue.settle(rest.clone(), out, back);
         let fresh = out < rest.len() && back && !std::mem::replace(&mut state.listed, true);
-        // Half the limit, so that the engine is not woken for every message of a client that reads steadily.
+        // Half the limit, so that a client that reads steadily does not wake the engine for every message.
         let half = QueueLimit { messages: sink.limit.messages / 2, bytes: sink.limit.bytes / 2 };
         if state.over && !state.queue.exceeds(half) {
             self.relieve(&mut state);
@@ -500,24 +497,24 @@ impl Lane for ClientQueue {
     }
 }
 
-/// What became of a batch that was taken.
+/// What happened to a batch that was taken.
 #[derive(Clone, Copy)]
 pub(super) struct Landing<'f> {
     /// as it was taken
     pub rest: &'f Rest,
-    /// what the lane named it by
+    /// the lane's number for it
     pub ticket: u64,
-    /// how many of its messages went into the socket
+    /// the number of its messages that went into the socket
     pub out: usize,
-    /// their bytes
+    /// their size
     pub bytes: usize,
     /// whether the kernel has them
     pub flushed: bool,
 }
 
-/// A batch on its way into a socket. Dropped, it is accounted: messages taken from it are out if they were flushed, and
-/// lost otherwise (part of them may have reached the peer; they are not sent twice, unless they are kept); the others go
-/// back.
+/// A batch on its way to a socket. When it is dropped it is accounted for: messages taken from it were sent if they
+/// were flushed, and are lost otherwise (some may have reached the peer; unless they are stored, they are not sent
+/// twice). The remaining ones go back.
 pub(super) struct Flight {
     lane: Arc<dyn Lane>,
     /// as it was taken from the lane
@@ -529,17 +526,17 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    /// Of a lane, which knows it by its ticket.
+    /// Made by a lane, which identifies it by its ticket.
     pub fn new(lane: Arc<dyn Lane>, rest: Rest, ticket: u64) -> Flight {
         Flight { lane, next: rest.next, rest, ticket, bytes: 0, flushed: false }
     }
 
-    /// What was taken has been flushed.
+    /// The messages that were taken have been flushed.
     pub fn arrive(mut self) {
         self.flushed = true;
     }
 
-    /// The batch, and its first message that was not taken.
+    /// The batch, and the index of its first message that was not taken.
     pub fn rest(&self) -> (&MessageBatch, usize) {
         (&self.rest.batch, self.next)
     }

@@ -1,6 +1,6 @@
-//! The settings of a websocket link, made of its properties once. Nothing behind this module sees JSON.
+//! Makes the settings of a websocket link from its properties, once. No later code sees JSON.
 //!
-//! The rows are in `properties`; here what they say together becomes a role, a path and TLS.
+//! The rows are in `properties`; this module combines them into a role, a path and TLS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::io::tls::ClientTls;
 use crate::property::{self, Entry, Findings, Invalid, Property, Warning};
 use crate::text::secret::masked_url;
 
-/// The chapter of documentation that the rows make.
+/// The chapter of documentation, generated from the rows.
 pub fn reference() -> String {
     format!(
         "## websocket\n\n\
@@ -50,10 +50,10 @@ pub fn events_reference() -> String {
     )
 }
 
-/// Which end dials.
+/// The role of this end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Clients come to an endpoint of the data server.
+    /// Clients connect to an endpoint of the data server.
     #[default]
     Server,
     /// Plutino dials `host:port`.
@@ -65,13 +65,13 @@ pub enum Role {
     },
 }
 
-/// What a client role does with several addresses.
+/// How a client role uses several addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AddressMode {
-    /// one connection, to the next address where one fails
+    /// one connection; if it fails, to the next address
     #[default]
     Failover,
-    /// a connection to each
+    /// a connection to each address
     Mirror,
 }
 
@@ -82,86 +82,85 @@ pub struct Reconnect {
     pub initial: Duration,
     /// the longest wait
     pub max: Duration,
-    /// the share of a wait, 0 to 1, by which chance makes it shorter or longer
+    /// the random share of a wait, 0 to 1: a wait becomes up to this much shorter or longer
     pub jitter: f64,
 }
 
-/// What happens when a client's queue is full.
+/// What to do when a client's queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowClient {
-    /// It loses its oldest messages; each is counted.
+    /// Drop its oldest messages, and count them.
     #[default]
     DropOldest,
-    /// It is disconnected with code 1008; what waited is counted as lost.
+    /// Disconnect it with code 1008; its waiting messages count as lost.
     Disconnect,
-    /// The engine waits for it.
+    /// Make the engine wait for it.
     Block,
 }
 
-/// All that a link needs to know. Its default is empty: the defaults of users are in the rows of the properties.
+/// All settings of a link. The default values are empty: the users' defaults are in the rows of the properties.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
-    /// which end dials
     pub role: Role,
-    /// path as given, with its query string
+    /// the path as given, with its query string
     pub path: String,
-    /// the path for people, with `${NAME}` where a variable's value stands in `path`; `None`: it has no variables
+    /// the path for people, with `${NAME}` in place of the values of variables; `None`: it has no variables
     pub shown_path: Option<String>,
     /// TLS of a client role with `wss`
     pub tls: Option<ClientTls>,
-    /// headers of the handshake, in their order
+    /// headers of the handshake, in order
     pub headers: Vec<(String, String)>,
     /// offered subprotocols
     pub subprotocols: Vec<String>,
     /// messages sent after each connect
     pub on_open: Vec<Opening>,
-    /// messages that keep a connection alive
+    /// messages that keep the connection alive
     pub keep_alive: Option<KeepAlive>,
-    /// a connection without a message for so long is dropped
+    /// a connection without messages for this long is dropped
     pub data_timeout: Option<Duration>,
     /// a connection of this age is replaced
     pub max_connection_age: Option<Duration>,
-    /// how long a connection and the one that replaces it are both up
+    /// how long a connection and its replacement are both open
     pub overlap: Duration,
-    /// all addresses of a client role, in the order in which they are dialled; `role` is the first
+    /// all addresses of a client role, in the order in which they are dialled; the first is `role`
     pub addresses: Vec<Role>,
-    /// what becomes of the addresses behind the first
+    /// how several addresses are used
     pub address_mode: AddressMode,
-    /// how many connections a source of the client role has to each address that it dials; 0: one
+    /// the number of connections that a source in the client role opens to each address; 0: one
     pub connections: usize,
-    /// what is checked of each message
+    /// the checks of each message
     pub checks: FeedChecks,
-    /// how often a ping is sent
+    /// the interval of pings
     pub ping_interval: Option<Duration>,
     /// silence after which a peer is dropped
     pub idle_timeout: Option<Duration>,
-    /// how long a peer may take no bytes while some wait for it
+    /// how long a peer may accept no bytes while some are waiting
     pub write_timeout: Option<Duration>,
     /// waits between dials
     pub reconnect: Reconnect,
-    /// longest message in bytes
+    /// the longest message, bytes
     pub max_message_size: usize,
-    /// compression, where it is wanted
+    /// compression, if it is wanted
     pub per_message_deflate: Option<Deflate>,
-    /// limit of connect and handshakes together
+    /// time limit for connecting and all handshakes together
     pub handshake_timeout: Duration,
     /// the HTTP proxy of a client role
     pub proxy: ProxyChoice,
-    /// how much may wait for one client
+    /// the limit of messages that wait for one client
     pub client_queue: QueueLimit,
-    /// what happens beyond it
+    /// what to do beyond the limit
     pub slow_client: SlowClient,
-    /// how messages are kept until the peer has them, if they are
+    /// how messages are stored until the peer has read them; `None`: they are not
     pub cache: Option<CacheSettings>,
-    /// clients read server-sent events
+    /// whether clients read server-sent events
     pub events: bool,
-    /// refuse to open the sink without a connection
+    /// whether to refuse to open the sink without a connection
     pub check_connection: bool,
-    /// the named connection that gave the endpoint
+    /// the named connection of the endpoint
     pub connection: Option<Arc<str>>,
 }
 
-/// A link without a path, or with a wrong one.
+/// A link without a path, or with an invalid one.
 #[derive(Debug, thiserror::Error)]
 #[error("websocket endpoint should start with /: set {property}, now {value:?}, to a path such as /feed")]
 struct PathError {
@@ -169,18 +168,18 @@ struct PathError {
     value: String,
 }
 
-/// A `keepAlive` that says nothing.
+/// `keepAlive` without a message.
 #[derive(Debug, thiserror::Error)]
 #[error("property keepAlive has no message: set message, such as {{\"message\": \"ping\"}}")]
 struct NoMessage;
 
-/// Messages that are kept for several peers at once.
+/// Stored messages together with several peers at the same time.
 #[derive(Debug, thiserror::Error)]
 #[error("property enableCache keeps messages for one peer: leave out mode mirror")]
 struct MirroredCache;
 
 impl Settings {
-    /// Every property with its documentation.
+    /// All properties with their documentation.
     pub fn properties() -> Vec<Entry> {
         property::entries(PROPERTIES)
     }
@@ -188,7 +187,7 @@ impl Settings {
     /// The settings of a source at `path`, the stream's DATASOURCE. If it is empty, the properties give the path.
     ///
     /// # Errors
-    /// [`Invalid`] names every property that is wrong, what it is and what it should be.
+    /// [`Invalid`] names every wrong property, its value and what is expected.
     pub fn source(path: &str, props: &Map<String, Value>) -> Result<(Settings, Vec<Warning>), Invalid> {
         parse(PROPERTIES, path, props, "DATASOURCE")
     }
@@ -223,23 +222,23 @@ impl Settings {
         property::entries(EVENT_PROPERTIES)
     }
 
-    /// The path without its query string: what clients of a server role must ask for.
+    /// The path without its query string, which clients in the server role must request.
     pub fn route(&self) -> &str {
         self.path.split('?').next().unwrap_or(&self.path)
     }
 
-    /// Whether it says nothing of its own on a connection.
+    /// Whether it sends no messages of its own on a connection.
     pub(super) fn is_silent(&self) -> bool {
         self.on_open.is_empty() && self.keep_alive.is_none() && self.subprotocols.is_empty()
     }
 
-    /// Whether it says the same on a connection.
+    /// Whether it sends the same messages of its own on a connection.
     pub(super) fn says_as(&self, other: &Settings) -> bool {
         (&self.on_open, &self.keep_alive, &self.subprotocols)
             == (&other.on_open, &other.keep_alive, &other.subprotocols)
     }
 
-    /// Where the link is, for people: `ws://host:port/path`, or `/path` of the data server.
+    /// The link's address for people: `ws://host:port/path`, or `/path` on the data server.
     pub fn address(&self) -> String {
         match &self.role {
             Role::Server => self.route().to_owned(),
@@ -265,7 +264,7 @@ impl SourceSettings for Settings {
         (self.role == Role::Server || self.connections > 1) && self.checks == FeedChecks::default()
     }
 
-    /// Checks peers and a proxy that are addresses; names are judged when they are dialled.
+    /// Checks a peer and proxy that are addresses; host names are checked when they are dialled.
     fn check(&self, reach: &Reach) -> Result<(), ReachError> {
         for address in &self.addresses {
             if let Role::Client { host, port } = address {
@@ -316,12 +315,12 @@ impl SinkSettings for Settings {
     }
 }
 
-/// A host as it stands in a URL: IPv6 addresses in brackets.
+/// A host as in a URL: IPv6 addresses are in brackets.
 pub(super) fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
-/// `path_property` is where the user is told to set a path.
+/// `path_property` is the property in which an error tells the user to set a path.
 fn parse(
     rows: &'static [Property<Draft>],
     path: &str,
@@ -380,7 +379,7 @@ fn parse(
         found.refuse("keepAlive", NoMessage);
     }
     if settings.checks.gap_sequence.is_some() {
-        // One connection keeps the order; several do not.
+        // One connection preserves the order of messages; several do not.
         let several = mirrors || settings.max_connection_age.is_some();
         settings.checks.gap_wait = gap_wait.unwrap_or(if several { Duration::from_secs(1) } else { Duration::ZERO });
     } else if !settings.checks.gap_key.is_empty() {
@@ -401,7 +400,7 @@ fn parse(
     found.finish(settings)
 }
 
-/// The path as the user has written it.
+/// The path as the user wrote it.
 fn written_path<'p>(path: &'p str, props: &'p Map<String, Value>) -> &'p str {
     let written = |wanted: &str| {
         let (_, value) = props.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
@@ -413,8 +412,9 @@ fn written_path<'p>(path: &'p str, props: &'p Map<String, Value>) -> &'p str {
     }
 }
 
-/// A client role compresses if it is told to. So does the server role of a source; that of a sink unless it is told not
-/// to, since only clients that ask for compression get it.
+/// Whether messages are compressed. A client role compresses only if it is set, and so does the server role of a
+/// source. The server role of a sink compresses unless it is turned off, because only clients that ask for compression
+/// get it.
 fn per_message_deflate(draft: &DeflateDraft, server: bool, sink: bool) -> Option<Deflate> {
     let deflate = Deflate {
         level: draft.level,

@@ -1,14 +1,14 @@
-//! One open websocket, in one task on the data thread of its stream: reading, writing, pings and the end.
+//! Serves one open websocket in one task on the data thread of its stream: reading, writing, pings and the end.
 //!
-//! Reading takes what is there without waiting and hands it over as one batch. While a stream's queue is full the
-//! socket is not read: TCP slows the peer, and its pings too are answered only when reading goes on. Writing frames
-//! what waits, up to [`FLUSH_BYTES`], and flushes it before it takes more.
+//! Reading takes what has arrived without waiting, and delivers it as one batch. While a stream's queue is full, the
+//! socket is not read: TCP slows the peer, and its pings are answered only when reading continues. Writing frames the
+//! waiting messages, up to [`FLUSH_BYTES`], and flushes them before it takes more.
 //!
-//! What waits for the peer is bounded: those bytes, one pong, one ping and a close frame. A ping is read only when the
-//! pong before it is on its way, so a peer that sends pings and takes no pongs is not read on. A peer that takes no
-//! bytes for `writeTimeout` is dropped.
+//! What waits for the peer is limited: those bytes, one pong, one ping and a close frame. A ping is read only when the
+//! previous pong is being sent, so a peer that sends pings and reads no pongs is not read. A peer that accepts no bytes
+//! for `writeTimeout` is dropped.
 //!
-//! Pings have numbers, so that an answer proves that what was sent before it was read ([`Unproven`](super::unproven)).
+//! Pings have numbers, so that an answer proves that everything sent before was read ([`Unproven`](super::unproven)).
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -28,19 +28,19 @@ use super::socket::Wire;
 use super::totals::Cause;
 use crate::sync::locked;
 
-/// How long a peer may take to answer a close frame, or to take one.
+/// How long a peer may take to answer or accept a close frame.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many bytes are framed before they are flushed and accounted; a message above it goes alone.
+/// The number of bytes framed before they are flushed and accounted for; a larger message is sent alone.
 pub(super) const FLUSH_BYTES: usize = 256 * 1024;
 
-/// How long messages that are kept wait for others before a ping asks for their proof.
+/// How long stored messages wait for others before a ping requests their proof.
 const PROOF_DELAY: Duration = Duration::from_millis(10);
 
-/// How a connection ended: nothing to say, or an error for the status.
+/// How a connection ended: `None`, or an error for the status.
 pub(super) type Ending = Option<String>;
 
-/// Serves a connection until it ends. Runs on the data thread; the socket comes detached.
+/// Serves a connection until it ends. Runs on the data thread; the socket arrives detached.
 pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer: &Arc<Peer>) -> Ending {
     if let Err(error) = opened.wire.attach() {
         return Some(format!("{}: cannot move the socket: {error}", peer.address));
@@ -67,9 +67,9 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
             First::Read(end) => end.verdict(&terms),
             First::Farewell(Some(Farewell { code, reason })) => {
                 socket.say_goodbye(code, reason).await;
-                // A peer that does not answer in time has what the kernel holds for it still to read.
+                // A peer that has not answered in time still has to read what the kernel holds for it.
                 let end = rest(reader, CLOSE_TIMEOUT, &pulse).await;
-                // One that ends without an answer has read so far.
+                // A peer that ends without answering has read everything so far.
                 let broke = matches!(end, Some(ReadEnd::Broken(ReadError::Io(_))));
                 let cause = match code {
                     code::POLICY => Some(Cause::SlowClient),
@@ -84,7 +84,7 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
                 rest(reader, Duration::ZERO, &pulse).await;
                 Verdict::new(Some(code::AWAY), Cause::IdleTimeout, "nothing heard for too long (idleTimeout)")
             }
-            // The peer's close frame may be why writing failed: reading tells.
+            // The peer's close frame may be the reason why writing failed; reading shows it.
             First::Write(error) => match rest(reader, CLOSE_TIMEOUT, &pulse).await {
                 Some(end) => end.verdict(&terms),
                 None => ReadEnd::Broken(error.into()).verdict(&terms),
@@ -97,7 +97,7 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
     }
     if let Some(cause) = cause {
         peer.totals.count(cause);
-        // Each time, in both roles: such a message is lost, and only a setting lets it in.
+        // Each time, in both roles: such a message is lost unless a setting is changed.
         if matches!(cause, Cause::MessageSize | Cause::Bomb)
             && let Some(error) = &error
         {
@@ -112,28 +112,28 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
     error.map(|error| format!("{}: {error}", peer.address))
 }
 
-/// What a connection's end comes to.
+/// What the end of a connection means.
 #[derive(Default)]
 struct Verdict {
-    /// still to be told to the peer
+    /// the code that the peer must still be sent
     code: Option<u16>,
-    /// what is counted
+    /// the cause to count
     cause: Option<Cause>,
-    /// for the status
+    /// the error for the status
     error: Option<String>,
-    /// what no pong has proven counts as lost
+    /// unproven messages count as lost
     broke: bool,
 }
 
 impl Verdict {
-    /// Of a connection that broke.
+    /// The verdict on a broken connection.
     fn new(code: Option<u16>, cause: Cause, error: impl Into<String>) -> Verdict {
         Verdict { code, cause: Some(cause), error: Some(error.into()), broke: true }
     }
 }
 
-/// The websocket, for the reading and the writing of one task: the lock is never contended, and it is taken once for
-/// all that one poll can read or write, not for each message.
+/// The websocket, shared by the reading and the writing half of one task. The lock is never contended, and is taken
+/// once for everything that a poll can read or write, not for each message.
 struct Socket(Mutex<Stream<Wire>>);
 
 impl Socket {
@@ -141,25 +141,25 @@ impl Socket {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the kernel has all that was pushed.
+    /// Waits until the kernel has everything that was pushed.
     async fn flush(&self) -> io::Result<()> {
         std::future::poll_fn(|cx| locked(&self.0).poll_flush(cx)).await
     }
 
-    /// Sends a ping whose answer proves what was sent before it.
+    /// Sends a ping whose answer proves that everything sent before was read.
     async fn ping(&self, peer: &Peer) -> io::Result<()> {
         let number = peer.ask();
         locked(&self.0).out.ping(number);
         self.flush().await
     }
 
-    /// Sends a close frame. A peer that does not take it is cut off.
+    /// Sends a close frame. If the peer does not accept it, the connection is cut.
     async fn say_goodbye(&self, code: u16, reason: &'static str) {
         locked(&self.0).out.close(Some(code), reason);
         let _ = timeout(CLOSE_TIMEOUT, self.flush()).await;
     }
 
-    /// Reads what is there, at least one message, or up to the end.
+    /// Reads what has arrived, at least one message, or up to the end.
     async fn gather(&self, intake: &mut Intake, peer: &Peer, pulse: &Pulse) -> Read {
         std::future::poll_fn(|cx| {
             let read = locked(&self.0).poll_read(cx, intake);
@@ -170,7 +170,7 @@ impl Socket {
                 pulse.heard(heard);
             }
             if read.is_pending() {
-                // Nothing was whole: the latency of a message counts from its last bytes.
+                // No message was complete: the latency of the next one counts from its last bytes.
                 intake.heard = None;
             }
             read
@@ -179,8 +179,8 @@ impl Socket {
     }
 }
 
-/// Reads on for `limit` at the most; `None` if that does not bring the end. Only reading is limited: what was read is
-/// handed over, however long the engine takes, since nobody would count it otherwise.
+/// Reads for at most `limit`; `None` if the end does not come. Only reading is limited: messages that were read are
+/// delivered, however long the engine takes, because nobody would count them otherwise.
 async fn rest(mut reader: Pin<&mut impl Future<Output = ReadEnd>>, limit: Duration, pulse: &Pulse) -> Option<ReadEnd> {
     if let Ok(end) = timeout(limit, reader.as_mut()).await {
         return Some(end);
@@ -195,7 +195,7 @@ async fn rest(mut reader: Pin<&mut impl Future<Output = ReadEnd>>, limit: Durati
     .await
 }
 
-/// What ended the normal life of a connection.
+/// What ended the normal operation of a connection.
 enum First {
     Read(ReadEnd),
     Write(io::Error),
@@ -204,9 +204,9 @@ enum First {
 }
 
 enum ReadEnd {
-    /// by a close frame, which was answered
+    /// a close frame, which was answered
     Closed(Option<Close>),
-    /// otherwise
+    /// an error
     Broken(ReadError),
     /// it was given up
     Over,
@@ -221,7 +221,7 @@ impl ReadEnd {
                 let error = (!normal).then(|| format!("closed by the peer: {code} {reason}"));
                 Verdict { error, ..Verdict::default() }
             }
-            // The system's own has a number.
+            // The system's own errors have a number.
             ReadEnd::Broken(ReadError::Io(error))
                 if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() =>
             {
@@ -248,20 +248,20 @@ async fn read(socket: &Socket, endpoint: &Endpoint, peer: &Peer, pulse: &Pulse) 
         }
         match read {
             Read::Closed(close) => {
-                // The answer waits to be sent. A peer that does not take it is not waited for.
+                // The answer is waiting to be sent. A peer that does not accept it is not waited for.
                 let _ = timeout(CLOSE_TIMEOUT, socket.flush()).await;
                 return ReadEnd::Closed(close);
             }
             Read::Broken(error) => return ReadEnd::Broken(error),
             _ if pulse.over.load(Ordering::Relaxed) => return ReadEnd::Over,
-            // More is there: the worker and the other sockets of this thread come first.
+            // There is more to read, but the worker and the other sockets of this thread come first.
             Read::Full => tokio::task::yield_now().await,
             Read::Taken => {}
         }
     }
 }
 
-/// Writes what waits until that fails.
+/// Writes waiting messages until writing fails.
 async fn write(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Error {
     match write_on(socket, terms, peer).await {
         Ok(never) => match never {},
@@ -277,7 +277,7 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
     });
     let mut pinged = Instant::now();
     let mut flights: Vec<Flight> = Vec::new();
-    // When a ping is due that proves what was sent.
+    // When a ping is due to prove sent messages.
     let mut probe: Option<tokio::time::Instant> = None;
     loop {
         while let Some(message) = peer.next_first() {
@@ -288,7 +288,7 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
             }
             socket.flush().await?;
         }
-        // What is pushed behind a close frame is not sent, and must not count as sent.
+        // Anything pushed after a close frame is not sent, and must not count as sent.
         if locked(&socket.0).out.is_closed() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -316,8 +316,8 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
             flight.take(count);
             bytes += flight.bytes();
             flights.push(flight);
-            // Frames are larger than what they carry, so the limit may end a batch before `bytes` says so. What follows
-            // the rest of a batch must not be sent before it.
+            // Frames are larger than their content, so the limit may cut a batch before `bytes` shows it. The rest of a
+            // batch must be sent before anything else.
             if !is_whole {
                 break;
             }
@@ -325,7 +325,7 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
         if !flights.is_empty() {
             socket.flush().await?;
             flights.drain(..).for_each(Flight::arrive);
-            // One that always has something to send is pinged, too.
+            // A peer that always gets messages also gets pings.
             if let Some((every, pings)) = terms.ping_interval.zip(pings.as_mut())
                 && pinged.elapsed() >= every
             {
@@ -333,7 +333,7 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
                 pinged = Instant::now();
                 socket.ping(peer).await?;
             }
-            // A reader that keeps up with us must not keep the thread.
+            // A fast reader must not monopolise the thread.
             tokio::task::yield_now().await;
             continue;
         }
@@ -361,8 +361,8 @@ async fn due(at: Option<tokio::time::Instant>) {
     }
 }
 
-/// Ends the sending side and reads on for a moment: closing a socket with unread bytes would tear the close frame
-/// from the peer's hands.
+/// Closes the sending side and continues reading for a moment: closing a socket with unread bytes would destroy the
+/// close frame on its way to the peer.
 pub(super) async fn linger(wire: &mut Wire) {
     let _ = timeout(CLOSE_TIMEOUT, async {
         let mut waste = vec![0; 8 * 1024];
@@ -378,14 +378,14 @@ pub(super) async fn linger(wire: &mut Wire) {
     .await;
 }
 
-/// When a peer was last heard.
+/// When the peer was last heard.
 struct Pulse {
     start: Instant,
     /// ms after `start`
     heard: AtomicU64,
-    /// the peer is not read because the engine is busy: it cannot be heard
+    /// the engine is busy, so the peer is not read and cannot be heard
     busy: AtomicBool,
-    /// what is being handed over is the last
+    /// the last messages are being delivered
     over: AtomicBool,
 }
 

@@ -1,7 +1,7 @@
 //! The client side of the opening handshake: sends the request, reads and checks the response.
 //!
-//! The client of tungstenite hides the response of a peer that refuses. Its status, headers and the first bytes of the
-//! body tell the reason, when to try again and where else to connect.
+//! tungstenite's client hides the response of a peer that refuses. Its status, headers and the first bytes of its body
+//! show the reason, when to try again, and where else to connect.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! Dialling: from the settings of a client role to a websocket whose handshake is done.
+//! Dials: from the settings of a client role to a websocket after its handshake.
 //!
-//! Address by address (`io::addresses`), as far as they may be reached (`io::egress`), through a proxy where one is set
-//! (`proxy`), TLS, then the handshake (`handshake`), and again where the peer redirects. All of it together has
-//! `handshakeTimeout`. Waits between dials, and what is done with the websocket, are not decided here.
+//! It tries addresses (`io::addresses`) that are allowed (`io::egress`), through a proxy if one is set (`proxy`), then
+//! does TLS and the handshake (`handshake`), and repeats this if the peer redirects. All steps share the limit
+//! `handshakeTimeout`. Other modules decide about waits between dials and about the use of the websocket.
 
 mod handshake;
 mod proxy;
@@ -31,13 +31,13 @@ use crate::io::egress::{Destination, Egress};
 use crate::io::tls::{ClientTls, Identity};
 use crate::text::secret::masked_url;
 
-/// How many redirects are followed.
+/// The most redirects that are followed.
 const REDIRECTS: usize = 5;
 
-/// Why a redirect is not followed whose target is not shown.
+/// Why a redirect with a hidden target is not followed.
 const UNREACHABLE: &str = "its target cannot be reached, or basic.egressAllow does not let it be dialled";
 
-/// Why a peer could not be reached.
+/// Why dialling failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     #[error("cannot connect to {address}: {source}")]
@@ -50,9 +50,9 @@ pub enum DialError {
     Status {
         address: String,
         status: u16,
-        /// the beginning of the body
+        /// the start of the body
         body: String,
-        /// how long the peer asks to wait
+        /// the wait that the peer asks for
         retry_after: Option<Duration>,
     },
     #[error("{address} redirects{}, which is not followed: {why}", led_to(.target))]
@@ -80,7 +80,7 @@ fn led_to(target: &str) -> String {
     if target.is_empty() { String::new() } else { format!(" to {target}") }
 }
 
-/// What to do where the peer's certificate is not trusted.
+/// What to do if the peer's certificate is not trusted.
 fn trust_advice(error: &io::Error) -> &'static str {
     use tokio_rustls::rustls::{CertificateError, Error};
     match error.get_ref().and_then(|error| error.downcast_ref()) {
@@ -91,7 +91,7 @@ fn trust_advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// What to look at where a peer refuses with this status.
+/// What to check if a peer refuses with this status.
 fn advice(status: u16) -> &'static str {
     match status {
         401 | 403 => "check the credentials, such as those in headers, and the path",
@@ -102,8 +102,8 @@ fn advice(status: u16) -> &'static str {
 }
 
 impl DialError {
-    /// How long the next dial waits, where `wait` is the wait so far: as long as the peer asks, and longer where other
-    /// credentials are needed, which do not come by themselves.
+    /// How long to wait before the next dial, if `wait` is the wait so far: as long as the peer asks for, and longer if
+    /// other credentials are needed, which do not appear by themselves.
     pub fn pause(&self, wait: Duration) -> Duration {
         const REFUSED: u32 = 10;
         const LONGEST_REFUSED: Duration = Duration::from_secs(300);
@@ -115,17 +115,17 @@ impl DialError {
     }
 }
 
-/// A wire whose handshake is done, with the headers of the answer.
+/// A stream after its handshake, with the response's headers.
 pub(super) type Dialled = (Wire, HeaderMap);
 
-/// Whether a user may send such a header: it is well formed and not one of those that make the handshake.
+/// Whether users may set this header: it is valid, and not one of those that form the handshake.
 pub(super) fn valid_header(name: &str, value: &str) -> bool {
     let ours = ["connection", "upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions"];
     let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { return false };
     !ours.contains(&name.as_str()) && HeaderValue::from_str(value).is_ok_and(|value| value.to_str().is_ok())
 }
 
-/// Dials once. `extensions` is the header Sec-WebSocket-Extensions to send.
+/// Dials once. `extensions` is the value of the header Sec-WebSocket-Extensions.
 ///
 /// # Errors
 /// [`DialError`]
@@ -137,14 +137,14 @@ pub(super) async fn dial(settings: &Settings, extensions: Option<&str>, egress: 
     }
 }
 
-/// Where a handshake goes.
+/// The destination of a handshake.
 #[derive(Clone, Debug)]
 struct Target {
     tls: Option<ClientTls>,
     host: String,
     port: u16,
     path: String,
-    /// the host that the user has named: the one that may see headers and certificate
+    /// whether it is the host that the user named, which may get headers and the client certificate
     trusted: bool,
 }
 
@@ -155,11 +155,12 @@ async fn follow(settings: &Settings, extensions: Option<&str>, egress: &Egress) 
     };
     let (host, port, path) = (host.clone(), *port, settings.path.clone());
     let mut target = Target { tls: settings.tls.clone(), host, port, path, trusted: true };
-    // Errors of the first target name the address as the user knows it.
+    // Errors of the first target show the address as the user knows it.
     let mut address = settings.address();
-    // No other machine has sent us where we dial.
+    // Whether no other machine has redirected us.
     let mut from_here = true;
-    // A server that may be of this machine has said where we dial: that is a part of its answer.
+    // Whether a server that may be on this machine has redirected us: the target is part of its response, and is not
+    // shown.
     let mut hidden = false;
     for _ in 0..=REDIRECTS {
         let reached = reach(&target, &settings.proxy, &address, egress, from_here).await;
@@ -210,11 +211,11 @@ struct Reached {
     wire: Wire,
     /// it leads to this machine
     here: bool,
-    /// it may lead there: a proxy on this machine knows where it leads
+    /// whether it may lead to this machine: a proxy on this machine decides where it leads
     may_be_here: bool,
 }
 
-/// Opens the connection, with TLS where it is asked for. `from_here`: no other machine has sent us there.
+/// Opens the connection, with TLS if required. `from_here`: no other machine has redirected us.
 async fn reach(
     target: &Target,
     choice: &ProxyChoice,
@@ -231,7 +232,7 @@ async fn reach(
             let failed = |source| DialError::Connect { address: address.to_owned(), source };
             let check = |address, own| egress.check_dial(to, address, own, from_here).map_err(refused);
             let (stream, here) = connect_checked(host, *port, check).await.map_err(failed)?;
-            // Without it small messages wait for acknowledgements.
+            // Without it, small messages would wait for acknowledgements.
             stream.set_nodelay(true).map_err(failed)?;
             (Socket::new(stream), here, here)
         }
@@ -239,7 +240,7 @@ async fn reach(
             let failed = |source| DialError::Proxy { address: address.to_owned(), proxy: proxy.to_string(), source };
             // The proxy resolves names.
             egress.check_dial_host(to, from_here).map_err(|error| failed(refused(error)))?;
-            // The environment is the operator's.
+            // The environment belongs to the operator.
             let guard = (*choice != ProxyChoice::Environment).then_some(egress);
             let (wire, proxy_here) = proxy.tunnel(host, *port, guard).await.map_err(failed)?;
             (wire, false, proxy_here)
@@ -253,8 +254,8 @@ async fn reach(
     Ok(Reached { wire: Wire::tls(TlsStream::Client(stream)), here, may_be_here })
 }
 
-/// Connects to a host at an address that `check` lets pass; also gives what `check` says of it. Its second argument is
-/// whether the address is one of this machine.
+/// Connects to a host at an address that passes `check`, and returns what `check` returned. Its second argument is
+/// whether the address belongs to this machine.
 async fn connect_checked(
     host: &str,
     port: u16,
@@ -273,7 +274,7 @@ impl Target {
         format!("{scheme}://{}:{}{}", bracketed(&self.host), self.port, masked_url(&self.path))
     }
 
-    /// The target of a redirect. The error says why it is not followed.
+    /// The target of a redirect. The error is the reason why it is not followed.
     fn redirected(&self, location: &str, settings: &Settings) -> Result<Target, &'static str> {
         const BAD: &str = "the address cannot be read";
         let uri: Uri = location.parse().map_err(|_| BAD)?;
@@ -299,7 +300,7 @@ impl Target {
             (_, false) => None,
             (Some(tls), true) if trusted => Some(tls.clone()),
             (own, true) => {
-                // The same authorities, but without the certificate that says who we are.
+                // The same authorities, but without the client certificate.
                 let identity = own.as_ref().map(|tls| Identity::clone(&tls.identity)).unwrap_or_default();
                 let stranger = Identity { certificate: None, key: None, ..identity };
                 Some(ClientTls::new(Arc::new(stranger)).map_err(|_| "this system trusts no certificate authorities")?)
@@ -309,7 +310,7 @@ impl Target {
     }
 }
 
-/// What stands in a path only as an escape.
+/// Characters that must be escaped in a path.
 const UNSAFE: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
@@ -328,7 +329,7 @@ fn request(settings: &Settings, target: &Target, extensions: Option<&str>) -> Re
     if let Some(extensions) = extensions {
         headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, value(extensions)?);
     }
-    // Another host is not shown what was meant for the first one.
+    // Another host does not get headers meant for the first one.
     for (name, text) in settings.headers.iter().filter(|_| target.trusted) {
         let name = HeaderName::from_bytes(name.as_bytes())
             .map_err(|error| http(tokio_tungstenite::tungstenite::Error::HttpFormat(error.into())))?;
@@ -370,7 +371,7 @@ mod tests {
             let shown = to.as_ref().map(|to| (to.address(), to.trusted)).map_err(|why| *why);
             assert_eq!(shown, expected.map(|(to, trusted)| (to.to_owned(), trusted)), "{location}");
         }
-        // Once left, a host is not trusted again: who redirects back may have changed the path.
+        // A host is not trusted again after a redirect, because the redirect may have changed the path.
         let (from, settings) = target("ws");
         let away = from.redirected("ws://other.example/", &settings).expect("it is followed");
         let back = away.redirected("ws://feed.example/", &settings).expect("it is followed");

@@ -11,16 +11,17 @@ use crate::io::egress::{Destination, Egress, EgressError, is_here};
 use crate::io::websocket::config::bracketed;
 use crate::io::websocket::socket::Socket;
 
-/// The longest answer of a proxy in bytes.
+/// The longest response of a proxy, bytes.
 const HEAD_BYTES: usize = 16 * 1024;
 
 /// The property `proxy`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ProxyChoice {
-    /// the peer is dialled directly
+    /// no proxy
     #[default]
     Direct,
-    /// the environment says it: HTTPS_PROXY for wss, HTTP_PROXY for ws, else ALL_PROXY; hosts in NO_PROXY are direct
+    /// chosen by the environment: HTTPS_PROXY for wss, HTTP_PROXY for ws, otherwise ALL_PROXY; hosts in NO_PROXY are
+    /// dialled directly
     Environment,
     /// this one
     Through(Proxy),
@@ -35,7 +36,7 @@ pub struct Proxy {
     credentials: Option<String>,
 }
 
-/// Shows no credentials.
+/// Does not show credentials.
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
@@ -49,7 +50,7 @@ impl fmt::Display for Proxy {
 }
 
 impl ProxyChoice {
-    /// Reads the property: `env`, or `http://user:password@host:port`; `None` for anything else.
+    /// Parses the property: `env`, or `http://user:password@host:port`; `None` for anything else.
     pub fn parse(text: &str) -> Option<ProxyChoice> {
         match text.trim() {
             "" => Some(ProxyChoice::Direct),
@@ -105,7 +106,7 @@ impl Proxy {
         fits.then(|| Proxy { host: host.to_owned(), port, credentials })
     }
 
-    /// Checks where it is, if that is an address; a name is judged when it is dialled.
+    /// Checks its host, if that is an address; a name is checked when it is dialled.
     pub(in crate::io::websocket) fn check(&self, egress: &Egress) -> Result<(), EgressError> {
         egress.check_dial_host(self.destination(), true)
     }
@@ -114,10 +115,11 @@ impl Proxy {
         Destination { host: &self.host, port: self.port, written: true }
     }
 
-    /// Opens a tunnel to a peer; whether the proxy is on this machine. `egress` says where it may be; `None`: anywhere.
+    /// Opens a tunnel to a peer. Returns whether the proxy is on this machine. `egress` limits where the proxy may be;
+    /// `None`: anywhere.
     ///
     /// # Errors
-    /// The proxy cannot be reached, or refuses.
+    /// The proxy is unreachable, or refuses.
     pub(super) async fn tunnel(&self, host: &str, port: u16, egress: Option<&Egress>) -> io::Result<(Socket, bool)> {
         let check = |address, own| {
             let anywhere = Ok(own || is_here(address));
@@ -134,7 +136,7 @@ impl Proxy {
         let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}\r\n", login.unwrap_or_default());
         stream.write_all(request.as_bytes()).await?;
         let mut head = Vec::new();
-        // The peer may speak first, so what follows the head must not be taken.
+        // The peer may send first, so nothing after the head may be read.
         while !head.ends_with(b"\r\n\r\n") {
             if head.len() > HEAD_BYTES {
                 return Err(io::Error::other("the proxy's answer is too long"));
@@ -153,7 +155,7 @@ impl Proxy {
     }
 }
 
-/// Whether a host is in a NO_PROXY list: `*`, a host, or a domain with all hosts below it.
+/// Whether a NO_PROXY list contains a host: `*`, the host, or a domain that contains it.
 fn is_excepted(host: &str, list: &str) -> bool {
     let host = host.to_ascii_lowercase();
     list.split(',').map(|entry| entry.trim().to_ascii_lowercase()).filter(|entry| !entry.is_empty()).any(|entry| {
@@ -162,7 +164,7 @@ fn is_excepted(host: &str, list: &str) -> bool {
     })
 }
 
-/// Credentials without their percent escapes.
+/// Decodes percent escapes in credentials.
 fn unescaped(text: &str) -> Option<String> {
     percent_encoding::percent_decode_str(text).decode_utf8().ok().map(Into::into)
 }
