@@ -1,6 +1,6 @@
-//! Analytic functions: values computed row by row from memory of earlier rows.
+//! Analytic functions: values computed row by row, with memory of earlier rows.
 //!
-//! Each call in the rule's text has one memory for each of its partitions, for the life of the rule.
+//! Each call in the rule's text has one memory for each of its partitions, as long as the rule runs.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ use super::row::KeyHasher;
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, expect_len};
 use super::state::quarter;
 
-/// The rows that `unnest` makes of one row.
+/// The rows that `unnest` makes from one row.
 pub struct Elements {
     /// The slot of the element.
     pub slot: usize,
@@ -81,11 +81,12 @@ impl Memories {
         self.of_steps.iter_mut().map(evict).sum()
     }
 
-    /// Runs the steps of an input for a row, in order from number `from` on, and writes the results into their slots. A
-    /// step that makes several rows of one ends the run and returns the elements: each continues behind that step.
+    /// Runs the steps of an input for a row, in order, from number `from`, and writes the results into their slots. If
+    /// a step makes several rows from one, the run ends there and the elements are returned: each continues after that
+    /// step.
     ///
     /// # Errors
-    /// The first of an expression or function; the steps behind it have not seen the row.
+    /// The first error of an expression or function. The steps after it have not processed the row.
     pub fn run(
         &mut self,
         steps: &[Step],

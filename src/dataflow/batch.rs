@@ -1,4 +1,4 @@
-//! Rows on their way to a rule's dataflow, and rows that other threads have accumulated already.
+//! Rows on their way to a rule's dataflow, and groups that other threads have accumulated.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -9,10 +9,10 @@ use crate::value::Value;
 
 use super::window::Partial;
 
-/// Rows of one width in one vector of values, so that a row needs no allocation.
+/// Rows in one vector of values, all with the same number of slots, so that a row needs no allocation.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RowBatch {
-    /// Slots of a row; rows of inputs with fewer slots are padded.
+    /// The number of slots of a row; rows of inputs with fewer slots are padded.
     pub width: usize,
     /// The slots of all rows, row by row.
     pub values: Vec<Value>,
@@ -20,19 +20,19 @@ pub struct RowBatch {
     pub times: Vec<i64>,
     /// The input of each row.
     pub inputs: Vec<u16>,
-    /// When the oldest row was read. Another process has another clock, so it is not sent there.
+    /// When the oldest row was read. It is not sent to other processes, because their clocks differ.
     #[serde(skip)]
     pub received: Option<Instant>,
-    /// The clock has stepped back before these rows: earlier windows are over.
+    /// The clock stepped back before these rows: earlier windows are over.
     pub stepped_back: bool,
-    /// Rows that another thread has accumulated, each with the number of the row that they come before.
+    /// Groups that another thread has accumulated, each with the number of the row that follows it.
     pub partials: VecDeque<(usize, Partial)>,
-    /// What the partials weigh, in rows.
+    /// The weight of the partials, in rows.
     partial_weight: usize,
 }
 
 impl RowBatch {
-    /// No rows of so many slots.
+    /// An empty batch for rows of this many slots.
     pub fn of_width(width: usize) -> RowBatch {
         RowBatch { width, ..RowBatch::default() }
     }
@@ -42,12 +42,12 @@ impl RowBatch {
         self.times.is_empty() && self.partials.is_empty()
     }
 
-    /// How much there is, in rows.
+    /// The weight of everything, in rows.
     pub fn weight(&self) -> usize {
         self.times.len() + self.partial_weight
     }
 
-    /// Adds rows that were accumulated, behind those that are there.
+    /// Adds accumulated groups after everything that is there.
     pub fn push_partial(&mut self, partial: Partial) {
         self.partial_weight += partial.weight;
         self.partials.push_back((self.times.len(), partial));
@@ -79,7 +79,7 @@ impl RowBatch {
         self.inputs.extend(rows.inputs);
     }
 
-    /// Removes the rows with these numbers, which ascend.
+    /// Removes the rows with these ascending numbers.
     pub fn remove(&mut self, rows: &[usize]) {
         let mut going = rows.iter().copied().peekable();
         let mut kept = 0;
@@ -131,13 +131,13 @@ impl RowBatch {
         self.partial_weight = self.partials.iter().map(|(_, partial)| partial.weight).sum();
     }
 
-    /// Gives the rows the time of their arrival, unless theirs is later.
+    /// Sets the time of rows to their arrival, unless it is later.
     pub fn come_at(&mut self, now: i64) {
         self.times.iter_mut().for_each(|time| *time = (*time).max(now));
         self.partials.iter_mut().for_each(|(_, partial)| partial.times = (now, now));
     }
 
-    /// The clock has stepped back to `now`: no row is of a later time.
+    /// Limits the times of rows to `now`, because the clock has stepped back.
     pub fn step_back(&mut self, now: i64) {
         self.stepped_back = true;
         self.times.iter_mut().for_each(|time| *time = (*time).min(now));

@@ -1,9 +1,9 @@
-//! Plans to dataflows: the one place where a physical operator becomes an operator of timely.
+//! Builds dataflows from plans: the only place where a physical operator becomes an operator of timely.
 //!
 //! A stream is a dataflow of two operators, `input` (batches of messages under a coarse timestamp) and `scan`. A rule
-//! with state is a small dataflow of its own: `rows` (what the scans put into the rule's queue; its capability is the
-//! rule's watermark, or the clock) and `rule`, which acts on rows and when the frontier moves. Nothing here depends on
-//! conditions of one worker.
+//! with state is a separate small dataflow: `rows` (the rows that scans put into the rule's queue; its capability is
+//! the rule's watermark, or the clock) and `rule`, which acts on rows and when the frontier moves. Nothing here depends
+//! on the state of one worker.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -28,10 +28,10 @@ use super::queue::RuleQueue;
 use super::scan::StreamScan;
 use super::timers::{Timers, Turn, WorkerClock};
 
-/// Resolution of a stream's timestamps, ms: progress tracking costs per timestamp, not per message.
+/// The resolution of a stream's timestamps, ms. Progress tracking costs per timestamp, not per message.
 const STREAM_TICK: i64 = 10;
 
-/// The most batches that a stream takes before other streams and sockets have a turn.
+/// The most batches that a stream processes before other streams and sockets have a turn.
 const BATCHES_A_TURN: usize = 32;
 
 /// A dataflow on a worker.
@@ -45,7 +45,7 @@ pub struct Installed {
 /// The input of a stream.
 pub struct StreamInput {
     receiver: FrameReceiver,
-    /// batches that were received, but not run before their turn was over
+    /// batches that were received but not processed when their turn ended
     rest: RefCell<VecDeque<FrameBatch>>,
 }
 
@@ -58,7 +58,7 @@ impl StreamInput {
         self.receiver.is_empty() && self.has_no_rest()
     }
 
-    /// How much waits: less after each turn in which something was run.
+    /// How much is waiting: less after each turn that processed something.
     pub fn waiting(&self) -> (usize, usize) {
         (self.receiver.len(), self.rest.borrow().iter().map(|batch| batch.frames.len()).sum())
     }
@@ -74,7 +74,7 @@ impl StreamInput {
         }
     }
 
-    /// Runs batches for a turn. Those that are left come first in the next one.
+    /// Processes batches for a turn. Remaining ones come first in the next turn.
     fn run(&self, scan: &mut StreamScan, batches: &mut Vec<FrameBatch>, now: i64) {
         if self.has_no_rest() {
             scan.set_behind(!self.is_empty());
@@ -107,10 +107,10 @@ pub fn stream(
                 activator = Some(mine.clone());
                 let mut capability = capability;
                 move |output| {
-                    // Lowered before looking: a batch that arrives meanwhile raises it again.
+                    // Lowered before looking, so that a batch that arrives meanwhile raises it again.
                     input.receiver.lower();
                     if !scan_of_input.borrow_mut().ready() {
-                        // A sink makes the engine wait. It raises the signal when it is ready.
+                        // A sink makes the engine wait. The sink raises the signal when it is ready.
                         return;
                     }
                     let tick = stamp(clock_of_input.tick() / STREAM_TICK * STREAM_TICK);
@@ -146,7 +146,7 @@ pub struct RuleParts {
     pub metrics: Arc<RuleMetrics>,
     pub clock: Rc<WorkerClock>,
     pub timers: Rc<Timers>,
-    /// The slot that the rule's timers run.
+    /// The slot for the rule's timers.
     pub slot: usize,
 }
 
@@ -166,7 +166,7 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
             let mut stepped_back = clock.stepped_back();
             move |output| {
                 if queue.is_busy() {
-                    // The rule has work left: an empty batch runs it.
+                    // The rule has work left: an empty batch makes it run.
                     output.session(&capability).give(RowBatch::default());
                     return;
                 }
@@ -209,7 +209,7 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
                 queue_of_rule.set_busy(false, false);
             }
             if failed {
-                // Its rows go on arriving until it is stopped.
+                // Its rows continue to arrive until it is stopped.
                 input.for_each(|_time, batches| batches.clear());
                 return;
             }
@@ -248,7 +248,7 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
                 }
             }
             if was_busy && progress == Progress::Done {
-                // Rows may have arrived meanwhile.
+                // Rows may have arrived in the meantime.
                 queue_of_rule.activate();
             }
         });

@@ -1,17 +1,17 @@
-//! The shared worker: transport between data threads.
+//! The shared worker, which transports letters between data threads.
 //!
-//! Each data thread runs streams and rules on a timely worker of its own. Where there are several threads, each has a
-//! second worker beside it, and these second workers are one timely cluster. It has one dataflow, `post → exchange →
-//! inbox`, which every worker builds before anything else: so there is no order of dataflows to agree on, and a rule
-//! that comes or goes costs the cluster nothing.
+//! Each data thread runs streams and rules on its own timely worker. If there are several threads, each has a second
+//! worker, and these second workers form one timely cluster. The cluster has one dataflow, `post → exchange → inbox`,
+//! which every worker builds before anything else. So workers need not agree on an order of dataflows, and a rule that
+//! starts or ends costs the cluster nothing.
 //!
-//! **What it guarantees.** Letters from one worker to another arrive once and in the order in which they were posted.
-//! Between letters of different workers there is no order. A thread that has got a letter is woken. [`Traffic`] says
-//! when nothing is on its way.
+//! **Guarantees.** Letters from one worker to another arrive once, in the order in which they were posted. Letters from
+//! different workers have no order. A thread that receives a letter is woken. [`Traffic`] shows when no letters are on
+//! their way.
 //!
-//! **What it does not.** It bounds nothing: whoever posts bounds what it has on its way. Time stands still in this
-//! dataflow, so that timely has no progress to tell (a change of time costs 5–13 µs for each worker); what depends on
-//! time, such as watermarks, travels in letters. It knows nothing of rules: a letter is any plain data.
+//! **No guarantees.** It limits nothing: senders must limit what they have on its way. Time does not advance in this
+//! dataflow, so timely has no progress to report (a change of time costs 5–13 µs for each worker); watermarks and other
+//! times travel in letters. It knows nothing of rules: a letter is any plain data.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -34,12 +34,12 @@ use tokio::sync::Notify;
 
 use crate::cluster::{self, Part, Sentinel};
 
-/// What goes from one worker to another.
+/// A message from one worker to another.
 pub trait Letter: Clone + Send + Serialize + DeserializeOwned + 'static {}
 
 impl<L: Clone + Send + Serialize + DeserializeOwned + 'static> Letter for L {}
 
-/// How many letters are on their way between the workers of this process. Clones share it.
+/// The number of letters on their way between the workers of this process. Clones share it.
 #[derive(Clone, Default)]
 pub struct Traffic(Arc<Counts>);
 
@@ -50,10 +50,10 @@ struct Counts {
 }
 
 impl Traffic {
-    /// Letters posted and letters received since the start, from workers of this process to such. Where both are the same
-    /// number twice, nothing was on its way between.
+    /// Letters posted and received between workers of this process since the start. If both numbers are equal and
+    /// unchanged in two calls, no letters were on their way between them.
     pub fn counts(&self) -> (u64, u64) {
-        // In this order: a letter that is received between the two must not hide one that is on its way.
+        // In this order, so that a letter that is received in between does not hide one that is on its way.
         let received = self.0.received.load(Ordering::SeqCst);
         (self.0.posted.load(Ordering::SeqCst), received)
     }
@@ -63,13 +63,13 @@ impl Traffic {
 pub struct Seat {
     allocator: AllocatorBuilder,
     home: Home,
-    /// what wakes this thread
+    /// wakes this thread
     bell: Arc<Notify>,
     sentinel: Option<Sentinel>,
     traffic: Traffic,
 }
 
-/// The workers of this process among all of the cluster.
+/// The workers of this process among those of the cluster.
 #[derive(Clone)]
 struct Home {
     wakes: Arc<[Arc<Notify>]>,
@@ -77,13 +77,13 @@ struct Home {
 }
 
 impl Home {
-    /// What wakes a worker, if it is of this process.
+    /// The waker of a worker, if it is in this process.
     fn wake(&self, worker: usize) -> Option<&Arc<Notify>> {
         self.wakes.get(worker.checked_sub(self.first)?)
     }
 }
 
-/// The seats of a cluster whose workers are all in this process; worker number `i` is woken by `wakes[i]`.
+/// The seats of a cluster whose workers are all in this process; `wakes[i]` wakes worker `i`.
 pub fn of_process(wakes: Vec<Arc<Notify>>, traffic: &Traffic) -> Vec<Seat> {
     let hooks = Hooks::default();
     let builders = ProcessBuilder::new_typed_vector(wakes.len(), hooks.refill, hooks.spill);
@@ -95,8 +95,8 @@ pub fn of_process(wakes: Vec<Arc<Notify>>, traffic: &Traffic) -> Vec<Seat> {
     builders.into_iter().zip(wakes).map(seat).collect()
 }
 
-/// The seats of this process in a cluster of several. Its workers are woken by each other, and by whoever reads from the
-/// network.
+/// The seats of this process in a cluster of several processes. Workers are woken by each other, and by the threads
+/// that read from the network.
 pub fn of_cluster(mut part: Part, wakes: Vec<Arc<Notify>>, traffic: &Traffic) -> Vec<Seat> {
     let home = Home { wakes: wakes.clone().into(), first: part.membership.first_worker() };
     let allocators = std::mem::take(&mut part.allocators);
@@ -114,10 +114,10 @@ struct Envelope<L> {
     letter: L,
 }
 
-/// What was posted and is not in the dataflow yet.
+/// Letters that were posted but are not in the dataflow yet.
 struct Outbox<L> {
     envelopes: RefCell<Vec<Envelope<L>>>,
-    /// the workers that have got letters since they were woken
+    /// the workers with letters that were not woken yet
     unwoken: RefCell<Vec<usize>>,
     source: RefCell<Option<Activator>>,
     index: usize,
@@ -151,23 +151,23 @@ impl<L: Letter> Post<L> {
         }
     }
 
-    /// The number of the worker that it sends from.
+    /// The number of this worker.
     pub fn index(&self) -> usize {
         self.0.index
     }
 
-    /// Whether a worker is of this process.
+    /// Whether a worker is in this process.
     pub fn is_near(&self, worker: usize) -> bool {
         self.0.home.wake(worker).is_some()
     }
 }
 
-/// Letters that have arrived, each with the number of the worker that has sent it.
+/// Letters that have arrived, each with the number of its sender.
 type Inbox<L> = Rc<RefCell<Vec<(usize, L)>>>;
 
 /// A worker of the cluster.
 pub struct SharedWorker<L> {
-    /// before the worker, whose end may panic once more
+    /// before the worker, because dropping the worker may panic again
     _sentinel: Option<Sentinel>,
     worker: Worker,
     post: Post<L>,
@@ -175,7 +175,7 @@ pub struct SharedWorker<L> {
 }
 
 impl<L: Letter> SharedWorker<L> {
-    /// Takes a seat. To be called on the thread that will run the worker; it returns when all threads of this process
+    /// Takes a seat. Must be called on the thread that will run the worker; returns when all threads of this process
     /// have taken theirs.
     pub fn take(seat: Seat) -> Self {
         let Seat { allocator, home, bell, sentinel, traffic } = seat;
@@ -199,39 +199,39 @@ impl<L: Letter> SharedWorker<L> {
         SharedWorker { _sentinel: sentinel, worker, post, inbox }
     }
 
-    /// What sends letters from this worker.
+    /// Sends letters from this worker.
     pub fn post(&self) -> &Post<L> {
         &self.post
     }
 
-    /// The number of this thread among those of its process.
+    /// The number of this thread in its process.
     pub fn thread(&self) -> usize {
         self.post.index() - self.post.0.home.first
     }
 
-    /// How many workers the cluster has.
+    /// The number of workers in the cluster.
     pub fn peers(&self) -> usize {
         self.worker.peers()
     }
 
-    /// The workers that stand in other processes where this one stands in its own.
+    /// The workers at the same position in other processes.
     pub fn counterparts(&self) -> impl Iterator<Item = usize> {
         let (own, threads) = (self.post.index(), self.post.0.home.wakes.len());
         (0..self.peers()).filter(move |worker| worker % threads == own % threads && *worker != own)
     }
 
-    /// Sends what was posted and takes in what has come; true: there may be more to do. It has to be called before
-    /// anybody looks whether there is anything to do: what came is seen only by a step.
+    /// Sends posted letters and receives others; true: there may be more to do. Must be called before checking whether
+    /// there is anything to do, because only a step notices what has arrived.
     pub fn step(&mut self) -> bool {
         self.worker.step();
         for peer in self.post.0.unwoken.borrow_mut().drain(..) {
             self.post.0.home.wake(peer).iter().for_each(|wake| wake.notify_one());
         }
-        // What ran in a step is listed until the next one.
+        // Operators that ran in a step are listed until the next one.
         self.worker.activations().borrow().empty_for() == Some(Duration::ZERO)
     }
 
-    /// The letters that have come, each with the number of the worker that has sent it. They count as received.
+    /// Takes the letters that have arrived, each with the number of its sender. They count as received.
     pub fn receive(&self) -> Vec<(usize, L)> {
         let letters = std::mem::take(&mut *self.inbox.borrow_mut());
         let near = letters.iter().filter(|(from, _)| self.post.is_near(*from)).count();
@@ -253,7 +253,7 @@ fn build<L: Letter>(worker: &mut Worker, post: &Post<L>, inbox: &Inbox<L>) {
                 move |output| {
                     let mut envelopes = outbox.envelopes.borrow_mut();
                     if !envelopes.is_empty() {
-                        // The capability is never downgraded: time stands still.
+                        // The capability is never downgraded, because time does not advance.
                         output.session(&capability).give_iterator(envelopes.drain(..));
                     }
                 }
@@ -274,10 +274,10 @@ mod tests {
     /// A letter: its number among those from its sender to its receiver.
     type Number = u32;
 
-    /// How many letters each sends to each.
+    /// The number of letters that each sends to each.
     const LETTERS: u32 = 2000;
 
-    /// Sends letters to all others, a few a turn, and gives what came, by sender.
+    /// Sends letters to all others, a few at a time, and returns what has arrived, by sender.
     async fn correspond(seat: Seat, wake: Arc<Notify>) -> Vec<Vec<Number>> {
         let mut shared = SharedWorker::<Number>::take(seat);
         let (post, peers) = (shared.post().clone(), shared.peers());

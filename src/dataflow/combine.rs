@@ -1,7 +1,7 @@
-//! Accumulates the rows of a rule on a thread that does not have its state, so that groups travel instead of rows.
+//! Accumulates the rows of a rule on a thread that does not have its state, so that groups are sent instead of rows.
 //!
-//! Where nearly each row is a group of its own, this would only be work done twice. What came last shows it: then rows
-//! travel as they are for a while.
+//! If nearly each row is a separate group, accumulating would only double the work. The last groups show this; then
+//! rows are sent as they are for a while.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,36 +19,35 @@ use super::window::Partials;
 /// How long rows may wait for others, ms.
 const LONGEST: u64 = 10;
 
-/// So many groups at most wait; where groups grow with their rows, so many rows.
+/// The most groups that wait; if groups grow with their rows, the most rows.
 const MOST: usize = 4 * 1024;
 
-/// How many times rows are sent as they are before groups are tried again: so many at first, twice as many each time, up
-/// to the second number.
+/// How many times rows are sent as they are before groups are tried again: at first the first number, then twice as
+/// many each time, up to the second number.
 const AS_ROWS: (u32, u32) = (4, 256);
 
-/// See the module.
 pub struct Combiner {
     plan: Stateful,
     context: Rc<RuleContext>,
-    /// Where errors go.
+    /// The output that reports errors.
     output: Rc<RefCell<Output>>,
     partials: Partials,
-    /// Since when something waits, ms since the epoch.
+    /// Since when anything waits, ms since the epoch.
     since: Option<i64>,
-    /// How many times rows still go as they are.
+    /// How many more times rows are sent as they are.
     as_rows: u32,
-    /// How many times they went so when groups were tried last.
+    /// How many times they were the last time.
     patience: u32,
 }
 
 impl Combiner {
-    /// For the rows of a rule with this plan, which must be one that [merges](Stateful::merges).
+    /// For the rows of a rule with this plan, which must [merge](Stateful::merges).
     pub fn new(plan: Stateful, context: Rc<RuleContext>, output: Rc<RefCell<Output>>) -> Combiner {
         let partials = Partials::new(&plan, &context.zone);
         Combiner { plan, context, output, partials, since: None, as_rows: 0, patience: 0 }
     }
 
-    /// Whether rows are accumulated now; otherwise they go as they are.
+    /// Whether rows are accumulated at the moment; otherwise they are sent as they are.
     pub fn accumulates(&self) -> bool {
         self.as_rows == 0
     }
@@ -63,12 +62,12 @@ impl Combiner {
         }
     }
 
-    /// Whether nothing has come.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.partials.is_empty()
     }
 
-    /// Whether what is there may wait for more rows at `now`, where event time has come to `reached`.
+    /// Whether the groups may wait for more rows at `now`, when event time has reached `reached`.
     pub fn may_wait(&mut self, now: i64, reached: i64) -> bool {
         let since = *self.since.get_or_insert(now);
         self.accumulates()
@@ -77,7 +76,7 @@ impl Combiner {
             && now.abs_diff(since) < LONGEST
     }
 
-    /// Puts what is there into `rows`, and chooses how the next rows go.
+    /// Moves the groups to `rows`, and decides how the next rows are sent.
     pub fn take(&mut self, rows: &mut RowBatch) {
         self.since = None;
         if self.as_rows > 0 {

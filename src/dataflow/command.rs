@@ -1,7 +1,7 @@
-//! Commands of the control plane to a data thread.
+//! The control plane's commands to a data thread.
 //!
 //! Everything in a command is checked before it is sent, so a command cannot fail. Commands are plain data: this module
-//! knows nothing of how a worker executes them.
+//! does not know how a worker executes them.
 
 use std::sync::Arc;
 
@@ -54,24 +54,23 @@ pub enum Command {
     /// Requests the state of a rule.
     SaveRule {
         key: RuleKey,
-        /// Not needed if it is still the state of this mark.
+        /// Not needed if the state still has this mark.
         since: Mark,
         done: oneshot::Sender<StateAnswer>,
     },
     /// Measures the states of rules.
     MeasureRules {
-        /// Few, since the thread runs nothing else while it measures.
+        /// Only a few, because the thread does nothing else while it measures.
         keys: Vec<RuleKey>,
         /// Receives the sizes of those that exist and have state.
         done: oneshot::Sender<Vec<(RuleKey, StateSize)>>,
     },
     /// Asks for the rows of a rule's scan tables.
     ScannedRows {
-        /// the rule
         key: RuleKey,
-        /// so many of each table at most, the newest
+        /// the most rows of each table, the newest
         limit: usize,
-        /// given the rows
+        /// receives the rows
         done: oneshot::Sender<Vec<ScannedRow>>,
     },
     /// Measures this worker's copies of lookup tables.
@@ -92,15 +91,15 @@ pub enum Command {
     },
     /// Sets the time zone of streams, tables and rules that start from now on.
     UseZone(jiff::tz::TimeZone),
-    /// Answers when everything that the streams have received has run.
+    /// Answers when everything that the streams have received is processed.
     Drain(oneshot::Sender<()>),
-    /// As [`Command::Drain`] with the clock standing still: results that wait for others, and rules that pause, go on
-    /// waiting.
+    /// As [`Command::Drain`], but the clock stands still: results that wait for others, and pausing rules, continue to
+    /// wait.
     Settle(oneshot::Sender<()>),
     /// Answers with the worker's next deadline, ms since the epoch.
     NextDeadline(oneshot::Sender<Option<i64>>),
-    /// The rules get no more messages: once everything has run, their open time windows close. Answers when that is
-    /// done.
+    /// The rules get no more messages: when everything is processed, their open time windows close. Answers when that
+    /// is done.
     EndOfInput {
         /// May include rules of other workers.
         rules: Arc<[RuleKey]>,
@@ -123,7 +122,7 @@ pub struct Saved {
 /// A rule's state; `None` if it has none, has no `qos`, has failed, or has not changed.
 pub type StateAnswer = Option<Result<Saved, CheckpointError>>;
 
-/// What a rule keeps over restarts.
+/// What a rule keeps across restarts.
 #[derive(Debug, Default)]
 pub enum Keeps {
     /// Nothing: each start begins with empty state.
@@ -133,40 +132,41 @@ pub enum Keeps {
     State(Option<Vec<u8>>),
 }
 
-/// How a rule leaves: it runs what its streams have received, then ends.
+/// How a rule leaves: it processes what its streams have received, then ends.
 pub struct Leaving {
     pub rule: RuleKey,
     /// Streams that other rules continue to read.
     pub settle: Vec<StreamKey>,
     pub ends: Vec<StreamKey>,
-    /// Requests its state, unless it is still that of this mark.
+    /// Requests its state, unless the state still has this mark.
     pub save: Option<Mark>,
-    /// How many letters with rows were sent to it: it waits for all of them.
+    /// The number of letters with rows that were sent to it; it waits for all of them.
     pub letters: Letters,
 }
 
-/// Letters with rows for a rule, by where they come from.
+/// Numbers of letters with rows for a rule, by origin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Letters {
     /// From other threads of this process.
     pub near: u64,
-    /// From other processes.
+    /// From threads in other processes.
     pub far: u64,
 }
 
-/// The result of a rule's end on a thread.
+/// The result of ending a rule on a thread.
 #[derive(Debug, Default)]
 pub struct Left {
-    /// Its state, if that was requested.
+    /// Its state, if requested.
     pub state: StateAnswer,
     /// How many letters with rows this thread has sent to where the state is.
     pub letters: u64,
-    /// Told once the other processes have left the rule, too, and no results are on their way between them.
+    /// Completed when the other processes have left the rule too, and none of its results are on their way between
+    /// them.
     pub elsewhere: Vec<oneshot::Receiver<()>>,
 }
 
 impl Left {
-    /// How a rule has left this thread and others, which had no state.
+    /// Adds how the rule has left other threads, which had no state.
     #[must_use]
     pub fn with(mut self, others: Vec<Left>) -> Left {
         for other in others {
@@ -180,12 +180,12 @@ impl Left {
 /// The part of a rule on one thread.
 #[derive(Clone, Debug, Default)]
 pub enum Part {
-    /// The rule runs on this thread alone, or on each thread by itself.
+    /// The rule is on this thread only, or runs independently on each thread.
     #[default]
     Whole,
-    /// The state is here; other threads send rows, too.
+    /// The state is here; other threads send rows.
     Home(EventClocks),
-    /// The scan is here; rows that pass it go to this worker.
+    /// Only the scan is here; rows that pass it go to this worker.
     Scan(usize, EventClocks),
     /// The scan is here; rows that pass it go to the worker of their key, which may be this one.
     Exchange(Division, EventClocks),
@@ -196,22 +196,22 @@ pub struct NewRule {
     pub key: RuleKey,
     /// The stream of each input; `None` for lookup tables.
     pub streams: Vec<Option<StreamKey>>,
-    /// A slot of its own, for its deadlines.
+    /// A separate slot for its deadlines.
     pub slot: usize,
     pub plan: RulePlan,
     pub id: String,
     pub encodings: Vec<Encoding>,
-    /// The sinks of messages that fail.
+    /// The sinks for messages that fail.
     pub dead_letters: Vec<Encoding>,
-    /// Errors go to the sinks, too.
+    /// Errors of rows are sent to the sinks.
     pub send_error: bool,
     pub metrics: Arc<RuleMetrics>,
     pub keeps: Keeps,
     pub part: Part,
     /// When it was started, ms since the epoch.
     pub started: i64,
-    /// The version that it replaces, and whose state it continues from if that was requested.
+    /// The version that it replaces, whose state it continues from if that was requested.
     pub replaces: Option<Leaving>,
-    /// Receives the state of that version once the rule sees messages.
+    /// Receives that version's state when the rule sees messages.
     pub done: oneshot::Sender<Left>,
 }

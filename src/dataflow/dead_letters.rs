@@ -1,7 +1,8 @@
-//! The sinks of the rule option deadLetter: they get each message that failed, with the error, the operator and the time.
+//! The sinks of the rule option deadLetter: they get each message that failed, with the error, the operator and the
+//! time.
 //!
-//! A failed message is a row of four columns, and each is a result of its own. They go out with the rule's results of the
-//! same batch.
+//! A failed message becomes a row of four columns, and each row is a separate result. They are sent together with the
+//! rule's results of the same batch.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,27 +12,26 @@ use crate::io::queue::{MessageBatch, Outlet, RowOutlet};
 use crate::metrics::Place;
 use crate::value::{Row, Text, Value};
 
-/// Rows that are held back until the batch ends.
+/// The most rows that wait for the end of the batch.
 const WAITING: usize = 512;
 
 /// The sinks of one form.
 pub struct Letterbox {
-    /// what messages are like
+    /// the format of messages
     pub format: Arc<SinkFormat>,
-    /// where to
+    /// sinks that get messages
     pub outlets: Vec<Arc<dyn Outlet>>,
-    /// who gets the rows as they are
+    /// sinks that get rows
     pub rows: Vec<Arc<dyn RowOutlet>>,
 }
 
-/// See the module.
 pub struct DeadLetters {
     boxes: Vec<(Letterbox, Batcher)>,
     waiting: Vec<Row>,
 }
 
 impl DeadLetters {
-    /// Nothing has failed yet.
+    /// For these sinks.
     pub fn new(boxes: impl IntoIterator<Item = Letterbox>) -> Self {
         let with_batcher = |letterbox: Letterbox| {
             let batcher = Batcher::new(letterbox.format.clone());
@@ -40,7 +40,7 @@ impl DeadLetters {
         DeadLetters { boxes: boxes.into_iter().map(with_batcher).collect(), waiting: Vec::new() }
     }
 
-    /// Whether a sink may be one that does not always take more.
+    /// Whether a sink may be full at times.
     pub fn may_wait(&self) -> bool {
         let waits = |letterbox: &Letterbox| {
             !letterbox.rows.is_empty() || letterbox.outlets.iter().any(|outlet| outlet.may_wait())
@@ -56,7 +56,7 @@ impl DeadLetters {
         self.boxes.iter().all(|(letterbox, _)| ready(letterbox))
     }
 
-    /// Adds a message that failed. JSON stays JSON, what is none is text.
+    /// Adds a failed message. JSON stays JSON, anything else becomes text.
     pub fn add(&mut self, place: Place, error: &str, message: Option<&str>) {
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let is_json =
@@ -77,7 +77,7 @@ impl DeadLetters {
         }
     }
 
-    /// Hands over what has failed.
+    /// Sends the failed messages.
     pub fn hand_over(&mut self) {
         if self.waiting.is_empty() {
             return;
@@ -85,7 +85,7 @@ impl DeadLetters {
         let rows = std::mem::take(&mut self.waiting);
         for (letterbox, batcher) in &mut self.boxes {
             let (mut bytes, mut ends, mut targets, mut shaped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-            // What has no form for this sink has failed already: it is not told again.
+            // A message that this sink's format cannot express has failed already, so this is not reported again.
             let mut take = |made| match made {
                 Ok(Made::Rows(rows)) => shaped.extend(rows),
                 Ok(Made::Message(message)) => {

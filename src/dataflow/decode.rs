@@ -1,16 +1,16 @@
-//! Messages of other formats than JSON to rows, for the scan of streams and for lookup tables.
+//! Decodes messages in other formats than JSON to rows, for the scan of streams and for lookup tables.
 
 use crate::definition::stream::{Format, StreamSchema};
 use crate::format::{delimited, urlencoded};
 use crate::value::Row;
 
-/// Why a message of another format than JSON cannot be read.
+/// Why a message in another format than JSON cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// no text
+    /// not UTF-8
     #[error("binary message is not UTF-8: {0}")]
     Utf8(#[from] std::str::Utf8Error),
-    /// an escape that is none
+    /// an invalid escape
     #[error("cannot parse form: {0}")]
     Escape(#[from] urlencoded::EscapeError),
 }
@@ -34,7 +34,7 @@ pub fn decode(schema: &StreamSchema, bytes: &[u8]) -> Result<Vec<Row>, DecodeErr
             delimited::type_values(&mut row, schema.columns.as_deref());
             Ok(vec![row])
         }
-        // Who reads JSON finds the members that are wanted alone.
+        // Readers of JSON look only for the wanted members.
         Format::Json => Ok(Vec::new()),
     }
 }

@@ -1,13 +1,13 @@
 //! Sends rows to a rule whose state is on another thread.
 //!
-//! It takes the place that the rule's queue has on the thread of the state. Rows that pass the scan are sent in batches,
+//! It replaces the rule's queue, which is on the thread of the state. Rows that pass the scan are sent in batches,
 //! together with everything that advances the watermark; the queue decides which rows are late. At most about
-//! `IN_FLIGHT` rows are under way: beyond that the streams of this thread wait for the rule.
+//! `IN_FLIGHT` rows are on their way: beyond that, the streams of this thread wait for the rule.
 //!
-//! Where the plan allows it, rows are accumulated here, and groups are sent (`combine`). They wait only while this
-//! thread has more messages. In event time home knows that, and ends no window before they have come. By the clock they
-//! count when they arrive, at most 10 ms later. Whether an accumulated row is behind what this thread has seen is decided
-//! here.
+//! If the plan allows it, rows are accumulated here, and groups are sent (`combine`). They wait only while this thread
+//! has more messages. In event time, home knows about this and ends no window before they arrive. In processing time
+//! they count when they arrive, at most 10 ms later. This thread decides whether an accumulated row is behind what the
+//! thread has seen.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -23,31 +23,30 @@ use super::command::RuleKey;
 use super::event_clock::{EventClocks, LateBy, Verdict};
 use super::letters::{Advance, ForwardedRows, RuleLetter};
 
-/// How many rows of one rule and thread may be under way before the streams of the thread wait.
+/// The most rows of one rule and thread that are on their way before the thread's streams wait.
 const IN_FLIGHT: usize = 32 * 1024;
 
-/// See the module.
 pub struct Forward {
     rule: RuleKey,
-    /// The worker with its state.
+    /// The worker with the rule's state.
     home: usize,
     post: Post<RuleLetter>,
     clocks: EventClocks,
     rows: RefCell<RowBatch>,
     width: usize,
-    /// Set where rows may be accumulated here.
+    /// Set if rows may be accumulated here.
     combiner: Option<RefCell<Combiner>>,
     advances: RefCell<Vec<Advance>>,
-    /// Of each input: the largest timestamp, less the tolerance.
+    /// For each input: the largest timestamp, less the tolerance.
     reached: Box<[Cell<i64>]>,
-    /// Of each input: whether more messages waited when something was sent last.
+    /// For each input: whether more messages waited at the last send.
     behind: Box<[Cell<bool>]>,
     in_flight: Cell<usize>,
-    /// Letters sent.
+    /// The number of letters sent.
     letters: Cell<u64>,
-    /// It ends: the remaining rows are sent, however many are under way.
+    /// The rule is ending: the remaining rows are sent, however many are on their way.
     leaving: Cell<bool>,
-    /// Runs the inputs of the streams, which may wait for the rule.
+    /// Wake the inputs of the streams, which may wait for the rule.
     streams_waiting: RefCell<Vec<Activator>>,
 }
 
@@ -72,7 +71,7 @@ impl Forward {
         }
     }
 
-    /// Accumulates rows, and sends groups. The rule has a single input.
+    /// Accumulates rows, and sends groups. The rule must have a single input.
     #[must_use]
     pub fn combining(self, combiner: Combiner) -> Forward {
         Forward { combiner: Some(RefCell::new(combiner)), ..self }
@@ -88,10 +87,10 @@ impl Forward {
         self.clocks.judge(input, time, now, skew)
     }
 
-    /// Advances the watermark by a row of an input, whether the row passes or not.
+    /// Advances the watermark by a row of an input, whether or not the row passes the filter.
     ///
     /// # Errors
-    /// The row is late. What is not accumulated here is judged at home.
+    /// The row is late. Rows that are not accumulated here are judged at home.
     pub fn advance(&self, input: u16, time: i64, tolerance: i64) -> Result<(), LateBy> {
         let known = &self.reached[usize::from(input)];
         if time < known.get() && self.accumulates() {
@@ -111,7 +110,7 @@ impl Forward {
         Ok(())
     }
 
-    /// Adds a row of an input that has passed the scan at `now`. Its slots may be taken.
+    /// Adds a row of an input that has passed the scan at `now`. The row's slots may be taken.
     pub fn push(&self, input: u16, now: i64, time: i64, received: Instant, slots: &mut [Value]) {
         match &self.combiner {
             Some(combiner) if combiner.borrow().accumulates() => {
@@ -126,18 +125,18 @@ impl Forward {
         self.combiner.as_ref().is_some_and(|combiner| combiner.borrow().accumulates())
     }
 
-    /// Whether something was found that has not been sent.
+    /// Whether there is anything that was not sent.
     pub fn holds_rows(&self) -> bool {
         !self.rows.borrow().is_empty() || self.combiner.as_ref().is_some_and(|combiner| !combiner.borrow().is_empty())
     }
 
-    /// Sends what the scan of an input has found until `now`; `behind`: more messages wait for it.
+    /// Sends what the scan of an input has found up to `now`; `behind`: more messages wait for the scan.
     pub fn hand_over(&self, input: u16, now: i64, behind: bool) {
         let (known, reached) = (&self.behind[usize::from(input)], self.reached[usize::from(input)].get());
         if known.get() == behind && self.holds_nothing() {
             return;
         }
-        // Home ends no window without this thread as long as it knows that more comes.
+        // Home ends no window without this thread while it knows that more is coming.
         if behind
             && known.get()
             && let Some(combiner) = &self.combiner
@@ -159,12 +158,12 @@ impl Forward {
         self.post.send(self.home, RuleLetter::Rows(letter));
     }
 
-    /// Whether so many rows are under way that the streams should wait.
+    /// Whether so many rows are on their way that the streams should wait.
     pub fn is_full(&self) -> bool {
         self.in_flight.get() >= IN_FLIGHT && !self.leaving.get()
     }
 
-    /// This many rows were taken by the rule.
+    /// Records that the rule has taken this many rows.
     pub fn taken(&self, rows: usize) {
         let was_full = self.is_full();
         self.in_flight.set(self.in_flight.get().saturating_sub(rows));
@@ -173,12 +172,13 @@ impl Forward {
         }
     }
 
-    /// The rule leaves this thread: from now on nothing waits.
+    /// The rule leaves this thread: from now on nothing is held back.
     pub fn leave(&self) {
         self.leaving.set(true);
     }
 
-    /// Sends what waits for more messages: for now none will come. Only a rule with a single input has something wait.
+    /// Sends what is held back for more messages, because none will come for now. Only rules with a single input hold
+    /// something back.
     pub fn flush(&self) {
         if !self.holds_nothing() {
             self.send(0, self.behind[0].get());
@@ -214,11 +214,11 @@ mod tests {
     use crate::plan::physical::Body;
     use crate::sql::parse_create;
 
-    /// A rule with windows of 1 s in event time, whose home is the same worker.
+    /// A rule with windows of 1 s in event time, whose home is on the same worker.
     struct Letters {
         shared: SharedWorker<RuleLetter>,
         forward: Rc<Forward>,
-        /// Of the rule's stream.
+        /// The scan of the rule's stream.
         scan: StreamScan,
         now: i64,
     }
@@ -252,7 +252,7 @@ mod tests {
             Letters { shared, forward, scan, now: 0 }
         }
 
-        /// Rows of a time, one for each key; the columns of a row are its time and its key.
+        /// Rows with the same time, one for each key; a row's columns are its time and its key.
         fn rows(&self, time: i64, keys: impl IntoIterator<Item = i64>) {
             for key in keys {
                 assert_eq!(self.forward.advance(0, time, 0), Ok(()));
@@ -261,13 +261,13 @@ mod tests {
             }
         }
 
-        /// Hands over; returns the letters that were sent: the rows and groups of each, and whether more comes.
+        /// Hands over; returns the letters sent: the rows and groups of each, and whether more follows.
         fn sent(&mut self, behind: bool) -> Vec<(usize, usize, bool)> {
             self.forward.hand_over(0, self.now, behind);
             self.came()
         }
 
-        /// The letters that have come since the last.
+        /// The letters that have arrived since the last call.
         fn came(&mut self) -> Vec<(usize, usize, bool)> {
             while self.shared.step() {}
             let letters = self.shared.receive().into_iter().map(|(_, letter)| match letter {
@@ -323,7 +323,7 @@ mod tests {
         let mut letters = Letters::new();
         letters.rows(100, 0..100);
         assert_eq!(letters.sent(false), [(0, 100, false)]);
-        // It is tried again, and twice as many letters later each time.
+        // Groups are tried again, after twice as many letters each time.
         for tries in [4, 8, 16] {
             for _ in 0..tries {
                 letters.rows(100, 0..100);

@@ -15,26 +15,26 @@ use super::command::RuleKey;
 pub enum RuleLetter {
     /// Rows for a rule whose state is on the receiver's thread.
     Rows(ForwardedRows),
-    /// Rows that the receiver of this letter had sent were taken: it may send as many more.
+    /// The receiver of this letter had sent rows that were taken: it may send as many more.
     Taken { rule: RuleKey, rows: usize },
     /// Results for the clients of the receiver's process.
     Results(ResultBatch),
-    /// Results that the receiver of this letter had sent were taken: it may send as many bytes more.
+    /// The receiver of this letter had sent results that were taken: it may send as many more bytes.
     ResultsTaken(ResultsTaken),
-    /// The sender has left this version of a rule, and sends no more results of it.
+    /// The sender has left this version of a rule, and sends no more results for it.
     ResultsEnd(RuleKey),
 }
 
 /// Results of a rule, made in another process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ResultBatch {
-    /// The version of the rule that has made them.
+    /// The version of the rule that made them.
     pub rule: RuleKey,
-    /// Which batch of that version.
+    /// The number of the batch in that version.
     pub number: u64,
-    /// The rule, whichever version of it the receiver runs.
+    /// The rule, regardless of the version that the receiver runs.
     pub name: u64,
-    /// Which form of results it is.
+    /// The form of the results.
     pub form: u64,
     pub batch: Arc<MessageBatch>,
 }
@@ -45,27 +45,28 @@ pub struct ResultsTaken {
     pub rule: RuleKey,
     pub number: u64,
     pub bytes: usize,
-    /// How many messages have found a client here, by sink of the form; empty if the rule does not run here.
+    /// The number of messages that a client here has received, for each sink of the form; empty if the rule does not
+    /// run here.
     pub heard: Vec<usize>,
 }
 
-/// Rows of one thread that have passed the scan of a rule, and how far event time has come there.
+/// Rows of one thread that have passed the scan of a rule, and the progress of event time there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ForwardedRows {
     pub rule: RuleKey,
     pub rows: RowBatch,
     /// What advances the watermark, in order, including rows that did not pass.
     pub advances: Vec<Advance>,
-    /// The input whose scan has sent this.
+    /// The input whose scan has sent them.
     pub input: u16,
-    /// More messages for it wait on the sender's thread.
+    /// Whether more messages for it wait on the sender's thread.
     pub behind: bool,
 }
 
 /// Progress of an input in event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advance {
-    /// It comes before the row with this number.
+    /// The number of the row that follows it.
     pub row: usize,
     pub input: u16,
     /// The largest timestamp, less the tolerance.

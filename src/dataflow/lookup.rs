@@ -1,4 +1,4 @@
-//! Where a rule that looks rows up finds them: in a lookup table, or among the rows of a view.
+//! The source of looked-up rows: a lookup table, or the rows of a view.
 
 use std::rc::Rc;
 
@@ -14,7 +14,7 @@ pub enum Lookup {
 }
 
 impl Lookup {
-    /// Visits the rows whose columns are `key`.
+    /// Visits the rows whose columns equal `key`.
     pub fn lookup(&self, key: &[Value], visit: &mut dyn FnMut(&Row)) {
         match self {
             Lookup::Table(index) => index.lookup(key, visit),

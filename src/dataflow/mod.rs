@@ -1,7 +1,7 @@
-//! The engine's inside: rows through timely dataflows, on one worker a data thread.
+//! Processes rows in timely dataflows, with one worker for each data thread.
 //!
-//! A worker gets frame batches from `io::queue` and gives message batches to outlets; between the two, nothing waits
-//! and nothing crosses a thread. This layer opens no socket and knows no JSON beyond what the scan decodes.
+//! A worker takes frame batches from `io::queue` and gives message batches to outlets; in between, nothing waits and
+//! nothing crosses a thread. This layer opens no socket, and knows JSON only as the scan decodes it.
 
 mod analytic;
 pub mod batch;

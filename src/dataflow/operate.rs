@@ -1,4 +1,4 @@
-//! The operator of a stateful rule, as its dataflow sees it: that of a rule, or that of a view.
+//! The interface between a stateful rule's dataflow and its operator, which is that of a rule or of a view.
 
 use crate::plan::fingerprint::Fingerprint;
 
@@ -14,7 +14,7 @@ use super::timers::Turn;
 pub enum Progress {
     /// Nothing is left.
     Done,
-    /// More work is left: others have their turn first.
+    /// More work is left, but others have their turn first.
     More,
     /// Work is left, but not before this time, ms since the epoch.
     WaitUntil(i64),
@@ -27,13 +27,13 @@ pub trait Operate {
     /// Takes rows.
     fn rows(&mut self, batch: RowBatch);
 
-    /// Time has reached `frontier`; `None`: its end.
+    /// Time has reached `frontier`; `None`: the end of time.
     fn advance(&mut self, frontier: Option<i64>);
 
     /// Works for one turn.
     fn work(&mut self, turn: &mut Turn) -> Progress;
 
-    /// Works until nothing is left.
+    /// Works until nothing is left to do.
     fn settle(&mut self);
 
     /// Drops all state: the rule has failed.
@@ -51,13 +51,13 @@ pub trait Operate {
     /// Restores a checkpoint of this plan. To be called before the first row.
     ///
     /// # Errors
-    /// [`CheckpointError`]; operator and queue are as if nothing had been tried.
+    /// [`CheckpointError`]; then operator and queue are unchanged.
     fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError>;
 
     /// The size of the state.
     fn size(&self, queue: &RuleQueue) -> StateSize;
 
-    /// The rows of its scan tables, `limit` of each at most.
+    /// The rows of its scan tables, at most `limit` of each.
     fn scanned(&self, limit: usize) -> Vec<ScannedRow> {
         let _ = limit;
         Vec::new()

@@ -54,7 +54,7 @@ pub struct RuleOperator {
     alarm: Alarm,
     /// The number of changes of the state.
     changes: u64,
-    /// Rows whose order does not matter, and how many of them were taken.
+    /// Rows whose order does not matter, and the number of them that were taken.
     inbox: (RowBatch, usize),
     /// The next row, in `narrow`.
     current: Option<(i64, usize)>,
@@ -76,7 +76,7 @@ pub struct RuleOperator {
     key: GroupKey,
     /// The row whose elements continue one by one.
     unnested: Option<Unnested>,
-    /// what WHERE and the window have let through
+    /// the counts of WHERE and of windows
     flow: FlowCounts,
     /// what the metrics have of it
     told: FlowCounts,
@@ -443,7 +443,7 @@ impl RuleOperator {
         }
     }
 
-    /// Adds rows that another thread has accumulated to their window. They have passed WHERE, which is the scan's.
+    /// Adds rows that another thread has accumulated to their window. The scan has tested WHERE for them.
     fn merge(&mut self, partial: Partial) {
         let RuleOperator { output, windows, flow, .. } = self;
         flow.filter_in += partial.seen;
@@ -466,7 +466,7 @@ impl RuleOperator {
             metrics.taps.offer(Point::Window, || window.shown());
         }
         if plan.event_time.is_none() {
-            // The result was due when the window ended.
+            // The result was due at the end of the window.
             let late = u64::try_from(now.saturating_sub(window.end)).unwrap_or(0);
             output.borrow_mut().received(Instant::now().checked_sub(Duration::from_millis(late)));
         }

@@ -1,4 +1,4 @@
-//! Encodes a rule's results and hands them to its sinks: once for each form that the sinks want, many messages into one
+//! Encodes a rule's results and passes them to its sinks: once for each form that the sinks want, many messages in one
 //! allocation. Sinks inside the process get the rows themselves.
 
 use std::rc::Rc;
@@ -19,28 +19,28 @@ use super::project::{RawText, RowError, decode_row, encode_members, encode_row, 
 use super::slots::SlotNames;
 use super::timers::{Alarm, WorkerClock};
 
-/// A batch is handed over once it has this many bytes. A message that a slow client has not taken keeps its whole batch
-/// alive, so batches stay small.
+/// A batch is sent when it has this many bytes. A message that a slow client has not received keeps its whole batch in
+/// memory, so batches stay small.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Rows are handed over once there are this many.
+/// Rows are sent when there are this many.
 const BATCH_ROWS: usize = 512;
 
 /// The largest message, bytes. Longer ones are lost and counted: the result of a window without LIMIT may have any
-/// length, and no client takes such a message.
+/// length, and no client accepts such a message.
 const MAX_MESSAGE: usize = 256 << 20;
 
-/// Where each row is a message, rows of one result are held back up to this many bytes until the result is complete.
-/// Longer results are sent as they are made.
+/// If each row is a message, the rows of a result are held back up to this many bytes, until the result is complete.
+/// Longer results are sent while they are made.
 const HELD_BYTES: usize = 8 << 20;
 
 /// The most error texts kept while a message is open, to be sent after it.
 const ERRORS_KEPT: usize = 64;
 
-/// One form of the results, and the outlets that take it.
+/// One form of the results, and the sinks that want it.
 #[derive(Clone)]
 pub struct Encoding {
-    /// Says which form it is, to other processes: by the format and the addresses of the sinks.
+    /// Identifies the form in other processes: a hash of its format and its sinks' addresses.
     pub name: u64,
     pub format: Arc<SinkFormat>,
     pub outlets: Vec<Arc<dyn Outlet>>,
@@ -48,22 +48,22 @@ pub struct Encoding {
     pub rows: Vec<Arc<dyn RowOutlet>>,
 }
 
-/// The way of results to the clients that other processes have.
+/// Sends results to the clients of other processes.
 pub trait Elsewhere {
-    /// Sends messages of one form of the results ([`Encoding::name`]) to all other processes. `unheard` are its sinks
-    /// that have found no client for all of them here.
+    /// Sends messages of one form of the results ([`Encoding::name`]) to all other processes. `unheard` are the sinks
+    /// with messages that no client here has received.
     fn send(&self, form: u64, batch: &Arc<MessageBatch>, unheard: Vec<Unheard>);
 
-    /// Whether they take more. The rule is woken when that changes.
+    /// Whether it accepts more. The rule is woken when that changes.
     fn ready(&self) -> bool;
 }
 
-/// A sink that has not found a client for all messages of a batch, so far.
+/// A sink that has not found a client for all messages of a batch so far.
 pub struct Unheard {
     pub outlet: Arc<dyn Outlet>,
-    /// Its place among the sinks of the form.
+    /// Its number among the sinks of the form.
     pub place: usize,
-    /// How many have found one.
+    /// The number of messages that a client has received.
     pub heard: usize,
 }
 
@@ -83,19 +83,19 @@ pub struct Output {
     messages: u64,
     /// Set if results are gathered into batches.
     gathering: Option<Gathering>,
-    /// The open message has rows.
+    /// Whether the open message has rows.
     open: bool,
-    /// Errors to be sent after the open message.
+    /// Errors to send after the open message.
     errors: Vec<String>,
-    /// The rule pauses: nothing is sent.
+    /// Whether the rule pauses: then nothing is sent.
     held: bool,
-    /// where messages go that fail
+    /// the sinks for failed messages
     dead_letters: Option<Box<DeadLetters>>,
-    /// Where other processes have clients, too.
+    /// Set if other processes may have clients.
     elsewhere: Option<Rc<dyn Elsewhere>>,
 }
 
-/// Time, and the alarm that wakes the rule when a batch is due.
+/// The clock, and the alarm that wakes the rule when a batch is due.
 pub struct Gathering {
     pub clock: Rc<WorkerClock>,
     pub alarm: Alarm,
@@ -110,22 +110,22 @@ struct Form {
     /// Set for messages that are not plain JSON.
     batcher: Option<Batcher>,
     bytes: Vec<u8>,
-    /// The size of the last batch: the next one will be about as large.
+    /// The size of the last batch: the next one will have about the same.
     usual: usize,
     ends: Vec<u32>,
-    /// Where each message goes, if not all go to the same place.
+    /// The address of each message, if not all go to the same place.
     addresses: Vec<Address>,
-    /// Rows of the open message.
+    /// The number of rows in the open message.
     rows: usize,
-    /// Whether one of them has members.
+    /// Whether any of them has members.
     filled: bool,
-    /// The start of the open message in `bytes`, or of the first open message where each row is one.
+    /// The start of the open message in `bytes`; if each row is a message, that of the first open one.
     start: usize,
-    /// Complete messages before it.
+    /// The number of complete messages before it.
     done: usize,
-    /// Decoded rows, if an outlet wants them.
+    /// Decoded rows, if a sink wants them.
     decoded: Vec<Row>,
-    /// How many of them belong to complete messages.
+    /// The number of decoded rows that belong to complete messages.
     decoded_done: usize,
 }
 
@@ -169,7 +169,7 @@ impl Output {
         }
     }
 
-    /// Messages that fail go to these sinks.
+    /// Sends failed messages to these sinks.
     #[must_use]
     pub fn with_dead_letters(mut self, encodings: Vec<Encoding>) -> Self {
         if !encodings.is_empty() {
@@ -179,31 +179,31 @@ impl Output {
         self
     }
 
-    /// Whether a sink's clients may be connected to other processes; then [`Output::send_elsewhere`] is needed.
+    /// Whether a sink's clients may be connected to other processes; then [`Output::send_elsewhere`] must be called.
     pub fn is_everywhere(&self) -> bool {
         self.forms.iter().any(Form::is_everywhere)
     }
 
-    /// Sends results to other processes, too.
+    /// Also sends results to other processes.
     pub fn send_elsewhere(&mut self, elsewhere: Rc<dyn Elsewhere>) {
         self.elsewhere = Some(elsewhere);
     }
 
-    /// Hands over results that were made in another process. Returns how many messages have found a client, by sink. A
-    /// form that is not there has no sinks here.
+    /// Sends results that another process made. Returns how many messages a client has received, by sink. A form that
+    /// is not here has no sinks here.
     pub fn send_on(&self, form: u64, batch: &Arc<MessageBatch>) -> Vec<usize> {
         let known = self.forms.iter().find(|known| known.encoding.name == form);
         let outlets = known.into_iter().flat_map(|form| &form.encoding.outlets);
         outlets.map(|outlet| if outlet.is_everywhere() { outlet.send_on(batch) } else { 0 }).collect()
     }
 
-    /// Whether the sinks take more results of other processes.
+    /// Whether the sinks accept more results of other processes.
     pub fn takes_on(&self) -> bool {
         let mut outlets = self.forms.iter().flat_map(|form| &form.encoding.outlets);
         outlets.all(|outlet| !outlet.is_everywhere() || outlet.ready())
     }
 
-    /// Whether results may be gathered into batches; then [`Output::gather`] and [`Output::tick`] are needed.
+    /// Whether results may be gathered into batches; then [`Output::gather`] and [`Output::tick`] must be called.
     pub fn gathers(&self) -> bool {
         self.forms.iter().any(|form| form.encoding.format.gathers())
     }
@@ -259,12 +259,12 @@ impl Output {
         }
     }
 
-    /// Sets the names under which rows of a rule with state are shown.
+    /// Sets the names of a rule's slots, for showing rows.
     pub fn name_slots(&mut self, names: SlotNames) {
         self.names = names;
     }
 
-    /// Shows a row of a rule with state to those who look.
+    /// Offers a row of a rule with state to taps.
     pub fn tap(&self, point: Point, slots: &[Value]) {
         if self.metrics.taps.wants(point) {
             self.metrics.taps.offer(point, || self.names.shown(slots));
@@ -283,15 +283,15 @@ impl Output {
         }
     }
 
-    /// Adds a row to the open message. `raw` gives the text of a slot that may be copied as it is.
+    /// Adds a row to the open message. `raw` gives the text of a slot that may be copied unchanged.
     ///
     /// # Errors
-    /// `RowError`; the row is then not in the message.
+    /// `RowError`; then the row is not in the message.
     pub fn row<'a>(&mut self, projection: &Projection, scope: &'a Scope<'a>, raw: RawText<'a>) -> Result<(), RowError> {
         self.row.clear();
         let wants_rows = self.forms.iter().any(Form::wants_rows);
         let (members, decoded) = if wants_rows {
-            // Expressions run once: the text is written from the values.
+            // Expressions are evaluated only once: the text is made from the values.
             let row = decode_row(projection, scope, raw, self.send_nil)?;
             if self.forms.iter().any(Form::wants_text) {
                 encode_members(&mut self.row, &row)?;
@@ -299,7 +299,7 @@ impl Output {
             (row.len(), Some(row))
         } else {
             let members = encode_row(&mut self.row, projection, scope, raw, self.send_nil)?;
-            // Copied text may have escapes that decoding would read differently.
+            // Copied text may have escapes that decoding would change.
             json::replace_unpaired(&mut self.row);
             (members, None)
         };
@@ -341,7 +341,7 @@ impl Output {
         self.forms.iter().any(|form| form.encoding.format.send_single && form.bytes.len() >= HELD_BYTES)
     }
 
-    /// Hands over the rows of the open message, each of which is a message.
+    /// Sends the rows of the open message, each of which is a message.
     pub fn spill(&mut self) {
         for (index, form) in self.forms.iter_mut().enumerate() {
             let rows = form.spill();
@@ -353,18 +353,18 @@ impl Output {
     }
 
     /// Counts an error of an operator: the row or group is lost, the open message is not. With the rule option
-    /// `sendError` the error's text is sent as a message, after the open one.
+    /// `sendError`, the error's text is sent as a message after the open one.
     pub fn error(&mut self, place: Place, error: impl std::fmt::Display) {
         self.error_of(place, error, None);
     }
 
-    /// The same of an error that a row of a rule with state has caused.
+    /// The same for an error caused by a row of a rule with state.
     pub fn error_of_row(&mut self, place: Place, error: impl std::fmt::Display, slots: &[Value]) {
         let row = self.names.shown(slots);
         self.error_of(place, error, Some(&row));
     }
 
-    /// The same of an error that this message or row has caused.
+    /// The same for an error caused by this message or row.
     pub fn error_of(&mut self, place: Place, error: impl std::fmt::Display, message: Option<&str>) {
         let text = error.to_string();
         if self.send_error {
@@ -392,7 +392,7 @@ impl Output {
         self.held = held;
     }
 
-    /// Hands over the encoded messages.
+    /// Sends the encoded messages.
     pub fn flush(&mut self) {
         if self.held {
             return;
@@ -417,7 +417,7 @@ impl Output {
         }
     }
 
-    /// Whether all outlets take more. A full one raises the rule's signal once it has room.
+    /// Whether all sinks accept more. A full one raises the rule's signal when it has room.
     pub fn ready(&self) -> bool {
         let ready = |form: &Form| {
             form.encoding.outlets.iter().all(|outlet| outlet.ready())
@@ -430,7 +430,7 @@ impl Output {
 }
 
 impl Form {
-    /// Whether clients of other processes get it, too.
+    /// Whether clients in other processes get it, too.
     fn is_everywhere(&self) -> bool {
         self.encoding.outlets.iter().any(|outlet| outlet.is_everywhere())
     }
@@ -461,7 +461,7 @@ impl Form {
             self.bytes.reserve(self.usual);
         }
         if self.too_long || self.bytes.len() - self.start + row.len() >= self.limit {
-            // Rows that are messages are limited one by one.
+            // If each row is a message, the limit applies to each.
             let alone = self.encoding.format.send_single && row.len() < self.limit;
             if !alone {
                 self.too_long = true;
@@ -482,10 +482,10 @@ impl Form {
         }
     }
 
-    /// Ends the open list; returns how many messages the form has gained.
+    /// Ends the open list; returns the number of messages that the form has gained.
     fn end(&mut self, gathering: Option<&Gathering>, metrics: &RuleMetrics) -> u64 {
         if let Some(mut batcher) = self.batcher.take() {
-            // Earlier rows were encoded already.
+            // Earlier rows are encoded already.
             let rows = match self.decoded_done {
                 0 => std::mem::take(&mut self.decoded),
                 done => self.decoded.split_off(done),
@@ -518,7 +518,7 @@ impl Form {
             }
         }
         if self.encoding.format.send_single {
-            // Its rows are closed one by one; what came since the last end is counted here.
+            // Its rows are closed one by one; those since the last end are counted here.
             return self.spill();
         }
         if self.rows == 0 {
@@ -536,7 +536,7 @@ impl Form {
         1
     }
 
-    /// Where each row is a message: ends those that are there; returns how many they are.
+    /// If each row is a message: ends the open ones, and returns their number.
     fn spill(&mut self) -> u64 {
         if !self.encoding.format.send_single || self.batcher.is_some() {
             return 0;
@@ -546,7 +546,7 @@ impl Form {
     }
 
     fn close(&mut self) {
-        // Rows go out in batches long before that.
+        // Rows are sent in batches long before this limit.
         self.ends.push(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX));
     }
 
@@ -556,13 +556,13 @@ impl Form {
         self.done = self.ends.len();
     }
 
-    /// Runs something that gives messages; returns how many it gave. Why there is none is counted.
+    /// Runs a function that gives messages; returns their number. Errors are counted.
     fn give(&mut self, metrics: &RuleMetrics, run: impl FnOnce(Give<'_>)) -> u64 {
         let mut made = 0;
         run(&mut |result| match result {
             Ok(Made::Rows(rows)) => {
                 made += rows.len() as u64;
-                // Rows of an open message stay behind them.
+                // Rows of an open message stay after them.
                 let count = rows.len();
                 self.decoded.splice(self.decoded_done..self.decoded_done, rows);
                 self.decoded_done += count;
@@ -574,7 +574,7 @@ impl Form {
                 self.begin();
                 made += 1;
             }
-            // An error that is sent is for nobody here; it is counted all the same.
+            // The text of an error has no address, so nobody gets it; the error is counted nevertheless.
             Ok(Made::Message(_)) if self.encoding.format.to.is_some() => {}
             Ok(Made::Message(message)) => {
                 self.bytes.extend_from_slice(&message);
@@ -605,7 +605,7 @@ impl Form {
         }
     }
 
-    /// Shows the messages that have ended to those who look.
+    /// Offers the complete messages to taps.
     fn show(&self, taps: &Taps) {
         let mut start = 0;
         for &end in &self.ends[..self.done] {
@@ -631,7 +631,7 @@ impl Form {
         }
     }
 
-    /// Hands over the messages that have ended, to other processes, too; the open one stays.
+    /// Sends the complete messages, also to other processes; the open one stays.
     fn hand_over_texts(&mut self, received: Option<Instant>, elsewhere: Option<&dyn Elsewhere>) {
         if self.done == 0 {
             return;
@@ -641,7 +641,7 @@ impl Form {
         let base = self.start as u32;
         let open_ends = self.ends.split_off(self.done).into_iter().map(|end| end - base).collect();
         let ends = std::mem::replace(&mut self.ends, open_ends);
-        // Room is made with the next row: thousands of rules that have nothing to say hold none.
+        // The next row allocates memory again, so that thousands of idle rules hold none.
         self.usual = bytes.len().min(BATCH_BYTES);
         (self.start, self.done) = (0, 0);
         let text = self.encoding.format.is_text();

@@ -1,6 +1,6 @@
-//! A result row from slots: one walk over the items of the select list, which writes JSON text or makes a row.
+//! Makes result rows from slots: one walk over the items of the select list writes JSON text or makes a row.
 //!
-//! Columns that are passed through untouched are copied as the text they came in. Sinks inside the process, templates
+//! Columns that are passed through unchanged are copied as text from the message. Sinks inside the process, templates
 //! and other formats get the row as values.
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ use crate::plan::physical::{Item, Projection};
 use crate::value::json;
 use crate::value::{Object, Row, Text, Value};
 
-/// Why a result row could not be made.
+/// Why a result row cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum RowError {
     #[error("run Select error: {0}")]
@@ -23,7 +23,7 @@ pub enum RowError {
 }
 
 impl RowError {
-    /// The operator that the error is counted for.
+    /// The operator for which the error is counted.
     pub fn place(&self) -> Place {
         match self {
             RowError::Eval(_) => Place::Project,
@@ -32,7 +32,7 @@ impl RowError {
     }
 }
 
-/// The JSON text of each slot's column in the message, where it may be copied instead of encoded.
+/// The JSON text of each slot's column in the message, if it may be copied instead of encoded.
 pub type RawText<'a> = &'a dyn Fn(usize) -> Option<&'a str>;
 
 /// Writes a result row as a JSON object and returns the number of its members; a `*` that is copied whole counts as
@@ -55,7 +55,7 @@ pub fn encode_row<'a>(
         return Ok(usize::from(text.len() > 2));
     }
     let spread = spread_keys(projection, scope)?;
-    // Text is written in one go: where members may replace others, the row is made first.
+    // Text is written directly; if members may replace others, the row is made first.
     let decoded = |item: &Item| match item {
         Item::Star { slots, .. } => {
             slots.iter().any(|slot| raw(*slot).is_none() && matches!(scope.slots[*slot], Value::Object(_)))
@@ -104,7 +104,7 @@ pub fn encode_members(out: &mut Vec<u8>, row: &Row) -> Result<(), json::EncodeEr
     Ok(())
 }
 
-/// A row as JSON, to be looked at: what has no form as JSON ends it.
+/// A row as JSON for people; it ends before a value that has no JSON form.
 pub fn shown(row: &Row) -> String {
     let mut text = Vec::new();
     if encode_members(&mut text, row).is_err() {
@@ -113,20 +113,20 @@ pub fn shown(row: &Row) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Takes the members of a result row, in order.
+/// Receives the members of a result row, in order.
 trait Members {
-    /// A member as the JSON text it came in.
+    /// A member as JSON text from the message.
     fn text(&mut self, name: &Text, json: &str);
 
     /// A member as a value.
     fn value(&mut self, name: &Text, value: Cow<'_, Value>) -> Result<(), json::EncodeError>;
 
-    /// All members of the messages in `slots` whose keys are in none of the two lists of `hidden`. Of equal keys the
-    /// first message counts.
+    /// All members of the messages in `slots` whose keys are in neither of the two lists of `hidden`. If keys are
+    /// equal, the first message counts.
     fn messages<'a>(&mut self, slots: &[usize], scope: &'a Scope<'a>, raw: RawText<'a>, hidden: [&[Text]; 2]);
 }
 
-/// Hands the items of a projection to `to`.
+/// Passes the items of a projection to `to`.
 fn project<'a>(
     projection: &Projection,
     scope: &'a Scope<'a>,
@@ -163,7 +163,7 @@ fn project<'a>(
                     }
                 }
                 Value::Absent if !send_nil => {}
-                // A null element is an element.
+                // A null element is an element too.
                 value if !name.is_empty() => to.value(name, Cow::Borrowed(value))?,
                 _ => {}
             },
@@ -175,7 +175,7 @@ fn project<'a>(
     Ok(())
 }
 
-/// A row as it is written. Each key must come once.
+/// Writes a row as JSON text. Each key must occur only once.
 struct JsonText<'o> {
     out: &'o mut Vec<u8>,
     members: usize,
@@ -242,7 +242,7 @@ impl Members for Row {
         for slot in slots {
             match (whole(*slot, scope, raw), &scope.slots[*slot]) {
                 (Some(text), _) => {
-                    // By way of an object: of duplicate keys of one message the last counts.
+                    // Through an object, because the last of duplicate keys in one message counts.
                     let object: Object =
                         json::members(text).map(|(key, value)| (json::key(key), json::value(value))).collect();
                     add_new(self, object.into_iter().filter(|(key, _)| shown(key)));
@@ -257,7 +257,7 @@ impl Members for Row {
     }
 }
 
-/// Adds the members of one message that no message before it has.
+/// Adds the members of one message that no earlier message has.
 fn add_new(row: &mut Row, members: impl Iterator<Item = (Text, Value)>) {
     let before = row.len();
     for (name, value) in members {
@@ -274,7 +274,7 @@ fn put(row: &mut Row, name: &Text, value: Value) {
     }
 }
 
-/// Keys that objects bring at run time; other items of the same name give way.
+/// Keys that objects add at run time; they replace other items with the same name.
 fn spread_keys<'a>(projection: &Projection, scope: &'a Scope<'a>) -> Result<Vec<Text>, RowError> {
     let mut spread = Vec::new();
     for item in &projection.items {
@@ -287,12 +287,12 @@ fn spread_keys<'a>(projection: &Projection, scope: &'a Scope<'a>) -> Result<Vec<
     Ok(spread)
 }
 
-/// Whether two objects bring the same key.
+/// Whether two objects add the same key.
 fn repeats(keys: &[Text]) -> bool {
     keys.iter().enumerate().any(|(index, key)| keys[..index].contains(key))
 }
 
-/// The text of a whole message: where it stands, or as it was kept in the slot.
+/// The text of a whole message: from the message, or as kept in the slot.
 fn whole<'a>(slot: usize, scope: &'a Scope<'a>, raw: RawText<'a>) -> Option<&'a str> {
     raw(slot).or_else(|| match &scope.slots[slot] {
         Value::Json(text) => Some(text),
@@ -300,12 +300,12 @@ fn whole<'a>(slot: usize, scope: &'a Scope<'a>, raw: RawText<'a>) -> Option<&'a 
     })
 }
 
-/// Whether two keys as they stand in JSON are the same.
+/// Whether two keys are the same, as written in JSON.
 fn same_key(left: &str, right: &str) -> bool {
     left == right || ((left.contains('\\') || right.contains('\\')) && json::key(left) == json::key(right))
 }
 
-/// Whether a key as it stands in JSON, with its quotes, is `name`.
+/// Whether a key, as written in JSON with its quotes, is `name`.
 fn is_key(raw: &str, name: &str) -> bool {
     let inner = &raw[1..raw.len() - 1];
     if inner.contains('\\') { json::key(raw) == name } else { inner == name }

@@ -1,16 +1,17 @@
 //! The queue between the scans of a rule's streams and the rule's dataflow, on the thread of the rule's state.
 //!
-//! Rows are flat: one vector of values for all rows, so that a row needs no allocation. The queue also carries the
-//! rule's watermark, which rows that do not pass the filter advance too: the least, over the rule's streams, of the
-//! largest timestamp seen, less the tolerance.
+//! All rows share one vector of values, so that a row needs no allocation. The queue also carries the rule's watermark:
+//! the minimum over the rule's streams of the largest timestamp seen, less the tolerance. Rows that do not pass the
+//! filter advance it too.
 //!
-//! Other threads send the rows that they have scanned as letters (`forward`), each with everything that has advanced the
-//! watermark before it. A thread with waiting messages holds its stream's time back to what it has seen; a thread without
-//! does not.
+//! Other threads send the rows that they have scanned as letters (`forward`), each with everything that has advanced
+//! the watermark before it. A thread with waiting messages holds its stream's time back to what it has seen; a thread
+//! without waiting messages does not.
 //!
-//! A row is late if it is behind the watermark, whatever thread it comes from. Where threads accumulate rows, only their
-//! slices are known here. Then a row is late if it is behind what its own thread has seen, or if its slice has ended.
-//! The first is judged by the thread that accumulates; accumulated rows are dropped as a whole once their slice has ended.
+//! A row is late if it is behind the watermark, whichever thread it comes from. If threads accumulate rows, only the
+//! slices of the rows are known here. Then a row is late if it is behind what its own thread has seen, or if its slice
+//! has ended. The accumulating thread checks the former; accumulated rows are dropped as a whole if their slice has
+//! ended.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -28,10 +29,10 @@ use super::letters::{Advance, ForwardedRows, RuleLetter};
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, expect_len};
 use super::window::Partial;
 
-/// At this many rows the streams of a rule wait until it has taken them.
+/// With this many rows, the streams of a rule wait until it has taken them.
 const FULL: usize = 32 * 1024;
 
-/// Another thread learns that its rows were taken once they are this many: telling it costs a letter.
+/// Another thread is told that its rows were taken when they are this many, because telling it costs a letter.
 const UNTOLD: usize = 4 * 1024;
 
 /// The queue of one rule. Usually the rule's dataflow takes all rows before the streams bring more. A busy rule takes
@@ -43,27 +44,27 @@ pub struct RuleQueue {
     clocks: EventClocks,
     idle_timeout: i64,
     watermark: Cell<i64>,
-    /// The last watermark given to the rule's dataflow.
+    /// The last watermark that the rule's dataflow got.
     told: Cell<i64>,
     ended: Cell<bool>,
     /// The number of changes of the watermark and its inputs.
     changes: Cell<u64>,
     activator: RefCell<Option<Activator>>,
-    /// Runs the inputs of the streams, which may wait for the rule.
+    /// Wake the inputs of the streams, which may wait for the rule.
     streams_waiting: RefCell<Vec<Activator>>,
     /// The rule has work left besides new rows.
     busy: Cell<bool>,
-    /// The rule pauses (`delay`): its streams do not wait for it.
+    /// Whether the rule pauses (`delay`): then its streams do not wait for it.
     paused: Cell<bool>,
     /// Set if other threads send rows.
     senders: Option<Senders>,
-    /// Set if they accumulate rows by these, in event time.
+    /// Set if they accumulate rows by these slices, in event time.
     slices: Option<Alignment>,
 }
 
 /// The progress of an input in event time.
 struct StreamTime {
-    /// On each thread that reads it.
+    /// By thread that reads it.
     threads: Box<[ThreadTime]>,
     /// When the last row arrived, by the clock.
     seen: Cell<i64>,
@@ -75,7 +76,7 @@ struct StreamTime {
 struct ThreadTime {
     /// The largest timestamp, less the tolerance; `i64::MIN` before the first.
     reached: Cell<i64>,
-    /// Messages wait there.
+    /// Whether messages wait there.
     behind: Cell<bool>,
 }
 
@@ -102,11 +103,11 @@ struct Senders {
     /// The number of this thread's worker.
     own: usize,
     post: Post<RuleLetter>,
-    /// Rows of each thread that have arrived, without those that it knows were taken.
+    /// For each thread, the rows that have arrived and of which it does not know yet that they were taken.
     untold: RefCell<Box<[usize]>>,
 }
 
-/// How many rows of another thread were lost.
+/// The lost rows of another thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
     /// Behind the watermark.
@@ -118,8 +119,8 @@ pub struct Refused {
 }
 
 impl RuleQueue {
-    /// A queue for rows of `width` slots. `streams` says of each input whether it moves the watermark. An input that is
-    /// silent for `idle_timeout` ms (0: for ever) from `now` on does not hold the watermark back.
+    /// A queue for rows of `width` slots. `streams` says for each input whether it moves the watermark. An input that
+    /// is silent for `idle_timeout` ms (0: for ever) after `now` does not hold the watermark back.
     pub fn new(width: usize, streams: impl IntoIterator<Item = bool>, idle_timeout: i64, now: i64) -> Self {
         let streams: Vec<StreamTime> = streams.into_iter().map(|counts| StreamTime::new(1, counts, now)).collect();
         RuleQueue {
@@ -158,7 +159,7 @@ impl RuleQueue {
         RuleQueue { slices, ..self }
     }
 
-    /// Whether other threads send rows, too.
+    /// Whether other threads also send rows.
     pub fn is_shared(&self) -> bool {
         self.senders.is_some()
     }
@@ -172,7 +173,7 @@ impl RuleQueue {
         *self.streams_waiting.borrow_mut() = inputs;
     }
 
-    /// Whether so many rows wait that the streams must wait too.
+    /// Whether so many rows are waiting that the streams must wait too.
     pub fn is_full(&self) -> bool {
         self.batch.borrow().weight() >= FULL
     }
@@ -182,7 +183,7 @@ impl RuleQueue {
         self.busy.get()
     }
 
-    /// Whether the rule waits only for the clock.
+    /// Whether the rule is waiting only for the clock.
     pub fn is_paused(&self) -> bool {
         self.paused.get()
     }
@@ -235,7 +236,7 @@ impl RuleQueue {
         self.senders.as_ref().map_or(0, |senders| senders.own)
     }
 
-    /// Whether a row of a thread is in time; see the module.
+    /// Whether a row of a thread is in time; see the module's description.
     fn judge_time(&self, stream: &StreamTime, thread: usize, time: i64) -> Result<(), LateBy> {
         let (watermark, reached) = (self.watermark.get(), stream.threads[thread].reached.get());
         let limit = match &self.slices {
@@ -255,8 +256,8 @@ impl RuleQueue {
         }
     }
 
-    /// Takes rows that another thread has scanned and that arrived at `now`. For a rule by the clock this is also their
-    /// time: the windows of their scan may be over.
+    /// Takes rows that another thread has scanned and that arrived at `now`. In processing time this is also their
+    /// time, because the windows at the time of their scan may be over.
     pub fn accept(&self, from: usize, letter: ForwardedRows, now: i64, event_time: bool) -> Refused {
         let ForwardedRows { mut rows, advances, input, behind, .. } = letter;
         let mut refused = Refused::default();
@@ -264,13 +265,13 @@ impl RuleQueue {
             let sent = rows.weight();
             self.streams[usize::from(input)].threads[from].behind.set(behind);
             (refused.late, refused.late_by) = self.remove_late(from, &mut rows, &advances, now);
-            // Late rows wait for nobody here: their sender may go on at once.
+            // Late rows are not waiting here, so their sender may continue at once.
             self.tell(from, sent - rows.weight());
         } else {
             rows.come_at(now);
         }
         let weight = rows.weight();
-        // No stream waits for a rule that pauses. A rule with partials does not: it only waits for its sinks.
+        // Streams do not wait for a rule that pauses. A rule with partials does not pause: it only waits for its sinks.
         if self.overflows() && rows.partials.is_empty() {
             refused.dropped = rows.times.len() as u64;
             self.tell(from, weight);
@@ -283,8 +284,8 @@ impl RuleQueue {
         refused
     }
 
-    /// Advances the watermark as the other thread's rows do, and removes late rows; returns how many there were, and how
-    /// far the last one was behind, ms.
+    /// Advances the watermark as the other thread's rows do, and removes late rows. Returns their number, and how far
+    /// the last one was behind, ms.
     fn remove_late(&self, from: usize, rows: &mut RowBatch, advances: &[Advance], now: i64) -> (u64, i64) {
         let (mut late_count, mut late_by) = self.remove_late_partials(rows);
         let mut advances = advances.iter().peekable();
@@ -313,7 +314,7 @@ impl RuleQueue {
         (late_count, late_by)
     }
 
-    /// Removes rows that were accumulated and whose slice is over; returns the same of them.
+    /// Removes accumulated rows whose slice is over; returns the same numbers.
     fn remove_late_partials(&self, rows: &mut RowBatch) -> (u64, i64) {
         let watermark = self.watermark.get();
         let late = |partial: &Partial| partial.end <= watermark;
@@ -337,7 +338,7 @@ impl RuleQueue {
         }
     }
 
-    /// Sets whether more messages for an input wait on this thread.
+    /// Sets whether more messages for an input are waiting on this thread.
     pub fn set_behind(&self, input: u16, behind: bool) {
         if let Some(Senders { own, .. }) = self.senders {
             self.streams[usize::from(input)].threads[own].behind.set(behind);
@@ -369,7 +370,7 @@ impl RuleQueue {
             }
             least = least.min(stream.reached());
         }
-        // If all streams are idle, time stands still.
+        // If all streams are idle, the watermark does not advance.
         if least != i64::MAX && least > self.watermark.get() {
             self.watermark.set(least);
             self.changes.set(self.changes.get() + 1);
@@ -382,7 +383,7 @@ impl RuleQueue {
         self.changes.get()
     }
 
-    /// Adds the watermark to a checkpoint. Rows do not wait here where a checkpoint is made.
+    /// Adds the watermark to a checkpoint. When a checkpoint is made, no rows are waiting here.
     ///
     /// # Errors
     /// [`CheckpointError`]
@@ -391,11 +392,10 @@ impl RuleQueue {
         to.put(&(self.watermark.get(), reached))
     }
 
-    /// Goes on with the watermark of a checkpoint, which is the last in it. Streams count as if they had brought something
-    /// just now.
+    /// Continues with the watermark of a checkpoint, which is the last part in it. Streams count as active now.
     ///
     /// # Errors
-    /// [`CheckpointError`]; nothing has changed then.
+    /// [`CheckpointError`]; then nothing has changed.
     pub fn restore(&self, from: CheckpointReader<'_>) -> Result<(), CheckpointError> {
         self.restore_with(from, |_, restored| restored)
     }

@@ -1,17 +1,17 @@
-//! The way of a rule's results to the clients that other processes have.
+//! Sends a rule's results to the clients of other processes.
 //!
-//! A rule makes a result in one process, and any process may have clients of its sinks. So what goes to a sink whose
-//! clients may be anywhere goes to every other process, too, once: one worker there hands it to the sink, which knows its
-//! clients. It goes whether there are clients or not: who connects gets what is sent from then on, and no process waits
-//! for news of another's clients. A message is lost for want of a client once each process has answered that it has
-//! none. Processes replace a rule one after the other, so results are addressed to a rule and a form of its results by
-//! name: whichever version runs there hands them on.
+//! A rule makes a result in one process, and any process may have clients of its sinks. So results for such sinks are
+//! sent once to every other process: one worker there passes them to the sink, which knows its clients. They are sent
+//! whether or not there are clients, so that a client gets everything from its connection on, and no process depends on
+//! news about another's clients. A message without a receiver is lost after each process has answered that it has none.
+//! Processes replace a rule one after the other, so results are addressed to a rule and a form of its results by name:
+//! whichever version runs there passes them on.
 //!
-//! Of each rule, `IN_FLIGHT` bytes may be on their way to a process; beyond that the rule's streams wait, as they do for
-//! a client of this process with `slowClient: block`. A process says that it has taken results once its sink takes more.
+//! For each rule, `IN_FLIGHT` bytes may be on their way to a process; beyond that the rule's streams wait, as for a
+//! client in this process with `slowClient: block`. A process confirms results when its sink accepts more.
 //!
-//! The processes leave a rule one after the other, too. Each says when it sends no more results, and those that have left
-//! before it listen until then (`worker/leaver.rs`).
+//! The processes also leave a rule one after the other. Each tells the others when it sends no more results, and those
+//! that have left earlier listen until then (`worker/leaver.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -28,13 +28,12 @@ use super::command::RuleKey;
 use super::letters::{ResultBatch, ResultsTaken, RuleLetter};
 use super::output::{Elsewhere, Unheard};
 
-/// Bytes of a rule's results that may be on their way to a process before the rule waits.
+/// The most bytes of a rule's results on their way to a process before the rule waits.
 const IN_FLIGHT: usize = 8 << 20;
 
-/// What a letter costs beside its messages, bytes: small ones are bounded, too.
+/// The cost of a letter besides its messages, bytes, so that small ones are limited too.
 const OVERHEAD: usize = 64;
 
-/// See the module.
 pub struct Relay {
     rule: RuleKey,
     name: u64,
@@ -42,7 +41,7 @@ pub struct Relay {
     processes: Box<[Remote]>,
     /// the number of the next batch
     next: Cell<u64>,
-    /// batches that have not found all their clients here, in the order of their numbers
+    /// batches with messages that no client here has received, in the order of their numbers
     unheard: RefCell<VecDeque<Sent>>,
     /// what waits for the relay: the inputs of the rule's streams, and the rule itself
     waiting: RefCell<Vec<Activator>>,
@@ -50,22 +49,22 @@ pub struct Relay {
 
 /// Another process.
 struct Remote {
-    /// the worker that takes results of this one
+    /// the worker there that takes results from this one
     worker: usize,
     in_flight: Cell<usize>,
 }
 
-/// A batch that other processes may have clients for.
+/// A batch for which other processes may have clients.
 struct Sent {
     number: u64,
     batch: Arc<MessageBatch>,
     sinks: Vec<Unheard>,
-    /// how many processes have not answered
+    /// the number of processes that have not answered
     awaited: usize,
 }
 
 impl Relay {
-    /// The way of a rule's results to these workers, one of each other process.
+    /// Sends a rule's results to these workers, one in each other process.
     pub fn new(rule: RuleKey, id: &str, post: Post<RuleLetter>, workers: impl Iterator<Item = usize>) -> Relay {
         let remote = |worker| Remote { worker, in_flight: Cell::new(0) };
         let name = FixedState::default().hash_one(id);
@@ -74,22 +73,22 @@ impl Relay {
         Relay { rule, name, post, processes, next, unheard, waiting }
     }
 
-    /// The rule in the letters of all processes.
+    /// Identifies the rule in the letters of all processes.
     pub fn name(&self) -> u64 {
         self.name
     }
 
-    /// Sets who waits while the relay is full.
+    /// Sets what is woken when the relay is no longer full.
     pub fn wakes(&self, waiting: Vec<Activator>) {
         *self.waiting.borrow_mut() = waiting;
     }
 
-    /// Whether so much is on its way that the rule should wait.
+    /// Whether so many results are on their way that the rule should wait.
     fn is_full(&self) -> bool {
         self.processes.iter().any(|remote| remote.in_flight.get() >= IN_FLIGHT)
     }
 
-    /// Tells the other processes that no more results come. Returns how many they are.
+    /// Tells the other processes that no more results will come. Returns their number.
     pub fn end(&self) -> usize {
         self.processes.iter().for_each(|remote| self.post.send(remote.worker, RuleLetter::ResultsEnd(self.rule)));
         self.processes.len()
@@ -100,7 +99,7 @@ impl Relay {
         self.processes.iter().all(|remote| remote.in_flight.get() == 0)
     }
 
-    /// A worker says that results were taken.
+    /// A worker has confirmed results.
     pub fn taken(&self, worker: usize, taken: &ResultsTaken) {
         let bytes = taken.bytes;
         self.is_answered(taken);
@@ -113,7 +112,8 @@ impl Relay {
         }
     }
 
-    /// Adds the clients of another process; after the last one, what has found nobody is lost.
+    /// Adds the messages received by clients of another process; after the last answer, messages without a receiver are
+    /// lost.
     fn is_answered(&self, taken: &ResultsTaken) {
         let mut unheard = self.unheard.borrow_mut();
         let Some(place) = unheard.iter().position(|sent| sent.number == taken.number) else { return };
@@ -151,7 +151,7 @@ impl Elsewhere for Relay {
     }
 }
 
-/// What a batch counts as, bytes.
+/// The cost of a batch, bytes.
 pub fn cost(batch: &MessageBatch) -> usize {
     batch.byte_len() + OVERHEAD
 }

@@ -1,14 +1,14 @@
-//! Rows that a rule's dataflow keeps.
+//! Rows that a rule's dataflow stores.
 
 use serde::{Deserialize, Serialize};
 
 use crate::value::{Text, Value};
 
-/// Hashes the keys of groups, with a seed for each map. Keys are short: the standard library's hasher would take longer
-/// than all aggregates of a row.
+/// Hashes group keys, with a seed for each map. Keys are short: the standard library's hasher would take longer than
+/// all aggregates of a row.
 pub type KeyHasher = foldhash::fast::RandomState;
 
-/// A row that a window or a table keeps. Windows that overlap share it.
+/// A row that a window or table stores. Overlapping windows share it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct KeptRow {
     /// ms since the epoch
@@ -19,7 +19,7 @@ pub struct KeptRow {
     pub slots: Box<[Value]>,
 }
 
-/// A row of a scan table, for people who look at it.
+/// A row of a scan table, for people.
 #[derive(Clone, Debug)]
 pub struct ScannedRow {
     /// the table

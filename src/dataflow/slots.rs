@@ -1,16 +1,16 @@
-//! The names of a row's slots, for people who look at rows: in errors and taps. Plans know slots by number alone.
+//! The names of a row's slots, to show rows in errors and taps. Plans know slots only by number.
 
 use crate::plan::physical::{ColumnSource, Input};
 use crate::value::{Row, Text, Value};
 
 use super::project::shown;
 
-/// The names of the slots of a joined row, of those that are columns.
+/// The names of the slots of a joined row, for slots that are columns.
 #[derive(Debug, Default)]
 pub struct SlotNames(Box<[Option<Text>]>);
 
 impl SlotNames {
-    /// The names of the columns of these inputs; with several, those of the streams stand before them.
+    /// The names of the columns of these inputs; with several inputs, each follows the name of its stream.
     pub fn of(inputs: &[Input]) -> SlotNames {
         let width = inputs.iter().map(|input| input.slots.end).max().unwrap_or(0);
         let mut names = vec![None; width];

@@ -1,7 +1,7 @@
 //! The order of result rows: ORDER BY, LIMIT, row_number().
 //!
-//! With a limit only the first rows are kept, so that a thousand of a million rows cost the memory of a few thousand.
-//! An error loses the row whose key it is: a key that cannot be computed, or one that cannot be compared with those of
+//! With a limit only the first rows are kept, so a thousand of a million rows need the memory of a few thousand. An
+//! error loses the row with the wrong key: one that cannot be computed, or one that cannot be compared with those of
 //! most other rows.
 
 use std::cmp::Ordering;
@@ -36,7 +36,7 @@ pub struct Sorter<T> {
     things: Vec<T>,
     /// The keys, row by row.
     keys: Vec<Value>,
-    /// How many of the first items are wanted.
+    /// The number of wanted items.
     wanted: Option<usize>,
 }
 
@@ -46,10 +46,10 @@ impl<T> Sorter<T> {
         Sorter { things: Vec::new(), keys: Vec::new(), wanted }
     }
 
-    /// Adds the item of this row.
+    /// Adds the item for this row.
     ///
     /// # Errors
-    /// A key cannot be computed: the thing is not added.
+    /// A key cannot be computed; then the item is not added.
     pub fn push(
         &mut self,
         thing: T,
@@ -117,7 +117,7 @@ impl<T> Sorter<T> {
     }
 
     /// The items in order; equal ones in the order of their arrival. Items whose keys cannot be compared with the
-    /// others' are `lost`.
+    /// others' are reported as `lost`.
     pub fn finish(mut self, order: &[OrderBy], context: &CallContext<'_>, lost: Lost<'_>) -> Vec<T> {
         if order.is_empty() {
             return self.things;
@@ -145,7 +145,7 @@ impl Sorter<ResultRow> {
     /// Adds a result row.
     ///
     /// # Errors
-    /// A key cannot be computed: the row is not added.
+    /// A key cannot be computed; then the row is not added.
     pub fn push_row(
         &mut self,
         time: i64,
@@ -222,7 +222,7 @@ fn comparable(keys: &[Value], width: usize) -> bool {
     })
 }
 
-/// Marks rows with a key that cannot be compared with those of most rows, and reports each; empty: there are none.
+/// Marks rows with a key that cannot be compared with those of most rows, and reports each; empty if there are none.
 fn strangers(keys: &[Value], width: usize, context: &CallContext<'_>, lost: Lost<'_>) -> Vec<bool> {
     if comparable(keys, width) {
         return Vec::new();
@@ -232,7 +232,7 @@ fn strangers(keys: &[Value], width: usize, context: &CallContext<'_>, lost: Lost
         let column = || keys.iter().skip(key).step_by(width).enumerate().filter(|(_, value)| !value.is_null());
         let mut counts = [0; UNORDERED as usize + 1];
         column().for_each(|(_, value)| counts[place(value) as usize] += 1);
-        // Values without an order set the measure only where there are no others.
+        // Values without an order decide only if there are no others.
         let ordered = &counts[..UNORDERED as usize];
         let most = ordered.iter().max().filter(|most| **most > 0);
         let kind = most.and_then(|most| {
@@ -271,8 +271,8 @@ fn is_nan(value: &Value) -> bool {
     matches!(value, Value::Float(number) if number.is_nan())
 }
 
-/// The order of two values of a key. Nothing comes last in both directions. A sort whose comparisons contradict each
-/// other may panic, so kinds have an order too, and values that cannot be compared are equal.
+/// The order of two values of a key. Null comes last in both directions. Contradictory comparisons could make a sort
+/// panic, so kinds have an order too, and values that cannot be compared are equal.
 fn compared(left: &Value, right: &Value, descending: bool, context: &CallContext<'_>) -> Ordering {
     match (left.is_null(), right.is_null()) {
         (true, true) => return Ordering::Equal,

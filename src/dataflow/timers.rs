@@ -14,12 +14,12 @@ use crate::time::{Clock, STEP, count_step};
 /// The length of a turn: how long a rule works before other rules and sockets run.
 const TURN: Duration = Duration::from_millis(10);
 
-/// Steps between two looks at the clock.
+/// The number of steps between two looks at the clock.
 const STEPS: u32 = 64;
 
-/// The turn of a rule. It works until the turn is over, and continues in the next one.
+/// The turn of a rule. The rule works until the turn is over, and continues in the next one.
 pub struct Turn {
-    /// `None`: it works until nothing is left.
+    /// `None`: the turn never ends.
     over_at: Option<Instant>,
     steps: u32,
 }
@@ -39,7 +39,7 @@ impl Turn {
         self.over_at.is_none()
     }
 
-    /// Whether the turn is over: it looks at the clock.
+    /// Whether the turn is over. Reads the clock.
     pub fn is_over(&self) -> bool {
         self.over_at.is_some_and(|at| Instant::now() >= at)
     }
@@ -58,9 +58,9 @@ impl Turn {
 
 /// The worker's clock.
 ///
-/// The time of day ([`WorkerClock::now`]) goes back only where the system's clock steps back by more than a second,
-/// compared with the monotonic clock; smaller corrections make it stand still until they are made up for. Ticks
-/// ([`WorkerClock::tick`]) never go back: the dataflow's progress is in ticks.
+/// The time of day ([`WorkerClock::now`]) goes back only if the system's clock steps back by more than a second,
+/// compared with the monotonic clock. After a smaller correction it stands still until the clock has caught up. Ticks
+/// ([`WorkerClock::tick`]) never go back: the dataflow's progress is measured in ticks.
 pub struct WorkerClock {
     clock: Clock,
     /// The time of day at the last reading.
@@ -98,12 +98,12 @@ impl WorkerClock {
         now
     }
 
-    /// Whether it stands still until it is set.
+    /// Whether the time changes only when it is set.
     pub fn is_manual(&self) -> bool {
         self.clock.is_manual()
     }
 
-    /// The current tick: it never goes back, whatever the clock does.
+    /// The current tick. It never goes back, whatever the clock does.
     pub fn tick(&self) -> i64 {
         self.now().saturating_add(self.back.get())
     }
@@ -113,7 +113,7 @@ impl WorkerClock {
         tick.saturating_sub(self.back.get())
     }
 
-    /// The sum of all steps back since the start, ms. A change is a step.
+    /// The sum of all steps back since the start, ms. If it changes, the clock has stepped.
     pub fn stepped_back(&self) -> i64 {
         self.back.get()
     }
@@ -131,7 +131,7 @@ impl Timers {
         self.deadlines.borrow_mut().push(Reverse((at, slot)));
     }
 
-    /// Moves deadlines after a step back of the clock, ms, so that no wait becomes longer.
+    /// Moves deadlines after a step back of the clock, ms, so that no wait gets longer.
     pub fn step_back(&self, by: i64) {
         let moved = self.deadlines.take().into_iter().map(|Reverse((at, slot))| Reverse((at.saturating_sub(by), slot)));
         self.deadlines.replace(moved.collect());
@@ -164,7 +164,7 @@ impl Alarm {
         Alarm { timers: Some((timers, slot)) }
     }
 
-    /// An alarm that never rings, for a rule in event time, which the watermark drives.
+    /// An alarm that never rings, for a rule in event time, which follows the watermark.
     pub fn silent() -> Alarm {
         Alarm { timers: None }
     }
@@ -194,14 +194,14 @@ mod tests {
             (clock.now(), clock.tick())
         };
         assert_eq!(set(50_010, 10), (50_010, 50_010));
-        // A small correction: it stands still.
+        // After a small correction it stands still.
         assert_eq!(set(49_500, 10), (50_010, 50_010));
         assert_eq!(set(50_020, 520), (50_020, 50_020));
-        // A step back: ticks go on from where they are.
+        // After a step back, ticks continue from where they are.
         assert_eq!(set(40_000, 10), (40_000, 50_020));
         assert_eq!(set(40_500, 500), (40_500, 50_520));
         assert_eq!(clock.time_of(50_520), 40_500);
-        // A step ahead is time that is over.
+        // After a step ahead, the skipped time has passed.
         assert_eq!(set(90_000, 10), (90_000, 100_020));
         assert_eq!(clock.stepped_back(), 10_020);
     }

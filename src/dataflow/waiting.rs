@@ -1,6 +1,6 @@
 //! Rows in order of time: in event time they wait until the watermark reaches them.
 //!
-//! Most rows arrive in order. These form a queue; only rows that arrive behind a later one go through a heap. The slots
+//! Most rows arrive in order. These form a queue; only rows that arrive after a later one go through a heap. The slots
 //! of all rows are in one vector, so that a row needs no allocation.
 
 use std::cmp::Reverse;
@@ -11,7 +11,7 @@ use crate::value::Value;
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, expect_len};
 use super::state::measure::Meter;
 
-/// Capacity that is kept when no row waits.
+/// The capacity that is kept while no rows are waiting.
 const SPARE: usize = 16 * 1024;
 
 pub struct Waiting {
@@ -19,9 +19,9 @@ pub struct Waiting {
     width: usize,
     /// Rows that arrived in order.
     queue: VecDeque<Entry>,
-    /// Rows that arrived behind a later one of the queue.
+    /// Rows that arrived after a later one.
     strays: BinaryHeap<Reverse<Entry>>,
-    /// The slots of row `n` begin at `n` times the width.
+    /// The slots of row `n` start at `n` times the width.
     slots: Vec<Value>,
     /// Free places.
     free: Vec<u32>,
@@ -63,7 +63,7 @@ impl Waiting {
         to.put(&entries.into_iter().map(row).collect::<Vec<_>>())
     }
 
-    /// Adds what the rows take, as far as some of them tell.
+    /// Adds the size of the rows, extrapolated from some of them.
     pub fn measure(&self, meter: &mut Meter) {
         let entries = self.queue.iter().chain(self.strays.iter().map(|Reverse(entry)| entry));
         meter.add_alike(self.queue.len() + self.strays.len(), size_of::<Entry>(), entries, |entry, meter| {
@@ -71,7 +71,7 @@ impl Waiting {
         });
     }
 
-    /// Restores the rows of a checkpoint, of a rule with this many inputs.
+    /// Restores the rows of a checkpoint, for a rule with this many inputs.
     ///
     /// # Errors
     /// [`CheckpointError`]; the value must not be used then.

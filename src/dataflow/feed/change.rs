@@ -16,7 +16,7 @@ pub struct RowChange {
     pub old: Option<Arc<RowFrame>>,
     /// the new row; `None`: it was removed
     pub new: Option<Arc<RowFrame>>,
-    /// why it was removed, if it was
+    /// why it was removed
     pub why: Why,
 }
 
@@ -27,9 +27,9 @@ pub enum Why {
     Expired,
     /// There were too many rows (MAX_ROWS).
     Evicted,
-    /// It does not pass WHERE or HAVING any more.
+    /// It no longer passes WHERE or HAVING.
     Filtered,
-    /// For another reason: it is not among the first rows, or what it was made of has gone.
+    /// For another reason: it is no longer among the first rows, or its sources are gone.
     #[default]
     Removed,
 }
@@ -37,7 +37,7 @@ pub enum Why {
 impl Why {
     pub const ALL: [Why; 4] = [Why::Expired, Why::Evicted, Why::Filtered, Why::Removed];
 
-    /// The word for rules.
+    /// The word that rules see.
     pub fn as_str(self) -> &'static str {
         match self {
             Why::Expired => "expired",
@@ -75,7 +75,7 @@ impl Inbox {
         std::mem::take(&mut self.changes.borrow_mut())
     }
 
-    /// Whether nothing more arrives.
+    /// Whether no more changes will arrive.
     pub fn has_ended(&self) -> bool {
         self.ended.get()
     }
@@ -84,7 +84,7 @@ impl Inbox {
         self.changes.borrow().is_empty()
     }
 
-    /// The view that is read was reset, and its rows get new numbers: nothing more arrives here.
+    /// The view that is read was reset, so its rows get new numbers: no more changes will arrive here.
     pub fn end(&self) {
         self.ended.set(true);
         self.changes.borrow_mut().clear();
@@ -98,7 +98,7 @@ pub(super) fn parsed(entry: u32, old: Option<&[u8]>, new: Option<&[u8]>) -> RowC
 
 fn row(json: &[u8]) -> Arc<RowFrame> {
     let text = String::from_utf8_lossy(json);
-    // The operator of a view writes its rows as objects.
+    // A view's operator writes its rows as objects.
     let row: Row = match json::parse(&text) {
         Ok(Value::Object(members)) => members.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         _ => Row::new(),

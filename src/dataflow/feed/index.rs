@@ -27,8 +27,8 @@ impl RowIndex {
         &self.columns
     }
 
-    /// Visits the rows whose columns equal `key`. Numbers are compared by value whatever their representation; null and
-    /// absent equal nothing.
+    /// Visits the rows whose columns equal `key`. Numbers are compared by value regardless of their representation;
+    /// null and absent equal nothing.
     pub fn lookup(&self, key: &[Value], visit: &mut dyn FnMut(&Row)) {
         let rows = self.rows.borrow();
         let found = rows.get(&GroupKey::from_values(key));

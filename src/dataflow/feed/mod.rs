@@ -2,8 +2,8 @@
 //!
 //! The operator of a view passes on the net changes of each cut, as rows that are parsed once for all readers. Rules
 //! that read FROM the view get them through a scan, like messages. While the sink of such a rule is not ready, changes
-//! are folded by row, so no more wait than the view has rows. Indexes are updated at once; changes for views over it
-//! wait in their [`Inbox`]es until the worker runs these.
+//! of the same row are merged, so no more changes wait than the view has rows. Indexes are updated at once; changes for
+//! views over it wait in their [`Inbox`]es until the worker runs these.
 //!
 //! A feed has the name of its view and outlives the operator of the view. This module does not know how a view is
 //! computed.
@@ -41,23 +41,23 @@ use change::parsed;
 
 /// The readers of one view.
 pub struct Feed {
-    /// the latest view of this name
+    /// the latest view with this name
     view: RefCell<Option<Arc<ViewCell>>>,
     /// its operators: two for a moment while one replaces another
     operators: Cell<usize>,
     /// number of views between it and streams
     level: Cell<usize>,
     filling: Cell<bool>,
-    /// set when something waits for the readers of any view of the worker
+    /// set when something waits for the readers of any view on this worker
     waits: Rc<Cell<bool>>,
     scan: RefCell<StreamScan>,
-    /// rules that read its changes
+    /// the number of rules that read its changes
     rules: Cell<usize>,
     /// changes that they have not read yet, by row
     held: RefCell<IndexMap<GroupKey, RowChange, KeyHasher>>,
     indexes: RefCell<Vec<Weak<RowIndex>>>,
     inboxes: RefCell<Vec<Weak<Inbox>>>,
-    /// what `meta(…)` tells of added, changed, and removed rows, the latter by why they were
+    /// the metadata that `meta(…)` reads: of added, changed and removed rows, the latter by cause
     origins: ([Arc<Origin>; 2], [Arc<Origin>; 4]),
 }
 
@@ -88,8 +88,8 @@ impl Feed {
         self.level.get()
     }
 
-    /// Connects a view. If its rows are not the earlier ones (`anew`, or another view of the name), readers forget what
-    /// they have: indexes start empty, and views over it stop until they are made again.
+    /// Connects a view. If its rows are not the earlier ones (`anew`, or another view with the name), readers drop what
+    /// they have: indexes start empty, and views over it stop until they are created again.
     pub fn attach(&self, view: &Arc<ViewCell>, level: usize, anew: bool) {
         self.operators.set(self.operators.get() + 1);
         self.level.set(level);
@@ -118,7 +118,7 @@ impl Feed {
         self.operators.get() > 0 || self.is_read()
     }
 
-    /// The operator of the view ends. Readers keep its last rows.
+    /// The view's operator has ended. Readers keep its last rows.
     pub fn detach(&self) {
         self.operators.set(self.operators.get() - 1);
         if self.operators.get() == 0 {
@@ -126,7 +126,7 @@ impl Feed {
         }
     }
 
-    /// Adds the net changes of a cut; `why` says of some rows why they were removed.
+    /// Adds the net changes of a cut; `why` has the causes of some removals.
     pub fn publish(&self, changes: Vec<NetChange>, why: &HashMap<GroupKey, Why, KeyHasher>) {
         if changes.is_empty() {
             return;
@@ -155,7 +155,7 @@ impl Feed {
         self.waits.set(true);
     }
 
-    /// Passes waiting changes to the rules that read the view, as far as their sinks are ready; true if there were any.
+    /// Passes waiting changes to the rules that read the view, if their sinks are ready; true if there were any.
     pub fn deliver(&self, now: i64) -> bool {
         if self.held.borrow().is_empty() {
             return false;
@@ -190,7 +190,7 @@ impl Feed {
         true
     }
 
-    /// A rule starts to read the changes of the view.
+    /// Adds a rule that reads the changes of the view.
     pub fn add_rule(
         &self,
         key: RuleKey,
@@ -203,7 +203,7 @@ impl Feed {
         self.scan.borrow_mut().add(key, plan, context, output, target);
     }
 
-    /// A rule stops reading the changes.
+    /// Removes a rule that reads the changes.
     pub fn remove_rule(&self, key: RuleKey) {
         self.rules.set(self.rules.get() - 1);
         self.scan.borrow_mut().remove(key);
@@ -212,7 +212,7 @@ impl Feed {
         }
     }
 
-    /// An index of the rows by some columns, which lives as long as it is held.
+    /// An index of the rows by some columns, which exists as long as it is held.
     pub fn index(&self, columns: &[Text]) -> Rc<RowIndex> {
         let known = self.indexes.borrow().iter().filter_map(Weak::upgrade).find(|index| index.columns() == columns);
         if let Some(index) = known {
@@ -224,7 +224,7 @@ impl Feed {
         index
     }
 
-    /// Whether the view is still adding the rows that it began with.
+    /// Whether the view is still adding its initial rows.
     pub fn is_filling(&self) -> bool {
         self.filling.get()
     }
@@ -262,7 +262,7 @@ impl Feed {
     }
 }
 
-/// Adds a change to the waiting ones, folded with an earlier change of the same row.
+/// Adds a change to the waiting ones, merged with an earlier change of the same row.
 fn hold(held: &mut IndexMap<GroupKey, RowChange, KeyHasher>, key: GroupKey, change: RowChange) {
     match held.entry(key) {
         indexmap::map::Entry::Vacant(entry) => {

@@ -50,8 +50,8 @@ impl Index {
         }
     }
 
-    /// Whether a part of the key may equal values of another kind, as datetimes equal numbers and texts. Such values
-    /// have different keys, so each row must be compared.
+    /// Whether a part of the key may equal values of another kind, as datetimes equal numbers and texts. Their keys
+    /// differ, so each row must be compared.
     pub(super) fn crosses_kinds(&self, key: &GroupKey) -> bool {
         key.parts().iter().zip(&self.kinds).any(|(part, kinds)| match kind(part) {
             Some(TIME) => kinds.iter().enumerate().any(|(other, count)| other != TIME && *count > 0),
@@ -78,7 +78,7 @@ const TIME: usize = 3;
 /// Kinds of values that cannot be compared.
 const NESTED: usize = 4;
 
-/// The kind of a value; `None` for what equals nothing. Values of one kind compare without an error.
+/// The kind of a value; `None` if it equals nothing. Values of the same kind compare without an error.
 fn kind(part: &KeyPart) -> Option<usize> {
     match part {
         KeyPart::Nothing => None,

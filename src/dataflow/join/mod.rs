@@ -1,12 +1,12 @@
-//! Joins of the rows of one window, of tables' rows with them, and lookups.
+//! Joins of a window's rows with each other and with the rows of tables, and lookups.
 //!
-//! Within a window rows do not change any more, so a join is a hash join over what is there, forgotten with the
-//! window. Joined rows are made one after the other and never kept: a join of two streams with 10,000 rows each may have
-//! 100 million. A joined row is the numbers of its parts, until something reads it. The rows of a scan table outlive
-//! the window, and so does their index.
+//! The rows of a closed window do not change, so a join is a hash join that is dropped with the window. Joined rows are
+//! made one at a time and never stored: a join of two streams with 10,000 rows each may have 100 million. Until
+//! something reads it, a joined row is the numbers of its parts. The rows of a scan table outlive the window, and so
+//! does their index.
 //!
-//! Values of different types do not match, and where a condition has an error the pair does not match either; the error
-//! is reported once for each row of the left side.
+//! Values of different types do not match, and neither does a pair for which a condition has an error; the error is
+//! reported once for each row of the left side.
 
 mod index;
 mod table;
@@ -46,17 +46,17 @@ pub type Ask<'a> = &'a dyn Fn(&Join, &[Value], Give<'_>);
 
 /// The rows of one input.
 enum Side {
-    /// Of the window.
+    /// Rows of the window.
     Rows(Vec<Rc<KeptRow>>),
-    /// Of the input's scan table.
+    /// Rows of the input's scan table.
     Table,
 }
 
-/// What joins need beside the rows of the window.
+/// What joins need besides the rows of the window.
 #[derive(Clone, Copy)]
 pub struct Others<'a> {
     pub inputs: &'a [Input],
-    /// Left to right.
+    /// The joins, left to right.
     pub joins: &'a [Join],
     /// By input.
     pub tables: &'a HashMap<usize, ScanTable>,
@@ -66,8 +66,8 @@ pub struct Others<'a> {
 
 /// The joins of a window's rows.
 ///
-/// The joins before the last RIGHT or FULL one are made at once, since it needs its complete left side. The rest is
-/// driven row by row: by the rows of the left side, or of both sides ([`Joined::next`]).
+/// The joins before the last RIGHT or FULL one are made at once, because that one needs its complete left side. The
+/// rest is driven row by row: by the rows of the left side, or of both sides ([`Joined::next`]).
 pub struct Joined {
     /// The rows of each input.
     rows: Vec<Side>,
@@ -77,19 +77,19 @@ pub struct Joined {
     indexes: Vec<Option<Index>>,
     /// The rows that drive the driving join.
     left: Vec<Parts>,
-    /// The driving join: the first that is not made yet.
+    /// The driving join: the first one that is not made yet.
     driver: usize,
     /// For RIGHT: `left` by the join's key.
     left_index: Option<Index>,
     /// For FULL: which rows of the right side have matched.
     matched: Vec<bool>,
-    /// How many rows have driven it.
+    /// The number of rows that have driven it.
     driven: usize,
 }
 
 impl Joined {
-    /// Starts to join `rows`, which are of all inputs in order of arrival, with each other and with scan tables. `wide`
-    /// is a scratch joined row.
+    /// Starts to join `rows`, which belong to all inputs in order of arrival, with each other and with scan tables.
+    /// `wide` is scratch space for a joined row.
     pub fn new(
         rows: impl Iterator<Item = Rc<KeptRow>>,
         others: &Others<'_>,
@@ -110,7 +110,7 @@ impl Joined {
             driven: 0,
         };
         for row in rows {
-            // Rows of a table were added to the table.
+            // Rows of a table were added to the table already.
             if let Side::Rows(rows) = &mut joined.rows[row.input] {
                 rows.push(row);
             }
@@ -123,7 +123,7 @@ impl Joined {
         let outer = |join: &Join| matches!(join.kind, JoinKind::Right | JoinKind::Full);
         let last = joins.iter().rposition(outer).unwrap_or(0);
         while joined.driver < last {
-            // Up to the next one that needs its whole left side.
+            // Up to the next join that needs its complete left side.
             let until = joins.iter().skip(joined.driver + 1).position(outer).map_or(last, |at| joined.driver + 1 + at);
             joined.begin(others, wide, context, lost);
             let mut made = Vec::new();
@@ -153,7 +153,7 @@ impl Joined {
         parts.find_map(|(input, row)| self.row(input, *row, others)).map_or(0, |row| row.time)
     }
 
-    /// Puts a joined row into the slots of its inputs.
+    /// Copies a joined row into the slots of its inputs.
     pub fn fill(&self, parts: &Parts, others: &Others<'_>, wide: &mut [Value]) {
         for (input, &row) in parts.iter().enumerate() {
             self.fill_one(input, row, others, wide);
@@ -283,8 +283,7 @@ impl Joined {
         }
     }
 
-    /// Runs a row, whose slots are filled in, through the joins from number `at` on, which need no more than the row
-    /// itself.
+    /// Runs a row, whose slots are filled in, through the joins from number `at`, which need only the row itself.
     #[expect(clippy::too_many_arguments, reason = "what one recursive walk carries along")]
     fn follow(
         &mut self,
@@ -427,7 +426,7 @@ impl Joined {
     }
 }
 
-/// The key of these expressions. A part with an error is null, and matches nothing.
+/// The key from these expressions. A part with an error is null, and matches nothing.
 fn key<'e>(
     exprs: impl Iterator<Item = &'e Expr>,
     wide: &[Value],
@@ -448,7 +447,7 @@ fn key<'e>(
     key
 }
 
-/// Whether the equalities hold. Values that cannot be compared differ.
+/// Whether the equalities hold. Values that cannot be compared are different.
 fn equal(join: &Join, wide: &[Value], context: &CallContext<'_>) -> bool {
     let scope = Scope { slots: wide, context };
     join.equal.iter().all(|(left, right)| match (left.eval(&scope), right.eval(&scope)) {
@@ -466,8 +465,8 @@ fn rest(join: &Join, wide: &mut [Value], context: &CallContext<'_>) -> Result<bo
     rest.test(&Scope { slots: wide, context })
 }
 
-/// The slots of an input without a row: aliases such as `isNull(r.id) AS lonely` have a value even then. An error would
-/// concern a row that may never be needed, so it becomes null.
+/// The slots of an input without a row: aliases such as `isNull(r.id) AS lonely` have a value even then. Errors become
+/// null, because the row may never be needed.
 fn missing(input: &Input, context: &CallContext<'_>) -> Box<[Value]> {
     let mut slots = vec![Value::Absent; input.slots.len()];
     for (index, value) in input.scan.computed.iter().enumerate() {

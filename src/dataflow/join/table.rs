@@ -17,14 +17,14 @@ use crate::value::key::GroupKey;
 pub struct ScanTable {
     pub(super) rows: VecDeque<Rc<KeptRow>>,
     retain: Option<usize>,
-    /// `None`: the join compares more than columns of the table, so that only a joined row has the key.
+    /// `None`: the join compares more than columns of the table, so only joined rows have the key.
     pub(super) index: Option<Index>,
-    /// The slots of the key, counted from the first of the table.
+    /// The slots of the key, counted from the table's first slot.
     key_slots: SmallVec<[usize; 2]>,
 }
 
 impl ScanTable {
-    /// An empty table, the right side of `join` if there is one. `retain`: the most rows that it keeps.
+    /// An empty table, which is the right side of `join` if there is one. `retain`: the most rows that it keeps.
     pub fn new(input: &Input, join: Option<&Join>, retain: Option<usize>) -> ScanTable {
         let slot = |(_, right): &(Expr, Expr)| match right {
             Expr::Slot(slot) if input.slots.contains(slot) => Some(slot - input.slots.start),

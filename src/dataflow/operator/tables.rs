@@ -1,4 +1,4 @@
-//! The tables that a rule joins to the rows of its streams.
+//! The tables that a rule joins with the rows of its streams.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use crate::dataflow::row::{KeptRow, ScannedRow};
 use crate::plan::physical::{Column, ColumnSource, Input, Join, Role, Stateful};
 use crate::value::Value;
 
-/// The tables that are joined to the rows of streams.
+/// The tables that are joined with the rows of streams.
 pub struct Tables {
     /// By input.
     pub scanned: HashMap<usize, ScanTable>,
@@ -50,7 +50,7 @@ pub fn shown(input: &Input, row: &KeptRow) -> ScannedRow {
     ScannedRow { table: input.stream.name.clone(), content: Value::object(members) }
 }
 
-/// The scan tables of a rule, empty, by input.
+/// Empty scan tables for a rule, by input.
 pub fn scan_tables(plan: &Stateful, inputs: &[Input]) -> HashMap<usize, ScanTable> {
     let table = |(number, input): (usize, &Input)| match input.role {
         Role::Table { retain } => {

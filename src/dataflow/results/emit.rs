@@ -86,7 +86,7 @@ impl Results {
         sorter.finish(order, context, &mut lost)
     }
 
-    /// Sends a result row, or the rows that unnesting makes of it.
+    /// Sends a result row, or the rows that unnesting makes from it.
     pub(super) fn result(
         &mut self,
         plan: &Stateful,

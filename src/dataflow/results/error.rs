@@ -1,4 +1,4 @@
-//! Why a row or a group is lost, and where that is counted.
+//! Why a row or group is lost, and for which operator that is counted.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -23,7 +23,7 @@ pub enum ResultError {
     Analytic(EvalError),
     #[error("run Select error: {0}")]
     Eval(#[from] EvalError),
-    /// a row that cannot be written
+    /// a row that cannot be encoded
     #[error(transparent)]
     Row(#[from] RowError),
 }

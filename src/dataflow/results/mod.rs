@@ -1,10 +1,10 @@
 //! Makes result rows of a closed window: joins, WHERE, groups, HAVING, row numbers, ORDER BY, LIMIT, the select list.
 //!
 //! A result is made in pieces: a window may have 100,000 groups and a join millions of rows, and other rules and
-//! sockets must get their turn. [`Results::begin`] takes a window, [`Results::resume`] works on it until the turn is
-//! over. A message is sent only when it is complete.
+//! sockets need their turns. [`Results::begin`] takes a window, [`Results::resume`] works on it until the turn is over.
+//! A message is sent only when it is complete.
 //!
-//! An error loses only the row or group that it concerns, and is reported once.
+//! An error loses only the row or group that it affects, and is reported once.
 
 mod emit;
 mod error;
@@ -45,7 +45,7 @@ pub struct Results {
     emission: Option<Emission>,
     /// Rows sent so far.
     sent: u64,
-    /// What HAVING, and WHERE over joined rows, let through.
+    /// The counts of HAVING, and of WHERE over joined rows.
     flow: FlowCounts,
     key: GroupKey,
 }
@@ -55,7 +55,7 @@ struct Emission {
     now: i64,
     /// The window; `None` for a single row.
     bounds: Option<(i64, i64)>,
-    /// The time of result rows that are not made of a single row.
+    /// The time of result rows that are made from several rows.
     time: i64,
     sent: u64,
     stage: Stage,
@@ -76,7 +76,7 @@ enum Source {
     Joined(Box<Joined>),
 }
 
-/// What the taken rows have become.
+/// What the taken rows have become so far.
 struct Taken {
     groups: Groups,
     found: Vec<ResultRow>,
@@ -106,10 +106,10 @@ impl Results {
         }
     }
 
-    /// The counts of the operators before, with those of results.
+    /// The counts of the earlier operators, combined with those of results.
     pub fn with_counts(&self, before: FlowCounts) -> FlowCounts {
         let FlowCounts { having_in, having_out, results, .. } = self.flow;
-        // Of two WHERE steps the one over joined rows is shown.
+        // Of two WHERE steps, the one over joined rows is shown.
         let (filter_in, filter_out) = match self.flow.filter_in {
             0 => (before.filter_in, before.filter_out),
             rows => (rows, self.flow.filter_out),
@@ -133,7 +133,7 @@ impl Results {
         self.memories.restore(from)
     }
 
-    /// Forgets the oldest quarter of what functions remember; returns how many partitions they were.
+    /// Drops the oldest quarter of the functions' memories; returns the number of partitions dropped.
     pub fn evict(&mut self) -> usize {
         self.memories.evict()
     }
@@ -171,7 +171,7 @@ impl Results {
         self.start(plan, now, None, time, rows, groups, others);
     }
 
-    /// A row that is already a result row.
+    /// Processes a row that is already a result row.
     fn alone(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) {
         for (slot, value) in self.slots.iter_mut().zip(arrival.row.iter_mut()) {
             *slot = std::mem::take(value);

@@ -1,20 +1,20 @@
-//! How the results of a plan are made: which rows must be kept, and until when.
+//! Decides how the results of a plan are made: which rows must be kept, and until when.
 
 use crate::plan::physical::{OrderBy, Stateful};
 
 /// How the results of a plan are made.
 pub(super) struct Strategy {
-    /// Result rows of groups are projected as they are made: nothing needs all of them.
+    /// Result rows of groups are projected when they are made, because nothing needs all of them.
     pub straight: bool,
     /// Rows that are already result rows are projected as they arrive.
     pub streams: bool,
-    /// Without GROUP BY, aggregates that make lists see the rows in this order.
+    /// Without GROUP BY: the order in which aggregates that make lists see the rows.
     pub by_row: Vec<OrderBy>,
     /// Rows that only their groups need are not kept.
     pub direct: bool,
-    /// Rows are result rows once they are sorted: only those that are sent are copied. The number of wanted rows.
+    /// Set if rows are result rows after sorting: the number of wanted rows. Only those that are sent are copied.
     pub wanted: Option<usize>,
-    /// How many of the sorted result rows are wanted.
+    /// The number of sorted result rows that are wanted.
     pub sorted: Option<usize>,
 }
 
@@ -28,7 +28,7 @@ impl Strategy {
             Vec::new()
         };
         let limit = plan.limit.and_then(|limit| usize::try_from(limit).ok());
-        // Unnesting makes any number of rows of one, so all are needed.
+        // Unnesting makes any number of rows from one, so all are needed.
         let sorted = limit.filter(|_| !plan.order.is_empty() && plan.numbers.is_empty() && plan.rows_of.is_none());
         Strategy {
             straight,
@@ -41,13 +41,13 @@ impl Strategy {
     }
 }
 
-/// Whether rows are result rows once they are sorted.
+/// Whether rows are result rows after they are sorted.
 fn only_ordered(plan: &Stateful) -> bool {
     let made = plan.grouped || !plan.aggregates.is_empty() || !plan.numbers.is_empty() || plan.rows_of.is_some();
     !made && plan.having.is_none() && !plan.order.is_empty()
 }
 
-/// Whether a key of ORDER BY reads nothing that is computed after grouping.
+/// Whether a key of ORDER BY reads only what exists before grouping.
 fn reads_rows_only(key: &OrderBy, plan: &Stateful) -> bool {
     key.expr.slots().into_iter().all(|slot| slot < plan.row_slots)
 }

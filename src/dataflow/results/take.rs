@@ -19,7 +19,7 @@ use crate::value::Value;
 
 impl Results {
     /// The results of the aggregates of WHERE, over all rows of the window before WHERE filters them. A row that an
-    /// aggregate cannot take counts in none. This pass is not divided into turns.
+    /// aggregate does not accept counts in none. This pass is not divided into turns.
     pub(super) fn window_answers(
         &self,
         plan: &Stateful,
@@ -234,7 +234,7 @@ impl Results {
         }
     }
 
-    /// HAVING without groups: it keeps or drops the whole window. Its aggregates are over the whole window.
+    /// HAVING without groups keeps or drops the whole window. Its aggregates are over the whole window.
     fn window_has(
         &mut self,
         plan: &Stateful,

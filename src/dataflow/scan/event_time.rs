@@ -7,11 +7,11 @@ use crate::value::Value;
 use crate::value::cast::{self, described};
 use crate::value::timestamp_format::{EpochUnit, TimestampFormat};
 
-/// The time of a row whose timestamp column has this value, in ms since the epoch. `now` completes a text that is a
-/// time of day alone.
+/// The time of a row whose timestamp column has this value, ms since the epoch. `now` completes a text that contains
+/// only a time of day.
 ///
 /// # Errors
-/// A text that names the field and its value.
+/// A text with the field and its value.
 pub(super) fn read(event_time: &EventTime, column: &Value, zone: &TimeZone, now: i64) -> Result<i64, String> {
     let EventTime { path, format, .. } = event_time;
     let value = path.find(column);
@@ -37,7 +37,7 @@ pub(super) fn read(event_time: &EventTime, column: &Value, zone: &TimeZone, now:
     })
 }
 
-/// The unit that the times of a stream without TIMESTAMP_FORMAT are probably in, where that is not ms.
+/// The probable unit of times in a stream without TIMESTAMP_FORMAT, if it is not ms.
 pub(super) fn other_unit(event_time: &EventTime, column: &Value) -> Option<&'static str> {
     match &*event_time.path.find(column) {
         Value::Int(count) if event_time.format.is_none() => EpochUnit::guess(*count).map(EpochUnit::name),

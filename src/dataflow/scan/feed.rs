@@ -1,8 +1,8 @@
 //! Checks of a feed: duplicate messages from several connections, and gaps in a sequence of numbers.
 //!
-//! Both look at fields of each message before any rule does. A message without them passes and is counted, since a
-//! misspelt name must not go unnoticed. What is remembered is bounded, since keys come from outside: beyond the bound
-//! the oldest keys of messages are forgotten, and new keys of sequences are not followed.
+//! Both read fields of each message before any rule does. A message without these fields passes and is counted, because
+//! a misspelt name must not go unnoticed. The memory is limited, because keys come from outside: beyond the limit, the
+//! oldest keys of messages are forgotten, and new keys of sequences are not followed.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
@@ -20,26 +20,26 @@ const REMEMBERED: usize = 65_536;
 /// The most keys whose sequences are followed (`gapKey`).
 const FOLLOWED: usize = 65_536;
 
-/// How far a number may lag behind later ones. Beyond this the sequence starts again: the feed has restarted.
+/// How far a number may lag behind later ones. Beyond this, the feed has restarted, and the sequence starts again.
 const REORDERED: i64 = 64;
 
-/// How many numbers in a row that far behind say so where several connections bring a feed.
+/// If several connections deliver a feed: how many consecutive numbers must be that far behind to mean a restart.
 const RESTARTED: u32 = 4;
 
-/// The most gaps that wait to be filled (`gapWait`), of one sequence and of all.
+/// The most gaps that wait to be filled (`gapWait`), for one sequence and for all.
 const OPEN: usize = 64;
 const WAITING: usize = 65_536;
 
-/// After so many messages in a row without a field, a warning names it.
+/// After this many consecutive messages without a field, a warning names it.
 const SUSPECT: u32 = 100;
 
-/// A path into a message, with the place where it begins.
+/// A path into a message, and its start.
 pub(super) struct Located {
     pub path: FieldPath,
     pub start: Start,
 }
 
-/// Where a path into a message begins.
+/// The start of a path into a message.
 #[derive(Clone, Copy)]
 pub(super) enum Start {
     /// At a column of the stream.
@@ -57,7 +57,7 @@ pub(super) struct Feed {
 /// What happens to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It passes; with `gapSequence`, this many numbers are missing before it.
+    /// It passes; with `gapSequence`, this many numbers before it are missing.
     Passes(Option<u64>),
     /// Another connection has delivered it before.
     Duplicate,
@@ -69,10 +69,10 @@ type Key = SmallVec<[Text; 1]>;
 /// A property that names fields of a message.
 struct Field {
     property: &'static str,
-    /// counts messages without it
+    /// the event that counts messages without it
     missed: FeedEvent,
     parts: Vec<Located>,
-    /// messages without it since the last with it
+    /// the number of messages without it since the last one with it
     in_a_row: u32,
 }
 
@@ -81,7 +81,7 @@ impl Field {
         Field { property, missed, parts, in_a_row: 0 }
     }
 
-    /// The values in a message; `None` where one is missing or null, which is counted.
+    /// The values in a message; `None` if one is missing or null, which is counted.
     fn find(&mut self, metrics: &StreamMetrics, value: &mut dyn FnMut(Start) -> Option<Value>) -> Option<Key> {
         let mut found = |at: &Located| {
             let whole = value(at.start)?;
@@ -108,7 +108,7 @@ impl Field {
 }
 
 impl Feed {
-    /// The checks of a source; `locate` finds where a path begins. `None`: nothing to check.
+    /// The checks of a source; `locate` finds the start of a path. `None`: nothing to check.
     pub fn new(checks: FeedChecks, mut locate: impl FnMut(FieldPath) -> Located) -> Option<Feed> {
         let FeedChecks { dedup, gap_key, gap_sequence, gap_wait } = checks;
         let mut all = |paths: Vec<FieldPath>| paths.into_iter().map(&mut locate).collect::<Vec<_>>();
@@ -126,7 +126,7 @@ impl Feed {
         (dedup.is_some() || gap.is_some()).then_some(Feed { dedup, gap })
     }
 
-    /// Checks a message that came at `now`, ms since the epoch; `value` reads a part of it, if it can be read.
+    /// Checks a message that arrived at `now`, ms since the epoch; `value` reads a part of it, if possible.
     pub fn check(
         &mut self,
         metrics: &StreamMetrics,
@@ -142,7 +142,7 @@ impl Feed {
         }
         let Some(gaps) = &mut self.gap else { return Verdict::Passes(None) };
         let Some(number) = gaps.sequence.find(metrics, &mut value) else { return Verdict::Passes(Some(0)) };
-        // Some feeds write numbers as text.
+        // Some feeds send numbers as text.
         let number = number.first().and_then(|number| number.trim().parse().ok());
         let Some(number) = number else { return Verdict::Passes(Some(0)) };
         let Some(key) = gaps.key.find(metrics, &mut value) else { return Verdict::Passes(Some(0)) };
@@ -150,7 +150,7 @@ impl Feed {
     }
 }
 
-/// Makes hashes of keys with a seed of the process. A key may be as long as a message, so hashes are remembered instead.
+/// Hashes keys with a seed of the process. A key may be as long as a message, so only hashes are remembered.
 type Hasher = foldhash::quality::RandomState;
 
 /// The keys of the last messages, as hashes.
@@ -162,7 +162,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Remembers a key; false if it was known.
+    /// Remembers a key; false if it was already known.
     fn insert(&mut self, key: &Key) -> bool {
         let hash = self.hasher.hash_one(key);
         if !self.known.insert(hash) {
@@ -181,14 +181,14 @@ impl Seen {
 /// The sequences of a feed, one for each key.
 struct Gaps {
     sequence: Field,
-    /// without parts: there is one sequence
+    /// without parts: there is only one sequence
     key: Field,
-    /// how long a missing number may take to come, ms
+    /// how late a missing number may come, ms
     wait: i64,
     hasher: Hasher,
-    /// by the hash of the key
+    /// by hash of the key
     sequences: HashMap<u64, Sequence>,
-    /// the sequences with open gaps, by the times until which these wait
+    /// the sequences with open gaps, by the times until which the gaps wait
     waiting: VecDeque<(i64, u64)>,
 }
 
@@ -196,22 +196,22 @@ struct Gaps {
 struct Sequence {
     /// The largest number.
     last: i64,
-    /// Which of the numbers before it have arrived: bit 0 is `last - 1`.
+    /// Which of the previous numbers have arrived: bit 0 is `last - 1`.
     came: u64,
-    /// Numbers that may still come.
+    /// Numbers that may still arrive.
     open: Vec<Gap>,
-    /// Numbers that are missing, and that no message has told yet.
+    /// Missing numbers that no message has reported yet.
     untold: u64,
-    /// How many numbers in a row were so far behind that the feed may have restarted.
+    /// The number of consecutive numbers so far behind that the feed may have restarted.
     far_behind: u32,
 }
 
-/// Numbers that have not come.
+/// Numbers that have not arrived.
 #[derive(Clone, Copy)]
 struct Gap {
     first: i64,
     last: i64,
-    /// They are missing from this time on, ms since the epoch.
+    /// They count as missing from this time, ms since the epoch.
     due: i64,
 }
 
@@ -226,20 +226,20 @@ impl Sequence {
         Sequence { last, came: u64::MAX, open: Vec::new(), untold: 0, far_behind: 0 }
     }
 
-    /// Whether a number far behind begins the sequence anew. Where a slow mirror may have brought it, only the last of
-    /// several in a row does.
+    /// Whether a number far behind restarts the sequence. If it may come from a slow mirror, only the last of several
+    /// consecutive ones does.
     fn restarts(&mut self, wait: i64) -> bool {
         self.far_behind += 1;
         wait == 0 || self.far_behind == RESTARTED
     }
 
-    /// Numbers that do not come any more.
+    /// Counts numbers that will not arrive any more.
     fn lose(&mut self, gap: Gap, metrics: &StreamMetrics) {
         metrics.count(FeedEvent::Missing, gap.count());
         self.untold = self.untold.saturating_add(gap.count());
     }
 
-    /// Loses the gaps that are due.
+    /// Counts the gaps that are due as lost.
     fn settle(&mut self, now: i64, metrics: &StreamMetrics) {
         let (due, open) = std::mem::take(&mut self.open).into_iter().partition(|gap| gap.due <= now);
         self.open = open;
@@ -258,7 +258,7 @@ impl Sequence {
         self.open.push(gap);
     }
 
-    /// Whether a number fills an open gap, of which the rest stays open.
+    /// Whether a number fills an open gap; the rest of the gap stays open.
     fn fill(&mut self, number: i64, metrics: &StreamMetrics) -> bool {
         let fits = |gap: &Gap| gap.first <= number && number <= gap.last;
         let Some(at) = self.open.iter().position(fits) else { return false };
@@ -288,7 +288,7 @@ impl Gaps {
                 let due = now.saturating_add(self.wait);
                 let gap = Gap { first: sequence.last.saturating_add(1), last: number - 1, due };
                 sequence.far_behind = 0;
-                // The last number again.
+                // The last number has arrived again.
                 sequence.came =
                     sequence.came.checked_shl(shift).unwrap_or(0) | 1u64.checked_shl(shift - 1).unwrap_or(0);
                 sequence.last = number;
@@ -316,7 +316,7 @@ impl Gaps {
         std::mem::take(&mut sequence.untold)
     }
 
-    /// Counts the numbers that have not come in time.
+    /// Counts the numbers that did not arrive in time.
     fn settle(&mut self, now: i64, metrics: &StreamMetrics) {
         while self.waiting.len() > WAITING || self.waiting.front().is_some_and(|(due, _)| *due <= now) {
             let Some((due, key)) = self.waiting.pop_front() else { return };
@@ -352,7 +352,7 @@ mod tests {
             gap_sequence: gap.map(|(_, sequence)| path(sequence)),
             gap_wait,
         };
-        // In the tests there is one column: the message.
+        // In these tests, the message is the only column.
         let feed = Feed::new(checks, |path| Located { path, start: Start::Column(0) }).expect("something is checked");
         let (stream, rule) = (Arc::new(StreamMetrics::default()), RuleMetrics::default());
         rule.join(&stream, true);
@@ -433,18 +433,18 @@ mod tests {
         };
         for (now, key, number, missing) in [
             (0, "a", 1, 0),
-            // The first of the mirrors loses 2, 4 and 5; the other brings 2 and 4.
+            // The first mirror loses 2, 4 and 5; the other delivers 2 and 4.
             (1, "a", 3, 0),
             (2, "a", 6, 0),
             (500, "a", 2, 0),
             (501, "a", 4, 0),
             (900, "a", 200, 0),
-            // The other is far behind.
+            // The other mirror is far behind.
             (901, "a", 100, 0),
             (1001, "b", 1, 0),
             (1002, "a", 201, 1),
             (1003, "a", 202, 0),
-            // It came too late. 7 to 99 and 101 to 199 do not come.
+            // It is too late. 7 to 99 and 101 to 199 do not arrive.
             (1004, "a", 5, 0),
             (2000, "a", 203, 192),
             // The feed restarts.

@@ -1,13 +1,13 @@
-//! Which rules of a stream a message can concern: an index over the tests at the front of their filters, so that the
-//! cost of a message follows the rules that it matches and not those that are there.
+//! Finds the rules of a stream that a message may match: an index over the tests at the start of their filters. So the
+//! cost of a message depends on the rules that it matches, not on the number of rules.
 //!
-//! Of each rule one test is indexed, or several on the same column that make a range: `=` and `IN` by hash of the
-//! value, `<`, `<=`, `>`, `>=` and BETWEEN as ranges. The index names too many rules rather than too few, and their
-//! filters are run as if there were no index. It leaves a rule out only where its filter would have dropped the row
-//! without a word: where a value is of a kind with which one of the rule's tests, up to the indexed one, would fail,
-//! the rule is named, so that the error is told and counted.
+//! For each rule, one test is indexed, or several on the same column that form a range: `=` and `IN` by hash of the
+//! value; `<`, `<=`, `>`, `>=` and BETWEEN as ranges. The index returns too many rules rather than too few, and their
+//! filters run as if there were no index. It leaves out a rule only if the rule's filter would have dropped the row
+//! silently. If a value is of a kind for which one of the rule's tests, up to the indexed one, would fail, the rule is
+//! returned, so that the error is reported and counted.
 //!
-//! This module must not know what is done with a message.
+//! This module does not know what is done with a message.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -39,7 +39,7 @@ pub struct RuleIndex {
 /// The index of one column.
 #[derive(Debug, Default)]
 struct Column {
-    /// By whole numbers of 64 bits, in whatever form they were written.
+    /// By 64-bit whole number, regardless of how it was written.
     ints: Points<i64>,
     /// By the bits of other numbers.
     floats: Points<u64>,
@@ -48,9 +48,9 @@ struct Column {
     bools: [Members; 2],
     numbers_between: Ranges<Number>,
     texts_between: Ranges<Text>,
-    /// Rules that fail for a value of another kind than [`Kind`].
+    /// Rules that fail for a value that is not of this [`Kind`].
     expecting: [Members; 3],
-    /// Rules with IN, which fails for no value but an absent one.
+    /// Rules with IN, which fails for no value except an absent one.
     lists: Members,
     /// The number of rules with an entry here.
     rules: usize,
@@ -84,11 +84,11 @@ impl Kind {
 struct Entry {
     column: usize,
     access: Access,
-    /// The kinds that its tests, up to the indexed one, expect of their columns.
+    /// The kinds of values that its tests, up to the indexed one, expect.
     guards: SmallVec<[Guard; 2]>,
 }
 
-/// A column, and the kind of value for which its test does not fail; `None`: IN, which takes every kind.
+/// A column, and the kind of value for which its test does not fail; `None`: IN, which accepts every kind.
 type Guard = (usize, Option<Kind>);
 
 #[derive(Debug)]
@@ -162,11 +162,11 @@ pub trait Columns {
 /// A test of a rule: the stream's column, and the condition.
 pub type ColumnTest<'a> = (usize, &'a Condition);
 
-/// If more rules than this share a constant, a range finds a rule better.
+/// If more rules than this share a constant, an indexed range is better.
 const CROWD: usize = 16;
 
 impl RuleIndex {
-    /// Adds a rule with the tests at the front of its filter, in their order.
+    /// Adds a rule with the tests at the start of its filter, in order.
     pub fn insert(&mut self, member: Member, tests: &[ColumnTest<'_>]) {
         let Some(entry) = self.entry(tests) else {
             self.always.insert(member);
@@ -208,7 +208,7 @@ impl RuleIndex {
         for column in entry.columns() {
             self.columns[column].rules -= 1;
             if self.columns[column].rules == 0 {
-                // Empty tables are removed, too.
+                // Empty tables are removed too.
                 self.columns[column] = Column::default();
                 self.used.retain(|used| *used != column);
             }
@@ -255,7 +255,7 @@ impl RuleIndex {
         Some(Entry { column, access, guards })
     }
 
-    /// The test for single values that the fewest rules share so far, and their number.
+    /// The test for single values that the fewest rules share so far, and the number of these rules.
     fn best_points(&self, tests: &[ColumnTest<'_>]) -> Option<(usize, usize)> {
         let mut best: Option<(usize, usize)> = None;
         for (at, (column, condition)) in tests.iter().enumerate() {
@@ -271,7 +271,7 @@ impl RuleIndex {
 }
 
 impl Entry {
-    /// The columns with an entry of the rule, each once.
+    /// The columns with an entry of the rule, without repetition.
     fn columns(&self) -> SmallVec<[usize; 3]> {
         let mut columns: SmallVec<[usize; 3]> = self.guards.iter().map(|(column, _)| *column).collect();
         columns.push(self.column);
@@ -297,14 +297,14 @@ impl Column {
                 Some(i) => self.ints.get(&i).into_iter().for_each(&mut add),
                 None => self.floats.get(&f.to_bits()).into_iter().for_each(&mut add),
             },
-            // Constants are never such numbers, but doubles may be equal to one.
+            // Constants are never such numbers, but floats may equal one.
             Value::Unsigned(u) => match *u as f64 {
                 f if f as u64 == *u => self.floats.get(&f.to_bits()).into_iter().for_each(&mut add),
                 _ => {}
             },
             Value::Text(text) => self.texts.get(text).into_iter().for_each(&mut add),
             Value::Bool(b) => add(&self.bools[usize::from(*b)]),
-            // A datetime equals texts and numbers by its own rules; other kinds match nothing.
+            // A datetime equals texts and numbers by its own rules; values of other kinds match nothing.
             _ => add(&self.lists),
         }
         let kind = Kind::of(value);
@@ -365,8 +365,8 @@ impl Column {
     }
 }
 
-/// The kind that each test at the front expects of its column. It ends before a test that expects another kind of a
-/// column than an earlier one: every value fails one of them.
+/// The kinds that the tests at the start expect of their columns. Ends before a test that expects another kind for a
+/// column than an earlier one, because every value fails one of the two.
 fn usable(tests: &[ColumnTest<'_>]) -> SmallVec<[Guard; 4]> {
     let mut guards: SmallVec<[Guard; 4]> = SmallVec::new();
     for (column, condition) in tests {

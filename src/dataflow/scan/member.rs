@@ -18,7 +18,7 @@ pub struct Members(SmallVec<[Member; 2]>);
 impl Members {
     /// Adds a new member.
     pub fn insert(&mut self, member: Member) {
-        // Usually it is the youngest.
+        // Usually it is the youngest one.
         let at = self.0.partition_point(|other| *other < member);
         self.0.insert(at, member);
     }

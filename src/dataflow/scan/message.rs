@@ -1,6 +1,6 @@
-//! The current message of a stream, and its columns as far as they have been read.
+//! The current message of a stream, with its columns as far as they were read.
 //!
-//! A value is decoded when it is first read, and kept until the next message, since many rules read the same column.
+//! A value is decoded when it is first read, and kept until the next message, because many rules read the same column.
 //! This module knows nothing of rules.
 
 use std::borrow::Cow;
@@ -19,11 +19,11 @@ use super::index::{Columns, Seen};
 pub(super) struct StreamColumn {
     pub(super) key: Text,
     pub(super) ty: Option<DataType>,
-    /// The number by which the scanner knows it.
+    /// The scanner's number for it.
     pub(super) wanted: usize,
-    /// with STRICT_VALIDATION
+    /// set with STRICT_VALIDATION
     pub(super) strict: Option<Strict>,
-    /// The number of inputs that read it; 0: this slot is free.
+    /// The number of inputs that read it; 0: the slot is free.
     pub(super) readers: usize,
 }
 
@@ -34,7 +34,7 @@ pub(super) enum Cell {
     Failed(SchemaError),
 }
 
-/// The current message, with its columns as far as they have been read.
+/// The current message, with its columns as far as they were read.
 pub(super) struct Message<'a> {
     pub(super) body: Body<'a>,
     pub(super) columns: &'a [StreamColumn],
@@ -49,7 +49,7 @@ pub(super) struct Message<'a> {
 /// The form of a message.
 #[derive(Clone, Copy)]
 pub(super) enum Body<'a> {
-    /// JSON: the text, the row within it (an object, or an array of which no rule reads all), and the places of its
+    /// JSON: the text, the row in it (an object, or an array that no rule reads as a whole), and the positions of its
     /// columns.
     Text { text: &'a str, object: &'a str, spans: &'a Spans },
     /// Decoded.
@@ -99,7 +99,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The row as JSON text, to be looked at.
+    /// The row as JSON text, for people.
     pub(super) fn shown(&self) -> Cow<'a, str> {
         match self.body {
             Body::Text { object, .. } => Cow::Borrowed(object),
@@ -115,7 +115,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// What `meta(*)` gives: all but what is known of a connection itself, of which eKuiper tells nothing.
+    /// The result of `meta(*)`: everything except Plutino's own metadata of a connection, which eKuiper does not have.
     pub(super) fn told(&self) -> Value {
         let Value::Object(known) = self.metadata() else { return Value::object([]) };
         let of_connection = |key: &Text| matches!(key.as_str(), "client" | "remote") || key.starts_with("header_");
@@ -133,7 +133,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The metadata of the message: its topic if it came from memory, else those of its connection.
+    /// The metadata of the message: its topic if it came from memory, otherwise those of its connection.
     pub(super) fn metadata(&self) -> Value {
         let known = match (self.body, self.origin) {
             (Body::Text { .. }, Some(origin)) => origin.meta.clone(),
@@ -165,13 +165,13 @@ pub(super) fn strict(schema: &StreamSchema, key: &Text) -> Option<Strict> {
 /// The scanner of a stream with JSON_ARRAY="row": each message is an array and one row.
 pub(super) struct ArrayRows {
     scanner: RowScanner,
-    /// The whole row is wanted as an object.
+    /// Whether the whole row is wanted as an object.
     whole: bool,
     object: String,
 }
 
 impl ArrayRows {
-    /// A scanner that looks for no column so far; `None` for other streams.
+    /// A scanner that looks for no column yet; `None` for other streams.
     pub(super) fn new(schema: &StreamSchema) -> Option<ArrayRows> {
         (schema.json_array == JsonArray::Row && schema.format == Format::Json).then(|| ArrayRows {
             scanner: RowScanner::new([]),
@@ -197,7 +197,7 @@ impl ArrayRows {
     /// The row of a message.
     ///
     /// # Errors
-    /// [`json::Problem::NotArray`] for another shape, and what else is wrong with the text.
+    /// [`json::Problem::NotArray`] for another shape, and any other error in the text.
     pub(super) fn scan<'a>(&'a mut self, text: &'a str) -> Result<Body<'a>, JsonError> {
         let ArrayRows { scanner, whole, object } = self;
         let (array, spans) = scanner.scan(text)?;
@@ -213,10 +213,10 @@ impl ArrayRows {
     }
 }
 
-/// The column of a message without columns: an array with JSON_ARRAY="row".
+/// The column of a stream without declared columns: an array with JSON_ARRAY="row".
 pub(super) const SELF: &str = "self";
 
-/// Whether a message is not a row of the stream: JSON of another shape, or not JSON at all.
+/// Whether a message cannot be a row of the stream: JSON of another shape, or not JSON at all.
 pub(super) fn is_mismatch(error: &JsonError) -> bool {
     matches!(error.problem, json::Problem::NotObject | json::Problem::NotArray)
 }

@@ -1,13 +1,13 @@
 //! The scan of a stream: each message is decoded once, for all rules on the stream.
 //!
-//! The scan holds, for every rule, its filter and, for rules without state, its projection. Only the columns that
-//! rules read are looked for; a value is made only when an expression reads it, and a column that is passed through
-//! untouched is copied as the text it came in. Rows for rules with state go into the rule's queue. Rules come and go
-//! by changing the scan's table; the dataflow stays.
+//! The scan holds, for every rule, its filter and, for rules without state, its projection. Only the columns that rules
+//! read are looked for. A value is decoded only when an expression reads it, and a column that is passed through
+//! unchanged is copied as text. Rows for rules with state go into the rule's queue. Rules come and go by changing the
+//! scan's table; the dataflow stays.
 //!
 //! The cost of a message grows with the rules that it may match, not with all rules: an index (`index`) finds the rules
-//! whose filters are worth running, rows are counted once for all, and only outputs that were written to are flushed and
-//! asked whether they take more. Adding or removing a rule costs the same, however many others there are.
+//! whose filters must run, rows are counted once for all rules, and only outputs that were written to are flushed and
+//! asked whether they accept more. The cost of adding or removing a rule does not depend on the number of other rules.
 
 mod event_time;
 mod feed;
@@ -50,13 +50,13 @@ pub struct StreamScan {
     scanner: Scanner,
     /// Replaces `scanner`, with JSON_ARRAY="row".
     array_rows: Option<ArrayRows>,
-    /// Slots of rules that hold the whole message.
+    /// The number of rules' slots that hold the whole message.
     wholes: usize,
     /// The source's checks of each message.
     feed: Option<Box<Feed>>,
     /// With ON_MISMATCH="skip", the declared columns: a message that does not fit them is skipped.
     fitting: Box<[usize]>,
-    /// The wanted columns have changed since the scanner was told.
+    /// Whether the wanted columns have changed since the scanner was told.
     stale: bool,
     /// Columns that any rule reads; the same key with two types is two columns.
     columns: Vec<StreamColumn>,
@@ -66,7 +66,7 @@ pub struct StreamScan {
     free_columns: Vec<usize>,
     cells: Vec<Cell>,
     rules: Rules,
-    /// More messages wait behind the current ones.
+    /// Whether more messages wait after the current ones.
     behind: bool,
     zone: jiff::tz::TimeZone,
 }
@@ -95,7 +95,7 @@ impl StreamScan {
         scan
     }
 
-    /// On this data thread; otherwise on the first one.
+    /// Sets the data thread; the default is the first one.
     #[must_use]
     pub fn on_thread(self, thread: usize) -> Self {
         let rules = Rules::of_stream(self.schema.name.clone(), thread);
@@ -116,7 +116,7 @@ impl StreamScan {
         self
     }
 
-    /// Whether a name that a path begins with is the message: `self`, unless it is a column.
+    /// Whether a name at the start of a path stands for the message: `self`, unless it is a column.
     fn is_whole(&self, name: &Text) -> bool {
         let is_column = match &self.schema.columns {
             Some(columns) => columns.iter().any(|column| column.name.name == *name),
@@ -219,7 +219,7 @@ impl StreamScan {
         }
     }
 
-    /// Whether every sink of every rule takes more results. If not, rules get what was kept until more messages come.
+    /// Whether every sink of every rule accepts more results. If not, rules get what was held back for more messages.
     pub fn ready(&mut self) -> bool {
         let ready = self.rules.ready();
         if !ready {
@@ -228,7 +228,7 @@ impl StreamScan {
         ready
     }
 
-    /// Sets whether more messages wait behind those that run next.
+    /// Sets whether more messages wait after those that run next.
     pub fn set_behind(&mut self, behind: bool) {
         self.behind = behind;
     }
@@ -369,7 +369,7 @@ impl StreamScan {
         rules.fitting(message, fitting, feed.as_deref_mut(), arrival);
     }
 
-    /// Checks every object of an array against the columns of each rule, before any of its rows runs. Returns the rules
+    /// Checks every object of an array against the columns of each rule before any of its rows runs. Returns the rules
     /// that skip the array.
     fn check_array(&mut self, text: &str) -> Vec<u32> {
         let StreamScan { scanner, columns, cells, rules, zone, .. } = self;
@@ -436,7 +436,8 @@ impl StreamScan {
         }
     }
 
-    /// Tells the scanner the wanted columns. Not with each rule, since many may be added between two messages.
+    /// Tells the scanner the wanted columns. This is not done with each rule, because many may be added between two
+    /// messages.
     fn look_anew(&mut self) {
         let mut keys = indexmap::IndexSet::new();
         for column in &mut self.columns {

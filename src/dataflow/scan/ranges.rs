@@ -1,8 +1,8 @@
-//! Ranges that are asked which of them hold a value: a search tree by lower bounds, where each node knows the greatest
-//! upper bound below it.
+//! Finds the ranges that contain a value: a search tree by lower bound, in which each node knows the greatest upper
+//! bound below it.
 //!
-//! It is a treap: priorities by chance keep it about as deep as the logarithm of its size, whatever the order in which
-//! ranges come and go. Nodes stand in one vector and name each other by number.
+//! It is a treap: random priorities keep its depth near the logarithm of its size, whatever the order of changes. Nodes
+//! are in one vector and refer to each other by number.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -14,13 +14,13 @@ use super::member::Member;
 pub enum Edge<K> {
     /// below all values
     Least,
-    /// beside a value
+    /// next to a value
     At(K, Side),
     /// above all values
     Most,
 }
 
-/// On which side of a value a bound is.
+/// The side of a value on which a bound is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
     /// just below it
@@ -51,7 +51,7 @@ impl<K> Edge<K> {
 #[derive(Debug)]
 pub struct Ranges<K> {
     nodes: Vec<Node<K>>,
-    /// nodes that are not used
+    /// unused nodes
     free: Vec<u32>,
     root: u32,
 }
@@ -83,7 +83,7 @@ impl<K: Ord> Ranges<K> {
         self.root == NONE
     }
 
-    /// Adds the range of a member, which has no other one here.
+    /// Adds the range of a member, which must not have another one here.
     pub fn insert(&mut self, low: Edge<K>, high: Edge<K>, member: Member) {
         let node = Node { low, high, member, priority: fastrand::u32(..), left: NONE, right: NONE, top: NONE };
         let new = match self.free.pop() {
@@ -102,7 +102,7 @@ impl<K: Ord> Ranges<K> {
         self.root = self.merge(left, right);
     }
 
-    /// Takes the range of a member away.
+    /// Removes the range of a member.
     pub fn remove(&mut self, low: &Edge<K>, high: &Edge<K>, member: Member) {
         let mut path = Vec::new();
         let mut at = self.root;
@@ -128,7 +128,7 @@ impl<K: Ord> Ranges<K> {
         }
     }
 
-    /// Puts `new` in the place of `old`, to which `path` leads.
+    /// Replaces `old`, to which `path` leads, by `new`.
     fn replace(&mut self, path: Vec<u32>, old: u32, new: u32) {
         match path.last() {
             None => self.root = new,
@@ -144,7 +144,7 @@ impl<K: Ord> Ranges<K> {
         path.into_iter().rev().for_each(|node| self.refresh(node));
     }
 
-    /// Shows the members whose ranges hold the value.
+    /// Finds the members whose ranges contain the value.
     pub fn holding<Q: Ord + ?Sized>(&self, value: &Q, found: &mut Vec<Member>)
     where
         K: Borrow<Q>,
@@ -173,7 +173,7 @@ impl<K: Ord> Ranges<K> {
         }
     }
 
-    /// Splits the nodes from `at` on into those before the node `pivot` and those behind it.
+    /// Splits the nodes from `at` into those before the node `pivot` and those after it.
     fn split(&mut self, at: u32, pivot: u32) -> (u32, u32) {
         if at == NONE {
             return (NONE, NONE);
@@ -191,7 +191,7 @@ impl<K: Ord> Ranges<K> {
         }
     }
 
-    /// One tree of two, where all of `left` is before `right`.
+    /// Merges two trees, where all of `left` is before `right`.
     fn merge(&mut self, left: u32, right: u32) -> u32 {
         if left == NONE || right == NONE {
             return if left == NONE { right } else { left };
@@ -214,7 +214,7 @@ impl<K: Ord> Ranges<K> {
         (&node.low, &node.high, node.member)
     }
 
-    /// Looks again which node at or below this one reaches furthest.
+    /// Computes again which node at or below this one reaches furthest.
     fn refresh(&mut self, at: u32) {
         let node = &self.nodes[at as usize];
         let mut top = at;

@@ -1,4 +1,4 @@
-//! One rule in a stream's scan: its filter, and what it makes of the rows that pass.
+//! One rule in a stream's scan: its filter, and what happens to the rows that pass.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,13 +25,13 @@ use super::event_time;
 use super::index::ColumnTest;
 use super::message::{Body, Message};
 
-/// Where the rows that pass go.
+/// The destination of rows that pass.
 pub enum Target {
     /// To the sinks.
     Results(Projection),
     /// To the rule's dataflow, as rows of this input.
     Queue(Rc<RuleQueue>, u16),
-    /// to the thread of the rule's state, likewise
+    /// To the thread of the rule's state, as rows of this input.
     Forward(Rc<Forward>, u16),
     /// to the thread that has the state of the row's key, likewise
     Exchange(Rc<Exchange>, u16),
@@ -43,7 +43,7 @@ impl Target {
         !matches!(self, Target::Results(_))
     }
 
-    /// Whether so many rows wait that the stream should wait.
+    /// Whether so many rows are waiting that the stream should wait.
     pub(super) fn is_full(&self) -> bool {
         match self {
             Target::Results(_) => false,
@@ -53,8 +53,8 @@ impl Target {
         }
     }
 
-    /// Whether it must be told when no more messages wait, after it was told that some do; `event_time`: the rule is in
-    /// event time.
+    /// Whether it must be told when no more messages are waiting, after it was told that some are; `event_time`: the
+    /// rule is in event time.
     pub(super) fn waits_for_the_last(&self, event_time: bool) -> bool {
         match self {
             Target::Results(_) => false,
@@ -65,7 +65,7 @@ impl Target {
         }
     }
 
-    /// Hands over what was put in until `now`; `behind`: the stream has more messages.
+    /// Hands over everything up to `now`; `behind`: the stream has more messages.
     pub(super) fn hand_over(&self, now: i64, behind: bool) {
         match self {
             Target::Results(_) => {}
@@ -78,7 +78,7 @@ impl Target {
         }
     }
 
-    /// Hands over what waits for more messages.
+    /// Hands over what was held back for more messages.
     pub(super) fn flush(&self) {
         if let Target::Forward(forward, _) = self {
             forward.flush();
@@ -92,7 +92,7 @@ pub(super) enum Part {
     /// The stream's column with this number.
     Column(usize),
     Whole,
-    /// Its metadata and those of its connection.
+    /// Its metadata and its connection's.
     Meta,
     /// Its topic, as an object.
     Topic,
@@ -110,23 +110,23 @@ pub(super) struct ScanRule {
     pub(super) sources: Box<[Part]>,
     /// Slots whose text may be copied to the result.
     pub(super) copied: Box<[bool]>,
-    /// Slots that the filter reads beyond its tests.
+    /// Slots that the filter reads besides its tests.
     pub(super) filter_slots: Box<[usize]>,
     /// Slots that are read as values after the filter.
     pub(super) row_slots: Box<[usize]>,
     /// The current row.
     pub(super) slots: Box<[Value]>,
-    /// Its sinks may make the stream wait.
+    /// Whether its sinks may make the stream wait.
     pub(super) may_wait: bool,
-    /// It is in the scan's list of written rules.
+    /// Whether it is in the scan's list of written rules.
     pub(super) written: bool,
-    /// It is in the scan's list of touched rules.
+    /// Whether it is in the scan's list of touched rules.
     pub(super) touched: bool,
-    /// Rows that passed its filter and are not in `metrics` yet.
+    /// The number of rows that passed its filter and are not in `metrics` yet.
     pub(super) passed: u64,
-    /// The current message is lost for this rule.
+    /// Whether the current message is lost for this rule.
     pub(super) skips: bool,
-    /// the rule's code panicked: it gets no more rows
+    /// whether the rule's code panicked: then it gets no more rows
     pub(super) failed: bool,
     /// In event time: the columns that it reads and whose values may not fit their types.
     pub(super) typed: Box<[usize]>,
@@ -134,7 +134,7 @@ pub(super) struct ScanRule {
     pub(super) unit_checked: bool,
 }
 
-/// The slots that the filter reads (beyond its tests), and those that are read as values after it.
+/// The slots that the filter reads besides its tests, and those that are read as values after it.
 pub(super) fn read_slots(plan: &ScanPlan, target: &Target, copied: &[bool]) -> (Vec<usize>, Vec<usize>) {
     let columns = plan.columns.len();
     let (early, late) = plan.computed.split_at(plan.computed_for_filter);
@@ -181,7 +181,7 @@ impl From<&SchemaError> for Stop {
 }
 
 impl ScanRule {
-    /// The tests at the front of its filter, if the index may decide by them.
+    /// The tests at the start of its filter, if the index may decide by them.
     pub(super) fn tests(&self) -> Vec<ColumnTest<'_>> {
         // The watermark follows every row.
         let filter = self.plan.filter.as_ref().filter(|_| self.plan.event_time.is_none());
@@ -326,7 +326,7 @@ impl ScanRule {
     }
 
     /// The row's time; advances the watermark. A row behind the watermark is late. A row with a value that does not fit
-    /// its column is not accepted and does not move the watermark.
+    /// its column is refused and does not move the watermark.
     fn event_time(&mut self, message: &mut Message<'_>, now: i64) -> Result<i64, Stop> {
         let Some(event_time) = &self.plan.event_time else { return Ok(0) };
         let value = match self.sources[event_time.slot] {
@@ -346,7 +346,7 @@ impl ScanRule {
             tracing::warn!(rule = self.context.id, "{odd}");
             self.metrics.odd(odd);
         }
-        // A row that is not accepted must not move the watermark.
+        // A refused row must not move the watermark.
         for column in &self.typed {
             message.value(*column)?;
         }
@@ -367,7 +367,7 @@ impl ScanRule {
                 ),
                 Verdict::Hold => return Ok(time),
                 Verdict::Drop => {
-                    // One timestamp far ahead would make every row after it late.
+                    // One timestamp far ahead would make all later rows late.
                     if self.metrics.future.fetch_add(1, Ordering::Relaxed) == 0 {
                         tracing::warn!(
                             rule = self.context.id,

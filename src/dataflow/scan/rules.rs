@@ -1,8 +1,8 @@
-//! The rules of a stream: a table, and an index that finds those that a message can concern.
+//! The rules of a stream: a table, and an index that finds those that a message may match.
 //!
-//! The cost of a message follows the rules that it concerns, not those that are there: the index names the rules whose
-//! filters are worth running, rows are counted once for all, and only outputs that were written to are flushed and
-//! asked whether they take more. Adding or removing a rule does not cost more with many others either.
+//! The cost of a message depends on the rules that it matches, not on the number of rules: the index finds the rules
+//! whose filters must run, rows are counted once for all rules, and only outputs that were written to are flushed and
+//! asked whether they accept more. The cost of adding or removing a rule does not depend on the number of other rules.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,24 +37,24 @@ pub(super) struct Rules {
     reporters: Members,
     /// Rules without state whose sinks may make the stream wait, and which have written since those were last ready.
     written: Vec<u32>,
-    /// Rules that may make the stream wait, and also write when no message arrives.
+    /// Rules that may make the stream wait, and also write while no messages arrive.
     watched: Members,
     /// Rules with state that the stream waits for, until they have taken their rows.
     full: Vec<u32>,
     /// Rules that were told that more messages follow.
     behind: Vec<Member>,
-    /// Rules that have something to hand over.
+    /// Rules with something to hand over.
     touched: Vec<Member>,
     /// The rules that the current message may match.
     found: Vec<Member>,
     metrics: Arc<StreamMetrics>,
-    /// Rows that are not in `metrics` yet.
+    /// The number of rows that are not in `metrics` yet.
     rows: u64,
-    /// which messages are looked at
+    /// decides which messages are looked at
     sampler: Sampler,
-    /// somebody looks at messages as they come, and at those that were read
+    /// whether anybody taps messages as they arrive, and decoded messages
     tapped: (bool, bool),
-    /// somebody keeps the messages
+    /// whether anybody records the messages
     recorded: bool,
 }
 
@@ -63,29 +63,29 @@ pub(super) struct Rules {
 pub(super) struct Arrival<'a> {
     /// ms since the epoch
     pub(super) now: i64,
-    /// When it was read; latencies count from here.
+    /// When it was read, from which latencies are counted.
     pub(super) received: Instant,
     /// The connection of the message.
     pub(super) origin: Option<&'a Origin>,
 }
 
-/// Up to this many rules all filters run: an index would cost more.
+/// Up to this many rules, all filters run, because an index would cost more.
 const FEW: usize = 4;
 
 impl Rules {
-    /// The rules of the stream of this name on a data thread: none yet.
+    /// A table without rules, for the stream with this name on a data thread.
     pub(super) fn of_stream(name: Text, thread: usize) -> Rules {
         Rules { metrics: Arc::new(StreamMetrics::new(name, thread)), ..Rules::default() }
     }
 
-    /// Batches come at `now`, ms since the epoch.
+    /// Sets the time of the next batches, ms since the epoch.
     pub(super) fn begin(&mut self, now: i64) {
         self.sampler.refill(now);
         self.tapped = (self.metrics.taps.wants(Point::Source), self.metrics.taps.wants(Point::Decode));
         self.recorded = self.metrics.recorders.any();
     }
 
-    /// Shows a message as it came to those who look, and hands it to those who keep it.
+    /// Offers a message as it arrived to taps and recorders.
     pub(super) fn came(&self, bytes: &[u8], binary: bool, arrival: &Arrival<'_>) {
         if self.tapped.0 {
             self.metrics.taps.offer(Point::Source, || String::from_utf8_lossy(bytes).into_owned());
@@ -190,7 +190,7 @@ impl Rules {
                 touch(touched, *member, rule);
             }
             if rule.failed {
-                // It has failed with this row, and sees no more.
+                // The rule has failed with this row, and gets no more.
                 metrics.rows(std::mem::take(rows));
                 rule.metrics.leave(metrics);
             }
@@ -214,7 +214,7 @@ impl Rules {
         self.metrics.count(FeedEvent::Mismatched, 1);
     }
 
-    /// Reports a message to the rules that read a column with an error, and lets them skip it until
+    /// Reports a message to the rules that read a column with an error, and makes them skip it until
     /// [`Rules::end_skipping`]. Returns their indexes.
     pub(super) fn skip_misfits(&mut self, errors: &[Option<SchemaError>], message: &str) -> Vec<u32> {
         let mut skipping = Vec::new();
@@ -246,7 +246,7 @@ impl Rules {
         }
     }
 
-    /// Hands over the results of the messages; `behind`: more messages wait.
+    /// Hands over the results of the messages; `behind`: more messages are waiting.
     pub(super) fn hand_over(&mut self, now: i64, behind: bool) {
         self.metrics.rows(std::mem::take(&mut self.rows));
         self.metrics.received(now);
@@ -278,7 +278,7 @@ impl Rules {
         }
     }
 
-    /// Hands over what rules keep until more messages come.
+    /// Hands over what rules have held back for more messages.
     pub(super) fn flush(&self) {
         let waiting = self.behind.iter().filter_map(|member| self.table[member.place as usize].as_deref());
         waiting.for_each(|rule| rule.target.flush());

@@ -1,10 +1,10 @@
-//! Checkpoints: the state of a rule as bytes, and back.
+//! Checkpoints: converts the state of a rule to bytes and back.
 //!
-//! A checkpoint is what the rule's operators remember, one after the other, in postcard's form, between a head that says
-//! what it is of and a checksum. State must never get into another plan than that which made it: positions and kinds of
-//! what is remembered follow from the plan, and the bytes do not say them again. So the head has the form's version
-//! and the fingerprint of the plan, and what does not agree is refused as a whole. This module does not know what
-//! operators remember, nor where the bytes are kept.
+//! A checkpoint consists of a header, the operators' state one after the other in postcard's format, and a checksum.
+//! State must never be restored into another plan than the one that made it, because the plan determines the number and
+//! types of the parts, and the bytes do not repeat them. So the header has the version of the format and the
+//! fingerprint of the plan, and a checkpoint that does not match is refused as a whole. This module does not know what
+//! operators store, or where the bytes are kept.
 
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::plan::fingerprint::Fingerprint;
 
-/// The version of the format after the header. Raise it whenever a stored type changes.
+/// The version of the format after the header. Increase it whenever a stored type changes.
 const VERSION: u16 = 3;
 /// The magic bytes of a checkpoint.
 const MAGIC: [u8; 4] = *b"PLcp";
@@ -21,7 +21,7 @@ const SEVERAL: [u8; 4] = *b"PLcs";
 const HEAD: usize = MAGIC.len() + size_of::<u16>() + size_of::<Fingerprint>();
 const CHECKSUM: usize = size_of::<u32>();
 
-/// The largest checkpoint, bytes. The data thread runs nothing else while it writes one, again and again.
+/// The largest checkpoint, bytes. The data thread does nothing else while it writes one, which it does repeatedly.
 pub const MAX_BYTES: usize = 256 << 20;
 
 /// Why a rule's state cannot be stored or reused.
@@ -35,7 +35,7 @@ pub enum CheckpointError {
     TooLarge,
     #[error("it cannot be written: {0}")]
     Unwritable(String),
-    /// The process that has the state says why.
+    /// The reason that the process with the state reported.
     #[error("{0}")]
     Elsewhere(String),
     #[error("the checkpoint is damaged ({0})")]
@@ -47,7 +47,7 @@ pub enum CheckpointError {
     OtherPlan,
 }
 
-/// Takes a state part by part.
+/// Receives a state part by part.
 pub trait StateParts {
     /// Takes the next part.
     ///
@@ -56,7 +56,7 @@ pub trait StateParts {
     fn put<T: Serialize + ?Sized>(&mut self, part: &T) -> Result<(), CheckpointError>;
 }
 
-/// Makes a checkpoint of the parts.
+/// Writes the parts of a checkpoint.
 pub struct Writer {
     to: postcard::Serializer<Limited>,
 }
@@ -67,7 +67,7 @@ struct Limited {
     limit: usize,
 }
 
-/// Returns the parts of a checkpoint.
+/// Reads the parts of a checkpoint.
 pub struct CheckpointReader<'a> {
     from: postcard::Deserializer<'a, postcard::de_flavors::Slice<'a>>,
 }
@@ -84,7 +84,7 @@ impl Writer {
         Writer { to: postcard::Serializer { output: Limited { bytes, limit: limit - CHECKSUM } } }
     }
 
-    /// The checkpoint.
+    /// The complete checkpoint.
     pub fn finish(self) -> Vec<u8> {
         let mut bytes = self.to.output.bytes;
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
@@ -206,7 +206,7 @@ pub fn parts(checkpoint: &[u8]) -> Result<Vec<&[u8]>, CheckpointError> {
     Ok(parts)
 }
 
-/// Reads a number of parts, which must be that of the plan.
+/// Reads a list of parts, whose length must match the plan.
 ///
 /// # Errors
 /// [`CheckpointError::Damaged`]
@@ -237,7 +237,7 @@ mod tests {
         back
     }
 
-    /// Equal to the bit; null stays different from absent.
+    /// Exact to the bit; null and absent are different.
     fn written(value: &Value) -> String {
         match value {
             Value::Float(number) => format!("Float({:x})", number.to_bits()),

@@ -1,10 +1,9 @@
-//! An estimate of the memory of a state.
+//! Estimates the memory of a state.
 //!
-//! What a checkpoint is made of is walked in the same way, and counted instead of written: what is remembered is measured
-//! with all that is in it, and nothing has to be kept up to date while rows flow. Long collections are sampled: of each
-//! only the first elements are looked at, fewer the deeper it lies, and the rest counts as these do. So a measurement takes
-//! as long for a million groups as for a hundred. Rooms that collections keep free are not seen, and what several windows
-//! share counts for each.
+//! It walks the same parts as a checkpoint, and counts instead of writing, so everything is included and nothing must
+//! be tracked while rows flow. Long collections are sampled: only the first elements of each are measured, fewer for
+//! deeper ones, and the result is extrapolated. So a measurement takes as long for a million groups as for a hundred.
+//! Spare capacity of collections is not included, and anything that several windows share counts for each.
 
 use std::fmt;
 
@@ -12,7 +11,7 @@ use serde::ser::{self, Serialize, Serializer};
 
 use super::checkpoint::{CheckpointError, StateParts};
 
-/// How many elements of a collection are measured, by its depth in other collections.
+/// The number of elements of a collection that are measured, by its depth inside other collections.
 const SAMPLE: [usize; 4] = [64, 16, 8, 4];
 
 /// A number, boolean or time.
@@ -45,7 +44,7 @@ pub struct TableSize {
     pub bytes: u64,
 }
 
-/// Adds up the sizes of what it is given.
+/// Adds up sizes.
 #[derive(Default)]
 pub struct Meter {
     bytes: u64,
@@ -64,7 +63,7 @@ impl Meter {
         let _ = part.serialize(&mut *self);
     }
 
-    /// Adds `len` values with their content, each of which takes this many bytes itself. The size of the first ones is
+    /// Adds `len` values with their content, each of which itself takes this many bytes. The size of the first ones is
     /// extrapolated.
     pub fn add_alike<T>(
         &mut self,
@@ -94,7 +93,7 @@ impl StateParts for Meter {
     }
 }
 
-/// The sample of a collection is complete: its walk ends as if by an error.
+/// Signals that the sample of a collection is complete, by ending its walk like an error.
 #[derive(Debug)]
 pub struct Enough;
 
@@ -112,7 +111,7 @@ impl ser::Error for Enough {
     }
 }
 
-/// A collection that is being walked.
+/// A collection during its walk.
 pub struct Walk<'m> {
     meter: &'m mut Meter,
     /// The length, if known.
@@ -297,7 +296,7 @@ impl<'m> Serializer for &'m mut Meter {
     }
 
     fn is_human_readable(&self) -> bool {
-        // As in checkpoints: types with two forms use that one.
+        // As in checkpoints: types with two formats use the binary one.
         false
     }
 }
@@ -333,7 +332,7 @@ impl ser::SerializeMap for Walk<'_> {
     }
 }
 
-/// Each kind of fields is measured alike.
+/// All kinds of fields are measured in the same way.
 macro_rules! fields {
     ($($kind:ident::$put:ident),*) => {$(
         impl ser::$kind for Fields<'_> {
@@ -417,7 +416,7 @@ mod tests {
         assert!((least..least * 2).contains(&bytes(&nested)), "{}", bytes(&nested));
     }
 
-    /// Counts how often it is looked at.
+    /// Counts how often it is measured.
     struct Watched<'a>(&'a std::cell::Cell<usize>);
 
     impl Serialize for Watched<'_> {

@@ -1,4 +1,4 @@
-//! The rows of a table, and the keys that they are found by.
+//! The rows of a table, and their keys.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::io::queue::RowFrame;
 use crate::value::key::GroupKey;
 use crate::value::{Row, Text, Value};
 
-/// A row, in the order in which rows come. Two are equal if they are the same row, regardless of their content.
+/// A row, ordered by arrival. Two are equal if they are the same row, regardless of their content.
 #[derive(Clone, Debug)]
 pub(super) struct TableRow {
     pub(super) number: u64,
@@ -16,7 +16,7 @@ pub(super) struct TableRow {
 }
 
 impl TableRow {
-    /// The row as a change: it comes, or leaves.
+    /// The row as a change: it is added or removed.
     pub(super) fn change(&self, comes: bool) -> RowChange {
         let frame = Some(self.frame.clone());
         let (old, new) = if comes { (None, frame) } else { (frame, None) };

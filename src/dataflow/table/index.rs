@@ -27,7 +27,7 @@ use super::updates::Updates;
 pub struct Index {
     pub(super) columns: Vec<Text>,
     pub(super) trace: Rc<RefCell<RowTrace>>,
-    /// how far the arrangement is
+    /// the time that the arrangement has reached
     pub(super) reached: Rc<Cell<u64>>,
     pub(super) dataflow: usize,
 }
@@ -42,8 +42,8 @@ impl Index {
         &self.columns
     }
 
-    /// Visits the rows whose columns are `key`, in the order in which they came. Numbers are compared by value, whatever
-    /// their form; null and absent are equal to nothing.
+    /// Visits the rows whose columns equal `key`, in the order of arrival. Numbers are compared by value, regardless of
+    /// their representation; null and absent equal nothing.
     pub fn lookup(&self, key: &[Value], visit: &mut dyn FnMut(&Row)) {
         let Some(key) = key_of(key.iter().map(Some)) else { return };
         let mut found = Found::new();
@@ -58,10 +58,10 @@ impl Index {
     }
 }
 
-/// Rows with how often they came less how often they went.
+/// Rows, each with the number of its insertions less that of its removals.
 pub(super) type Found = SmallVec<[(TableRow, isize); 4]>;
 
-/// Adds the rows of the cursor's key.
+/// Adds the rows with the cursor's key.
 pub(super) fn gather<B, C>(cursor: &mut C, batch: &B, found: &mut Found)
 where
     C: for<'a> Cursor<Storage = B, Val<'a> = &'a TableRow, DiffGat<'a> = &'a isize>,
@@ -75,12 +75,12 @@ where
     }
 }
 
-/// Visits those that are there.
+/// Visits the rows that exist.
 pub(super) fn show(found: Found, visit: &mut dyn FnMut(&Row)) {
     each(found, &mut |row| visit(&row.frame.row));
 }
 
-/// Visits those that are there, with their numbers.
+/// Visits the rows that exist, with their numbers.
 pub(super) fn each(mut found: Found, visit: &mut dyn FnMut(&TableRow)) {
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
     for same in found.chunk_by(|(a, _), (b, _)| a == b) {
@@ -126,7 +126,7 @@ pub(super) fn primary(
     (Index { columns, trace, reached, dataflow }, activator)
 }
 
-/// The dataflow of a further index: the arrangement of a table, arranged by other columns.
+/// The dataflow of a further index: the table's arrangement, arranged by other columns.
 pub(super) fn secondary(worker: &mut Worker, name: &str, columns: Vec<Text>, primary: &Index) -> Index {
     let dataflow = worker.next_dataflow_index();
     let by = columns.clone();
@@ -149,7 +149,7 @@ fn arranged(changes: Stream<'_, u64, Vec<Update>>) -> Arranged<'_, RowTrace> {
     >(changes, Pipeline, "arrange")
 }
 
-/// Compacts an arrangement to the present, always. Gives its trace and how far it is.
+/// Compacts an arrangement to the present at all times. Returns its trace, and the time that it has reached.
 fn compacted(arranged: Arranged<'_, RowTrace>) -> (Rc<RefCell<RowTrace>>, Rc<Cell<u64>>) {
     let trace = Rc::new(RefCell::new(arranged.trace));
     let reached = Rc::new(Cell::new(0));

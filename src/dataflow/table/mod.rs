@@ -1,17 +1,17 @@
 //! Lookup tables: the last row for each key, arranged so that rules find rows by any columns.
 //!
-//! A table lives on a worker from its creation to its end, whatever rules come and go, and all rules of the worker read
-//! the same copy. It is a dataflow: `updates` takes what comes (rows by way of memory, or the messages of a file),
-//! knows for each key the row it takes away, and gives the changes to a differential arrangement by the table's KEY. A
-//! rule that joins on other columns asks for an [`Index`]: one more arrangement, made once for all rules that want
-//! these columns, that imports the first one. Lookups read the arrangement's batches by cursor (a plain differential
-//! join would keep the stream for ever).
+//! A table lives on a worker from its creation to its end, whichever rules run, and all rules of the worker share one
+//! copy. It is a dataflow: `updates` takes rows from memory topics, or the messages of a file, knows for each key the
+//! row that is replaced, and passes the changes to a differential arrangement by the table's KEY. A rule that joins on
+//! other columns requests an [`Index`]: one more arrangement, made once for all rules that need these columns, that
+//! imports the first one. Lookups read the arrangement's batches by cursor (a plain differential join would keep the
+//! stream for ever).
 //!
-//! Timestamps are counts of what was taken in at once and not the clock, so a table without updates costs nothing.
-//! After each such round the arrangements are compacted, logically and physically, to the present: nobody asks for the
-//! past, and costs follow the number of rows and not that of updates.
+//! Timestamps count rounds of input instead of following the clock, so a table without updates costs nothing. After
+//! each round the arrangements are compacted, logically and physically, to the present: nobody needs the past, and
+//! costs depend on the number of rows and not on that of updates.
 //!
-//! This module must not know what rules do with the rows.
+//! This module does not know what rules do with the rows.
 
 mod entry;
 mod index;
@@ -45,21 +45,21 @@ use updates::Updates;
 
 pub use index::Index;
 
-/// After this many steps an index is used although it is behind; it catches up later.
+/// After this many steps, an index is used although it is behind; it catches up later.
 const CATCH_UP_STEPS: usize = 10_000;
 
-/// Rows that an idle arrangement merges at once.
+/// The number of rows that an idle arrangement merges at once.
 const IDLE_MERGE: usize = 4096;
 
-/// Rows that are measured to estimate the size of a table.
+/// The number of rows that are measured to estimate the size of a table.
 const SAMPLE: u64 = 64;
 
 /// The overhead of an index for a row: key, number and time of the row, bytes.
 const INDEXED: u64 = 96;
 
-/// Lets the arrangements of a worker to be made merge their batches while nothing comes, so that lookups have few to
-/// look through: while a merge is under way, and until the largest batch has most of the rows. Merging everything with
-/// each update would cost as much as the table is large.
+/// Makes the arrangements of a worker merge their batches while nothing arrives, so that lookups have few batches to
+/// search: while a merge is in progress, and until the largest batch has most of the rows. Merging everything with each
+/// update would cost time in proportion to the table.
 pub fn configure(config: &mut WorkerConfig) {
     let effort: ExertionLogic = Arc::new(|levels| {
         let rows: usize = levels.iter().map(|(_, _, rows)| rows).sum();
@@ -87,7 +87,7 @@ pub struct LookupTable {
 }
 
 impl Tables {
-    /// The tables of this worker, none so far. DATETIME columns are read in `zone`.
+    /// Makes the tables of a worker, empty. DATETIME columns are read in `zone`.
     pub fn new(worker: &Worker, zone: TimeZone) -> Self {
         Tables { worker: worker.clone(), zone, tables: HashMap::new() }
     }
@@ -97,8 +97,8 @@ impl Tables {
         self.zone = zone;
     }
 
-    /// Starts a table; `frames` bring its rows. The returned activator runs it when there are rows. A table of the same
-    /// name is replaced. Must not be called within a dataflow.
+    /// Starts a table; `frames` delivers its rows. The returned activator runs it when there are rows. A table with the
+    /// same name is replaced. Must not be called inside a dataflow.
     pub fn create(&mut self, schema: StreamSchema, frames: FrameReceiver, metrics: Arc<RuleMetrics>) -> Activator {
         self.drop(&schema.name);
         let schema = Rc::new(schema);
@@ -113,7 +113,7 @@ impl Tables {
         activator
     }
 
-    /// Ends a table. A rule that still uses it sees its last rows. Must not be called within a dataflow.
+    /// Ends a table. A rule that still uses it sees its last rows. Must not be called inside a dataflow.
     pub fn drop(&mut self, name: &str) {
         if let Some(table) = self.tables.remove(name) {
             // The importing dataflows before the imported one.
@@ -128,12 +128,11 @@ impl Tables {
         self.tables.iter().map(|(name, table)| (name.clone(), table.size())).collect()
     }
 
-    /// The table of this name.
     pub fn table(&self, name: &str) -> Option<&Rc<LookupTable>> {
         self.tables.get(name)
     }
 
-    /// Drops the indexes that no rule uses any more: call it when a rule has ended, not within a dataflow.
+    /// Drops the indexes that no rule uses any more. Must be called after a rule has ended, and not inside a dataflow.
     pub fn sweep(&mut self) {
         for table in self.tables.values() {
             let mut position = 0;
@@ -148,15 +147,15 @@ impl Tables {
         }
     }
 
-    /// Whether no row waits.
+    /// Whether no rows are waiting.
     pub fn is_idle(&self) -> bool {
         self.tables.values().all(|table| table.updates.borrow().frames.is_empty())
     }
 }
 
 impl LookupTable {
-    /// The index by these columns, created if there is none, with all rows taken so far. Must not be called within a
-    /// dataflow, neither while one is built nor while one runs.
+    /// The index by these columns, created if it does not exist, with all rows taken so far. Must not be called inside
+    /// a dataflow, neither while one is built nor while one runs.
     pub fn index(&self, columns: &[Text]) -> Rc<Index> {
         if let Some(index) = self.indexes.borrow().iter().find(|index| index.columns == columns) {
             return index.clone();
@@ -175,7 +174,7 @@ impl LookupTable {
     }
 
     /// Visits the rows whose `columns` equal `key`, in the order of arrival. Fast with an [`Index`], which a rule
-    /// requests when it starts; without one all rows are read.
+    /// requests when it starts; without one, all rows are read.
     pub fn lookup(&self, columns: &[Text], key: &[Value], visit: &mut dyn FnMut(&Row)) {
         if let Some(index) = self.indexes.borrow().iter().find(|index| index.columns == columns) {
             return index.lookup(key, visit);
@@ -193,8 +192,8 @@ impl LookupTable {
         show(self.found(), visit);
     }
 
-    /// The rows that are there; what changes from then on goes to `inbox`. To be called when nothing that the table has
-    /// taken in is on its way.
+    /// The current rows; later changes go to `inbox`. Must be called when no rows that the table has taken are on their
+    /// way.
     pub fn follow(&self, inbox: &Rc<Inbox>) -> Vec<RowChange> {
         let mut rows = Vec::new();
         each(self.found(), &mut |row| rows.push(row.change(true)));
@@ -214,7 +213,7 @@ impl LookupTable {
         found
     }
 
-    /// The size of the table, estimated from some of its rows.
+    /// The size of the table, extrapolated from some of its rows.
     fn size(&self) -> TableSize {
         let (mut rows, mut seen, mut meter) = (0, 0, Meter::default());
         self.primary().trace.borrow().map_batches(|batch| {

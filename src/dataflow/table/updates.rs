@@ -1,4 +1,4 @@
-//! The input of a table: rows from memory sinks, or the messages of a file.
+//! The input of a table: rows from memory topics, or the messages of a file.
 
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
@@ -18,7 +18,7 @@ use super::super::decode::{DecodeError, decode};
 use super::entry::{TableRow, key_of, member};
 use crate::dataflow::feed::Inbox;
 
-/// The most batches that a table takes before others get their turn.
+/// The most batches that a table takes before others have a turn.
 const BATCHES_A_TURN: usize = 32;
 
 /// The input of a table.
@@ -27,15 +27,15 @@ pub(super) struct Updates {
     zone: TimeZone,
     pub(super) frames: FrameReceiver,
     metrics: Arc<RuleMetrics>,
-    /// By KEY, the current row, which the next row of this key replaces.
+    /// The current row by KEY, which the next row with this key replaces.
     pub(super) content: HashMap<GroupKey, TableRow>,
-    /// Of the next row.
+    /// The number of the next row.
     number: u64,
     /// views that follow the rows
     followers: Vec<Weak<Inbox>>,
 }
 
-/// A row that a table cannot take.
+/// Why a table refuses a row.
 #[derive(Debug, thiserror::Error)]
 enum TableError {
     #[error("table {table}: the row has no {key}, which is the table's KEY")]
@@ -60,7 +60,7 @@ impl Updates {
         Updates { schema, zone, frames, metrics, content: HashMap::new(), number: 0, followers: Vec::new() }
     }
 
-    /// Takes waiting rows, up to a bound; returns whether there are more.
+    /// Takes waiting rows, up to a limit; returns whether there are more.
     pub(super) fn take(&mut self, change: &mut dyn FnMut(TableRow, isize)) -> bool {
         self.followers.retain(|inbox| inbox.strong_count() > 0);
         let followers: Vec<Rc<Inbox>> = self.followers.iter().filter_map(Weak::upgrade).collect();
@@ -68,7 +68,7 @@ impl Updates {
             followers.iter().for_each(|inbox| inbox.push(row.change(diff > 0)));
             change(row, diff);
         };
-        // Lowered before looking: a batch that arrives meanwhile raises it again.
+        // Lowered before looking, so that a batch that arrives meanwhile raises it again.
         self.frames.lower();
         for _ in 0..BATCHES_A_TURN {
             let Received::Batch(batch) = self.frames.receive() else { return false };
@@ -81,7 +81,7 @@ impl Updates {
         true
     }
 
-    /// Changes go to this inbox, too, from now on.
+    /// From now on, changes also go to this inbox.
     pub(super) fn follow(&mut self, inbox: &Rc<Inbox>) {
         self.followers.push(Rc::downgrade(inbox));
     }
@@ -127,7 +127,7 @@ impl Updates {
 
     fn update(&mut self, frame: Arc<RowFrame>, change: &mut dyn FnMut(TableRow, isize)) -> Result<(), TableError> {
         let Some(column) = self.schema.key.clone() else {
-            // Without KEY, every row is a new one.
+            // Without KEY, every row is new.
             if frame.change == Change::Put {
                 let frame = self.typed(frame)?;
                 let row = self.row(frame);
@@ -162,7 +162,7 @@ impl Updates {
         TableRow { number: self.number, frame }
     }
 
-    /// The row with the columns of the table, converted to their types.
+    /// The row with the table's columns, converted to their types.
     fn typed(&self, frame: Arc<RowFrame>) -> Result<Arc<RowFrame>, TableError> {
         let Some(columns) = &self.schema.columns else { return Ok(frame) };
         let mut row = Row::with_capacity(columns.len());
@@ -189,7 +189,7 @@ impl Updates {
     }
 }
 
-/// A row that takes the place of the one of its key.
+/// A row that replaces the one with its key.
 fn put(row: Row) -> Arc<RowFrame> {
     Arc::new(RowFrame { topic: Text::default(), row, change: Change::Put, key: None })
 }

@@ -4,8 +4,8 @@
 //! it was added is computed again and removed when it is removed. The view keeps the rows that it joins ([`Joins`]) and
 //! its groups ([`Tally`]), and no other rows. A cut of it is a common cut of everything that it reads.
 //!
-//! A new view adds the rows that are there in turns, so that others run in between, and makes its first cut when all are
-//! in it. Meanwhile it takes only those changes that concern rows which it has added.
+//! A new view adds the existing rows in turns, so that others can run in between, and makes its first cut when it has
+//! all of them. Meanwhile it takes only changes that affect rows which it has added.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -47,7 +47,7 @@ pub struct DerivedView {
     level: usize,
     joins: Joins,
     work: Work,
-    /// it has stopped
+    /// whether it has stopped
     stopped: bool,
     /// its feed, while it adds the rows that were there at the start
     filling: Option<Rc<Feed>>,
@@ -72,7 +72,7 @@ enum Fill {
     Done,
 }
 
-/// What a run of a view has done.
+/// The result of a run of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ran {
     /// there was nothing to do
@@ -82,7 +82,7 @@ pub enum Ran {
     More,
 }
 
-/// What is done with joined rows.
+/// The work on joined rows.
 struct Work {
     plan: ViewPlan,
     grouped: bool,
@@ -91,7 +91,7 @@ struct Work {
     /// groups whose row must be made again
     dirty: HashSet<GroupKey, KeyHasher>,
     out: Outgoing,
-    /// how many rows of the first input came, and what ON, WHERE and HAVING have let through
+    /// the number of rows of the first input, and the counts of ON, WHERE and HAVING
     flow: FlowCounts,
     key: GroupKey,
 }
@@ -103,10 +103,10 @@ struct Group {
     tallies: Vec<Tally>,
 }
 
-/// Changes of one cut that are never too many, whatever MAX_ROWS is.
+/// The number of changes in one cut that is always allowed, whatever MAX_ROWS is.
 const CHANGES: usize = 65_536;
 
-/// Rows that are added between two looks at the clock.
+/// The number of rows added between two looks at the clock.
 const FILLED_AT_ONCE: usize = 256;
 
 /// Why a row is ignored.
@@ -203,7 +203,7 @@ impl DerivedView {
         let mut turn = Turn::begin();
         let mut inputs = std::mem::take(&mut self.inputs);
         for (number, InputRows { input, inbox, fill }) in inputs.iter_mut().enumerate() {
-            // A change of a row that is still to come is in that row then.
+            // A change of a row that is not added yet is already contained in that row.
             let added = match fill {
                 Fill::View(_, next) => u64::from(*next),
                 Fill::Table(_) => continue,
@@ -274,7 +274,7 @@ impl DerivedView {
                 self.work.out.error(place, &error);
             }
         }
-        // A cut may bring each row of the view once more than it leaves: what is beyond is a join without bounds.
+        // A cut may at most replace all rows of the view: more changes mean a join without bounds.
         let most = self.work.plan.max_rows;
         if self.work.out.pending() > most.saturating_mul(4).saturating_add(CHANGES) {
             self.fail(format!("its join makes far more rows than MAX_ROWS, {most}: join by more columns"));

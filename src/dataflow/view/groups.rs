@@ -238,7 +238,7 @@ impl Held {
                 }
                 Aggregate::FirstValue { filled } => {
                     let counts = !filled || value.as_ref().is_none_or(|value| !value.is_null());
-                    // Of equal times the earlier arrival is kept.
+                    // If times are equal, the earlier arrival is kept.
                     if counts && timed.last[number].is_none_or(|first| time < first) {
                         timed.last[number] = Some(time);
                         *accumulator = Accumulator::new(call.aggregate, call.integral);
@@ -269,7 +269,7 @@ fn kept(plan: &Stateful, slots: &[Value]) -> Vec<Value> {
     plan.kept_slots.iter().map(|&slot| slots[slot].clone()).collect()
 }
 
-/// Whether the result is made of all values in their order.
+/// Whether the result depends on all values in order.
 fn makes_list(aggregate: Aggregate) -> bool {
     use Aggregate::{Collect, CollectDistinct, Deduplicate, Merge};
     matches!(aggregate, Collect | CollectDistinct | Merge | Deduplicate { .. })

@@ -1,9 +1,9 @@
-//! The operator of a view: messages in, changed rows and cuts out.
+//! The operator of a view: takes messages, and makes changed rows and cuts.
 //!
-//! It has the place of the operator of a rule with state, and reads the same rows from the same queue. What a rule does
-//! when a window closes, it does for each group with messages since the last cut: a row is made once for all messages
-//! of one drain of the stream. The rows go to the store of the view ([`crate::view::View`]), where clients find them;
-//! this module knows no clients.
+//! It takes the place of the operator of a rule with state, and reads the same rows from the same queue. What a rule
+//! does when a window closes, it does for each group with messages since the last cut: a row is made once for all
+//! messages that the stream delivered together. The rows go to the view's store ([`crate::view::View`]), where clients
+//! find them; this module does not know clients.
 
 mod derived;
 mod groups;
@@ -51,7 +51,7 @@ use windows::Hops;
 pub use derived::Ran;
 pub use network::{Beginning, Network};
 
-/// The time between two cuts of a view of groups that nobody watches, ms.
+/// The time between two cuts of a view of groups without readers, ms.
 const UNWATCHED: i64 = 50;
 
 /// The state of a view.
@@ -65,9 +65,9 @@ pub struct ViewOperator {
     alarm: Alarm,
     /// the next wake-up for a row that expires
     wakes: Option<i64>,
-    /// when rows were made last
+    /// when rows were last made
     cut_at: i64,
-    /// it will be woken to make rows
+    /// whether it will be woken to make rows
     deferred: bool,
     memories: Memories,
     maker: RowMaker,
@@ -83,7 +83,7 @@ pub struct ViewOperator {
     /// number of changes of the state
     changed: u64,
     counts: Counts,
-    /// what WHERE and HAVING have let through
+    /// the counts of WHERE and HAVING
     flow: FlowCounts,
     /// scratch space for a row
     slots: Vec<Value>,
@@ -117,7 +117,7 @@ impl Operate for ViewOperator {
         if let Some(watermark) = frontier.filter(|_| in_event_time) {
             self.metrics.reaches(watermark);
         }
-        // At the end of a feed time stops: rows stay as they are.
+        // At the end of a feed, time stops: rows stay as they are.
         if let Some(reached) = frontier {
             self.reached = if in_event_time { reached } else { now };
         }
@@ -133,7 +133,7 @@ impl Operate for ViewOperator {
         self.wake();
     }
 
-    /// A cut is little work: it is done when its time comes.
+    /// A cut takes little time, so it is made when it is due.
     fn work(&mut self, _turn: &mut Turn) -> Progress {
         Progress::Done
     }
@@ -408,7 +408,7 @@ impl ViewOperator {
         }
     }
 
-    /// Removes groups without messages for too long, and groups of windows that ended too long ago.
+    /// Removes groups that got no messages for too long, and groups of windows that ended too long ago.
     fn expire(&mut self, now: i64) {
         let Some(expire) = self.plan.expire else { return };
         if matches!(self.plan.kind, ViewKind::Windows) {
@@ -455,11 +455,11 @@ impl ViewOperator {
         Some(held.key)
     }
 
-    /// Whether rows can be made later, since nobody sees them now: making the row of a group costs more than adding a
-    /// message to it. Whoever comes sees the rows of a moment ago, and then the changes.
+    /// Whether rows can be made later because nobody sees them now: making a group's row costs more than adding a
+    /// message to it. A new reader sees the rows of a moment ago, and then the changes.
     fn may_wait(&mut self, now: i64) -> bool {
         let groups = matches!(self.plan.kind, ViewKind::Groups | ViewKind::Windows);
-        // In event time nothing wakes the operator, and a clock that is moved by hand stands still.
+        // In event time nothing wakes the operator, and a manual clock stands still.
         let by_clock = self.plan.body.event_time.is_none() && !self.clock.is_manual();
         let until = self.cut_at.saturating_add(UNWATCHED);
         if !groups || !by_clock || now >= until || now < self.cut_at || self.dirty.is_empty() || self.out.is_watched() {
@@ -475,7 +475,7 @@ impl ViewOperator {
     /// Makes the rows of groups with new messages.
     fn make_rows(&mut self, now: i64) {
         for number in std::mem::take(&mut self.dirty) {
-            // The number of a removed group may belong to another one, which is in the list itself.
+            // The number of a removed group may now belong to another one, which is in the list itself.
             let held = self.groups.held.get_mut(number as usize).filter(|held| held.dirty);
             let Some(held) = held else { continue };
             held.dirty = false;
@@ -531,7 +531,7 @@ impl ViewOperator {
         let ts = if self.plan.body.event_time.is_some() { self.reached.max(0) } else { now };
         let Counts { evicted, expired } = self.counts;
         let bytes = self.groups.held.capacity() * size_of::<Held>();
-        // Without a limit nothing is refused.
+        // Without a limit, nothing is refused.
         let _ = self.out.cut(Told { ts, now, evicted, expired, bytes }, None);
     }
 
@@ -543,7 +543,7 @@ impl ViewOperator {
             _ => self.groups.oldest().map(|number| self.groups.held[number as usize].touched),
         };
         let now = self.clock.now();
-        // One timer at a time, so that the heap does not grow with the rows.
+        // Only one timer at a time, so that the heap does not grow with the rows.
         if let Some(next) = next.map(|at| at.saturating_add(expire))
             && self.wakes.is_none_or(|wakes| wakes <= now || next < wakes)
         {

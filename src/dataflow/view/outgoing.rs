@@ -1,4 +1,4 @@
-//! The output of the operator of a view: to its store, and to readers on the worker.
+//! The output of a view's operator: to its store, and to readers on the worker.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -20,7 +20,7 @@ pub struct Outgoing {
     feed: Rc<Feed>,
     tops: Vec<TopRows>,
     changes: Vec<Change>,
-    /// why rows go with the next cut, for those who read its changes
+    /// why rows are removed by the next cut, for readers of its changes
     why: HashMap<GroupKey, Why, KeyHasher>,
     metrics: Arc<RuleMetrics>,
 }
@@ -73,7 +73,7 @@ impl Outgoing {
         self.feed.is_read() || locked(&self.view).is_watched()
     }
 
-    /// How many changes wait for the next cut.
+    /// The number of changes that wait for the next cut.
     pub fn pending(&self) -> usize {
         self.changes.len()
     }
@@ -103,7 +103,7 @@ impl Outgoing {
     /// Makes a cut of the changes.
     ///
     /// # Errors
-    /// There would be more rows than `most`: so many. Nothing is cut then.
+    /// There would be more rows than `most`; the number of rows. Then nothing is cut.
     pub fn cut(&mut self, told: Told, most: Option<usize>) -> Result<(), usize> {
         let changes = {
             let mut view = locked(&self.view);
@@ -142,7 +142,7 @@ impl Outgoing {
         self.metrics.fail(why);
     }
 
-    /// Shows what the operator has let through.
+    /// Publishes the operator's counts.
     pub fn show_flow(&self, flow: &FlowCounts) {
         self.metrics.flow.put(flow);
     }

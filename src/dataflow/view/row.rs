@@ -136,7 +136,7 @@ pub fn check_group(key: &GroupKey) -> Result<(), RowError> {
     check_key(key)
 }
 
-/// Appends the members of a message; of equal names the last one counts.
+/// Appends the members of a message; if names are equal, the last one counts.
 fn write_members(out: &mut Vec<u8>, message: &Value, hidden: &dyn Fn(&str) -> bool) -> Result<(), json::EncodeError> {
     match &*json::expand(message) {
         Value::Object(members) => {

@@ -39,7 +39,7 @@ struct Open {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionRow {
     pub time: i64,
-    /// whether it passes WHERE; others only keep the session open
+    /// whether it passes WHERE; other messages only keep the session open
     pub passes: bool,
     pub slots: Box<[Value]>,
     pub arguments: Vec<Option<Value>>,
@@ -47,7 +47,7 @@ pub struct SessionRow {
 
 /// The effect of a message on the sessions of its key.
 pub struct Redrawn {
-    /// starts of sessions that do not exist any more
+    /// starts of sessions that no longer exist
     pub gone: Vec<i64>,
     /// new or changed sessions
     pub sessions: Vec<Drawn>,
@@ -141,7 +141,7 @@ impl Open {
         Redrawn { gone: Vec::new(), sessions: vec![Drawn { start, end, rows: vec![row], is_whole }] }
     }
 
-    /// Forgets the messages of sessions that cannot change any more; their rows stay in the view.
+    /// Forgets the messages of sessions that can no longer change; their rows stay in the view.
     fn forget(&mut self, ticks: &Alignment, timeout: i64, closed: i64) {
         let mut over = 0;
         for session in draw(&self.rows, ticks, timeout) {

@@ -32,12 +32,12 @@ enum Kept {
     Values(BTreeMap<Ordered, (Value, u64)>),
 }
 
-/// Numbers that were added and not removed.
+/// Numbers that were added and not removed again.
 #[derive(Debug, Default)]
 struct Numbers {
     count: u64,
     whole: i128,
-    /// how many are doubles
+    /// the number of floats
     others: u64,
     sum: ExactSum,
     /// doubles that cannot be subtracted from a sum again, by their bits, with how often each came: infinite ones, or so
@@ -55,10 +55,10 @@ impl Tally {
         Tally { aggregate: call.aggregate, integral: call.integral, kept }
     }
 
-    /// Whether the aggregate takes this value; `None` is `*`. It depends only on the value.
+    /// Whether the aggregate accepts this value; `None` stands for `*`. The answer depends only on the value.
     ///
     /// # Errors
-    /// The value has a type that the aggregate does not take.
+    /// The aggregate does not accept values of this type.
     pub fn check(&self, value: Option<&Value>) -> Result<(), EvalError> {
         match self.kept {
             Kept::Count(_) => Ok(()),
@@ -120,7 +120,7 @@ impl Tally {
             Kept::Values(values) => {
                 let ends = matches!(self.aggregate, Aggregate::Min | Aggregate::Max);
                 if ends {
-                    // Values of one kind are adjacent: if the first and last can be compared, all can.
+                    // Values of one kind are adjacent: if the first and the last can be compared, all can.
                     for (value, _) in values.values().next().into_iter().chain(values.values().next_back()) {
                         all.add(Some(value))?;
                     }
@@ -211,7 +211,7 @@ impl ExactSum {
                 break;
             }
         }
-        // Half way between two doubles, the smaller parts decide.
+        // Exactly between two floats, the smaller parts decide.
         if let Some(below) = parts.next()
             && (lost < 0.0) == (*below < 0.0)
             && lost != 0.0

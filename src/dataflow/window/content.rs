@@ -1,4 +1,4 @@
-//! What a window holds: accumulators for each group, or the rows themselves where the result is made of them.
+//! The content of a window: accumulators for each group, or the rows themselves if the result needs them.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -20,15 +20,15 @@ use crate::value::key::GroupKey;
 /// A closed window.
 #[derive(Debug)]
 pub struct Closed {
-    /// Where it begins, ms since the epoch. For windows over rows: the time of its first row.
+    /// Its start, ms since the epoch. For windows over rows: the time of the first row.
     pub start: i64,
-    /// Where it ends, exclusive. For windows over rows: the time of the row that closed it.
+    /// Its end, exclusive. For windows over rows: the time of the row that closed it.
     pub end: i64,
     pub content: Content,
 }
 
 impl Closed {
-    /// What it is, as JSON.
+    /// A description as JSON.
     pub fn shown(&self) -> String {
         let Closed { start, end, content: Content { rows, groups, .. } } = self;
         format!("{{\"window_start\":{start},\"window_end\":{end},\"rows\":{},\"groups\":{}}}", rows.len(), groups.len())
@@ -48,14 +48,14 @@ pub struct Arrival<'a> {
     pub row: &'a mut [Value],
     /// The slots of this input within it.
     pub slots: std::ops::Range<usize>,
-    /// Whether it passes WHERE; a row that does not may still count for the window.
+    /// Whether it passes WHERE; other rows may still count for the window.
     pub passes: bool,
     pub context: &'a CallContext<'a>,
-    /// Scratch for keys: a reused key finds its group without an allocation.
+    /// Scratch space for keys: a reused key finds its group without an allocation.
     pub key: &'a mut GroupKey,
 }
 
-/// The content of a window, or of a slice of one.
+/// The content of a window or slice.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Content {
     /// Times of the first and last counted row, whether it passed or not.
@@ -77,31 +77,31 @@ pub struct Group {
     pub accumulators: Vec<Accumulator>,
 }
 
-/// Rows of one slice that a thread has accumulated, for the thread of the rule's state.
+/// Rows of one slice that a thread has accumulated for the thread of the rule's state.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Partial {
     /// Times of its first and last row.
     pub times: (i64, i64),
-    /// The end of its slice, exclusive. By the clock its slice is the one that is open when it arrives.
+    /// The end of its slice, exclusive. In processing time, its slice is the one that is open when it arrives.
     pub end: i64,
     pub groups: Groups,
-    /// How many rows each group has.
+    /// The number of rows of each group.
     pub rows: Vec<u32>,
-    /// Rows that came, including those that errors have lost.
+    /// The number of rows, including those lost to errors.
     pub seen: u64,
-    /// What it takes to keep it, in rows: its groups, or its rows where groups grow with them.
+    /// Its weight in rows: the number of its groups, or of its rows if groups grow with them.
     pub weight: usize,
 }
 
 impl Partial {
-    /// The rows that are in its groups.
+    /// The number of rows in its groups.
     pub fn len(&self) -> u64 {
         self.rows.iter().copied().map(u64::from).sum()
     }
 }
 
 impl Content {
-    /// Nothing yet, with room for this many groups: a window mostly has as many as the one before.
+    /// Empty content with room for this many groups: a window usually has as many as the one before.
     pub fn with_room(groups: usize) -> Self {
         Content { groups: Groups::with_capacity_and_hasher(groups, KeyHasher::default()), ..Content::default() }
     }
@@ -109,7 +109,7 @@ impl Content {
     /// Adds a row.
     ///
     /// # Errors
-    /// The row cannot be added: it is lost, and nothing of it is in the content.
+    /// The row cannot be added: it is lost, and the content is unchanged.
     pub fn add(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) -> Result<(), EvalError> {
         self.count(arrival.time);
         if !arrival.passes {
@@ -147,8 +147,8 @@ impl Content {
         }
     }
 
-    /// Merges groups that were accumulated elsewhere. Those that do not go together with what is here are lost: `lose` is
-    /// given the error, and how many rows they were of.
+    /// Merges groups that were accumulated elsewhere. Those that cannot be merged are lost: `lose` gets the error, and
+    /// the number of their rows.
     pub fn merge(&mut self, partial: Partial, lose: &mut dyn FnMut(EvalError, u32)) {
         let Partial { times: (first, last), groups, rows, .. } = partial;
         self.count(first);
@@ -166,7 +166,7 @@ impl Content {
         }
     }
 
-    /// Drops the oldest quarter of the groups or rows, one at least; returns how many.
+    /// Drops the oldest quarter of the groups or rows, at least one; returns their number.
     pub fn evict(&mut self) -> usize {
         let groups = quarter(self.groups.len());
         self.groups.drain(..groups);
@@ -175,7 +175,7 @@ impl Content {
         groups + rows
     }
 
-    /// Whether there is nothing to make a result of.
+    /// Whether there is nothing for a result.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.groups.is_empty()
     }
@@ -198,7 +198,7 @@ impl Arrival<'_> {
     }
 }
 
-/// Whether accumulators can be merged, all of them.
+/// Checks whether all accumulators can be merged.
 ///
 /// # Errors
 /// The values of two of them cannot be compared.
@@ -209,7 +209,7 @@ pub fn agree(before: &[Accumulator], later: &[Accumulator]) -> Result<(), EvalEr
 /// Adds a row to its group; returns the number of the group. `key` is scratch.
 ///
 /// # Errors
-/// The key or an argument of an aggregate has no value that can be used: the row is in no group.
+/// The key or an argument of an aggregate cannot be used: the row is in no group.
 pub fn accumulate(
     groups: &mut Groups,
     plan: &Stateful,
@@ -258,7 +258,7 @@ pub fn new_group(plan: &Stateful, scope: &Scope<'_>) -> Result<Group, EvalError>
     Ok(Group { first: plan.kept_slots.iter().map(|&slot| scope.slots[slot].clone()).collect(), accumulators })
 }
 
-/// Adds a row to the accumulators of its group: to all of them, or to none if one cannot take it.
+/// Adds a row to the accumulators of its group: to all of them, or to none if one does not accept it.
 ///
 /// # Errors
 /// An argument of an aggregate cannot be used.
@@ -267,13 +267,13 @@ pub fn add_to(accumulators: &mut [Accumulator], plan: &Stateful, scope: &Scope<'
     add_all(accumulators, &plan.aggregates, scope)
 }
 
-/// Adds a row to an accumulator for each call: to all of them, or to none if one cannot take it.
+/// Adds a row to the accumulators of these calls: to all of them, or to none if one does not accept it.
 ///
 /// # Errors
 /// An argument of an aggregate cannot be used.
 #[inline]
 pub fn add_all(accumulators: &mut [Accumulator], calls: &[AggregateCall], scope: &Scope<'_>) -> Result<(), EvalError> {
-    // Mostly arguments are columns: their values are looked at where they stand.
+    // Arguments are usually columns: their values are read in place.
     if calls.iter().all(|call| matches!(call.arg, None | Some(Expr::Slot(_)))) {
         let column = |call: &AggregateCall| match call.arg {
             Some(Expr::Slot(slot)) => Some(&scope.slots[slot]),
@@ -299,7 +299,7 @@ pub fn add_all(accumulators: &mut [Accumulator], calls: &[AggregateCall], scope:
     Ok(())
 }
 
-/// Whether the content of windows is small regardless of their rows, so that it may be merged ahead of time.
+/// Whether the content of windows is small, however many rows they have, so that it may be merged ahead of time.
 pub fn merges_ahead(plan: &Stateful) -> bool {
     plan.incremental && plan.aggregates.iter().all(|call| call.aggregate.is_small())
 }

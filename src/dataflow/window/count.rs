@@ -1,4 +1,4 @@
-//! Windows over numbers of rows (COUNTWINDOW): the last `length` rows, whenever `interval` further ones have come.
+//! Windows of a number of rows (COUNTWINDOW): the last `length` rows, after every `interval` rows.
 //!
 //! Rows are gathered in slices whose number of rows divides both, so overlapping windows share them.
 
@@ -46,9 +46,9 @@ impl Count {
         self.closed.restore(from)
     }
 
-    /// How many windows have rows and wait for more.
+    /// The number of windows that have rows and wait for more.
     pub fn open(&self) -> u64 {
-        // They end at multiples of the interval, and none has less rows than the length.
+        // They end at multiples of the interval, and none has fewer rows than the length.
         let ends = |up_to: u64| up_to / self.interval.max(1);
         let last = (self.rows + self.length).saturating_sub(1);
         let over = self.rows.max(self.length.saturating_sub(1));

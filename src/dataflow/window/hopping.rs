@@ -1,7 +1,7 @@
-//! Windows of one length that begin at equal distances: side by side (TUMBLINGWINDOW) or overlapping (HOPPINGWINDOW).
+//! Windows of one length that start at equal distances: adjacent (TUMBLINGWINDOW) or overlapping (HOPPINGWINDOW).
 //!
-//! A row goes into its slice, whose length divides both the windows' length and their distance; a window is the slices
-//! within it. Rows may come in any order as long as none is behind the frontier.
+//! A row goes into its slice, whose length divides both the windows' length and their distance; a window consists of
+//! slices. Rows may come in any order as long as none is behind the frontier.
 
 use std::collections::BTreeMap;
 
@@ -19,21 +19,21 @@ use super::slices::{Slices, slices_of};
 
 /// Open windows.
 pub struct Hopping {
-    /// where windows end: at the bounds of these
+    /// the bounds at which windows end
     hops: Alignment,
     slices: Alignment,
     length: u64,
     tumbling: bool,
-    /// slices that rows still come to, by start, with their ends
+    /// slices that can still get rows, by start, with their ends
     open: BTreeMap<i64, (i64, Content)>,
     closed: Slices,
-    /// the slice that the last row fell into: mostly the next one does, too
+    /// the slice of the last row, because the next one usually falls into the same
     last: (i64, i64),
-    /// the end of the first window that holds it
+    /// the end of the first window that contains this slice
     last_window_end: i64,
     /// the end of the next window with rows
     next_end: Option<i64>,
-    /// how many groups the last slice had that ended
+    /// the number of groups in the slice that ended last
     groups: usize,
     alarm: Alarm,
 }
@@ -73,7 +73,7 @@ impl Hopping {
         let next_end: Option<i64>;
         (self.open, next_end) = from.take()?;
         self.closed.restore(from)?;
-        // Asks for the alarm, too: a window that ended meanwhile is handed out at once.
+        // Also requests the alarm: a window that has ended in the meantime is closed at once.
         next_end.into_iter().for_each(|end| self.expect(end));
         Ok(())
     }
@@ -89,7 +89,7 @@ impl Hopping {
     /// # Errors
     /// The row is lost.
     pub fn row(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) -> Result<(), EvalError> {
-        // A row that does not pass leaves no trace here.
+        // A row that does not pass has no effect here.
         if !arrival.passes {
             return Ok(());
         }
@@ -98,8 +98,8 @@ impl Hopping {
         added
     }
 
-    /// Merges rows of one slice that another thread has accumulated. Groups that do not go together with what is here
-    /// are lost: `lose` is given the error, and how many rows they were of.
+    /// Merges rows of one slice that another thread has accumulated. Groups that cannot be merged are lost: `lose` gets
+    /// the error, and the number of their rows.
     pub fn merge(&mut self, partial: Partial, lose: &mut dyn FnMut(EvalError, u32)) {
         self.slice(partial.times.0).merge(partial, lose);
         self.expect(self.last_window_end);
@@ -131,7 +131,7 @@ impl Hopping {
                 if !self.tumbling {
                     self.closed.push(start, content);
                 } else if !content.is_empty() {
-                    // A zone's change of offset may cut a window short; it ends where the next one begins.
+                    // A change of the zone's offset may shorten a window; it ends where the next one starts.
                     closed.push_back(Closed { start, end, content });
                 }
             }
@@ -155,24 +155,24 @@ impl Hopping {
         }
     }
 
-    /// How many windows with rows have not ended.
+    /// The number of windows with rows that have not ended.
     pub fn open(&self) -> u64 {
         let Some(first) = self.next_end else { return 0 };
         if self.tumbling {
             return self.open.len() as u64;
         }
-        // From the next one to end to the last one that holds the last slice; an hour more or less of a change of the
-        // zone's offset does not matter here.
+        // From the next one to end, to the last one that contains the last slice; a change of the zone's offset by an
+        // hour does not matter here.
         let last = self.open.last_key_value().map(|(start, _)| *start).or_else(|| self.closed.last());
         let (begun, ended) = self.hops.bounds(first.saturating_sub(1));
         let hop = ended.abs_diff(begun).max(1);
         let length = first.saturating_sub(self.hops.before(first, self.length));
         let further = last.unwrap_or(first).saturating_add(length).saturating_sub(first);
-        // Slices go when the next window ends, though none may hold them any more.
+        // Slices are dropped when the next window ends, even if no window contains them any more.
         u64::try_from(further).map_or(0, |further| further / hop + 1)
     }
 
-    /// Where the window that ends at `end` begins: a length before, or at the first slice after that where a change of
+    /// The start of the window that ends at `end`: a length earlier, or at the first slice after that if a change of
     /// the zone's offset has moved the slices.
     fn start(&self, end: i64) -> i64 {
         let start = self.hops.before(end, self.length);

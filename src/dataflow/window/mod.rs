@@ -1,8 +1,8 @@
 //! Windows: which rows belong together, and until when.
 //!
-//! Rows come in, one by one and in the order in which the rule wants them; time comes in as a frontier, the watermark
-//! or the clock, and both kinds of time work alike. What a window holds is a [`Content`]; a closed one is handed out
-//! and forgotten. What becomes of it is not known here.
+//! Rows come in one by one, in the order that the rule needs; time comes in as a frontier, which is the watermark or
+//! the clock, so both kinds of time work alike. The content of a window is a [`Content`]; a closed window is passed on
+//! and forgotten. This module does not know what happens to it.
 
 mod content;
 mod count;
@@ -27,17 +27,17 @@ pub use slices::gcd;
 
 /// The open windows of a rule.
 pub enum Windows {
-    /// No windows: each row alone.
+    /// No windows: each row by itself.
     Each,
-    /// Of one length, side by side or overlapping.
+    /// Windows of one length, adjacent or overlapping.
     Hopping(hopping::Hopping),
-    /// Around rows.
+    /// Windows around rows.
     Sliding(sliding::Sliding),
-    /// Between gaps.
+    /// Windows between gaps.
     Session(session::Session),
-    /// Over numbers of rows.
+    /// Windows of a number of rows.
     Count(count::Count),
-    /// Between conditions.
+    /// Windows between conditions.
     State(state::State),
 }
 
@@ -92,10 +92,10 @@ impl Windows {
     }
 
     /// Adds a row, and adds the windows that the row itself closes to `closed`. Windows that are over before its time
-    /// ([`Windows::before`]) must have been taken out.
+    /// ([`Windows::before`]) must have been removed.
     ///
     /// # Errors
-    /// The row cannot be added; it counts for the window, and is in no group.
+    /// The row cannot be added: it counts for the window, but is in no group.
     pub fn row(
         &mut self,
         plan: &Stateful,
@@ -121,7 +121,7 @@ impl Windows {
     pub fn merge(&mut self, partial: Partial, lose: &mut dyn FnMut(EvalError, u32)) {
         match self {
             Windows::Hopping(windows) => windows.merge(partial, lose),
-            // Rows of other windows are not accumulated elsewhere.
+            // Rows of other windows are never accumulated elsewhere.
             Windows::Each | Windows::Sliding(_) | Windows::Session(_) | Windows::Count(_) | Windows::State(_) => {}
         }
     }
@@ -155,7 +155,7 @@ impl Windows {
         }
     }
 
-    /// Forgets the oldest quarter of what is remembered; returns how many groups and rows they were.
+    /// Drops the oldest quarter of the state; returns the number of groups and rows dropped.
     pub fn evict(&mut self) -> usize {
         match self {
             Windows::Each => 0,
@@ -167,8 +167,8 @@ impl Windows {
         }
     }
 
-    /// Drops the rows of windows that time closes: the clock has stepped back, and open windows were sent. Windows that
-    /// rows close stay.
+    /// Drops the rows of windows that time closes, because the clock has stepped back, and open windows were sent.
+    /// Windows that rows close stay.
     pub fn restart(&mut self, plan: &Stateful, zone: &jiff::tz::TimeZone, alarm: Alarm) {
         match self {
             Windows::Hopping(_) | Windows::Sliding(_) | Windows::Session(_) => {
@@ -178,15 +178,15 @@ impl Windows {
         }
     }
 
-    /// Adds the next window that is over at `frontier` to `closed`, with those that end at the same time; `None`: all
-    /// that time closes. Call it until nothing is added: windows may be large, so they are processed one after the
-    /// other.
+    /// Adds the next window that is over at `frontier` to `closed`, together with those that end at the same time;
+    /// `None`: all that time closes. To be called until nothing is added: windows may be large, so they are processed
+    /// one after the other.
     pub fn advance(&mut self, frontier: Option<i64>, closed: &mut ClosedWindows) {
         match self {
             Windows::Hopping(windows) => windows.advance(frontier, closed),
             Windows::Sliding(windows) => windows.advance(frontier, closed),
             Windows::Session(windows) => windows.advance(frontier, closed),
-            // Rows close these, not time.
+            // Rows close these windows, not time.
             Windows::Each | Windows::Count(_) | Windows::State(_) => {}
         }
     }

@@ -1,5 +1,5 @@
-//! Windows on a thread that does not have them: rows are accumulated by slice and group, until they are sent to the thread
-//! that does. When a window ends is decided there alone.
+//! Windows on a thread that does not have the rule's state: rows are accumulated by slice and group until they are sent
+//! to the thread with the state. Only that thread decides when a window ends.
 
 use std::collections::BTreeMap;
 
@@ -15,15 +15,15 @@ use super::slices::slices_of;
 
 /// The rows of a rule since they were last taken.
 pub struct Partials {
-    /// `None` by the clock: all rows are of the slice that is open when they arrive.
+    /// `None` in processing time: all rows belong to the slice that is open when they arrive.
     slices: Option<Alignment>,
     /// whether groups have a bounded size
     small: bool,
     /// by the start of their slices
     open: BTreeMap<i64, Partial>,
-    /// those of open slices whose rows do not go with later ones
+    /// partials of open slices whose rows cannot be merged with later ones
     apart: Vec<Partial>,
-    /// the slice of the last row: mostly the next one is of it, too
+    /// the slice of the last row, because the next one usually falls into the same
     last: (i64, i64),
     rows: usize,
     groups: usize,
@@ -37,7 +37,7 @@ impl Partials {
     pub fn new(plan: &Stateful, zone: &TimeZone) -> Partials {
         let slices = slices_ahead(plan, zone);
         Partials {
-            // By the clock no time is outside of it.
+            // In processing time every time is inside it.
             last: if slices.is_some() { (0, 0) } else { (i64::MIN, i64::MAX) },
             slices,
             small: merges_ahead(plan),
@@ -63,7 +63,7 @@ impl Partials {
         let (start, end) = self.last;
         let partial = self.open.entry(start).or_insert_with(|| begin(time, end, self.most_before));
         let added = match accumulate(&mut partial.groups, plan, scope, &mut self.key) {
-            // It may only not go with the rows before it. Home decides which of them count.
+            // It may only be incompatible with the rows before it. Home decides which of them count.
             Err(_) if !partial.groups.is_empty() => {
                 let mut alone = begin(time, end, 1);
                 let added = accumulate(&mut alone.groups, plan, scope, &mut self.key);
@@ -88,32 +88,32 @@ impl Partials {
         Ok(())
     }
 
-    /// How many rows are in groups.
+    /// The number of rows in groups.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// How many groups there are.
+    /// The number of groups.
     pub fn groups(&self) -> usize {
         self.groups
     }
 
-    /// What it takes to keep them, in rows.
+    /// The weight of everything, in rows.
     pub fn weight(&self) -> usize {
         if self.small { self.groups } else { self.rows }
     }
 
-    /// Whether nothing has come.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Where the first slice ends that has rows.
+    /// The end of the first slice that has rows.
     pub fn first_end(&self) -> Option<i64> {
         self.open.first_key_value().map(|(_, partial)| partial.end)
     }
 
-    /// Takes what is there; what is of one slice, in order.
+    /// Takes everything; partials of one slice are in order.
     pub fn take(&mut self) -> impl Iterator<Item = Partial> {
         (self.rows, self.groups, self.most_before) = (0, 0, 0);
         let Partials { small, open, apart, most_before, .. } = self;
@@ -125,7 +125,7 @@ impl Partials {
     }
 }
 
-/// The slices by which rows of a plan that [merges](Stateful::merges) are accumulated; `None` by the clock.
+/// The slices by which rows of a plan that [merges](Stateful::merges) are accumulated; `None` in processing time.
 pub fn slices_ahead(plan: &Stateful, zone: &TimeZone) -> Option<Alignment> {
     match &plan.window {
         WindowSpec::Hopping { unit, length, hop } if plan.event_time.is_some() => {
@@ -135,7 +135,7 @@ pub fn slices_ahead(plan: &Stateful, zone: &TimeZone) -> Option<Alignment> {
     }
 }
 
-/// A partial with room for this many groups, of the slice that ends at `end`; its first row is of this time.
+/// A partial with room for this many groups, in the slice that ends at `end`; its first row has this time.
 fn begin(time: i64, end: i64, room: usize) -> Partial {
     let groups = Groups::with_capacity_and_hasher(room, Default::default());
     Partial { times: (time, time), end, groups, ..Partial::default() }

@@ -1,5 +1,5 @@
-//! Windows between pauses (SESSIONWINDOW): rows without a gap longer than the timeout; a session is cut at the first
-//! tick at which it is as long as the greatest length. Ticks come every greatest length, aligned to the clock.
+//! Windows between pauses (SESSIONWINDOW): rows without a gap longer than the timeout. A session is cut at the first
+//! tick at which it has the greatest length. Ticks come at intervals of the greatest length, aligned to the clock.
 
 use jiff::tz::TimeZone;
 
@@ -17,15 +17,15 @@ pub struct Session {
     ticks: Alignment,
     timeout: i64,
     content: Content,
-    /// where the session is cut at the latest
+    /// the latest time at which the session is cut
     cut: i64,
     alarm: Alarm,
-    /// when it rings next: one alarm at a time, so that they do not grow with the rows
+    /// when the alarm rings next; only one alarm at a time, so that alarms do not grow with the rows
     rings: Option<i64>,
 }
 
 impl Session {
-    /// Sessions ended by `timeout` ms without rows, and cut at ticks every `max` units.
+    /// Sessions that end after `timeout` ms without rows, and are cut at ticks every `max` units.
     pub fn new(unit: Unit, max: u64, timeout: i64, zone: &TimeZone, alarm: Alarm) -> Self {
         let ticks = Alignment::new(unit, max, zone.clone());
         Session { ticks, timeout, content: Content::default(), cut: i64::MAX, alarm, rings: None }
@@ -49,7 +49,7 @@ impl Session {
         Ok(())
     }
 
-    /// How many sessions are open: one at most.
+    /// The number of open sessions, at most one.
     pub fn open(&self) -> u64 {
         u64::from(self.content.span.is_some())
     }
@@ -59,14 +59,14 @@ impl Session {
         self.content.evict()
     }
 
-    /// Adds a row; rows come in order of time, and the session that is over before it has been taken out.
+    /// Adds a row. Rows come in order of time, and a session that is over before the row has been removed.
     ///
     /// # Errors
     /// The row is lost, but keeps the session open.
     pub fn row(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) -> Result<(), EvalError> {
         let time = arrival.time;
         if self.content.span.is_none() {
-            // The first tick that is a whole length after the first row.
+            // The first tick at least one length after the first row.
             let (start, end) = self.ticks.bounds(time);
             self.cut = if start == time { end } else { self.ticks.bounds(end).1 };
         }

@@ -1,7 +1,7 @@
-//! An endpoint: the meeting place of sources, sinks and peers.
+//! An endpoint, where sources, sinks and peers meet.
 //!
-//! Of a server role it is a path of the data server with any number of clients; of a client role it is one dialled
-//! connection, with one peer that stays while connections come and go. It lives as long as any link uses it.
+//! In a server role it is a path of the data server with any number of clients. In a client role it is one dialled
+//! connection, with one peer that stays while connections come and go. It exists as long as any link uses it.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,59 +21,58 @@ use crate::io::queue::{Frame, FrameBatch};
 use crate::io::{LinkHistory, LinkState, UNREAD, loss, printable};
 use crate::sync::locked;
 
-/// How an endpoint stands.
+/// The state of an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing {
     pub state: LinkState,
     pub since: SystemTime,
     /// failed dials and broken connections since the start
     pub failures: u64,
-    /// what has become of its connections
+    /// the history of its connections
     pub history: LinkHistory,
 }
 
-/// Keeps an endpoint from handing messages over: its sockets are not read.
+/// Keeps an endpoint from delivering messages: its sockets are not read.
 pub(super) struct Pause(#[allow(dead_code, reason = "its end is what matters")] OwnedRwLockWriteGuard<()>);
 
-/// See the module.
 pub(super) struct Endpoint {
-    /// of the link that made it: its address. What its links want together is said by [`Endpoint::terms`]
+    /// the settings of the link that created it: its address. [`Endpoint::terms`] combines those of all links
     pub settings: Settings,
-    /// what its links want, and how many want the same: thousands of rules may send to one endpoint
+    /// the links, each with the number of links that want the same: thousands of rules may send to one endpoint
     links: Mutex<Vec<(Arc<Link>, usize)>>,
-    /// the data thread of the streams that one thread reads, and of its connection in a client role
+    /// the data thread of streams that only one thread reads, and in a client role of the connection
     pub thread: usize,
-    /// where its peer may be, in a client role
+    /// in a client role: where the peer may be
     pub egress: Egress,
     /// how its clients are spread over the data threads
     clients: Spread,
-    /// how it stands
+    /// its state
     pub standing: watch::Sender<Standing>,
-    /// set when nobody uses it any more
+    /// set when nothing uses it any more
     pub closing: watch::Sender<bool>,
-    /// open sockets, and of a client role its dialler
+    /// the number of open sockets, plus one for the dialler of a client role
     pub tasks: watch::Sender<usize>,
     last_error: Mutex<Option<(SystemTime, String)>>,
-    /// of a client role
+    /// in a client role: the status of each address
     pub fares: Fares,
     subscribers: Mutex<Arc<Vec<Arc<Subscriber>>>>,
-    /// read while a batch is handed over
+    /// locked for reading while a batch is delivered
     delivering: Arc<RwLock<()>>,
     members: Mutex<Members>,
-    /// messages that came while no source was there to take them; endpoints of one address share it
+    /// messages that arrived while no source could take them; endpoints with the same address share it
     pub unread: Arc<AtomicU64>,
-    /// how much of that the log knows of
+    /// how many of them have been logged
     unread_told: AtomicU64,
-    /// how often it was taken into use: one that nobody uses is closed later unless this has grown
+    /// how often it was taken into use: an unused endpoint is closed later unless this has grown
     pub uses: AtomicU64,
-    /// of a client role: its open connections
+    /// in a client role: the number of open connections
     connected: AtomicUsize,
 }
 
-/// What an endpoint is used for.
+/// The purpose of a use of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// to be there, whoever else uses it
+    /// to keep it open
     Lease,
     /// to read
     Source,
@@ -81,14 +80,14 @@ pub(super) enum Use {
     Sink,
 }
 
-/// One use of an endpoint, as its user described it.
+/// One use of an endpoint, with its user's settings.
 pub(super) struct Link {
     pub used: Use,
     pub settings: Settings,
 }
 
 impl Link {
-    /// Whether it asks the same of a connection.
+    /// Whether it wants the same from a connection.
     fn wants(&self, used: Use, settings: &Settings) -> bool {
         let own = &self.settings;
         self.used == used
@@ -116,7 +115,7 @@ struct Members {
 }
 
 impl Endpoint {
-    /// An endpoint that nobody uses yet.
+    /// An endpoint without users.
     pub fn new(
         settings: Settings,
         thread: usize,
@@ -151,7 +150,7 @@ impl Endpoint {
         })
     }
 
-    /// Adds what a link wants. Messages of `onOpen` that no link before it had are sent on an open connection now.
+    /// Adds a link. Messages of `onOpen` that no earlier link had are sent on an open connection now.
     pub fn link(&self, used: Use, settings: Settings) -> Arc<Link> {
         let mut links = locked(&self.links);
         if let Some((known, users)) = links.iter_mut().find(|(link, _)| link.wants(used, &settings)) {
@@ -161,7 +160,7 @@ impl Endpoint {
         let others = || links.iter().map(|(link, _)| &link.settings);
         let known: Vec<&Opening> = others().flat_map(|settings| &settings.on_open).collect();
         let fresh: Vec<&Opening> = settings.on_open.iter().filter(|opening| !known.contains(opening)).collect();
-        // A file that cannot be read is an error of the next dial.
+        // If a file cannot be read, the next dial reports the error.
         let fresh: Vec<String> = fresh.iter().filter_map(|opening| opening.messages().ok()).flatten().collect();
         for (property, differs) in [
             ("pingInterval", others().any(|other| other.ping_interval != settings.ping_interval)),
@@ -187,14 +186,14 @@ impl Endpoint {
         }
         let link = Arc::new(Link { used, settings });
         links.push((link.clone(), 1));
-        // Under the lock of the links, as `opens`: each message is sent once on each connection.
+        // While the links are locked, as in `opens`, so that each message is sent once on each connection.
         for peer in &locked(&self.members).peers {
             peer.say(&fresh);
         }
         link
     }
 
-    /// Takes away what a link wants.
+    /// Removes a link.
     pub fn unlink(&self, link: &Arc<Link>) {
         locked(&self.links).retain_mut(|(other, users)| {
             if Arc::ptr_eq(other, link) {
@@ -204,15 +203,15 @@ impl Endpoint {
         });
     }
 
-    /// Its uses: what for, and by which named connection.
+    /// Its uses: the purpose of each, and its named connection.
     pub fn uses(&self) -> Vec<(Use, Option<Arc<str>>)> {
         let links = locked(&self.links);
         let uses = |(link, users): &(Arc<Link>, usize)| vec![(link.used, link.settings.connection.clone()); *users];
         links.iter().flat_map(uses).collect()
     }
 
-    /// What its links want together, for the next connection: the settings of who holds it, else of the first source,
-    /// else of the first sink; the largest limit of messages, and all subprotocols.
+    /// The combined settings of its links, for the next connection: those of the lease, otherwise of the first source,
+    /// otherwise of the first sink; the largest limit of messages, and all subprotocols.
     pub fn terms(&self) -> Settings {
         let links = locked(&self.links);
         let first = |used| links.iter().find(|(link, _)| link.used == used);
@@ -235,16 +234,16 @@ impl Endpoint {
         terms
     }
 
-    /// Whether clients may come to read events, and whether they may come as websockets.
+    /// Whether clients may read events here, and whether they may connect with websockets.
     pub fn serves(&self) -> (bool, bool) {
         let links = locked(&self.links);
         let of = |events: bool| links.iter().any(|(link, _)| link.settings.events == events);
-        // One that nobody uses lingers as what it was.
+        // Without links, it lingers as what it was.
         if links.is_empty() { (self.settings.events, !self.settings.events) } else { (of(true), of(false)) }
     }
 
-    /// Whether a link can share a connection of a client role. A peer sees one connection for links that say the same,
-    /// and sinks that say nothing join those of others. Under the name of a connection all share.
+    /// Whether a link can share the connection of a client role. Links with the same messages of their own share one,
+    /// and so do sinks without such messages. Links with the same named connection always share it.
     pub fn admits(&self, used: Use, settings: &Settings) -> bool {
         let joins = |used: Use, settings: &Settings| used != Use::Source && settings.is_silent();
         locked(&self.links).iter().all(|(link, _)| {
@@ -254,7 +253,7 @@ impl Endpoint {
         })
     }
 
-    /// What its links say first on a connection, each once.
+    /// The first messages of its links on a connection, without repetition.
     pub fn openings(&self) -> Vec<Opening> {
         let mut openings: Vec<Opening> = Vec::new();
         for opening in locked(&self.links).iter().flat_map(|(link, _)| &link.settings.on_open) {
@@ -265,8 +264,8 @@ impl Endpoint {
         openings
     }
 
-    /// A connection of a client role begins: `peer` is to get the messages of `onOpen` of all links, each once. `read`
-    /// are those that were read before it was dialled; links may have come since.
+    /// A connection of a client role begins: `peer` gets the messages of `onOpen` of all links, each once. `read` are
+    /// those that were read before the dial; links may have been added since.
     pub fn opens(&self, peer: &Peer, read: Vec<(Opening, Vec<String>)>) {
         let links = locked(&self.links);
         let mut said: Vec<&Opening> = Vec::new();
@@ -284,14 +283,14 @@ impl Endpoint {
         peer.say_first(messages);
     }
 
-    /// A connection of a client role to this address is up.
+    /// Records that a connection of a client role to this address is open.
     pub fn connects(&self, address: &str) {
         self.fares.connects(address);
         self.connected.fetch_add(1, Ordering::AcqRel);
         self.stands(LinkState::Connected);
     }
 
-    /// A connection of a client role has ended, and is dialled anew.
+    /// Records that a connection of a client role has ended; it is dialled again.
     pub fn disconnects(&self, address: &str) {
         self.fares.disconnects(address);
         if self.connected.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -299,26 +298,26 @@ impl Endpoint {
         }
     }
 
-    /// Notes why a connection of a client role has ended.
+    /// Records why a connection of a client role has ended.
     pub fn is_closed(&self, address: &str, error: String) {
         self.fares.is_closed(address, &printable(&error));
         self.fails(error);
     }
 
-    /// Notes why an address could not be dialled.
+    /// Records why an address could not be dialled.
     pub fn is_unreached(&self, address: &str, error: String) {
         self.fares.is_unreached(address, &printable(&error));
         self.fails(error);
     }
 
-    /// A keeper of a client role ends.
+    /// Records that a client role stops dialling.
     pub fn ends(&self) {
         if self.connected.load(Ordering::Acquire) == 0 {
             self.stands(LinkState::Disconnected);
         }
     }
 
-    /// Lets `next` take the place of a peer, which gets nothing more but what waits for it.
+    /// Lets `next` replace a peer, which gets only the messages that already wait for it.
     pub fn succeeds(&self, old: &Arc<Peer>, next: &Arc<Peer>) {
         let mut members = locked(&self.members);
         for sink in &members.sinks {
@@ -340,14 +339,14 @@ impl Endpoint {
         self.tell_unread();
     }
 
-    /// Whether a source takes messages.
+    /// Whether any source takes messages.
     pub fn is_read(&self) -> bool {
         locked(&self.subscribers).iter().any(|subscriber| subscriber.has_begun())
     }
 
-    /// The sources, once each that is there has begun, and a guard that defers [`Endpoint::pause`].
+    /// The sources, after each has begun, and a guard that delays [`Endpoint::pause`].
     ///
-    /// Nothing is held while a source is waited for: what lets it begin may first need a pause.
+    /// No lock is held while it waits for a source: something that lets it begin may first need a pause.
     async fn begun_subscribers(&self) -> (RwLockReadGuard<'_, ()>, Arc<Vec<Arc<Subscriber>>>) {
         let unbegun = |subscribers: &[Arc<Subscriber>]| subscribers.iter().find(|one| !one.has_begun()).cloned();
         loop {
@@ -358,29 +357,29 @@ impl Endpoint {
             }
             let delivering = self.delivering.read().await;
             let subscribers = locked(&self.subscribers).clone();
-            // Others may have come in the meantime.
+            // Others may have been added in the meantime.
             if unbegun(&subscribers).is_none() {
                 return (delivering, subscribers);
             }
         }
     }
 
-    /// Takes a source away. What is being handed over to it goes on: see [`Endpoint::pause`].
+    /// Removes a source. Messages that are being delivered to it still arrive: see [`Endpoint::pause`].
     pub fn unsubscribe(&self, subscriber: &Arc<Subscriber>) {
         let mut subscribers = locked(&self.subscribers);
         let rest = subscribers.iter().filter(|other| !Arc::ptr_eq(other, subscriber)).cloned().collect();
         *subscribers = Arc::new(rest);
         drop(subscribers);
-        // What waits for the start of a rule that does not start shall not wait for ever.
+        // Messages must not wait for ever for a rule that does not start.
         subscriber.begin();
     }
 
-    /// Waits until what was read is handed over; nothing more is until the answer is dropped.
+    /// Waits until everything read is delivered; nothing more is until the result is dropped.
     pub async fn pause(&self) -> Pause {
         Pause(self.delivering.clone().write_owned().await)
     }
 
-    /// Says in the log how many messages nobody has read since it was said last.
+    /// Logs how many messages nobody has read since the last call.
     fn tell_unread(&self) {
         let unread = self.unread.load(Ordering::Relaxed);
         let fresh = unread.saturating_sub(self.unread_told.swap(unread, Ordering::Relaxed));
@@ -389,7 +388,7 @@ impl Endpoint {
         }
     }
 
-    /// Adds a sink: present peers get what it sends from now on.
+    /// Adds a sink: its messages go to all current peers from now on.
     pub fn add_sink(&self, sink: &Arc<dyn PeerSink>) {
         let mut members = locked(&self.members);
         for peer in &members.peers {
@@ -398,19 +397,19 @@ impl Endpoint {
         members.sinks.push(sink.clone());
     }
 
-    /// Takes a sink away.
+    /// Removes a sink.
     pub fn remove_sink(&self, sink: &Arc<dyn PeerSink>) {
         let is_other = |other: &Arc<dyn PeerSink>| !std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(sink));
         locked(&self.members).sinks.retain(is_other);
         sink.end();
     }
 
-    /// The sinks that are there.
+    /// The current sinks.
     pub fn sinks(&self) -> Vec<Arc<dyn PeerSink>> {
         locked(&self.members).sinks.clone()
     }
 
-    /// Adds a peer; false if the endpoint is at its end.
+    /// Adds a peer; false if the endpoint is closing.
     pub fn join(&self, peer: &Arc<Peer>) -> bool {
         let mut members = locked(&self.members);
         if members.closed {
@@ -427,15 +426,15 @@ impl Endpoint {
         true
     }
 
-    /// Places a client that comes: where the fewest clients are, but on the thread of the streams that read from here
-    /// where these are on one thread, so that its messages need not cross.
+    /// Chooses a thread for a new client: the one with the fewest clients, but if the streams that read from here are
+    /// on one thread, that thread, so that messages do not cross threads.
     pub fn place(&self, threads: &SocketThreads) -> Placement {
         let read = locked(&self.links).iter().any(|(link, _)| link.used == Use::Source);
         let spread = locked(&self.subscribers).iter().any(|subscriber| subscriber.queues.is_spread());
         if read && !spread { threads.place_at(self.thread, &self.clients) } else { threads.place(&self.clients) }
     }
 
-    /// Takes a peer away.
+    /// Removes a peer.
     pub fn leave(&self, peer: &Arc<Peer>) {
         let mut members = locked(&self.members);
         if let Some(place) = members.peers.iter().position(|other| Arc::ptr_eq(other, peer)) {
@@ -451,12 +450,12 @@ impl Endpoint {
         peer.leave();
     }
 
-    /// How many peers it has.
+    /// The number of peers.
     pub fn peers(&self) -> usize {
         locked(&self.members).peers.len()
     }
 
-    /// Sends all peers away with 1001 and takes no new ones.
+    /// Disconnects all peers with code 1001, and accepts no new ones.
     pub fn close(&self) {
         self.closing.send_replace(true);
         let peers = {
@@ -470,7 +469,7 @@ impl Endpoint {
         self.tell_unread();
     }
 
-    /// Hands messages to every source, waiting for the slowest.
+    /// Delivers messages to every source, and waits for the slowest.
     pub async fn deliver(&self, peer: &Peer, frames: Vec<Frame>, received: std::time::Instant) {
         let _hearing = peer.heard.begin();
         let (_delivering, subscribers) = self.begun_subscribers().await;
@@ -492,7 +491,7 @@ impl Endpoint {
         last.deliver(batch, bytes, peer.thread).await;
     }
 
-    /// Notes a new state.
+    /// Sets the state.
     pub fn stands(&self, state: LinkState) {
         self.standing.send_if_modified(|standing| {
             let changed = standing.state != state;
@@ -510,9 +509,9 @@ impl Endpoint {
         });
     }
 
-    /// Notes an error.
+    /// Records an error.
     pub fn fails(&self, error: String) {
-        // Part of it may be the peer's words: they must not command a terminal.
+        // The text may contain what the peer sent, which must not control a terminal.
         let error = printable(&error).into_owned();
         tracing::debug!(endpoint = %self.settings.address(), %error, "websocket");
         *locked(&self.last_error) = Some((SystemTime::now(), error));
@@ -527,11 +526,11 @@ impl Endpoint {
     }
 }
 
-/// Counts a task of an endpoint for as long as it lives.
+/// Counts a task of an endpoint as long as it exists.
 pub(super) struct Presence(Arc<Endpoint>);
 
 impl Presence {
-    /// One task more.
+    /// Counts one more task.
     pub fn new(endpoint: &Arc<Endpoint>) -> Presence {
         endpoint.tasks.send_modify(|tasks| *tasks += 1);
         Presence(endpoint.clone())
@@ -544,7 +543,7 @@ impl Drop for Presence {
     }
 }
 
-/// A peer's stay at an endpoint: it leaves when this is dropped, however its task ends.
+/// A peer's stay at an endpoint. Dropping it removes the peer, however its task ends.
 pub(super) struct Stay {
     pub endpoint: Arc<Endpoint>,
     pub peer: Arc<Peer>,
@@ -553,7 +552,7 @@ pub(super) struct Stay {
 }
 
 impl Stay {
-    /// Lets `peer` join on its thread; `None` if the endpoint is at its end.
+    /// Adds `peer` on its thread; `None` if the endpoint is closing.
     pub fn new(endpoint: &Arc<Endpoint>, peer: Arc<Peer>, placement: Placement) -> Option<Stay> {
         let presence = Presence::new(endpoint);
         let stays = endpoint.join(&peer);
@@ -582,7 +581,7 @@ mod tests {
         let peer = Peer::new("p".to_owned(), Arc::default(), 0);
         peer.hang_up();
         endpoint.join(&peer);
-        // Rules come and go while the peer cannot be reached.
+        // Rules come and go while the peer is unreachable.
         for _ in 0..100 {
             endpoint.unlink(&endpoint.link(Use::Source, settings.clone()));
         }

@@ -12,23 +12,13 @@ pub enum ConnectError {
         "the data server cannot listen on {ip}:{port}: the port is in use by another process; stop that one, or set \
          source.httpServerPort (environment: KUIPER__SOURCE__HTTPSERVERPORT) to a free port, or to 0 for any"
     )]
-    PortInUse {
-        /// address
-        ip: String,
-        port: u16,
-    },
+    PortInUse { ip: String, port: u16 },
     #[error("the data server cannot listen on {ip}:{port}: {source}; check source.httpServerIp and httpServerPort")]
-    Listen {
-        /// address
-        ip: String,
-        port: u16,
-        /// why
-        source: io::Error,
-    },
-    /// the data server's certificates
+    Listen { ip: String, port: u16, source: io::Error },
+    /// the data server's certificates are invalid
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// the keys of tokens
+    /// the keys for tokens are invalid
     #[error(transparent)]
     Jwt(#[from] JwtError),
     #[error("checkConnection: {0}")]

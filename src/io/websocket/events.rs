@@ -1,7 +1,7 @@
-//! Clients of an endpoint that read server-sent events: browsers that cannot speak websocket, or scripts with curl.
+//! Clients that read an endpoint as server-sent events: browsers that cannot use websockets, or scripts with curl.
 //!
-//! Such a client is a peer like any other: it has a lane for each sink, with the same limits, policies and counts. It only
-//! reads, and other bytes go over its wire.
+//! Such a client is a peer like any other: it has a lane for each sink, with the same limits, policies and counts. It
+//! only reads, and in another format.
 
 use std::io;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ pub(super) fn upgrades(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
 }
 
-/// Serves a client until it goes, or is sent away. Runs on the data thread; the socket comes detached. `origin` is that of
-/// the page that reads, if one does.
+/// Serves a client until it leaves or is disconnected. Runs on the data thread; the socket arrives detached. `origin`
+/// is that of the page that reads, if there is one.
 pub(super) async fn run(mut wire: Wire, endpoint: &Arc<Endpoint>, peer: &Arc<Peer>, origin: Option<&str>) -> Ending {
     if let Err(error) = wire.attach() {
         return Some(format!("{}: cannot move the socket: {error}", peer.address));
@@ -91,7 +91,7 @@ async fn serve(wire: &mut Wire, peer: &Peer, origin: Option<&str>) -> io::Result
             wire.write_all(&text).await?;
             wire.flush().await?;
             flights.drain(..).for_each(Flight::arrive);
-            // A reader that keeps up with us must not keep the thread.
+            // A fast reader must not monopolise the thread.
             tokio::task::yield_now().await;
             continue;
         }
@@ -101,7 +101,7 @@ async fn serve(wire: &mut Wire, peer: &Peer, origin: Option<&str>) -> io::Result
                 wire.write_all(b":\n\n").await?;
                 wire.flush().await?;
             }
-            // A client has nothing to say; that it ends is to be seen also while there are no results.
+            // Clients send nothing. Reading notices their end even while there are no results.
             read = wire.read(&mut ignored) => if read? == 0 {
                 return Ok(());
             },

@@ -1,15 +1,15 @@
-//! The way of a sink's batch to its clients, over all data threads.
+//! Distributes a sink's batches to its clients on all data threads.
 //!
-//! A batch is encoded once and passed on by reference. The lanes of the clients of one data thread form a branch. The
-//! thread that sends puts a batch into the lanes of its own branch; every other branch that has clients gets it into
-//! its inbox, and its thread is asked once to distribute what is there. So another thread costs the sender one lock
-//! and one wake, however many clients it has, and a thread without clients costs nothing.
+//! A batch is encoded once and passed on by reference. The lanes of the clients on one data thread form a branch. The
+//! sending thread puts a batch into the lanes of its own branch; every other branch with clients gets it into its
+//! inbox, and its thread is asked once to distribute the inbox. So another thread costs the sender one lock and one
+//! wake-up, however many clients it has, and a thread without clients costs nothing.
 //!
-//! An inbox is bounded ([`INBOX_BATCHES`], [`INBOX_BYTES`]). Where it is full, the sender distributes it itself:
-//! nothing is lost, nothing overtakes, and what a full lane does is up to the sink's policy, as ever.
+//! An inbox is bounded ([`INBOX_BATCHES`], [`INBOX_BYTES`]). If it is full, the sender distributes it itself, so
+//! nothing is lost and the order stays. A full lane follows the sink's policy as always.
 //!
-//! A branch gains and loses clients only while its inbox is empty: who changes it distributes first. So a client gets
-//! what was sent while it was there, and no count differs from that of a single thread.
+//! A branch gains and loses clients only while its inbox is empty: it is distributed before the change. So a client
+//! gets everything that was sent while it was connected, and counts are the same as on a single thread.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,10 +27,10 @@ use crate::io::queue::{MessageBatch, Outlet, Signal};
 use crate::sync::locked;
 use crate::value::Text;
 
-/// How many batches an inbox holds.
+/// The most batches in an inbox.
 const INBOX_BATCHES: usize = 64;
 
-/// How many bytes of batches an inbox holds, beyond which it takes no further batch.
+/// An inbox with this many bytes takes no further batch.
 const INBOX_BYTES: usize = 1024 * 1024;
 
 /// One sink: its clients' lanes, its policy and its counts.
@@ -39,37 +39,37 @@ pub(super) struct SinkQueue {
     pub tally: Arc<Tally>,
     /// one for each data thread
     branches: Box<[Arc<Branch>]>,
-    /// its clients may be connected to any process of a cluster
+    /// whether its clients may be connected to any process of a cluster
     everywhere: bool,
 }
 
-/// One client of a sink.
+/// The status of one client of a sink.
 #[derive(Clone, Debug)]
 pub struct ClientStatus {
-    /// where it is
+    /// its address
     pub address: String,
-    /// since when it is connected (a client role: since when the link exists)
+    /// the time at which it connected (in a client role: at which the link was opened)
     pub since: SystemTime,
-    /// messages that wait for it
+    /// the number of waiting messages
     pub queued: usize,
-    /// messages it lost
+    /// the number of lost messages
     pub dropped: u64,
 }
 
 impl SinkQueue {
-    /// A sink without clients, whose clients will live on these threads.
+    /// A sink without clients; its clients will be on these threads.
     pub fn new(settings: &Settings, signal: Signal, threads: &SocketThreads) -> Arc<SinkQueue> {
         let tally = Arc::new(Tally::new(settings.client_queue, settings.slow_client, signal));
         let branches = threads.iter().map(|thread| Arc::new(Branch::new(thread.clone(), tally.clone()))).collect();
         Arc::new(SinkQueue { tally, branches, everywhere: settings.role == Role::Server })
     }
 
-    /// Brings all that was sent into the lanes: what other sinks send next does not overtake it.
+    /// Puts everything that was sent into the lanes, so that later messages of other sinks do not overtake it.
     pub fn settle(&self) {
         self.branches.iter().for_each(|branch| drop(branch.settled()));
     }
 
-    /// Each client with what waits for it and what it lost.
+    /// Each client with its waiting and lost messages.
     pub fn clients(&self) -> Vec<ClientStatus> {
         let of_branch = |branch: &Arc<Branch>| {
             let lanes = branch.settled();
@@ -78,7 +78,7 @@ impl SinkQueue {
         self.branches.iter().flat_map(of_branch).collect()
     }
 
-    /// Sends a batch to all clients and returns how many there are.
+    /// Sends a batch to all clients, and returns their number.
     fn send_to_all(&self, batch: &Arc<MessageBatch>) -> usize {
         self.branches.iter().map(|branch| branch.send(batch)).sum()
     }
@@ -87,11 +87,11 @@ impl SinkQueue {
         &self.branches[peer.thread % self.branches.len()]
     }
 
-    /// Sends each message to the client that it is for, and returns how many found none.
+    /// Sends each message to its client, and returns how many have no such client.
     fn send_addressed<'m>(&self, messages: impl Iterator<Item = (&'m Address, MessageBatch)>) -> usize {
         let mut unknown = 0;
         for (address, message) in messages {
-            // The property `to` is its only part: a client's id.
+            // The property `to`, a client's id, is the only part of the address.
             let client = address.first().map_or("", |id| id.as_str());
             let message = Arc::new(message);
             let found = self.branches.iter().any(|branch| {
@@ -119,7 +119,7 @@ impl PeerSink for SinkQueue {
         self.branch(peer).change(|lanes| drop(lanes.swap_remove(&peer.id)));
     }
 
-    /// What still waits is lost and counted.
+    /// Waiting messages are lost and counted.
     fn end(&self) {
         self.tally.end();
         for branch in &self.branches {
@@ -178,26 +178,26 @@ impl Outlet for SinkQueue {
     }
 }
 
-/// Lanes by the ids of their peers: a message may be for one of them alone.
+/// Lanes by the ids of their peers, because a message may be for only one of them.
 type Lanes = IndexMap<Text, Arc<ClientQueue>, RandomState>;
 
 /// The clients of a sink on one data thread.
 struct Branch {
     thread: Arc<SocketThread>,
     tally: Arc<Tally>,
-    /// locked for one batch at a time; before `inbox`, where both are
+    /// locked for one batch at a time; locked before `inbox` if both are needed
     lanes: Mutex<Lanes>,
     inbox: Mutex<Inbox>,
 }
 
-/// Batches that other threads have sent.
+/// Batches from other threads.
 #[derive(Default)]
 struct Inbox {
     batches: VecDeque<Arc<MessageBatch>>,
     bytes: usize,
     /// the number of lanes
     clients: usize,
-    /// the thread has been asked to distribute
+    /// whether the thread has been asked to distribute
     asked: bool,
 }
 
@@ -206,7 +206,7 @@ impl Branch {
         Branch { thread, tally, lanes: Mutex::default(), inbox: Mutex::default() }
     }
 
-    /// Sends a batch to all clients and returns how many there are.
+    /// Sends a batch to all clients, and returns their number.
     fn send(self: &Arc<Self>, batch: &Arc<MessageBatch>) -> usize {
         if self.thread.is_elsewhere() {
             let mut inbox = locked(&self.inbox);
@@ -232,18 +232,18 @@ impl Branch {
         lanes.len()
     }
 
-    /// The lanes, when they have got all that was sent before.
+    /// The lanes, after everything sent before has been put into them.
     fn settled(&self) -> MutexGuard<'_, Lanes> {
         let lanes = locked(&self.lanes);
         loop {
-            // The inbox is free again before the lanes get the batch: other threads go on sending.
+            // The inbox is unlocked before the lanes get the batch, so that other threads can continue to send.
             let batch = locked(&self.inbox).take();
             let Some(batch) = batch else { return lanes };
             lanes.values().for_each(|lane| lane.push(&batch));
         }
     }
 
-    /// Lets clients come or go, while nothing is on its way to them.
+    /// Adds or removes clients while nothing is on its way to them.
     fn change(&self, change: impl FnOnce(&mut Lanes)) {
         loop {
             let mut lanes = self.settled();
@@ -259,7 +259,7 @@ impl Branch {
 
 impl Errand for Branch {
     fn run(self: Arc<Self>) {
-        // Before it looks: what comes from now on asks anew.
+        // Before looking, so that batches that arrive from now on ask again.
         locked(&self.inbox).asked = false;
         drop(self.settled());
     }
@@ -297,7 +297,7 @@ mod tests {
         Arc::new(MessageBatch::new(bytes, vec![text.len() as u32], true, None))
     }
 
-    /// What a client gets, as its socket takes it.
+    /// The messages of a client, as its socket takes them.
     fn taken(peer: &Peer) -> Vec<String> {
         let mut messages = Vec::new();
         while let Some(mut flight) = peer.next() {
@@ -311,7 +311,7 @@ mod tests {
         messages
     }
 
-    /// A sink over two threads. The test runs as the first; the second stands still until it is driven.
+    /// A sink over two threads. The test runs as the first; the second does nothing until the test drives it.
     struct Setting {
         here: Runtime,
         there: Runtime,
@@ -340,7 +340,7 @@ mod tests {
             self.here.block_on(async { texts.iter().for_each(|text| self.sink.send(&batch(text))) });
         }
 
-        /// Lets the second thread read its mail.
+        /// Lets the second thread process its mail.
         fn drive_the_other(&self) {
             let there = &self.there;
             std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! How a client role fares at each of its addresses: for the status, and for the log where it fails again and again.
+//! The status of each address of a client role, also logged if an address fails repeatedly.
 
 use std::sync::Mutex;
 use std::time::SystemTime;
@@ -11,22 +11,22 @@ use crate::sync::locked;
 pub(super) struct Fares(Mutex<Vec<AddressStatus>>);
 
 impl Fares {
-    /// A connection is up.
+    /// Records an open connection.
     pub fn connects(&self, address: &str) {
         self.at(address, |at| at.connected += 1);
     }
 
-    /// A connection has ended.
+    /// Records the end of a connection.
     pub fn disconnects(&self, address: &str) {
         self.at(address, |at| at.connected = at.connected.saturating_sub(1));
     }
 
-    /// Notes why a connection has ended.
+    /// Records why a connection has ended.
     pub fn is_closed(&self, address: &str, error: &str) {
         self.fails(address, error, |at| at.closed += 1);
     }
 
-    /// Notes why a dial has failed.
+    /// Records why a dial has failed.
     pub fn is_unreached(&self, address: &str, error: &str) {
         self.fails(address, error, |at| at.unreached += 1);
     }
@@ -41,7 +41,7 @@ impl Fares {
             at.last_error = Some((SystemTime::now(), error.to_owned()));
             at.clone()
         });
-        // Of one that fails again and again, fewer and fewer.
+        // If an address fails repeatedly, it is logged less and less often.
         let failures = status.failures();
         if failures > 1 && failures.is_power_of_two() {
             tracing::warn!(endpoint = address, "{}", status.trouble());

@@ -1,9 +1,9 @@
-//! Who is let in at the data server: web pages of known origins, and clients that show a token.
+//! Decides who may use the data server: web pages from known origins, and clients with a token.
 //!
-//! A browser names the origin of its page and cannot be told not to, which keeps strange pages from using a viewer's
-//! network (RFC 6455, 10.2); every other client may say what it likes, and is asked for a token or, by TLS, for a
-//! certificate. A token stands in the header `Authorization: Bearer …`, or, since pages cannot set headers, in the query
-//! as `access_token=…` (RFC 6750, 2.1 and 2.3). What is refused is counted by cause.
+//! A browser sends the origin of its page and cannot be made to lie, which keeps foreign pages from using a viewer's
+//! network (RFC 6455, 10.2). Any other client can send any origin, so it needs a token, or a certificate with TLS. A
+//! token is in the header `Authorization: Bearer …`, or, because pages cannot set headers, in the query as
+//! `access_token=…` (RFC 6750, 2.1 and 2.3). Refusals are counted by cause.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::io::printable;
 use crate::sync::locked;
 use crate::view::Identity;
 
-/// Handshakes that were refused.
+/// Refused handshakes.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     origin: AtomicU64,
@@ -31,63 +31,63 @@ pub(super) struct Refusals {
     handshakes: AtomicU64,
     connections: AtomicU64,
     address: AtomicU64,
-    /// the last ones of which the path is known
+    /// the last ones with a known path
     turned_away: Mutex<VecDeque<TurnedAway>>,
 }
 
-/// Clients that were refused at a path, for one reason.
+/// Clients that were refused at one path for the same reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TurnedAway {
-    /// the path that they asked for
+    /// the requested path
     pub path: String,
-    /// why, as in the counts by cause
+    /// the cause, as in the counts
     pub cause: &'static str,
-    /// how many
+    /// their number
     pub count: u64,
-    /// who was the last one
+    /// the last one's address
     pub peer: String,
-    /// when that was
+    /// the time of the last one
     pub time: SystemTime,
 }
 
-/// How many paths are remembered, and bytes of each.
+/// The number of paths remembered, and the most bytes of each.
 const PATHS: usize = 32;
 const PATH_BYTES: usize = 256;
 
 /// Why a handshake is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// a page of an origin that is not on the list
+    /// a page from an origin that is not on the list
     Origin,
-    /// no token, or one that is not known
+    /// no token, or an unknown one
     Token,
     /// no endpoint has this path
     Path,
-    /// it is no request for a websocket
+    /// not a websocket request
     Request,
-    /// TLS could not be agreed upon
+    /// the TLS handshake failed
     Tls,
     /// it took too long
     Time,
-    /// too many handshakes were going on
+    /// too many handshakes at the same time
     Handshakes,
     /// too many clients are connected
     Connections,
-    /// too many clients of its address are
+    /// too many clients from its address are connected
     Address,
 }
 
-/// The lists of a data server.
+/// The lists that decide about a client.
 pub(super) struct Gate {
     origins: Vec<String>,
-    /// of tokens the hashes: they are compared in a time that tells nothing of the tokens
+    /// the hashes of the tokens: comparing them takes a time that reveals nothing about the tokens
     tokens: Vec<[u8; 32]>,
     jwt: Option<JwtKeys>,
     refusals: Arc<Refusals>,
 }
 
 impl Refusal {
-    /// Its name in the counts.
+    /// The name in the counts.
     fn name(self) -> &'static str {
         match self {
             Refusal::Origin => "origin",
@@ -119,7 +119,7 @@ impl Refusals {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Remembers one with its path; how often that was.
+    /// Remembers a refusal with its path; returns how often it has occurred.
     fn remember(&self, refusal: Refusal, path: &str, peer: &SocketAddr) -> u64 {
         let path: String = path.chars().take(PATH_BYTES).collect();
         let cause = refusal.name();
@@ -133,7 +133,7 @@ impl Refusals {
         before + 1
     }
 
-    /// The last ones of which the path is known, the newest last.
+    /// The last refusals with a known path, the newest last.
     pub(super) fn turned_away(&self) -> Vec<TurnedAway> {
         locked(&self.turned_away).iter().cloned().collect()
     }
@@ -157,8 +157,8 @@ impl Refusals {
 }
 
 impl Gate {
-    /// A gate with these lists. Without tokens and keys, none is asked for; without origins, pages of the same host may
-    /// pass, on whatever port they are.
+    /// A gate with these lists. Without tokens and keys, no token is needed; without origins, pages from the same host
+    /// may connect, from any port.
     pub(super) fn new(
         mut origins: Vec<String>,
         tokens: Vec<String>,
@@ -174,7 +174,8 @@ impl Gate {
         self.refusals.count(refusal);
     }
 
-    /// Counts the refusal of a client that asked for a path, and says so in the log: of many at one path, fewer and fewer.
+    /// Counts the refusal of a client that requested a path, and logs it: repeated ones at one path less and less
+    /// often.
     pub(super) fn turns_away(&self, refusal: Refusal, path: &str, peer: &SocketAddr) {
         self.refuses(refusal);
         let count = self.refusals.remember(refusal, path, peer);
@@ -184,12 +185,12 @@ impl Gate {
         }
     }
 
-    /// Whether it asks for nothing that the operator has set.
+    /// Whether anybody may connect.
     pub(super) fn is_open(&self) -> bool {
         self.origins.is_empty() && self.tokens.is_empty() && self.jwt.is_none()
     }
 
-    /// Whether a request may pass, and who sends it as far as its token tells.
+    /// Whether a request may pass, and the sender's identity, as far as the token shows it.
     pub(super) fn check(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Identity, Refusal> {
         if let Some(origin) = headers.get(header::ORIGIN) {
             let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
@@ -214,7 +215,7 @@ impl Gate {
         });
         let Some(token) = shown else { return Err(Refusal::Token) };
         let hashed = hash(&token);
-        // All are looked at, so that the time does not say which one it is.
+        // All are compared, so that the time does not reveal which one matches.
         let known = self.tokens.iter().fold(false, |known, token| known | (*token == hashed));
         if known {
             return Ok(Identity::default());

@@ -1,7 +1,7 @@
-//! JSON web tokens that let clients in at the data server: `source.httpServerJwt`.
+//! JSON web tokens for clients of the data server: `source.httpServerJwt`.
 //!
-//! Keys are PEM files, or files with a set of keys (JWKS). Only asymmetric algorithms are taken: who can check a token
-//! must not be able to make one.
+//! Keys are in PEM files, or in files with a set of keys (JWKS). Only asymmetric algorithms are accepted, because
+//! whoever can check a token must not be able to make one.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::io::signatures::{self, PublicKey};
 
-/// The longest token, bytes: to check a signature costs as much as what is signed.
+/// The longest token, bytes: checking a signature costs as much as its content is long.
 const LONGEST: usize = 16 * 1024;
 
 /// The largest file of keys, bytes.
@@ -25,9 +25,9 @@ const LARGEST: u64 = 1024 * 1024;
 pub struct JwtSettings {
     /// PEM files of public keys, or JWKS files
     pub keys: Vec<String>,
-    /// what a token's `aud` must hold; none: it is not looked at
+    /// values of which `aud` must contain one; empty: not checked
     pub audience: Vec<String>,
-    /// what a token's `iss` must be; none: it is not looked at
+    /// values of which `iss` must be one; empty: not checked
     pub issuer: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ struct Key {
 }
 
 impl JwtKeys {
-    /// Reads the keys.
+    /// Loads the keys.
     ///
     /// # Errors
     /// [`JwtError`]
@@ -86,8 +86,8 @@ impl JwtKeys {
         Ok(JwtKeys { keys, settings: settings.clone() })
     }
 
-    /// The claims of a token that one of the keys has signed; `None` if it is not to be let in. `now` is in seconds since
-    /// the epoch.
+    /// The claims of a token signed with one of the keys; `None` if the token is not accepted. `now` is in seconds
+    /// since the epoch.
     pub fn check(&self, token: &str, now: f64) -> Option<Map<String, Json>> {
         if token.len() > LONGEST || signatures::asks_for_extensions(token) {
             return None;
@@ -107,9 +107,9 @@ impl JwtKeys {
         self.accepts(&claims, now).then_some(claims)
     }
 
-    /// Whether the registered claims (RFC 7519, 4.1) let a token in. Others may be of any kind, `sub` too.
+    /// Whether the registered claims (RFC 7519, 4.1) are acceptable. Others may have any type, even `sub`.
     fn accepts(&self, claims: &Map<String, Json>, now: f64) -> bool {
-        // A time that is no number would never come.
+        // Otherwise a time that is not a number would never expire.
         let time = |name: &str| match claims.get(name) {
             None => Ok(None),
             Some(at) => at.as_f64().filter(|at| *at >= 0.0).map(Some).ok_or(()),
@@ -148,7 +148,7 @@ fn key_of_set(jwk: &jsonwebtoken::jwk::Jwk) -> Option<Key> {
         Of::RSA(_) => signatures::RSA,
         Of::EllipticCurve(_) => signatures::EC,
         Of::OctetKeyPair(_) => signatures::ED,
-        // A secret that both sides know is not taken, nor what is not known here.
+        // Shared secrets and unknown kinds of keys are not accepted.
         _ => return None,
     };
     let public = PublicKey { algorithms, key: DecodingKey::from_jwk(jwk).ok()? };
@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    /// Who signs, and the token of these claims with the signature that `sign` makes.
+    /// A token with these claims and the signature that `sign` makes.
     fn token(header: &Json, claims: &Json, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
         let part = |json: &Json| URL_SAFE_NO_PAD.encode(json.to_string());
         let message = format!("{}.{}", part(header), part(claims));

@@ -51,7 +51,7 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// For a link that was added to the endpoint and counted by the hub.
+    /// Makes a hold for a link that the endpoint has and the hub has counted.
     pub fn new(hub: Arc<Hub>, endpoint: Arc<Endpoint>, link: Arc<Link>) -> Hold {
         Hold { hub, endpoint, link, released: AtomicBool::new(false) }
     }
@@ -60,7 +60,7 @@ impl Hold {
         self.hub.status(&self.endpoint)
     }
 
-    /// Ends the use, and with the last use the endpoint; with `of_rule` also the data server with its last endpoint.
+    /// Ends the use, and with the last use the endpoint; with `of_rule`, also the data server with its last endpoint.
     /// Does not wait for peers. Can be called repeatedly.
     pub async fn release(&self, of_rule: bool) {
         if !self.released.swap(true, Ordering::AcqRel) {
@@ -98,7 +98,7 @@ impl Websockets {
     /// # Errors
     /// [`ConnectError`] if the data server cannot listen.
     pub async fn hold(&self, settings: Settings) -> Result<Lease, ConnectError> {
-        // The streams that will use it are unknown, so endpoints are spread over the threads.
+        // The streams that will use it are unknown, so endpoints are spread over the threads by name.
         let mut hasher = DefaultHasher::new();
         settings.address().hash(&mut hasher);
         let thread = (hasher.finish() % self.hub.data.len() as u64) as usize;
@@ -109,15 +109,15 @@ impl Websockets {
         Ok(Lease(Hold::new(self.hub.clone(), endpoint, link)))
     }
 
-    /// Tests an endpoint and leaves nothing behind: a client role dials once within the handshake timeout; for a server
-    /// role the data server must listen or be able to.
+    /// Tests an endpoint and leaves nothing behind. A client role dials once, within the handshake timeout; in a server
+    /// role, the data server must be listening or be able to.
     ///
     /// # Errors
     /// [`CheckError`]
     pub async fn check(&self, settings: &Settings) -> Result<(), CheckError> {
         if settings.role != Role::Server {
             let mut websocket = dial_within(settings, &self.hub.egress()).await?;
-            // The peer has answered, so a failure of the closing handshake does not matter.
+            // The peer has answered, so it does not matter whether the closing handshake succeeds.
             let _ = tokio::time::timeout(GOODBYE, websocket.close(None)).await;
             return Ok(());
         }

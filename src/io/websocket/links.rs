@@ -1,6 +1,6 @@
 //! Sources and sinks: the links of an endpoint that read and write.
 //!
-//! A link that is dropped without being closed lets its endpoint go all the same; only nobody waits for it then.
+//! Dropping a link without closing it also releases its endpoint, but nobody waits for the endpoint then.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ pub struct SourceLink {
     subscriber: Arc<Subscriber>,
     /// set by [`SourceLink::begin`]
     begun: AtomicBool,
-    /// it is subscribed since it was prepared
+    /// whether it has been subscribed since it was prepared
     early: bool,
 }
 
@@ -69,7 +69,7 @@ impl OpenSource for SourceLink {
         Some(Arc::as_ptr(&self.hold.endpoint) as usize)
     }
 
-    /// What it has dropped came to its endpoint while no rule read it.
+    /// Dropped messages arrived at its endpoint while no rule read them.
     fn status(&self) -> LinkStatus {
         LinkStatus {
             messages: self.subscriber.messages.load(Ordering::Relaxed),
@@ -83,7 +83,7 @@ impl OpenSource for SourceLink {
         Box::pin(self.unlink())
     }
 
-    /// The stream must still be drained, or have ended. Clients get a close frame (1001) when nobody uses the endpoint
+    /// The stream must still be read, or have ended. Clients get a close frame (1001) when nothing uses the endpoint
     /// any more.
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
@@ -106,7 +106,7 @@ pub struct SinkLink {
     closed: AtomicBool,
 }
 
-/// Where the messages of a sink wait.
+/// Where a sink's messages wait.
 pub(super) enum SinkEnd {
     /// in memory, for each client
     Queue(Arc<SinkQueue>),
@@ -115,7 +115,7 @@ pub(super) enum SinkEnd {
 }
 
 impl SinkEnd {
-    /// As its endpoint sees it.
+    /// The sink as its endpoint sees it.
     pub fn of_endpoint(&self) -> Arc<dyn PeerSink> {
         match self {
             SinkEnd::Queue(queue) => queue.clone(),
@@ -129,7 +129,7 @@ impl SinkLink {
         SinkLink { hold, queue, closed: AtomicBool::new(false) }
     }
 
-    /// Where results go.
+    /// The outlet for results.
     pub fn messages(&self) -> Arc<dyn Outlet> {
         match &self.queue {
             SinkEnd::Queue(queue) => queue.clone(),
@@ -137,7 +137,7 @@ impl SinkLink {
         }
     }
 
-    /// Messages that its peers sent while no source shared the endpoint: nobody has read them.
+    /// Messages that peers sent while no source shared the endpoint, so nobody has read them.
     pub fn unread(&self) -> u64 {
         self.hold.endpoint.unread.load(Ordering::Relaxed)
     }
@@ -187,8 +187,8 @@ impl OpenSink for SinkLink {
         })
     }
 
-    /// Clients get a close frame (1001) when nobody uses the endpoint any more. What is kept for a peer stays, unless it
-    /// is not to outlive the rule.
+    /// Clients get a close frame (1001) when nothing uses the endpoint any more. Messages stored for a peer stay,
+    /// unless they must not outlive the rule.
     fn close(&self, flush: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if self.closed.swap(true, Ordering::AcqRel) {
@@ -200,7 +200,7 @@ impl OpenSink for SinkLink {
                     queue.tally.drain(tokio::time::Instant::now() + flush).await;
                 }
                 SinkEnd::Stored(sink) if sink.is_current() => {
-                    // A peer that is away need not be waited for.
+                    // An unreachable peer need not be waited for.
                     if self.hold.status().state == LinkState::Connected {
                         sink.store().drained(flush).await;
                     }

@@ -1,11 +1,11 @@
-//! Clients of live views: their sockets, and the frames of their sessions moving over them.
+//! Clients of live views: their sockets, over which the frames of their sessions are sent.
 //!
-//! A client's task writes one frame at a time and asks its session for the next when the socket has taken it. It does
-//! not read while a frame waits, so a client that reads nothing makes nothing grow: neither answers nor pongs. What a
-//! client says and gets is the business of [`crate::view`].
+//! A client's task writes one frame at a time, and asks its session for the next one when the socket has taken it. It
+//! does not read while a frame waits, so a client that reads nothing makes neither replies nor pongs pile up.
+//! [`crate::view`] handles the content of messages.
 //!
-//! Clients are spread over the data threads. A view that has changed tells all of its clients at once: those of another
-//! thread are woken by mail (`threads`), so that the thread is woken once for all of them.
+//! Clients are spread over the data threads. A view that changes notifies all of its clients at once; those on another
+//! thread are woken by mail (`threads`), so that one wake-up suffices for all of them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,33 +34,33 @@ pub const SUBPROTOCOL: &str = "plutino.live.v1";
 /// The path at which clients subscribe by messages.
 pub const PATH: &str = "/live";
 
-/// A client that takes no byte for so long is dropped; it may resume.
+/// A client that accepts no bytes for this long is dropped; it may resume.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// The longest message of a client, bytes.
+/// The longest message from a client, bytes.
 const MESSAGE: usize = 64 * 1024;
 
-/// What the kernel may hold for a client, bytes.
+/// The size of the kernel's send buffer for a client, bytes.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// Frames that a client's task writes before others of its thread get their turn.
+/// The number of frames that a client's task writes before other tasks of its thread run.
 const FRAMES_A_TURN: usize = 16;
 
-/// What a client asked for with its request.
+/// What a client requested.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
-    /// the view of the path; `None` at [`PATH`]
+    /// the view in the path; `None` at [`PATH`]
     pub view: Option<String>,
     pub query: String,
     /// `Last-Event-ID` of a client of events
     pub cursor: Option<String>,
-    /// the page that it is of, which has passed the gate
+    /// the origin of the client's page, which has passed the gate
     pub origin: Option<String>,
     pub identity: Identity,
     pub peer: String,
 }
 
-/// What a client holds while it is served: a seat of the data server, and a place on a data thread.
+/// What a client occupies while it is served: a seat of the data server, and a place on a data thread.
 pub(super) struct Place {
     thread: Arc<SocketThread>,
     _placement: Placement,
@@ -68,19 +68,19 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// A place where the fewest live clients are.
+    /// A place on the thread with the fewest live clients.
     pub fn new(threads: &SocketThreads, among: &Spread, seat: Seat) -> Place {
         let placement = threads.place(among);
         Place { thread: threads.at(placement.thread).clone(), _placement: placement, _seat: seat }
     }
 
-    /// Runs futures there.
+    /// Runs futures on that thread.
     pub fn handle(&self) -> &Handle {
         &self.thread.handle
     }
 }
 
-/// The waker that a mailbox gets, made once for a client's task.
+/// The waker for a mailbox, made once for a client's task.
 struct MailWaker {
     thread: Arc<SocketThread>,
     made: Option<(Waker, Waker)>,
@@ -113,7 +113,7 @@ pub(super) fn offers_subprotocol(headers: &HeaderMap) -> bool {
     offered.flat_map(|value| value.split(',')).any(|protocol| protocol.trim() == SUBPROTOCOL)
 }
 
-/// How websockets of live clients are configured.
+/// The configuration of live clients' websockets.
 pub(super) fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .max_message_size(Some(MESSAGE))
@@ -135,7 +135,7 @@ fn session(views: &Arc<Views>, asked: Asked) -> Session {
     session
 }
 
-/// Serves a websocket until it ends. Runs on a data thread; the socket comes detached.
+/// Serves a websocket until it ends. Runs on a data thread; the socket arrives detached.
 pub(super) async fn serve(mut websocket: WebSocketStream<Wire>, views: Arc<Views>, asked: Asked, place: Place) {
     let peer = asked.peer.clone();
     if let Err(error) = websocket.get_mut().attach() {
@@ -170,16 +170,16 @@ struct Client {
     session: Session,
     views: Arc<Views>,
     websocket: WebSocketStream<Wire>,
-    /// what was handed over is not all in the kernel
+    /// whether written frames are not completely in the kernel yet
     flushing: bool,
     waker: MailWaker,
 }
 
 enum Ended {
-    /// the client said goodbye
+    /// the client sent a close frame
     Closed,
     Broken(Error),
-    /// the session ends it
+    /// the session has ended it
     Over {
         code: u16,
         reason: &'static str,
@@ -225,7 +225,7 @@ impl Client {
                 Poll::Ready(Some(Ok(message))) => match message {
                     Message::Text(text) => self.session.receive(&text, now),
                     Message::Binary(_) => self.session.receive_binary(),
-                    // A pong is out before the next message is read.
+                    // A pong is sent before the next message is read.
                     Message::Ping(_) | Message::Close(_) => self.flushing = true,
                     Message::Pong(_) | Message::Frame(_) => {}
                 },
@@ -245,7 +245,7 @@ fn ended(error: Error) -> Ended {
     }
 }
 
-/// The answer's head of a client of events; the page that asked may read it.
+/// The head of the response to a client of events; the requesting page may read it.
 pub(super) fn event_head(origin: Option<&str>) -> String {
     let allowed = origin.map(|origin| format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"));
     format!(
@@ -255,7 +255,7 @@ pub(super) fn event_head(origin: Option<&str>) -> String {
     )
 }
 
-/// Serves server-sent events until the client goes, or has nothing to wait for.
+/// Serves server-sent events until the client leaves or its subscription ends.
 pub(super) async fn serve_events(mut wire: Wire, views: Arc<Views>, asked: Asked, place: Place) {
     let peer = asked.peer.clone();
     if let Err(error) = wire.attach() {
@@ -303,7 +303,7 @@ async fn events(
             );
         tokio::select! {
             () = mail => {}
-            // A client of events has nothing to say; that it ends is to be seen.
+            // Clients of events send nothing. Reading notices their end.
             read = wire.read(&mut ignored) => if read? == 0 {
                 return Ok(());
             },

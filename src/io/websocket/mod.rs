@@ -89,13 +89,13 @@ use subscriber::Subscriber;
 use threads::{SocketThreads, Spread};
 use totals::Totals;
 
-/// How long a closing link waits for its peers' answers to the close frame; longer than one connection does.
+/// How long a closing link waits for its peers' answers to the close frame; longer than one connection waits.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
-/// How many addresses are known of which unread messages are counted; those beyond are counted together.
+/// The most addresses whose unread messages are counted separately; those of further addresses are counted together.
 const UNREAD_ADDRESSES: usize = 1024;
 
-/// Dials the peer of a client role once, without a hub: for tools that talk to an endpoint themselves.
+/// Dials the peer of a client role once, without a hub: for tools that use an endpoint directly.
 ///
 /// # Errors
 /// [`DialError`] if it does not answer as a websocket server within the handshake timeout.
@@ -111,8 +111,8 @@ async fn dial_within(settings: &Settings, egress: &Egress) -> Result<WebSocketSt
     Ok(WebSocketStream::from_raw_socket(opened.wire, WireRole::Client, Some(config)).await)
 }
 
-/// Where a dialled connection goes, and as whom. Links with one key share a connection where they say the same on it
-/// ([`Endpoint::admits`]).
+/// The destination of a dialled connection, and the client's identity there. Links with the same key share a connection
+/// if their own messages on it are the same ([`Endpoint::admits`]).
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct DialKey {
     role: Role,
@@ -164,15 +164,15 @@ struct Registry {
 }
 
 impl Websockets {
-    /// A hub whose sockets live on `data_threads`. The current runtime becomes the control runtime.
+    /// A hub whose sockets are on `data_threads`. The current runtime becomes the control runtime.
     ///
     /// # Panics
-    /// If there is no data thread, or outside of a runtime.
+    /// If there is no data thread, or outside a runtime.
     pub fn new(settings: ServerSettings, data_threads: Vec<Handle>) -> Self {
         Websockets::with_views(settings, data_threads, Arc::default())
     }
 
-    /// A hub whose data server serves live views, too.
+    /// A hub whose data server also serves live views.
     ///
     /// # Panics
     /// As [`Websockets::new`].
@@ -199,18 +199,18 @@ impl Websockets {
         Websockets { hub: Arc::new(hub) }
     }
 
-    /// Says where peers may be, once and before anything is opened.
+    /// Sets the allowed addresses of peers, once and before anything is opened.
     pub fn limit_dials(&self, egress: Egress) {
         let _ = self.hub.egress.set(egress);
     }
 
-    /// Where the data server listens, while any link needs it.
+    /// The data server's address, while any link needs it.
     pub fn listening(&self) -> Option<SocketAddr> {
         *locked(&self.hub.listening)
     }
 
-    /// Shows a sink's results as server-sent events under a path of the data server, in the place of a sink that was
-    /// there; gives where the server listens.
+    /// Publishes a sink's results as server-sent events under a path of the data server, in place of an earlier sink
+    /// there. Returns the server's address.
     ///
     /// # Errors
     /// [`ConnectError`] if the data server cannot listen.
@@ -227,7 +227,7 @@ impl Websockets {
         Ok(address)
     }
 
-    /// Lets the data server run while there are views; gives where it listens.
+    /// Runs the data server while there are views. Returns its address.
     ///
     /// # Errors
     /// [`ConnectError`] if it cannot listen.
@@ -240,21 +240,21 @@ impl Websockets {
         Ok(registry.server.insert(server).address)
     }
 
-    /// A view is gone: the data server ends if nobody needs it.
+    /// A view was dropped: the data server ends if nothing needs it.
     pub async fn left_view(&self) {
         let mut registry = self.hub.registry.lock().await;
         self.hub.end_server(&mut registry).await;
     }
 
-    /// Ends the events of a sink.
+    /// Stops publishing the events of a sink.
     pub async fn end_events(&self, path: &str, sink: &Arc<EventSink>) {
         let mut registry = self.hub.registry.lock().await;
         self.hub.events.remove(path, sink);
         self.hub.end_server(&mut registry).await;
     }
 
-    /// Loads what the settings say of who is let in: certificates, origins, tokens and keys. Nothing changes before
-    /// [`Websockets::admit_by`].
+    /// Loads everything that the settings say about access: certificates, origins, tokens and keys. Nothing changes
+    /// before [`Websockets::admit_by`].
     ///
     /// # Errors
     /// [`ConnectError::Tls`], [`ConnectError::Jwt`]
@@ -262,9 +262,9 @@ impl Websockets {
         Access::load(settings, self.hub.refused.clone())
     }
 
-    /// From now on, those are let in whom `access` lets in, also by a data server that begins to listen later.
+    /// Applies `access` to new clients, including those of a data server that begins to listen later.
     pub async fn admit_by(&self, access: Access) {
-        // A server that is about to listen has either the old settings, and is registered by then, or the new ones.
+        // A server that is about to listen either has the old settings and is registered by now, or gets the new ones.
         let registry = self.hub.registry.lock().await;
         let ServerSettings { tls, origins, tokens, jwt, .. } = access.settings.clone();
         let mut settings = locked(&self.hub.settings);
@@ -275,36 +275,36 @@ impl Websockets {
         }
     }
 
-    /// Messages that came to endpoints while no rule read them, by address, since the start.
+    /// Messages that arrived at endpoints while no rule read them, by address, since the start.
     pub fn unread(&self) -> Vec<(String, u64)> {
         let unread = locked(&self.hub.unread);
         let counts = unread.iter().map(|(address, count)| (address.clone(), count.load(Ordering::Relaxed)));
         counts.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Handshakes of the data server that were refused, by cause.
+    /// Refused handshakes of the data server, by cause.
     pub fn refused(&self) -> Vec<(&'static str, u64)> {
         self.hub.refused.counts()
     }
 
-    /// Clients that the data server refused, with the paths that they asked for: the last ones.
+    /// The last clients that the data server refused, with the paths that they requested.
     pub fn turned_away(&self) -> Vec<TurnedAway> {
         self.hub.refused.turned_away()
     }
 
-    /// Connections that ended otherwise than by a close frame of either side, by cause.
+    /// Connections that ended without a close frame from either side, by cause.
     pub fn disconnects(&self) -> Vec<(&'static str, u64)> {
         self.hub.totals.disconnects()
     }
 
-    /// Bytes of large messages that are not whole yet, of all connections.
+    /// Bytes of large messages that are not complete yet, in all connections.
     pub fn unfinished_bytes(&self) -> usize {
         self.hub.totals.unfinished_bytes()
     }
 
-    /// Opens a source: its messages go to `queues`. If one data thread reads them, its sockets run on `thread` (modulo
-    /// their number; a shared endpoint stays where it is, and its clients with it), otherwise on all. In the server role
-    /// the endpoint exists when this returns; in the client role it is dialled for as long as the link is open.
+    /// Opens a source: its messages go to `queues`. If one data thread reads them, its sockets are on `thread` (modulo
+    /// their number; a shared endpoint and its clients stay where they are), otherwise on all. In the server role, the
+    /// endpoint exists when this returns; in the client role, it is dialled as long as the link is open.
     ///
     /// # Errors
     /// [`ConnectError`] if the data server cannot listen.
@@ -319,9 +319,9 @@ impl Websockets {
         Ok(link)
     }
 
-    /// As [`Websockets::open_source`], but nothing is handed over before [`SourceLink::begin`]: for a rule whose sinks
-    /// are opened after its sources, so that no message of a connection that both share finds nobody. What comes until
-    /// then waits (in the socket), unless another source reads the endpoint already: that one is not held up.
+    /// As [`Websockets::open_source`], but nothing is delivered before [`SourceLink::begin`]. A rule's sinks are opened
+    /// after its sources, and no message on a connection that both share may be missed. Until then messages wait (in
+    /// the socket), unless another source already reads the endpoint: that one is not held up.
     ///
     /// # Errors
     /// As [`Websockets::open_source`].
@@ -353,7 +353,7 @@ impl Websockets {
         self.open_end(settings, thread, SinkEnd::Queue(queue)).await
     }
 
-    /// Opens a sink of a client role whose messages are kept in a store.
+    /// Opens a sink of a client role whose messages are stored.
     ///
     /// # Errors
     /// As [`Websockets::open_sink`].
@@ -390,7 +390,7 @@ impl Websockets {
             let settled =
                 standing.wait_for(|standing| standing.state == LinkState::Connected || standing.failures > failures);
             let settled = tokio::time::timeout(limit + Duration::from_secs(1), settled).await;
-            // Only the answer is kept: the borrowed standing would lock out those who change it.
+            // Only the result is kept, because borrowing the state would block those who change it.
             let connected =
                 settled.is_ok_and(|settled| settled.is_ok_and(|standing| standing.state == LinkState::Connected));
             if !connected {
@@ -430,7 +430,7 @@ impl Hub {
         Ok((self.new_endpoint(settings, thread, LinkState::Connecting), true))
     }
 
-    /// An endpoint that nobody uses yet. What it counts as unread goes on where an earlier one of its address ended.
+    /// An endpoint without users. It continues the count of unread messages of an earlier one with its address.
     fn new_endpoint(&self, settings: &Settings, thread: usize, state: LinkState) -> Arc<Endpoint> {
         let mut unread = locked(&self.unread);
         if unread.len() >= UNREAD_ADDRESSES {
@@ -489,7 +489,7 @@ impl Hub {
         let each = endpoint.settings.connections.max(1);
         let keepers = keepers.into_iter().flat_map(|addresses| std::iter::repeat_n(addresses, each));
         for (number, addresses) in keepers.enumerate() {
-            // The first is on the endpoint's own thread, the others follow.
+            // The first one is on the endpoint's own thread, the others on the following threads.
             let thread = if each > 1 { (endpoint.thread + number) % self.data.len() } else { endpoint.thread };
             let addresses = Addresses::new(addresses);
             let peer = Peer::new(addresses.first(&endpoint.settings), self.totals.clone(), thread);

@@ -1,4 +1,4 @@
-//! The messages of `onOpen`: what a client role says first on each connection.
+//! The messages of `onOpen`, which a client role sends first on each connection.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::io::environment::{self, UnsetVariable};
 use crate::io::reach::Variables;
 
-/// The largest file of messages in bytes.
+/// The largest file of messages, bytes.
 const FILE_BYTES: u64 = 1 << 20;
 
 /// One entry of `onOpen`.
@@ -17,10 +17,10 @@ const FILE_BYTES: u64 = 1 << 20;
 pub enum Opening {
     /// a message
     Text(String),
-    /// a file with messages, read at each dial: what another program has written there, such as a fresh login
+    /// a file with messages, read at each dial, so that another program can update it, for example with a new login
     File {
         path: PathBuf,
-        /// the variables that it may name; none: all of them
+        /// the variables that it may name; `None`: all
         variables: Option<Variables>,
     },
 }
@@ -37,7 +37,7 @@ pub enum OpeningError {
 }
 
 impl Opening {
-    /// Reads an entry of the property: a text or a JSON value to be sent, or `{file: …}`.
+    /// Parses an entry of the property: a text or JSON value to send, or `{file: …}`.
     pub fn parse(entry: &Value) -> Option<Opening> {
         match entry {
             Value::String(text) => Some(Opening::Text(text.clone())),
@@ -50,14 +50,14 @@ impl Opening {
         }
     }
 
-    /// Lets a file name these variables alone.
+    /// Limits the variables that a file may name.
     pub fn limit_variables(&mut self, allowed: &Variables) {
         if let Opening::File { variables, .. } = self {
             *variables = Some(allowed.clone());
         }
     }
 
-    /// The messages. A file that holds a JSON list has one in each element, any other file is one message.
+    /// The messages. In a file with a JSON list, each element is one; any other file is one message.
     ///
     /// # Errors
     /// [`OpeningError`]

@@ -1,7 +1,7 @@
 //! The properties of websocket links, one row each.
 //!
-//! A setter only notes what the user wants in a [`Draft`]; what depends on several properties, such as the role or
-//! TLS, `config` makes of the draft. A new property is one row here and one field in `Settings`.
+//! A setter only records the user's value in a [`Draft`]; `config` makes what depends on several properties, such as
+//! the role or TLS. A new property is one row here and one field in `Settings`.
 
 use std::time::Duration;
 
@@ -16,25 +16,25 @@ use crate::io::tls_properties::{self, TakesTls, TlsDraft};
 use crate::property::{Property, Wrong};
 use crate::value::field_path::FieldPath;
 
-/// What the properties say, before it is put together.
+/// The properties as written, before they are combined.
 #[derive(Default)]
 pub(super) struct Draft {
-    /// what single properties decide
+    /// settings that depend on a single property
     pub settings: Settings,
     pub path: Option<String>,
     pub datasource: Option<String>,
-    /// hosts, each with its port where one is given
+    /// hosts, each with its port if one is given
     pub peers: Vec<(String, Option<u16>)>,
-    /// wss
+    /// whether wss is used
     pub secure: bool,
     pub tls: TlsDraft,
     pub deflate: DeflateDraft,
     pub cache: CacheDraft,
-    /// `None`: what else is set decides
+    /// `None`: other properties decide
     pub gap_wait: Option<Duration>,
 }
 
-/// What `perMessageDeflate` says.
+/// The value of `perMessageDeflate`.
 pub(super) struct DeflateDraft {
     /// `None`: the role decides
     pub on: Option<bool>,
@@ -65,7 +65,7 @@ impl TakesCache for Draft {
 
 type Row = Property<Draft>;
 
-/// What properties take that name fields of a message.
+/// What properties expect that name fields of a message.
 const FIELDS: &str = "a field, a path such as data->t, or a list of them";
 
 /// Rows that websockets and server-sent events share.
@@ -247,7 +247,7 @@ pub(super) const PROPERTIES: &[Row] = &[
     cache::resend_indicator_field(),
 ];
 
-/// The shortest wait between dials: long enough not to flood a peer that refuses, or to use up the processor.
+/// The shortest wait between dials, so that neither a peer that refuses is flooded nor the processor kept busy.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
 const HEADERS: &str = "an object of texts or lists of texts that are valid HTTP headers";
@@ -256,7 +256,7 @@ fn unless_zero(duration: Duration) -> Option<Duration> {
     Some(duration).filter(|duration| !duration.is_zero())
 }
 
-/// Host and port of `host:port`, `host`, `[::1]:port`.
+/// Splits `host:port`, `host`, or `[::1]:port`.
 fn host_and_port(addr: &str) -> Option<(String, Option<u16>)> {
     let (host, port) = match addr.strip_prefix('[') {
         Some(rest) => {
@@ -323,7 +323,7 @@ fn set_keep_alive(draft: &mut Draft, value: &Json) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// An empty text is no path.
+/// An empty text means no path.
 fn field_path(text: &str) -> Result<Option<FieldPath>, Wrong> {
     match text.trim() {
         "" => Ok(None),
@@ -331,7 +331,7 @@ fn field_path(text: &str) -> Result<Option<FieldPath>, Wrong> {
     }
 }
 
-/// One field, or a list of them. An empty text names none.
+/// One field, or a list of fields. An empty text means none.
 fn field_paths(value: &Json) -> Result<Vec<FieldPath>, Wrong> {
     let entries = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
     let mut paths = Vec::new();

@@ -1,7 +1,7 @@
-//! The data server: one listener for all endpoints of server roles.
+//! The data server: one listener for all endpoints in server roles.
 //!
-//! Handshakes run on the control runtime, bounded in number ([`Admission`]), time and size, so that slow or strange
-//! clients cost little; then the socket moves to a data thread (`threads`).
+//! Handshakes run on the control runtime, limited in number ([`Admission`]), time and size, so that slow or invalid
+//! clients cost little. Then the socket moves to a data thread (`threads`).
 
 use std::collections::HashMap;
 use std::io;
@@ -37,16 +37,16 @@ use crate::io::events::{EventPaths, Watcher};
 use crate::sync::locked;
 use crate::view::{Identity, Views};
 
-/// Connections that wait to be accepted; the system may allow fewer.
+/// The most connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: u32 = 4096;
 
-/// The longest head of a request in bytes.
+/// The longest head of a request, bytes.
 const HEAD_BYTES: usize = 16 * 1024;
 
 /// The endpoints by path.
 pub(super) type Routes = Arc<Mutex<HashMap<String, Arc<Endpoint>>>>;
 
-/// What clients can ask for.
+/// What clients can request.
 #[derive(Clone)]
 pub(super) struct Paths {
     /// endpoints
@@ -57,33 +57,33 @@ pub(super) struct Paths {
     pub views: Arc<Views>,
 }
 
-/// A client that is to stay.
+/// A client that was accepted.
 enum Guest {
     /// at an endpoint
     Socket(Box<Opened<Wire>>, Stay, Seat),
     /// at an endpoint, to read events
     Reader(Wire, Stay, Option<String>, Seat),
-    /// with results of a trial to read
+    /// a reader of a trial's results
     Events(Wire, Watcher, Option<String>, Seat),
-    /// at live views
+    /// a websocket client of live views
     Live(Box<WebSocketStream<Wire>>, Box<live::Asked>, Seat),
-    /// at live views, by server-sent events
+    /// a reader of live views, by server-sent events
     LiveEvents(Wire, Box<live::Asked>, Seat),
 }
 
-/// What a data server asks of its clients, and where they may go.
+/// What a data server requires of its clients, and the paths that it offers.
 pub(super) struct Door {
-    /// who is let in, and by which certificate
+    /// who may connect, and the server's certificate
     pub access: Mutex<Arc<Access>>,
-    /// how many are
+    /// the limits of clients
     pub admission: Arc<Admission>,
-    /// limit of TLS and HTTP handshake together
+    /// time limit for the TLS and HTTP handshakes together
     pub handshake_timeout: Duration,
-    /// where they go
+    /// the paths
     pub paths: Paths,
-    /// where it is counted why they went
+    /// counts why connections ended
     pub totals: Arc<Totals>,
-    /// how those of live views are spread over the data threads
+    /// how clients of live views are spread over the data threads
     pub live_clients: Spread,
 }
 
@@ -95,7 +95,7 @@ impl Door {
 
 /// A running data server.
 pub(super) struct Server {
-    /// where it listens
+    /// its address
     pub address: SocketAddr,
     door: Arc<Door>,
     stop: watch::Sender<bool>,
@@ -106,7 +106,7 @@ impl Server {
     /// Binds `address` and accepts clients until [`Server::stop`].
     ///
     /// # Errors
-    /// Those of the system, such as an address in use.
+    /// The system's errors, such as an address in use.
     pub async fn start(address: (String, u16), door: Door, data: Arc<SocketThreads>) -> io::Result<Server> {
         let listener = listen(address).await?;
         let address = listener.local_addr()?;
@@ -123,7 +123,7 @@ impl Server {
         Ok(Server { address, door, stop, task })
     }
 
-    /// Judges clients that come from now on by `access`.
+    /// Applies `access` to new clients.
     pub fn admit_by(&self, access: Access) {
         *locked(&self.door.access) = Arc::new(access);
     }
@@ -135,7 +135,7 @@ impl Server {
     }
 }
 
-/// Binds the first of the addresses that can be bound.
+/// Binds the first of these addresses that can be bound.
 async fn listen(address: (String, u16)) -> io::Result<TcpListener> {
     let mut last = io::ErrorKind::AddrNotAvailable.into();
     for address in tokio::net::lookup_host(address).await? {
@@ -159,7 +159,7 @@ async fn accept(listener: TcpListener, door: Arc<Door>, data: Arc<SocketThreads>
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of file descriptors, for example: trying again at once would only burn the processor.
+                // For example, no file descriptors are left: trying again at once would only use CPU.
                 tracing::warn!(%error, "the data server cannot accept a client");
                 door.admission.make_way();
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -225,7 +225,7 @@ async fn accept(listener: TcpListener, door: Arc<Door>, data: Arc<SocketThreads>
     }
 }
 
-/// TLS and HTTP handshake. `None`: the client was answered and sent away.
+/// The TLS and HTTP handshakes. `None`: the client got an error response.
 async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketThreads) -> io::Result<Option<Guest>> {
     stream.set_nodelay(true)?;
     let access = door.access();
@@ -248,7 +248,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
     };
     let mut head = Vec::new();
     let end = loop {
-        // The end may lie across two reads.
+        // The end may be split over two reads.
         let seen = head.len().saturating_sub(3);
         if wire.read_buf(&mut head).await? == 0 {
             return Ok(None);
@@ -268,7 +268,8 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
         return Ok(None);
     };
     let request = Request::try_parse(&head[..end]).ok().flatten().map(|(_, request)| request);
-    // Whoever is not let in does not learn which paths there are. What cannot be read shows nothing that would let it in.
+    // Clients without access must not learn which paths exist. An unreadable request contains nothing that could give
+    // access.
     let passes = match &request {
         Some(request) => gate.check(request.headers(), asked.query()),
         None if gate.is_open() => Ok(Identity::default()),
@@ -288,7 +289,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
     };
     let found = routes::find(&locked(&door.paths.routes), asked.path());
     let view = live_view(&door.paths.views, asked.path());
-    // The path of a view goes before a pattern.
+    // The path of a view takes precedence over a pattern.
     let found = found.filter(|(_, segments)| segments.is_empty() || view.is_none());
     let Some((endpoint, segments)) = found else {
         if let Some(view) = view {
@@ -310,7 +311,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
                 refuse(&mut wire, "503 Service Unavailable", "no more clients here: events are read by GET\n").await?;
                 return Ok(None);
             };
-            // It has passed the gate: its page may read the results.
+            // The origin has passed the gate, so its page may read the results.
             let origin = request.as_ref().and_then(|request| request.headers().get(header::ORIGIN)?.to_str().ok());
             return Ok(Some(Guest::Events(wire, watcher, origin.map(str::to_owned), seat)));
         }
@@ -350,7 +351,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
     let Some(seat) = seat(&mut wire, from, door).await? else { return Ok(None) };
     let mut answer = Vec::new();
     write_response(&mut answer, &response).map_err(io::Error::other)?;
-    // Joined before the answer goes out: a client that knows it is connected gets everything from then on.
+    // The peer joins before the response is sent: a client that knows it is connected gets everything from then on.
     let placement = endpoint.place(data);
     let (address, totals) = (from.to_string(), door.totals.clone());
     let peer = Peer::of_client(address, totals, placement.thread, &segments, Some(request.headers()));
@@ -366,7 +367,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
     Ok(Some(Guest::Socket(Box::new(Opened { wire, side: Side::Server, deflate }), stay, seat)))
 }
 
-/// The rest of the handshake of a client that reads events at an endpoint.
+/// The rest of the handshake of a client that reads an endpoint's events.
 async fn greet_reader(
     mut wire: Wire,
     from: SocketAddr,
@@ -389,7 +390,7 @@ async fn greet_reader(
     Ok(Some(Guest::Reader(wire, stay, origin, seat)))
 }
 
-/// A place for the client; `None`: there is none, and it was told.
+/// A seat for the client; `None`: there is none, and the client was told so.
 async fn seat(wire: &mut Wire, from: SocketAddr, door: &Door) -> io::Result<Option<Seat>> {
     match door.admission.seat(from.ip()) {
         Ok(seat) => Ok(Some(seat)),
@@ -401,7 +402,7 @@ async fn seat(wire: &mut Wire, from: SocketAddr, door: &Door) -> io::Result<Opti
     }
 }
 
-/// The view at a path: `None` in it where clients choose views by messages.
+/// The view at a path; `Some(None)` if clients choose views by messages.
 fn live_view(views: &Views, path: &str) -> Option<Option<String>> {
     if path == live::PATH && !views.is_empty() {
         return Some(None);
@@ -456,7 +457,7 @@ fn subprotocol(ours: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
     ours.iter().find(|name| offered.contains(&name.as_str())).and_then(|name| HeaderValue::from_str(name).ok())
 }
 
-/// What the first line of a request asks for.
+/// The URI in the first line of a request.
 fn asked(head: &[u8]) -> Option<Uri> {
     let line = head.split(|&byte| byte == b'\r').next()?;
     let mut words = std::str::from_utf8(line).ok()?.split(' ');

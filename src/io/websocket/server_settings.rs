@@ -23,7 +23,8 @@ pub struct ServerSettings {
     pub origins: Vec<String>,
     /// tokens, one of which a client must send, `source.httpServerTokens`; none: no token needed
     pub tokens: Vec<String>,
-    /// how long an endpoint of the data server, with its clients, is kept without users: `source.endpointLinger`
+    /// how long an endpoint of the data server stays, with its clients, after its last user has left:
+    /// `source.endpointLinger`
     pub linger: Duration,
     /// the most connected clients, `source.maxConnections`; 0: as many as the descriptors of this process allow, less a
     /// reserve

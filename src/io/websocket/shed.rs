@@ -1,7 +1,7 @@
-//! What clients' queues give up when memory is short.
+//! Reduces clients' queues when memory is short.
 //!
-//! Queues are held to a part of their limits, and of the data server's clients those go whose queues are the largest:
-//! they are the slow readers, and they can come back. A peer that is dialled is not left.
+//! Queues are limited to a part of their size, and the data server's clients with the largest queues are disconnected:
+//! they are slow readers, and they can connect again. Dialled peers are not disconnected.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use super::protocol::code;
 use crate::memory::{self, Pressure};
 use crate::sync::locked;
 
-/// A client whose queue holds less is not sent away, bytes.
+/// A client whose queue is smaller is not disconnected, bytes.
 const LARGE: usize = 1 << 20;
 
-/// How many clients are sent away at a time: what the first ones held may be enough.
+/// The most clients disconnected at a time, because the first ones may free enough memory.
 const AT_A_TIME: usize = 16;
 
 impl Websockets {
-    /// Shortens all queues, and sends the clients away that hold most.
+    /// Shortens all queues, and disconnects the clients with the largest ones.
     pub async fn shed(&self) {
         let mut endpoints: Vec<Arc<Endpoint>> = locked(&self.hub.routes).values().cloned().collect();
         endpoints.extend(self.hub.registry.lock().await.dialled.values().flatten().cloned());

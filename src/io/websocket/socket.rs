@@ -131,7 +131,7 @@ impl Socket {
         }
     }
 
-    /// What an attempt to write comes to, given how long the peer has taken nothing.
+    /// The result of an attempt to write, given how long the peer has accepted nothing.
     fn attempted(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let Some(limit) = self.write_timeout else { return wrote };
         if wrote.is_ready() {

@@ -1,9 +1,9 @@
-//! Sinks whose messages are kept until the peer is known to have them.
+//! Sinks whose messages are stored until the peer is known to have read them.
 //!
-//! Websockets have no acknowledgements, but a pong serves as one: when the peer answers a ping, its stack has read all
-//! messages that were sent before that ping. Such a pong removes them from the store ([`Peer::prove`]). When a connection
-//! ends, unproven messages are sent again on the next one, in order. A peer that lost its connection between reading and
-//! its pong gets them twice.
+//! Websockets have no acknowledgements, but a pong can serve as one: a peer that answers a ping has read all messages
+//! sent before that ping. Such a pong removes them from the store ([`Peer::prove`]). When a connection ends, unproven
+//! messages are sent again on the next one, in order. A peer that loses its connection between reading and its pong
+//! gets them twice.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,20 +17,20 @@ use crate::io::queue::{MessageBatch, Outlet, Signal};
 use crate::io::spool::{Held, Portion, Store, Taken, Wake};
 use crate::sync::locked;
 
-/// The most pings of one lane that wait for their answers.
+/// The most unanswered pings of one lane.
 const MARKS: usize = 16;
 
 /// One sink, with the lane of its peer.
 pub(super) struct StoredSink {
     store: Arc<Store>,
-    /// until it ends
+    /// set until it ends
     held: Mutex<Option<Held>>,
-    /// names it to the store
+    /// its number in the store
     owner: u64,
     lane: Mutex<Option<Arc<StoredLane>>>,
 }
 
-/// The store tells a sink that there is something to send, and its rule that it may go on.
+/// Wakes the sink when the store has messages, and its rule when it may continue.
 struct Bell {
     sink: Weak<StoredSink>,
     rule: Signal,
@@ -48,7 +48,7 @@ impl Wake for Bell {
 }
 
 impl StoredSink {
-    /// A sink without a peer. `rule` is raised when a store that was not ready is again.
+    /// A sink without a peer. `rule` is raised when the store becomes ready again.
     pub fn new(held: Held, rule: Signal) -> Arc<StoredSink> {
         let store = Arc::clone(&held);
         Arc::new_cyclic(|this: &Weak<StoredSink>| {
@@ -62,12 +62,12 @@ impl StoredSink {
         &self.store
     }
 
-    /// Whether no other sink has taken its place.
+    /// Whether no other sink has replaced it.
     pub fn is_current(&self) -> bool {
         self.store.is_owned(self.owner)
     }
 
-    /// Adds what the store counts to its status. What another sink has taken over, that one counts.
+    /// Adds the store's counts to its status. Messages that another sink has taken over are counted there.
     pub fn describe(&self, status: &mut LinkStatus) {
         if self.is_current() || self.store.is_free() {
             self.store.describe(status);
@@ -110,7 +110,7 @@ impl PeerSink for StoredSink {
         }
     }
 
-    /// It holds little memory, and loses nothing of it for want of memory.
+    /// It uses little memory, and loses nothing when memory is short.
     fn shorten(&self) -> Vec<(usize, Arc<Peer>)> {
         Vec::new()
     }
@@ -129,23 +129,23 @@ impl PeerSink for StoredSink {
     }
 }
 
-/// What waits for the peer.
+/// The messages of the store for its peer.
 struct StoredLane {
     sink: Arc<StoredSink>,
     peer: Arc<Peer>,
-    /// it is among the waiting lanes of its peer
+    /// whether it is among its peer's waiting lanes
     listed: AtomicBool,
     closed: AtomicBool,
     /// pings, each with what it proves
     marks: Mutex<VecDeque<(u64, Taken)>>,
-    /// when the next message may be sent again
+    /// when the next message may be repeated
     resumes: Mutex<Option<Instant>>,
-    /// a timer lists it then
+    /// whether a timer will list it then
     waiting: AtomicBool,
 }
 
 impl StoredLane {
-    /// Puts it among the waiting lanes of its peer.
+    /// Adds it to its peer's waiting lanes.
     fn list(self: Arc<Self>) {
         if !self.listed.swap(true, Ordering::AcqRel) {
             let peer = self.peer.clone();
@@ -186,7 +186,7 @@ impl StoredLane {
         if !resent || pause.is_zero() {
             return Flight::new(self.clone(), Rest { batch, next }, number);
         }
-        // One at a time.
+        // One message at a time.
         let message = batch.message(next);
         let ends = vec![u32::try_from(message.len()).unwrap_or(u32::MAX)];
         let single = Arc::new(MessageBatch::new(message, ends, batch.text, batch.received));
@@ -198,7 +198,7 @@ impl StoredLane {
 
 impl Lane for StoredLane {
     fn take(self: Arc<Self>) -> (Option<Flight>, bool) {
-        // Before it looks: what comes meanwhile lists it again.
+        // Before looking, so that messages that arrive meanwhile list it again.
         self.listed.store(false, Ordering::Release);
         let pause = self.sink.store.settings().resend_interval;
         if !self.is_open() {

@@ -1,4 +1,4 @@
-//! A source at an endpoint: where the messages of its sockets go.
+//! A source at an endpoint, which receives the messages of its sockets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,16 +11,16 @@ use crate::io::thread_queues::ThreadQueues;
 /// A source's end of an endpoint.
 pub(super) struct Subscriber {
     pub queues: ThreadQueues,
-    /// false while its rule is being started: what comes waits, and the sockets are not read on
+    /// false while its rule is starting: messages wait, and the sockets are not read
     begun: watch::Sender<bool>,
-    /// messages handed over
+    /// number of delivered messages
     pub messages: AtomicU64,
     /// their bytes
     pub bytes: AtomicU64,
 }
 
 impl Subscriber {
-    /// A source that hands nothing over before [`Subscriber::begin`].
+    /// A source that delivers nothing before [`Subscriber::begin`].
     pub fn new(queues: ThreadQueues) -> Arc<Subscriber> {
         Arc::new(Subscriber {
             queues,
@@ -30,28 +30,28 @@ impl Subscriber {
         })
     }
 
-    /// Its rule is there: what has waited goes on.
+    /// Its rule runs: waiting messages are delivered.
     pub fn begin(&self) {
         self.begun.send_replace(true);
     }
 
-    /// Whether its rule is there.
+    /// Whether its rule runs.
     pub fn has_begun(&self) -> bool {
         *self.begun.borrow()
     }
 
     /// Waits for [`Subscriber::begin`].
     pub async fn begins(&self) {
-        // The sender lives in `self`, so that waiting ends only by beginning.
+        // The sender is part of `self`, so waiting ends only when the source begins.
         let _ = self.begun.subscribe().wait_for(|begun| *begun).await;
     }
 
-    /// Hands a batch over that a socket of this thread has read.
+    /// Delivers a batch that a socket of this thread has read.
     pub async fn deliver(&self, batch: FrameBatch, bytes: u64, thread: usize) {
-        // Counted before they are handed over: whoever sees a result sees its message counted.
+        // Counted before delivery, so that whoever sees a result sees its message counted.
         self.messages.fetch_add(batch.frames.len() as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // A stream that has ended without closing its link no longer wants them.
+        // A stream may have ended before its link was closed.
         let _ = self.queues.of(thread).send(batch).await;
     }
 }

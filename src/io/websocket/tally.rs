@@ -1,4 +1,4 @@
-//! What a sink allows its clients and counts of them, shared by all of their lanes.
+//! The limits and counts of a sink, shared by all of its clients' lanes.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -14,17 +14,17 @@ use crate::io::{NO_CLIENT, UNSENT};
 pub(super) enum Loss {
     /// a lane was full
     Slow,
-    /// nobody was there
+    /// no client was connected
     NoClient,
-    /// their client left before it took them
+    /// the client left before it received them
     Left,
-    /// the connection broke while they were written
+    /// the connection broke while they were being sent
     Broken,
-    /// they were for a client that is not there
+    /// they were addressed to a client that is not connected
     Unknown,
-    /// the sink ended before they were taken
+    /// the sink ended before they were sent
     Unsent,
-    /// their queue was shortened, or their client sent away, for want of memory
+    /// memory was short: their queue was shortened, or their client disconnected
     Memory,
 }
 
@@ -40,24 +40,23 @@ impl Loss {
     ];
 }
 
-/// See the module.
 pub(super) struct Tally {
-    /// of each lane
+    /// the limit of each lane
     pub limit: QueueLimit,
-    /// what happens when a lane is full
+    /// what to do when a lane is full
     pub policy: SlowClient,
     signal: Signal,
-    /// lanes that are over the limit, with policy `block`
+    /// the number of lanes over the limit, with policy `block`
     over: AtomicUsize,
-    /// messages that wait in all lanes, and on the way to them
+    /// messages in all lanes, and on the way to them
     queued: AtomicUsize,
-    /// told when nothing waits any more
+    /// notified when nothing waits any more
     drained: Notify,
     /// messages flushed to clients
     messages: AtomicU64,
-    /// of them, those of which no pong tells yet that they were read
+    /// those of them that no pong has proven to be read
     pub unproven: AtomicU64,
-    /// of them, those that a broken connection may have lost
+    /// those of them that a broken connection may have lost
     lost_unproven: AtomicU64,
     /// their bytes
     pub bytes: AtomicU64,
@@ -66,7 +65,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Of a sink without clients. `signal` is raised when a sink that was not ready is ready again.
+    /// The tally of a sink without clients. `signal` is raised when the sink becomes ready again.
     pub fn new(limit: QueueLimit, policy: SlowClient, signal: Signal) -> Tally {
         Tally {
             limit,
@@ -84,41 +83,41 @@ impl Tally {
         }
     }
 
-    /// Whether no lane holds the engine up.
+    /// Whether no lane blocks the engine.
     pub fn is_ready(&self) -> bool {
         self.over.load(Ordering::Acquire) == 0
     }
 
-    /// A lane is over the limit, and holds the engine up.
+    /// Records that a lane over the limit blocks the engine.
     pub fn holds_up(&self) {
         self.over.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A lane holds the engine up no more.
+    /// Records that a lane no longer blocks the engine.
     pub fn lets_go(&self) {
         if self.over.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.signal.raise();
         }
     }
 
-    /// Messages that wait for clients.
+    /// The number of messages that wait for clients.
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Acquire)
     }
 
-    /// So many more wait. To be called before a lane gets them: its client may be writing at once.
+    /// Adds waiting messages. Must be called before a lane gets them, because its client may write at once.
     pub fn add(&self, messages: usize) {
         self.queued.fetch_add(messages, Ordering::AcqRel);
     }
 
-    /// So many no longer wait.
+    /// Subtracts messages that no longer wait.
     pub fn remove(&self, messages: usize) {
         if messages > 0 && self.queued.fetch_sub(messages, Ordering::AcqRel) == messages {
             self.drained.notify_waiters();
         }
     }
 
-    /// Waits until nothing is queued, but not beyond `deadline`.
+    /// Waits until nothing is queued, at most until `deadline`.
     pub async fn drain(&self, deadline: Instant) {
         loop {
             let drained = self.drained.notified();
@@ -130,28 +129,28 @@ impl Tally {
         }
     }
 
-    /// The sink is at its end: what is lost from now on was not taken in time.
+    /// The sink ends: messages lost from now on count as not taken in time.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Release);
     }
 
-    /// This cause, unless the sink is at its end.
+    /// This cause, unless the sink has ended.
     pub fn unless_ended(&self, cause: Loss) -> Loss {
         if self.has_ended() { Loss::Unsent } else { cause }
     }
 
-    /// Whether the sink is at its end.
+    /// Whether the sink has ended.
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Counts messages that were flushed, and their bytes.
+    /// Counts flushed messages and their bytes.
     pub fn flushed(&self, messages: usize, bytes: usize) {
         self.messages.fetch_add(messages as u64, Ordering::AcqRel);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Messages that were delivered: flushed to clients, and not lost with a connection that broke.
+    /// The number of delivered messages: flushed to clients, and not lost with a broken connection.
     pub fn delivered(&self) -> u64 {
         let lost = self.lost_unproven.load(Ordering::Acquire);
         self.messages.load(Ordering::Acquire).saturating_sub(lost)
@@ -163,7 +162,7 @@ impl Tally {
         self.lost[Loss::Broken as usize].fetch_add(messages, Ordering::Relaxed);
     }
 
-    /// Counts messages that are lost.
+    /// Counts lost messages.
     pub fn lose(&self, cause: Loss, messages: usize) {
         self.lost[cause as usize].fetch_add(messages as u64, Ordering::Relaxed);
     }

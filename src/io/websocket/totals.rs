@@ -1,24 +1,24 @@
-//! What all connections of the process share: why they ended, by cause, and a budget for messages that are not whole.
+//! What all connections of the process share: counts of why they ended, and a memory budget for incomplete messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::protocol::ReadError;
 
-/// Why a connection ended, where it was not a close frame of either side that ended it in order.
+/// Why a connection ended without a close frame from either side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// the peer took no bytes for `writeTimeout`
+    /// the peer accepted no bytes for `writeTimeout`
     WriteTimeout,
-    /// nothing was heard of the peer for `idleTimeout`
+    /// the peer was silent for `idleTimeout`
     IdleTimeout,
     /// `slowClient: disconnect`
     SlowClient,
     /// a message above `maxMessageSize`
     MessageSize,
-    /// a compressed message that inflates to more than `maxMessageSize`
+    /// a compressed message larger than `maxMessageSize` after decompression
     Bomb,
-    /// unfinished messages of all connections took too much memory
+    /// incomplete messages of all connections took too much memory
     Memory,
     /// the peer broke the protocol
     Protocol,
@@ -54,17 +54,16 @@ impl Cause {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Totals {
     ended: [AtomicU64; CAUSES.len()],
-    /// bytes of large messages that are not whole yet
+    /// bytes of incomplete large messages
     unfinished: AtomicUsize,
     unfinished_limit: usize,
 }
 
 impl Totals {
-    /// Nothing has happened yet. `unfinished_limit`: how many bytes the unfinished messages may take together.
+    /// Makes the totals. `unfinished_limit`: the most bytes of all incomplete messages together.
     pub fn new(unfinished_limit: usize) -> Totals {
         Totals { ended: Default::default(), unfinished: AtomicUsize::new(0), unfinished_limit }
     }
@@ -74,12 +73,12 @@ impl Totals {
         self.ended[cause as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Bytes of large messages that are not whole yet.
+    /// Bytes of incomplete large messages.
     pub fn unfinished_bytes(&self) -> usize {
         self.unfinished.load(Ordering::Relaxed)
     }
 
-    /// How many connections ended, with the names of the causes.
+    /// How many connections ended, by cause.
     pub fn disconnects(&self) -> Vec<(&'static str, u64)> {
         CAUSES.iter().zip(&self.ended).map(|((_, name), count)| (*name, count.load(Ordering::Relaxed))).collect()
     }
@@ -91,7 +90,7 @@ impl Default for Totals {
     }
 }
 
-/// What the unfinished message of one connection takes of the budget; given back when this is dropped.
+/// The share of one connection's incomplete message in the budget; freed when this is dropped.
 pub(super) struct Held {
     totals: Arc<Totals>,
     bytes: usize,
@@ -102,7 +101,7 @@ impl Held {
         Held { totals: totals.clone(), bytes: 0 }
     }
 
-    /// Takes `bytes` in place of what it had. False, and all is as it was, if the budget does not allow it.
+    /// Replaces its share by `bytes`. False, and unchanged, if the budget does not allow it.
     pub fn set(&mut self, bytes: usize) -> bool {
         let unfinished = &self.totals.unfinished;
         if bytes > self.bytes {

@@ -1,13 +1,13 @@
-//! Messages that were handed to a peer's socket, and of which nothing proves yet that the peer has read them.
+//! Messages given to a peer's socket that the peer is not yet known to have read.
 //!
-//! A kernel takes messages and does not say what becomes of them: when a connection breaks, what is in its hands is gone,
-//! and so is what the peer's system had taken and the peer had not read. A pong is a proof: a peer that answers a ping has
-//! read everything before it. So when a connection breaks, what was sent since the last ping that was answered counts as
-//! lost. It may have arrived: the count is an upper bound. A ping follows not only each `pingInterval` but also every
-//! [`MANY`] messages, so that the bound is close for a busy peer, too. Without pings nothing can be proven, and nothing is
-//! counted.
+//! A kernel does not report what happens to messages: when a connection breaks, those in its buffers are lost, and so
+//! are those that the peer's system had received and the peer had not read. A pong is a proof: a peer that answers a
+//! ping has read everything before it. So when a connection breaks, everything sent since the last answered ping counts
+//! as lost. Some of it may have arrived, so the count is an upper bound. A ping is sent not only each `pingInterval`
+//! but also after every [`MANY`] messages, so that the bound is close for a busy peer too. Without pings nothing can be
+//! proven, and nothing is counted.
 //!
-//! This is plain data. It knows sinks as counters, and must not know sockets.
+//! This is plain data. It knows sinks as counters, and no sockets.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,40 +17,40 @@ use foldhash::fast::RandomState;
 
 use super::tally::Tally;
 
-/// Of so many sinks messages may be unproven. Where there are more, those of sinks that have ended count as lost at once:
-/// a peer that answers no ping must not keep them in memory.
+/// The most sinks with unproven messages. If there are more, those of ended sinks count as lost at once, so that a peer
+/// that answers no pings does not keep them in memory.
 const SINKS: usize = 256;
 
-/// After so many messages a ping is due, if the last one is answered.
+/// After this many messages a ping is due, if the last one is answered.
 const MANY: u64 = 4096;
 
 /// The unproven messages of one peer.
 #[derive(Default)]
 pub(super) struct Unproven {
-    /// messages behind the last ping
+    /// messages after the last ping
     since: Counts,
-    /// how many were sent behind it
+    /// the number of messages sent after it
     sent: u64,
-    /// messages before it that were not proven when it was sent
+    /// messages before it that were unproven when it was sent
     asked: Counts,
-    /// the number of the last ping, if it is not answered
+    /// the number of the last ping, if it is unanswered
     ping: Option<u64>,
     next: u64,
-    /// the connection has pings
+    /// whether the connection uses pings
     asks: bool,
 }
 
-/// Numbers of messages by sink, which the sink's address names.
+/// Numbers of messages by sink, identified by its memory address.
 type Counts = HashMap<usize, (Arc<Tally>, u64), RandomState>;
 
 impl Unproven {
-    /// A connection begins; `asks`: pings are sent on it. What an earlier one has left, by a panic, is lost.
+    /// A connection begins; `asks`: it uses pings. Messages left from an earlier one, after a panic, are lost.
     pub fn begin(&mut self, asks: bool) {
         self.lose();
         self.asks = asks;
     }
 
-    /// `messages` of a sink were flushed.
+    /// Counts flushed messages of a sink.
     pub fn add(&mut self, sink: &Arc<Tally>, messages: u64) {
         if !self.asks {
             return;
@@ -71,12 +71,12 @@ impl Unproven {
         self.since.entry(name).or_insert_with(|| (sink.clone(), 0)).1 += messages;
     }
 
-    /// Whether so much was sent that a ping must not wait for its time.
+    /// Whether so many messages were sent that a ping must not wait for its time.
     pub fn is_due(&self) -> bool {
         self.ping.is_none() && self.sent >= MANY
     }
 
-    /// The number for the next ping. While a ping is unanswered its number is used again, so a late pong still counts.
+    /// The number for the next ping. While a ping is unanswered its number is reused, so a late pong still counts.
     pub fn ask(&mut self) -> u64 {
         if let Some(ping) = self.ping {
             return ping;
@@ -88,7 +88,7 @@ impl Unproven {
         self.next
     }
 
-    /// A pong with this number came.
+    /// A pong with this number arrived.
     pub fn answered(&mut self, number: u64) {
         if self.ping == Some(number) {
             self.ping = None;
@@ -96,7 +96,7 @@ impl Unproven {
         }
     }
 
-    /// The connection has ended in order.
+    /// The connection has closed cleanly.
     pub fn forget(&mut self) {
         settle(&mut self.asked, |_, _| {});
         settle(&mut self.since, |_, _| {});
@@ -113,7 +113,7 @@ impl Unproven {
     }
 }
 
-/// Takes everything out of `counts`; `act` gets each sink with its messages first.
+/// Removes everything from `counts`, after calling `act` with each sink and its messages.
 fn settle(counts: &mut Counts, act: impl Fn(&Tally, u64)) {
     for (_, (sink, messages)) in counts.drain() {
         act(&sink, messages);

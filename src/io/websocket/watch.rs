@@ -1,6 +1,6 @@
-//! Supervision of a dialled connection: keep-alive messages, silence, and age.
+//! Supervises a dialled connection: keep-alive messages, silence, and age.
 //!
-//! Pings and pongs of the protocol are handled by the connection. This is for peers that want messages (`keepAlive`),
+//! The connection handles pings and pongs of the protocol. This module is for peers that need messages (`keepAlive`),
 //! and for the time without a message, whatever else the peer sends (`dataTimeout`). Nothing here reads or writes a
 //! socket.
 
@@ -14,7 +14,7 @@ use crate::sync::locked;
 /// The property `keepAlive`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeepAlive {
-    /// `{{now}}` in it becomes the time in ms since the epoch
+    /// `{{now}}` in it is replaced by the time in ms since the epoch
     pub message: String,
     pub every: Duration,
     pub when: KeepAliveWhen,
@@ -40,19 +40,19 @@ impl KeepAlive {
     }
 }
 
-/// When messages of a peer were last passed on.
+/// When messages of a peer were last delivered.
 #[derive(Debug, Default)]
 pub(super) struct Heard(Mutex<HeardAt>);
 
 #[derive(Debug, Default)]
 struct HeardAt {
     last: Option<Instant>,
-    /// batches waiting for the engine: meanwhile the peer is not read, so it cannot be heard
+    /// batches that wait for the engine: meanwhile the peer is not read, so it cannot be heard
     waiting: usize,
 }
 
 impl Heard {
-    /// Messages arrived; they are being passed on until the result is dropped.
+    /// Messages arrived; they are being delivered until the result is dropped.
     pub fn begin(&self) -> Hearing<'_> {
         let mut heard = locked(&self.0);
         heard.last = Some(Instant::now());
@@ -85,7 +85,7 @@ impl Drop for Hearing<'_> {
 /// Why a connection must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// no message came for `dataTimeout`
+    /// no message arrived for `dataTimeout`
     Silent,
     /// it has reached `maxConnectionAge`
     Old,

@@ -1,4 +1,4 @@
-//! The cases of the Autobahn test suite, written again: each test names its cases.
+//! The cases of the Autobahn test suite, rewritten: each test names its cases.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -98,10 +98,10 @@ pub fn offer(own: &Deflate) -> String {
     offer
 }
 
-/// What a server's answer to [`offer`] comes to; `None` if it wants no compression.
+/// The agreement after a server's response to [`offer`]; `None` if the server wants no compression.
 ///
 /// # Errors
-/// The answer is none to what was offered: the connection must not be used.
+/// The response does not match the offer: the connection must not be used.
 pub fn accepted<'a>(
     answers: impl IntoIterator<Item = &'a str>,
     own: &Deflate,

@@ -49,7 +49,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// The code of the close frame for the peer; `None` if the peer cannot be told any more.
+    /// The code of the close frame for the peer; `None` if the peer can no longer be reached.
     pub fn code(&self) -> Option<u16> {
         match self {
             ReadError::Utf8 | ReadError::Deflate => Some(code::INVALID),

@@ -97,7 +97,7 @@ impl Header {
     }
 }
 
-/// Writes the header of a control frame or of a frame with a whole message.
+/// Writes the header of a control frame, or of a frame with a complete message.
 pub fn put_header(out: &mut impl BufMut, opcode: Opcode, compressed: bool, payload: usize, mask: Option<[u8; 4]>) {
     out.put_u8(0x80 | if compressed { 0x40 } else { 0 } | opcode as u8);
     let masked = if mask.is_some() { 0x80 } else { 0 };

@@ -1,11 +1,12 @@
 //! The message layer of a websocket: RFC 6455 after the handshake, with permessage-deflate (RFC 7692).
 //!
-//! [`Stream`] reads whole messages from a wire and writes frames to it. It is our own for three reasons: messages are
-//! slices of the read buffer, so memory is allocated once per read and not once per message; a result is framed (and
-//! compressed) once for all clients of a sink; and the bytes waiting for a peer are always bounded. The handshake is
-//! that of tungstenite, whose message layer is the reference in tests: both must read the same from the same bytes.
+//! [`Stream`] reads complete messages from a connection and writes frames to it. It is our own for three reasons:
+//! messages are slices of the read buffer, so memory is allocated once per read and not once per message; a result is
+//! framed (and compressed) once for all clients of a sink; and the bytes waiting for a peer are always bounded. The
+//! handshake is tungstenite's, whose message layer is the reference in tests: both must read the same from the same
+//! bytes.
 //!
-//! It knows bytes, frames and messages. It must not know endpoints, queues of clients, or the meaning of messages.
+//! It knows bytes, frames and messages, but no endpoints, no queues of clients, and not the meaning of messages.
 
 mod deflate;
 mod error;

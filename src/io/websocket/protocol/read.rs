@@ -1,7 +1,7 @@
-//! From bytes to messages: frames are parsed where they lie in the read buffer, unmasked there, and cut out as slices.
+//! Reads messages from bytes: frames are parsed and unmasked in the read buffer, and cut out as slices.
 //!
-//! Only what cannot be a slice is copied: fragments are joined, compressed messages inflated. Errors are found at a
-//! frame's header, before its payload is waited for.
+//! Only messages that cannot be slices are copied: fragments are joined, compressed messages are decompressed. Errors
+//! are found in a frame's header, before its payload arrives.
 
 use std::time::Instant;
 
@@ -14,20 +14,20 @@ use super::frame::{Header, MAX_CONTROL, MAX_HEADER, Opcode, mask};
 use super::{Close, ReadError, Side};
 use crate::io::queue::{BATCH_BYTES, BATCH_FRAMES, Frame};
 
-/// The messages that one round of reading brings, up to the limits of a batch.
+/// The messages from one round of reading, up to the limits of a batch.
 #[derive(Default)]
 pub struct Intake {
-    /// whole messages, in their order
+    /// complete messages, in order
     pub frames: Vec<Frame>,
     bytes: usize,
-    /// when something came first, be it a part of a message or a control frame
+    /// when something first arrived, even a part of a message or a control frame
     pub heard: Option<Instant>,
     /// the number in the last pong
     pub pong: Option<u64>,
 }
 
 impl Intake {
-    /// An empty one with room for as many messages as are usual.
+    /// An empty intake with room for a usual number of messages.
     pub fn with_capacity(frames: usize) -> Intake {
         Intake { frames: Vec::with_capacity(frames), bytes: 0, heard: None, pong: None }
     }
@@ -37,47 +37,47 @@ impl Intake {
     }
 }
 
-/// What the decoder stopped at.
+/// Why the decoder stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// so many further bytes are needed at least for the next frame
+    /// at least this many further bytes are needed for the next frame
     More(usize),
     /// the intake is full
     Full,
     /// a ping with its payload
     Ping(Bytes),
-    /// a pong, with the number in its payload where it has one
+    /// a pong, with the number in its payload if it has one
     Pong(Option<u64>),
-    /// a close frame, and nothing that comes after it counts
+    /// a close frame; anything after it is ignored
     Close(Option<Close>),
 }
 
-/// A connection's state between two frames.
+/// The state of a connection between two frames.
 pub struct Decoder {
     side: Side,
     /// longest message in bytes, compressed or not
     limit: usize,
     inflater: Option<Inflater>,
-    /// the message whose fragments are coming
+    /// the message whose fragments are arriving
     partial: Option<Partial>,
-    /// messages found in this round; kept for its memory
+    /// messages found in this round; the vector is reused
     found: Vec<Found>,
 }
 
-/// The beginning of a fragmented message.
+/// The first fragments of a message.
 struct Partial {
     text: bool,
     compressed: bool,
     bytes: BytesMut,
-    /// how many bytes are known to be UTF-8
+    /// how many of its bytes are valid UTF-8
     valid: usize,
 }
 
 /// A message that was found.
 enum Found {
-    /// it lies in the buffer
+    /// it is in the buffer
     Slice { start: usize, end: usize, text: bool },
-    /// it was joined or inflated
+    /// it was joined or decompressed
     Whole(Frame),
 }
 
@@ -86,20 +86,20 @@ impl Decoder {
         Decoder { side, limit, inflater, partial: None, found: Vec::new() }
     }
 
-    /// Bytes of the message whose fragments are coming.
+    /// Bytes of the incomplete message.
     pub fn unfinished(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| partial.bytes.len())
     }
 
-    /// Forgets the message whose fragments are coming.
+    /// Drops the incomplete message.
     pub fn give_up(&mut self) {
         self.partial = None;
     }
 
-    /// Takes frames from the front of `buffer` until something other than a message comes.
+    /// Decodes frames from the front of `buffer` until something other than a message comes.
     ///
     /// # Errors
-    /// Those of the protocol. Messages before the error are in the intake.
+    /// Protocol errors. Messages before the error are in the intake.
     pub fn decode(&mut self, buffer: &mut BytesMut, intake: &mut Intake) -> Result<Step, ReadError> {
         let mut at = 0;
         let end = loop {
@@ -125,14 +125,14 @@ impl Decoder {
         end
     }
 
-    /// Takes the frame at `at`, which then is behind it. `None`: it was one of a message.
+    /// Decodes the frame at `at`, and moves `at` past it. `None`: it belonged to a message.
     fn frame(&mut self, buffer: &mut BytesMut, at: &mut usize, intake: &mut Intake) -> Result<Option<Step>, ReadError> {
         let there = buffer.len() - *at;
         let Some(header) = Header::parse(&buffer[*at..])? else {
             return Ok(Some(Step::More(MAX_HEADER.saturating_sub(there).max(1))));
         };
         self.check(&header)?;
-        // Checked: it is within a limit that is a `usize`.
+        // The size was checked against a limit that is a `usize`.
         let whole = header.size + header.payload as usize;
         if there < whole {
             return Ok(Some(Step::More(whole - there)));
@@ -189,7 +189,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// What can be wrong with a header.
+    /// Checks a header.
     fn check(&self, header: &Header) -> Result<(), ReadError> {
         let control = header.opcode.is_control();
         let within = |size: u64| match size <= self.limit as u64 {
@@ -225,7 +225,7 @@ impl Partial {
         if self.text && !self.compressed {
             match std::str::from_utf8(&self.bytes[self.valid..]) {
                 Ok(_) => self.valid = self.bytes.len(),
-                // The last character may go on in the next fragment.
+                // The last character may continue in the next fragment.
                 Err(error) if error.error_len().is_none() => self.valid += error.valid_up_to(),
                 Err(_) => return Err(ReadError::Utf8),
             }

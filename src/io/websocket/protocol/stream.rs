@@ -1,7 +1,7 @@
-//! A websocket over a wire: reading into messages, writing what waits.
+//! A websocket over a byte stream: reads messages, and writes what waits.
 //!
-//! Read buffers belong to the thread, not to the connection: only one whose bytes end in the middle of a frame keeps
-//! its buffer, so that an idle connection costs none.
+//! Read buffers belong to the thread, not to the connection. Only a connection that stops in the middle of a frame
+//! keeps its buffer, so an idle connection needs none.
 
 use std::cell::RefCell;
 use std::io;
@@ -19,54 +19,54 @@ use super::write::{Encoder, Outbound};
 use super::{Close, ReadError, Side};
 use crate::io::websocket::totals::{Held, Totals};
 
-/// How much is read at a time, in bytes.
+/// The number of bytes read at a time.
 const READ: usize = 64 * 1024;
 
-/// With less room than this, a read begins a new buffer.
+/// With less room than this, a read starts a new buffer.
 const MIN_READ: usize = 16 * 1024;
 
-/// Unfinished messages up to this size count against no budget.
+/// Incomplete messages up to this size do not count towards the budget.
 const UNCOUNTED: usize = 64 * 1024;
 
 thread_local! {
-    /// a buffer that no connection keeps
+    /// a buffer that no connection is using
     static SPARE: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
-/// A wire whose handshake is done.
+/// A byte stream after its handshake.
 pub struct Opened<W> {
     pub wire: W,
     pub side: Side,
     pub deflate: Option<Agreement>,
 }
 
-/// What a round of reading came to.
+/// The result of a round of reading.
 #[derive(Debug)]
 pub enum Read {
-    /// the intake is full, and more may be there
+    /// the intake is full, and there may be more
     Full,
-    /// what was there is in the intake
+    /// everything available is in the intake
     Taken,
-    /// a close frame; its answer waits to be flushed
+    /// a close frame; the reply waits to be flushed
     Closed(Option<Close>),
-    /// reading is over
+    /// reading has ended
     Broken(ReadError),
 }
 
-/// A connection of either side.
+/// A connection, from either side.
 pub struct Stream<W> {
     wire: W,
     decoder: Decoder,
-    /// makes the frames of what is pushed into `out`
+    /// makes the frames that are pushed into `out`
     pub encoder: Encoder,
-    /// what waits to be written
+    /// the bytes that wait to be written
     pub out: Outbound,
     buffer: BytesMut,
     held: Held,
 }
 
 impl<W: AsyncRead + AsyncWrite + Unpin> Stream<W> {
-    /// A connection that takes messages of up to `limit` bytes. `deflate` is asked for its level and threshold, if the
+    /// A connection that accepts messages of up to `limit` bytes. `deflate` has the level and threshold, if the
     /// handshake has agreed on compression.
     pub fn new(opened: Opened<W>, limit: usize, deflate: Option<&Deflate>, totals: &Arc<Totals>) -> Stream<W> {
         let Opened { wire, side, deflate: agreement } = opened;
@@ -82,17 +82,17 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Stream<W> {
         }
     }
 
-    /// The bytes below.
+    /// The underlying byte stream.
     pub fn wire(&mut self) -> &mut W {
         &mut self.wire
     }
 
-    /// Reads what is there, at least one message, or up to the end. Pongs are written meanwhile; while one cannot be,
-    /// nothing is read.
+    /// Reads what is available, at least one message, or up to the end. Pongs are written meanwhile; if one cannot be
+    /// written, nothing is read.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, intake: &mut Intake) -> Poll<Read> {
         let read = self.poll_messages(cx, intake);
         if let Poll::Ready(Read::Broken(_) | Read::Closed(_)) = read {
-            // The goodbye takes its time, and others may need the memory.
+            // Closing takes time, and others may need the memory.
             self.buffer = BytesMut::new();
             self.decoder.give_up();
             self.held.set(0);
@@ -105,7 +105,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Stream<W> {
             let need = match self.decoder.decode(&mut self.buffer, intake) {
                 Ok(Step::More(need)) => need,
                 Ok(Step::Full) => {
-                    // The engine may take its time with these: a pong does not wait for it.
+                    // The engine may take its time with these messages, so a pong is written before.
                     let _ = self.poll_flush(cx);
                     return Poll::Ready(Read::Full);
                 }
@@ -147,7 +147,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Stream<W> {
         }
     }
 
-    /// Waits until the kernel has all that was pushed.
+    /// Waits until the kernel has everything that was pushed.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.out.poll_flush(&mut self.wire, cx)
     }
@@ -165,7 +165,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Stream<W> {
         if intake.frames.is_empty() { Poll::Pending } else { Poll::Ready(Read::Taken) }
     }
 
-    /// Makes room for a read in which the next frame needs `need` bytes.
+    /// Makes room for a read if the next frame needs `need` bytes.
     fn make_room(&mut self, need: usize) {
         if self.buffer.is_empty() && self.buffer.capacity() < MIN_READ {
             self.buffer = SPARE.with_borrow_mut(std::mem::take);
@@ -176,7 +176,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Stream<W> {
                 self.buffer.reserve(READ);
             }
         } else if room < MIN_READ {
-            // Memory grows with what has come, not with what is announced.
+            // Memory grows with the bytes received, not with the announced length.
             self.buffer.reserve(need.min(self.buffer.len().max(READ)));
         }
     }

@@ -1,9 +1,9 @@
-//! From messages to bytes: frames are made once for all clients where they can be, and wait here until the kernel has
-//! taken them.
+//! Writes messages as bytes: frames are made once for all clients if possible, and wait here until the kernel has taken
+//! them.
 //!
-//! A server's frames are the same for each client: they are made with the batch's first writer and kept with the batch
-//! ([`MessageBatch::form`]). Large messages are not copied, only a header is put before each. A client masks, so its
-//! frames are its own.
+//! A server's frames are the same for each client: the first writer of a batch makes them and keeps them with the batch
+//! ([`MessageBatch::form`]). Large messages are not copied; only a header is written before each. A client masks its
+//! frames, so they cannot be shared.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -18,13 +18,14 @@ use super::deflate::Deflater;
 use super::frame::{MAX_CONTROL, MAX_HEADER, Opcode, mask, put_header};
 use crate::io::queue::{Encoded, Form, MessageBatch};
 
-/// Messages of this many bytes, on average, are written where they lie; shorter ones are copied behind their headers.
+/// Messages with at least this average size are written from where they are; shorter ones are copied after their
+/// headers.
 const LARGE: usize = 4 * 1024;
 
-/// Batches above this are not framed for all clients, which would keep them twice.
+/// Larger batches are not framed for all clients, because this would need twice the memory.
 const SHARED: usize = 1 << 20;
 
-/// How many slices go into one system call.
+/// The most slices in one system call.
 const SLICES: usize = 64;
 
 /// Makes the frames of one connection.
@@ -38,8 +39,8 @@ impl Encoder {
         Encoder { side, deflater }
     }
 
-    /// Frames messages of `batch` from `start` on into `out`, at least one and then until they are `limit` bytes; how
-    /// many.
+    /// Frames messages of `batch` from `start` into `out`: at least one, then until `limit` bytes are reached. Returns
+    /// their number.
     pub fn encode(&mut self, batch: &MessageBatch, start: usize, limit: usize, out: &mut Outbound) -> usize {
         let small = batch.byte_len() <= LARGE * batch.len();
         let encoded = match (self.side, &mut self.deflater) {
@@ -70,7 +71,7 @@ impl Encoder {
     }
 }
 
-/// The frames of the messages from `start` on, until they are `limit` bytes.
+/// The frames of the messages from `start`, up to `limit` bytes.
 fn framed(
     batch: &MessageBatch,
     start: usize,
@@ -95,7 +96,7 @@ fn framed(
     Encoded { bytes: bytes.into(), ends }
 }
 
-/// As [`framed`], but the messages stay where they are.
+/// As [`framed`], but without copying the messages.
 fn gather(batch: &MessageBatch, start: usize, limit: usize, out: &mut Outbound) -> usize {
     let opcode = opcode(batch);
     let (mut count, mut bytes) = (0, 0);
@@ -116,7 +117,7 @@ fn opcode(batch: &MessageBatch) -> Opcode {
 }
 
 fn put_frame(out: &mut Vec<u8>, opcode: Opcode, compressed: bool, payload: &[u8], side: Side) {
-    // Unpredictable, as RFC 6455, 10.3 asks: what a peer sends us may be what we send on.
+    // Unpredictable, as RFC 6455, 10.3 requires, because the content may come from others.
     let key = (side == Side::Client).then(rand::random::<[u8; 4]>);
     put_header(out, opcode, compressed, payload.len(), key);
     let start = out.len();
@@ -132,18 +133,18 @@ fn frame(opcode: Opcode, payload: &[u8], side: Side) -> Bytes {
     bytes.into()
 }
 
-/// What waits for the kernel: what its writer has pushed, one pong at the most, one ping, and a close frame.
+/// What waits for the kernel: frames pushed by the writer, at most one pong, one ping, and a close frame.
 pub struct Outbound {
     side: Side,
-    /// whole frames, but for the first, whose beginning may be out
+    /// complete frames, except that the beginning of the first may already be sent
     pieces: VecDeque<Bytes>,
-    /// payload of the newest ping that is not answered
+    /// the payload of the newest unanswered ping
     pong: Option<Bytes>,
     /// the last frame
     close: Option<Bytes>,
-    /// nothing more is to be pushed
+    /// whether nothing more may be pushed
     closed: bool,
-    /// written, but perhaps not flushed
+    /// written, but possibly not flushed
     unflushed: bool,
 }
 
@@ -152,26 +153,26 @@ impl Outbound {
         Outbound { side, pieces: VecDeque::new(), pong: None, close: None, closed: false, unflushed: false }
     }
 
-    /// Adds frames. The caller pushes no more than it wants to wait at a time, and flushes them before it pushes more.
+    /// Adds frames. The caller pushes only as much as may wait at a time, and flushes before it pushes more.
     pub fn push(&mut self, frames: Bytes) {
         if !self.closed && !frames.is_empty() {
             self.pieces.push_back(frames);
         }
     }
 
-    /// Answers a ping, in place of one that was not answered yet.
+    /// Answers a ping, in place of an older one that was not answered yet.
     pub fn pong(&mut self, payload: Bytes) {
         if !self.closed {
             self.pong = Some(payload);
         }
     }
 
-    /// Asks for a pong with this number.
+    /// Sends a ping with this number.
     pub fn ping(&mut self, number: u64) {
         self.push(frame(Opcode::Ping, &number.to_be_bytes(), self.side));
     }
 
-    /// The last frame; a second one is not sent.
+    /// Sends the last frame. A second one is ignored.
     pub fn close(&mut self, code: Option<u16>, reason: &str) {
         if self.closed {
             return;
@@ -179,7 +180,7 @@ impl Outbound {
         let mut payload = Vec::new();
         if let Some(code) = code {
             payload.extend_from_slice(&code.to_be_bytes());
-            // Cut where it must be, between characters.
+            // Cut between characters if necessary.
             let most = reason.floor_char_boundary(MAX_CONTROL as usize - 2);
             payload.extend_from_slice(&reason.as_bytes()[..most]);
         }
@@ -188,17 +189,17 @@ impl Outbound {
         self.closed = true;
     }
 
-    /// Whether a close frame was sent, or is to be.
+    /// Whether a close frame was sent or is waiting.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Whether a pong waits: then no further ping is to be read.
+    /// Whether a pong waits: then no further ping may be read.
     pub fn owes(&self) -> bool {
         self.pong.is_some()
     }
 
-    /// Waits until the kernel has all of it.
+    /// Waits until the kernel has everything.
     pub fn poll_flush<W: AsyncWrite + Unpin>(&mut self, wire: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.pieces.is_empty() {
