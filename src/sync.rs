@@ -1,9 +1,10 @@
-//! Locks: one for short steps in memory, and one by name for work that waits.
+//! Locks: one for short steps in memory, and one by name for work that waits. And a count that can be awaited.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::value::Text;
 
@@ -11,6 +12,27 @@ use crate::value::Text;
 /// steps.
 pub fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A count that grows, and that one caller at a time can await.
+#[derive(Debug, Default)]
+pub struct Count {
+    count: AtomicU64,
+    grown: Notify,
+}
+
+impl Count {
+    pub fn grow(&self) {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.grown.notify_one();
+    }
+
+    /// Waits until the count is at least this number.
+    pub async fn reaches(&self, number: u64) {
+        while self.count.load(Ordering::Acquire) < number {
+            self.grown.notified().await;
+        }
+    }
 }
 
 /// A lock for each name in use: a stream is never opened twice at a time, nor read while it closes. Work on other names

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::quality::FixedState;
-use tokio::sync::Notify;
 
+use crate::sync::Count;
 use crate::value::Value;
 use crate::value::key::KeyPart;
 
@@ -21,10 +21,8 @@ struct Shared {
     /// What each owner remembers, bytes.
     sizes: Box<[AtomicU64]>,
     /// Letters with rows that have come to the owners, from workers of this process and from others.
-    near: AtomicU64,
-    far: AtomicU64,
-    /// Told when one has come.
-    came: Notify,
+    near: Count,
+    far: Count,
 }
 
 impl Division {
@@ -32,7 +30,7 @@ impl Division {
     pub fn new(owners: impl IntoIterator<Item = usize>) -> Division {
         let owners: Box<[usize]> = owners.into_iter().collect();
         let sizes = owners.iter().map(|_| AtomicU64::new(0)).collect();
-        Division(Arc::new(Shared { owners, sizes, near: 0.into(), far: 0.into(), came: Notify::new() }))
+        Division(Arc::new(Shared { owners, sizes, near: Count::default(), far: Count::default() }))
     }
 
     /// The workers, by their number as owners.
@@ -67,15 +65,13 @@ impl Division {
     /// A letter with rows has come. `near`: from a worker of this process.
     pub fn letter_came(&self, near: bool) {
         let count = if near { &self.0.near } else { &self.0.far };
-        count.fetch_add(1, Ordering::AcqRel);
-        self.0.came.notify_one();
+        count.grow();
     }
 
     /// Waits until so many letters with rows have come to the owners. One caller at a time.
     pub async fn have_come(&self, near: u64, far: u64) {
-        while self.0.near.load(Ordering::Acquire) < near || self.0.far.load(Ordering::Acquire) < far {
-            self.0.came.notified().await;
-        }
+        self.0.near.reaches(near).await;
+        self.0.far.reaches(far).await;
     }
 }
 
