@@ -157,7 +157,7 @@ pub enum EngineError {
     #[error("view {view}: {why}")]
     View { view: String, why: String },
     /// The process is about to end ([`EngineSettings::shutdown`]).
-    #[error("rule {0} is not started: the engine ends")]
+    #[error("rule {0} is not started: the engine is shutting down")]
     Ending(String),
     #[error("rule {rule}: {error}")]
     Connector { rule: String, error: Box<ConnectorError> },

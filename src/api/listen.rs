@@ -170,7 +170,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: Router, end: im
             }
         };
         let Some((number, busy, leaves)) = locked(&connections).enter(from.ip().to_canonical()) else {
-            tracing::debug!(client = %from, "there is no room for a client of the API");
+            tracing::debug!(client = %from, "the API has no free connection for a client");
             continue;
         };
         let place = Place { number, connections: connections.clone() };

@@ -259,7 +259,7 @@ impl Default for Page {
             lost_lines: counter("plutino_log_lost_lines_total", "Lines of the log that could not be written in time"),
             memory_acts: counter(
                 "plutino_memory_acts_total",
-                "What gave way for want of memory: clients refused, queues shortened or their clients sent away, rules stopped",
+                "Actions taken to free memory: clients refused, queues shortened or their clients disconnected, rules stopped",
             ),
             memory_budget: gauge(
                 "plutino_memory_budget_bytes",

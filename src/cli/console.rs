@@ -78,7 +78,7 @@ impl Console {
         let address = config.rest;
         let keys = config.authentication.then(|| Keys::new(keys));
         if keys.is_none() && !address.ip().is_loopback() {
-            tracing::warn!(%address, "everyone who can reach the console sees all messages: see basic.authentication");
+            tracing::warn!(%address, "everyone who can reach the console can read all messages: see basic.authentication");
         }
         let service = Service::showing(engine, config, &data);
         service.show(content).await;

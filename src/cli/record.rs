@@ -249,7 +249,9 @@ fn read_stream(door: &Door, name: &str, messages: &mpsc::Sender<Recorded>) -> Re
         }
     }
     if !lost.is_empty() {
-        say(&format!("warning: {lost} messages are missing in the recording: they came faster than they were taken"));
+        say(&format!(
+            "warning: {lost} messages are missing in the recording: they arrived faster than they were written"
+        ));
     }
     Ok(())
 }

@@ -61,11 +61,11 @@ impl Reloader {
             }
             Err(Failure::Problems(problems)) => {
                 problems.iter().for_each(log);
-                tracing::error!("the new configuration is wrong: the old one goes on");
+                tracing::error!("the new configuration has an error: the old one stays in effect");
             }
             Err(failure) => {
                 if let Failure::Refused(reason) | Failure::Usage(reason) = failure {
-                    tracing::error!("the new configuration cannot be used, the old one goes on: {reason}");
+                    tracing::error!("the new configuration cannot be used, the old one stays in effect: {reason}");
                 }
             }
         }

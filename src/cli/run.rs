@@ -274,7 +274,7 @@ impl Run {
                     tokio::time::sleep(PATROL).await;
                     if let Some(rule) = engine.relieve_memory().await {
                         engine.stop_rule(&rule, false).await;
-                        say(&format!("warning: rule {rule} is stopped: it remembers most, and memory is short"));
+                        say(&format!("warning: rule {rule} is stopped: memory is short, and its state is the largest"));
                     }
                 }
             };

@@ -50,7 +50,7 @@ impl Test {
         let of = |count: usize| if count == 1 { "1 test".to_owned() } else { format!("{count} tests") };
         if tested.is_empty() {
             let only = self.only.as_deref().unwrap_or_default();
-            return Err(Failure::Refused(format!("--only: no test has a name with {only:?} in it")));
+            return Err(Failure::Refused(format!("--only: no test has a name that contains {only:?}")));
         }
         writeln!(io::stdout().lock(), "{}: {} passed, {failed} failed", of(tested.len()), tested.len() - failed)?;
         if failed > 0 { Err(Failure::Reported) } else { Ok(()) }

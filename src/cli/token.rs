@@ -143,7 +143,7 @@ impl Key {
         };
         let beside = public_file(&self.file);
         if beside == self.file {
-            let hint = "name the private key otherwise, such as ops.key";
+            let hint = "use another name for the private key, such as ops.key";
             return Err(Failure::Usage(format!("{} would be both keys: {hint}", beside.display())));
         }
         write_new(&self.file, &pem("PRIVATE KEY", private.as_ref()), 0o600)?;

@@ -239,11 +239,11 @@ async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Opt
             Ok(Some(Met { process: theirs.process, purpose: theirs.purpose, stream, rest: theirs.rest }))
         }
         Ok(Err(error)) => {
-            tracing::warn!(%from, %error, "dropped a connection that is none of another process");
+            tracing::warn!(%from, %error, "dropped a connection that does not come from another process");
             Ok(None)
         }
         Err(_) => {
-            tracing::warn!(%from, "dropped a connection that did not greet");
+            tracing::warn!(%from, "dropped a connection that sent no greeting");
             Ok(None)
         }
     }

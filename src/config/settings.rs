@@ -33,16 +33,16 @@ const BASIC: &[Row] = &[
         draft.config.log = Some(Level::of(name).ok_or(Wrong::Value)?.directive().to_owned());
         Ok(())
     })
-    .doc("`error`, `warn`, `info`, `debug` or `trace` (eKuiper's `fatal` and `panic` are `error`); absent: `warn`. `--log` and `PLUTINO_LOG` beat it"),
+    .doc("`error`, `warn`, `info`, `debug` or `trace` (eKuiper's `fatal` and `panic` are `error`); absent: `warn`. `--log` and `PLUTINO_LOG` take precedence"),
     Row::flag("debug", |draft, on| draft.debug = on)
         .default("false")
-        .doc("`true`: log level `debug`, whatever `logLevel` says, unless that is `trace`"),
+        .doc("`true`: log level `debug`, regardless of `logLevel`, unless that is `trace`"),
     Row::flag("consoleLog", |draft, on| draft.config.console_log = on)
         .default("true")
         .doc("The service logs to stderr"),
     Row::flag("fileLog", |draft, on| draft.config.file_log = on)
         .default("false")
-        .doc("The service logs to files `plutino.DATE.log` (UTC) in `--log-dir`; without it, in `log` beside the data folder"),
+        .doc("The service logs to files `plutino.DATE.log` (UTC) in `--log-dir`; without it, in `log` next to the data folder"),
     Row::whole("rotateTime", 0, u64::MAX, |draft, hours| draft.config.log_file.hours = hours)
         .expecting("a number of hours")
         .default("24")
@@ -71,12 +71,12 @@ const BASIC: &[Row] = &[
     Row::whole("restPort", 0, 65_535, |draft, port| draft.config.rest.set_port(port as u16))
         .expecting(PORT)
         .default("9081")
-        .doc("Its port; `0` takes a free one"),
+        .doc("Its port; `0`: any free port"),
     Row::checked_texts("restHosts", "a list of host names such as plutino.example, without a port", |draft, hosts| {
         draft.config.rest_hosts = checked(hosts, is_host)?;
         Ok(())
     })
-    .doc("Host names under which the API may be addressed, beside its own address and the loopback ones: see [security](security.md#web-pages)"),
+    .doc("Host names under which the API may be addressed, in addition to its own address and the loopback ones: see [security](security.md#web-pages)"),
     // `*` is not allowed: every page that a user visits could use the API.
     Row::checked_texts("restOrigins", "a list of origins such as https://board.example, each by its name", |draft, origins| {
         let origins = checked(origins, |origin| origin != "*" && is_origin(origin))?;
@@ -90,7 +90,7 @@ const BASIC: &[Row] = &[
         draft.config.file_roots = folders.into_iter().map(PathBuf::from).collect();
         Ok(())
     })
-    .doc("Folders, beside the data folder, whose files requests may name"),
+    .doc("Folders, in addition to the data folder, whose files requests may name"),
     Row::checked_texts("envAllow", "a list of environment variables such as FEED_TOKEN or FEED_*", |draft, names| {
         draft.config.env_allow = checked(names, is_variable)?;
         Ok(())
@@ -102,19 +102,19 @@ const BASIC: &[Row] = &[
         draft.config.egress_allow = allowed.ok_or(Wrong::Value)?;
         Ok(())
     })
-    .doc("What sinks may send requests to, and websockets may dial, although it is a loopback or link-local address, or the service itself: see [security](security.md#requests-of-sinks)"),
+    .doc("Loopback and link-local addresses, and addresses of the service itself, that sinks may send requests to and websockets may dial: see [security](security.md#requests-of-sinks)"),
     Row::flag("dialLoopback", |draft, dials| draft.config.dial_loopback = dials)
         .default("true")
-        .doc("Websockets may dial the machine itself; `false`: only where `egressAllow` says so"),
+        .doc("Websockets may dial the machine itself; `false`: only addresses in `egressAllow`"),
     Row::object("restTls", &[
         Row::text("certfile", |draft, file| set_file(rest_tls(draft, file), file, |tls| &mut tls.certfile))
-            .doc("PEM file of the certificate; with it and the key the API speaks https"),
+            .doc("PEM file of the certificate; with it and the key the API uses https"),
         Row::text("keyfile", |draft, file| set_file(rest_tls(draft, file), file, |tls| &mut tls.keyfile))
             .doc("PEM file of the key"),
         Row::text("clientCaFile", |draft, file| {
             set_file(rest_tls(draft, file), file, |tls| tls.client_ca_file.get_or_insert_default());
         })
-        .doc("PEM file of authorities; clients must show a certificate of one of them"),
+        .doc("PEM file of authorities; clients must present a certificate of one of them"),
     ]),
     Row::flag("authentication", |draft, on| draft.config.authentication = on)
         .default("false")
@@ -128,13 +128,13 @@ const BASIC: &[Row] = &[
     Row::whole("prometheusPort", 0, 65_535, |draft, port| draft.prometheus_port = port as u16)
         .expecting(PORT)
         .default("20499")
-        .doc("That port; `0` takes a free one"),
+        .doc("That port; `0`: any free port"),
     Row::size("maxMemory", |draft, bytes| draft.config.max_memory = Some(bytes))
         .expecting("bytes, or a size such as \"512MiB\"; 0 is no budget")
-        .doc("The memory budget of the process; absent: 80 % of the control group or machine; `0`: none. From 85 % on new clients are refused, from 98 % on the rule with the largest state is stopped, with a message that says so"),
+        .doc("The memory budget of the process; absent: 80 % of the control group or machine; `0`: none. From 85 % on new clients are refused, from 98 % on the rule with the largest state is stopped, with a message that gives the reason"),
     Row::duration("gracefulShutdownTimeout", |draft, time| draft.config.shutdown_timeout = time)
         .default("5s")
-        .doc("The time limit of an orderly end: what clients have not taken by then is lost and counted"),
+        .doc("The time limit of an orderly shutdown: messages that clients have not received by then are lost and counted"),
     Row::without_effect("logDisableTimestamp", Type::ANY),
     Row::without_effect("syslog", Type::ANY),
     Row::without_effect("maxAge", Type::ANY),
@@ -167,7 +167,7 @@ const SOURCE: &[Row] = &[
     Row::whole("httpServerPort", 0, 65_535, |draft, port| draft.config.server.port = port as u16)
         .expecting(PORT)
         .default("10081")
-        .doc("Its port; `0` takes a free one"),
+        .doc("Its port; `0`: any free port"),
     Row::object("httpServerTls", &[
         Row::text("certfile", |draft, file| set_file(server_tls(draft, file), file, |tls| &mut tls.certfile))
             .doc("PEM file of the certificate; with it and the key endpoints are wss://"),
@@ -176,7 +176,7 @@ const SOURCE: &[Row] = &[
         Row::text("clientCaFile", |draft, file| {
             set_file(server_tls(draft, file), file, |tls| tls.client_ca_file.get_or_insert_default());
         })
-        .doc("PEM file of authorities; clients must show a certificate of one of them"),
+        .doc("PEM file of authorities; clients must present a certificate of one of them"),
     ]),
     Row::checked_texts("httpServerOrigins", "a list of origins such as https://board.example, or * for any", |draft, origins| {
         draft.config.server.origins = checked(origins, is_origin)?;
@@ -185,13 +185,13 @@ const SOURCE: &[Row] = &[
     .doc("Origins that web pages may connect from, such as `https://board.example`; `*` is any. Absent: pages of the same host"),
     Row::duration("endpointLinger", |draft, time| draft.config.server.linger = time)
         .default("5s")
-        .doc("How long a path of the data server stays open, with its clients, after the last rule or connection has left it; `0`: it closes at once. Not in `plutino run`"),
+        .doc("How long a path of the data server stays open, with its clients, after the last rule or connection has stopped using it; `0`: it closes at once. Not in `plutino run`"),
     Row::object("httpServerJwt", &[
         Row::checked_texts("keys", "a list of files: PEM of public keys, or JWKS", |draft, files| {
             jwt(draft).keys = checked(files, |file| !file.is_empty())?;
             Ok(())
         })
-        .doc("Files with the keys of JSON web tokens, PEM of public keys (RSA, EC, Ed25519) or JWKS. Such tokens let clients in beside the tokens below, and choose their part of [live views](live-views.md#access)"),
+        .doc("Files with the keys of JSON web tokens, PEM of public keys (RSA, EC, Ed25519) or JWKS. Clients may use such tokens instead of the tokens below; their claims restrict the rows of [live views](live-views.md#access)"),
         Row::texts("audience", |draft, names| jwt(draft).audience = names)
             .expecting("a text or a list of texts")
             .doc("A token's `aud` must hold one of these; absent: `aud` is not checked"),
@@ -203,11 +203,11 @@ const SOURCE: &[Row] = &[
         draft.config.server.tokens = checked(tokens, |token| !token.is_empty())?;
         Ok(())
     })
-    .doc("Tokens, one of which clients must show; best set as `PLUTINO__SOURCE__HTTPSERVERTOKENS`"),
+    .doc("Tokens, one of which clients must send; best set as `PLUTINO__SOURCE__HTTPSERVERTOKENS`"),
     Row::whole("maxConnections", 0, usize::MAX as u64, |draft, most| draft.config.server.max_connections = most as usize)
         .expecting(CLIENTS)
         .default("0")
-        .doc("The most clients of the data server; others get 503. `0`: as many as the file descriptors of the process allow (`ulimit -n`), less a reserve for the REST API and the rest"),
+        .doc("The most clients of the data server; others get 503. `0`: as many as the file descriptors of the process allow (`ulimit -n`), minus a reserve for the REST API and other uses"),
     Row::whole("maxConnectionsPerIp", 0, usize::MAX as u64, |draft, most| {
         draft.config.server.max_connections_per_ip = most as usize;
     })

@@ -86,7 +86,7 @@ impl WorkerClock {
         self.read.set(monotonic);
         let ahead = wall.saturating_sub(expected);
         if ahead.saturating_abs() > STEP && count_step(monotonic) {
-            tracing::warn!(by_ms = ahead, "the system clock has stepped; if it went back, open windows are sent");
+            tracing::warn!(by_ms = ahead, "the system clock has jumped; if it went back, open windows are sent");
         }
         let now = if ahead < -STEP {
             self.back.set(self.back.get().saturating_add(last.saturating_sub(wall).max(0)));

@@ -79,7 +79,7 @@ impl Waiting {
         let rows: Vec<(i64, u16, Vec<Value>)> = from.take()?;
         for (time, input, slots) in rows {
             if usize::from(input) >= inputs {
-                return Err(CheckpointError::Damaged("a row of it is of another plan"));
+                return Err(CheckpointError::Damaged("a row of it belongs to another plan"));
             }
             self.push(time, usize::from(input), &mut expect_len(slots, self.width)?);
         }

@@ -24,7 +24,7 @@ impl Engine {
         }
         let rule = self.fail_largest(MEASURING).await?;
         memory::count(Pressure::Rules);
-        tracing::warn!(rule, "memory is short: the rule that remembers most is stopped");
+        tracing::warn!(rule, "memory is short: the rule with the largest state is stopped");
         Some(rule)
     }
 }

@@ -75,9 +75,9 @@ pub enum NotTapped {
 /// Why the messages of a stream cannot be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotRecorded {
-    #[error("no running rule reads it, so no messages come: start one")]
+    #[error("no running rule reads it, so it has no messages: start one")]
     NotRead,
-    #[error("as many record it as may: end one of them")]
+    #[error("the limit of recordings is reached: end one of them")]
     TooMany,
 }
 

@@ -90,7 +90,7 @@ impl Engine {
         let closing = async move {
             let ended = async {
                 if tokio::time::timeout(FLUSH, join_all(elsewhere)).await.is_err() {
-                    tracing::warn!(rule = last.id(), "the last results of other processes have not come in time");
+                    tracing::warn!(rule = last.id(), "the last results of other processes have not arrived in time");
                 }
             };
             let ended = ended.shared();

@@ -36,7 +36,7 @@ pub enum TlsError {
         /// what the text should contain
         expected: &'static str,
     },
-    #[error("property {present} needs {missing} beside it")]
+    #[error("property {present} needs {missing} as well")]
     Incomplete {
         /// the property that is set
         present: &'static str,

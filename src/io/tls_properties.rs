@@ -75,7 +75,7 @@ pub(super) const fn tls_min_version<T: TakesTls>() -> Property<T> {
         other => draft.tls().old_version = Some(other.to_owned()),
     })
     .default("tls1.2")
-    .doc("`tls1.2` or `tls1.3`; older versions are not spoken and mean `tls1.2`")
+    .doc("`tls1.2` or `tls1.3`; older versions are not supported and mean `tls1.2`")
 }
 
 impl TlsDraft {

@@ -19,7 +19,7 @@ pub struct Reload {
 pub enum ReloadError {
     #[error(transparent)]
     Access(#[from] ConnectError),
-    #[error("the service ends")]
+    #[error("the service is shutting down")]
     Stopping,
 }
 

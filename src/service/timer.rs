@@ -114,7 +114,7 @@ pub(super) fn keep(service: &Service) {
                 if let Some(by) = anchor.stepped(&clock) {
                     let Some(inner) = inner.upgrade() else { return };
                     if count_step(clock.monotonic()) {
-                        tracing::warn!(by_ms = by, "the system's clock has stepped; schedules are looked at anew");
+                        tracing::warn!(by_ms = by, "the system clock has jumped; schedules are recalculated");
                     }
                     let now = clock.now();
                     (Service { inner }).scheduled_rules().iter().for_each(|id| timer.note(id, Some(now)));

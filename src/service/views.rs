@@ -115,7 +115,7 @@ impl Service {
                 self.change_view(&view, planned).await
             };
             if let Err(error) = renewed.await {
-                tracing::warn!(view, over = name, "the view goes on as it was: {error}");
+                tracing::warn!(view, over = name, "the view continues unchanged: {error}");
             }
         }
     }

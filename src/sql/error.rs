@@ -94,7 +94,7 @@ pub enum SyntaxErrorKind {
         /// what stands there
         found: String,
     },
-    #[error("found {found:?}, which is no option of a view: there are {}.", super::ast::VIEW_OPTIONS.join(", "))]
+    #[error("found {found:?}, which is not an option of a view: the options are {}.", super::ast::VIEW_OPTIONS.join(", "))]
     ViewOption {
         /// what stands there
         found: String,

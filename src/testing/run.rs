@@ -204,7 +204,7 @@ impl<'a> Player<'a> {
             }
             (None, [only]) => Some((*only).clone()),
             (None, _) => {
-                self.error(expected.place, format!("say which rule is tested: rule is one of {names}"));
+                self.error(expected.place, format!("name the rule that is tested: rule is one of {names}"));
                 None
             }
         }

@@ -276,7 +276,7 @@ fn unreadable(name: &str, place: Option<Place>, message: &str) -> Problem {
     let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
     if let Some((_, key)) = message.split_once("duplicate mapping key: ") {
         let key = key.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
-        let hint = Some("each name can stand once in an object".to_owned());
+        let hint = Some("each name can occur only once in an object".to_owned());
         return Problem::error(name, place, "", format!("{key} stands there twice")).with_hint(hint);
     }
     let hint = [

@@ -1,4 +1,4 @@
-//! Everything that users and peers can get wrong, by the real binary: a clear answer, and nothing else disturbed.
+//! Errors of users and peers, with the real binary: a clear message, and nothing else affected.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::process::{Client, LIMIT, Plutino, next, send, stream};
 
 const STREAM: &str = r#"CREATE STREAM demo (price BIGINT) WITH (TYPE="websocket", DATASOURCE="/in")"#;
 
-/// A folder with one rule file; it goes with the test.
+/// A folder with one rule file; deleted when dropped.
 struct Folder(std::path::PathBuf);
 
 impl Folder {
@@ -26,7 +26,7 @@ impl Folder {
         Folder(folder)
     }
 
-    /// Runs the file, which must be refused; what was said.
+    /// Runs the file, which must be refused; returns the output.
     async fn refused(&self, variables: &[(&str, &str)]) -> String {
         let run = Command::new(env!("CARGO_BIN_EXE_plutino"))
             .args(["run", "rules.json"])
@@ -190,7 +190,7 @@ async fn a_data_server_without_its_certificate_does_not_start() {
     assert!(said.contains("needs both certfile and keyfile"), "{said}");
 }
 
-/// A rule that must not notice anything, and another that reads from `peer`.
+/// A rule that must not be affected, and another that reads from `peer`.
 fn beside(peer: Value) -> Value {
     json!({
         "sources": {"websocket": {"peer": peer}},
@@ -202,7 +202,7 @@ fn beside(peer: Value) -> Value {
     })
 }
 
-/// The rule `other` gives results.
+/// The rule `other` sends results.
 async fn undisturbed(source: &mut Client, results: &mut Client) {
     send(source, r#"{"n":1}"#).await;
     assert_eq!(next(results).await, Some(json!({"n": 1})));
@@ -227,7 +227,7 @@ async fn peers_that_are_no_websocket_servers_are_told_and_dialled_with_patience(
                 let _ = socket.write_all(answer.as_bytes()).await;
             }
         }
-        // Waits of 100, 200, 400, 800 ms, give or take a fifth.
+        // Waits of 100, 200, 400, 800 ms, plus or minus a fifth.
         assert!((2..=6).contains(&dials), "{dials} dials in 1.5 s");
         undisturbed(&mut source, &mut results).await;
         plutino.terminate();
@@ -256,7 +256,7 @@ async fn a_peer_that_opens_and_closes_at_once_is_dialled_with_patience() {
     assert_eq!(plutino.exit_code().await, Some(0));
 }
 
-/// The code of the close frame; messages before it are passed over.
+/// The code of the close frame; messages before it are skipped.
 async fn close_code(client: &mut Client) -> CloseCode {
     loop {
         match timeout(LIMIT, client.next()).await.expect("it is closed").expect("with a frame").expect("a whole one") {
@@ -281,7 +281,7 @@ async fn frames_that_are_too_large_or_no_text_end_their_connection_alone() {
     assert_eq!(close_code(&mut large).await, CloseCode::Size);
     undisturbed(&mut good, &mut results).await;
 
-    // A frame that announces 2^62 bytes: nothing is set aside for them.
+    // A frame that announces 2^62 bytes: no memory is reserved for them.
     let mut raw = upgraded(plutino.port, "/s").await;
     let mut announced = vec![0x81, 0xff];
     announced.extend_from_slice(&(1u64 << 62).to_be_bytes());
@@ -290,13 +290,13 @@ async fn frames_that_are_too_large_or_no_text_end_their_connection_alone() {
     assert_eq!(raw_close(&mut raw).await, u16::from(CloseCode::Size));
     undisturbed(&mut good, &mut results).await;
 
-    // A text frame of two bytes that are no UTF-8, masked by zeros.
+    // A text frame of two bytes that are not UTF-8, masked with zeros.
     let mut raw = upgraded(plutino.port, "/s").await;
     raw.write_all(&[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe]).await.expect("it is open");
     assert_eq!(raw_close(&mut raw).await, u16::from(CloseCode::Invalid));
     undisturbed(&mut good, &mut results).await;
 
-    // Not masked, though from a client.
+    // Not masked, although from a client.
     let mut raw = upgraded(plutino.port, "/s").await;
     raw.write_all(&[0x81, 0x02, b'{', b'}']).await.expect("it is open");
     assert_eq!(raw_close(&mut raw).await, u16::from(CloseCode::Protocol));
@@ -305,7 +305,7 @@ async fn frames_that_are_too_large_or_no_text_end_their_connection_alone() {
     assert_eq!(plutino.exit_code().await, Some(0));
 }
 
-/// A connection after its handshake, without a websocket library that would keep the rules.
+/// A connection after its handshake, without a websocket library that would enforce the protocol.
 async fn upgraded(port: u16, path: &str) -> TcpStream {
     let mut raw = TcpStream::connect(("127.0.0.1", port)).await.expect("the port is open");
     let request = format!(
@@ -321,7 +321,7 @@ async fn upgraded(port: u16, path: &str) -> TcpStream {
     raw
 }
 
-/// The code of the close frame that comes next.
+/// The code of the next close frame.
 async fn raw_close(raw: &mut TcpStream) -> u16 {
     let mut head = [0; 4];
     timeout(LIMIT, raw.read_exact(&mut head)).await.expect("it answers").expect("a frame");
@@ -340,7 +340,7 @@ async fn thousands_of_connects_leave_no_descriptors() {
     let before = open();
     for round in 0..2000 {
         match round % 4 {
-            // With a goodbye; without one; before the handshake; into nowhere.
+            // Closed with a close frame; without one; before the handshake; not connected at all.
             0 => {
                 let _ = plutino.connect("/s").await.close(None).await;
             }

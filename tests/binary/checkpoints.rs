@@ -1,7 +1,7 @@
-//! What rules remember over restarts, with the real binary: by the API, by signals, and by an end without one.
+//! The state of rules across restarts, with the real binary: by the API, by signals, and after a kill.
 //!
-//! The test is the server and the program dials, so that no port must be known beforehand and sockets come back by
-//! themselves.
+//! The test listens and the program dials, so that no port must be known in advance and connections are restored
+//! automatically.
 
 use futures_util::{SinkExt, StreamExt};
 use redb::ReadableTable;
@@ -20,7 +20,7 @@ struct Peer {
     port: u16,
 }
 
-/// The sockets of one start of the rule.
+/// The sockets after one start of the rule.
 struct Sockets {
     input: WebSocketStream<TcpStream>,
     output: WebSocketStream<TcpStream>,
@@ -47,7 +47,7 @@ impl Peer {
     async fn socket(&self) -> (String, WebSocketStream<TcpStream>) {
         let (stream, _) = timeout(LIMIT, self.listener.accept()).await.expect("it dials").expect("it connects");
         let mut path = String::new();
-        // The form is that of the library.
+        // The signature is that of the library.
         #[allow(clippy::result_large_err)]
         let see = |request: &Request, response: Response| {
             path = request.uri().path().to_owned();
@@ -73,7 +73,7 @@ impl Sockets {
     }
 }
 
-/// A service that says all that it does.
+/// A service that logs everything.
 fn start(folder: &Folder) -> Served {
     let mut command = folder.command();
     command.args(["--log", "warn,plutino=debug"]);
@@ -122,7 +122,7 @@ async fn a_rule_goes_on_after_every_kind_of_restart() {
     sockets.send(r#"{"a": 2}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 3, "p": 1}));
 
-    // Its connections stay.
+    // Its connections stay open.
     ask(&served, "POST", "/rules/r/restart", Value::Null).await;
     sockets.send(r#"{"a": 3}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 6, "p": 2}));
@@ -133,7 +133,7 @@ async fn a_rule_goes_on_after_every_kind_of_restart() {
     sockets.send(r#"{"a": 4}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 10, "p": 3}));
 
-    // The service ends, and runs again.
+    // The service ends and starts again.
     ended(&mut served, "-TERM");
     let served = start(&folder);
     let mut sockets = peer.sockets().await;
@@ -147,7 +147,7 @@ async fn a_rule_goes_on_after_every_kind_of_restart() {
     sockets.send(r#"{"a": 6}"#).await;
     assert_eq!(sockets.next().await, json!({"total": 21, "p": 5}));
 
-    // Another question: what was gathered for the old one is no answer to it.
+    // Another query: the state of the old one does not fit it.
     let other = "SELECT acc_sum(a) AS s, lag(a) AS p FROM demo WHERE a > 0";
     ask(&served, "PUT", "/rules/r", rule(&peer, other, "/out", "1h")).await;
     served.will_say(&["starts with empty state", "another plan"]).await;
@@ -159,7 +159,7 @@ async fn a_rule_goes_on_after_every_kind_of_restart() {
     sockets.send(r#"{"a": 8}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 8}));
 
-    // Without qos nothing is kept, and what was kept before does not come back.
+    // Without qos no state is kept, and the earlier state does not return.
     let mut forgetful = rule(&peer, other, "/out", "1h");
     forgetful["options"]["qos"] = json!(0);
     ask(&served, "PUT", "/rules/r", forgetful).await;
@@ -189,7 +189,7 @@ async fn after_a_crash_a_rule_goes_on_from_its_last_checkpoint() {
     served.will_say(&["its state is on disk", "changes=3"]).await;
     ended(&mut served, "-TERM");
 
-    // One bit of the checkpoint turns.
+    // One bit of the checkpoint is flipped.
     {
         let records: redb::TableDefinition<&[u8], &[u8]> = redb::TableDefinition::new("records");
         let database = redb::Database::open(folder.store()).expect("the store is whole");
@@ -205,7 +205,7 @@ async fn after_a_crash_a_rule_goes_on_from_its_last_checkpoint() {
         change.commit().expect("it can be written");
     }
     let served = start(&folder);
-    // It is found when the store is opened, before the service serves.
+    // It is detected when the store is opened, before the service accepts requests.
     assert!(served.has_said().contains("is damaged; the rule starts with empty state"), "{}", served.has_said());
     let mut sockets = peer.sockets().await;
     for a in 5..8 {

@@ -1,4 +1,4 @@
-//! The command line as a user meets it: exit codes, what is said and where, signals, and nothing left behind.
+//! The command line as a user sees it: exit codes, output, signals, and nothing left behind.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// A folder of its own, in which the program runs; it goes with the test.
+/// A folder in which the program runs; deleted when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -49,7 +49,7 @@ impl Drop for Folder {
     }
 }
 
-/// A program that runs beside the test; it is killed with it.
+/// A program running in parallel with the test; killed when dropped.
 struct Running {
     child: Child,
     said: BufReader<std::process::ChildStderr>,
@@ -249,7 +249,7 @@ rules:
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(out, "[{\"pairs\":13}]\n");
     assert!(err.contains("fed 33 messages"), "{err}");
-    // It does not wait for one feed's messages in the other's stream until it gives up.
+    // It does not wait for the messages of one feed in the stream of the other until the time limit.
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
 
@@ -336,7 +336,7 @@ fn results_reach_viewers_and_a_signal_ends_all_cleanly() {
     run.terminate();
     let (status, out) = run.ends();
     assert_eq!((status.code(), out.as_str()), (Some(0), results));
-    // The close frame of the run ends the other viewer as a normal end.
+    // The close frame of the run ends the other viewer normally.
     let (status, out) = open.ends();
     assert_eq!((status.code(), out.as_str()), (Some(0), results));
 
@@ -361,11 +361,11 @@ fn both_tools_can_be_servers() {
     let target = url(&feed.says("listening"));
     let (code, out, _) = folder.told(&["tail", &target]);
     assert_eq!((code, out.as_str()), (Some(0), "{\"n\":1}\n{\"n\":2}\n"));
-    // A client that dials again, as a rule does, does not get the file twice.
+    // A client that reconnects, as a rule does, does not get the file twice.
     assert_eq!(feed.ends().0.code(), Some(0));
 }
 
-/// The sample pipelines that the program's own help and files name exist.
+/// The sample pipelines named by the program's help and files exist.
 #[test]
 fn the_help_names_files_that_are_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -374,14 +374,14 @@ fn the_help_names_files_that_are_there() {
     }
 }
 
-/// `tail --retry` outlives an endpoint that is not there yet.
+/// `tail --retry` waits for an endpoint that does not exist yet.
 #[test]
 fn tail_dials_again() {
     let folder = Folder::new("again", &[]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/x", listener.local_addr().unwrap());
     let tail = folder.command(&["tail", &url, "--retry", "--count", "1"]).stdout(Stdio::piped()).spawn().unwrap();
-    // The first handshake breaks off.
+    // The first handshake is aborted.
     drop(listener.accept().unwrap());
     let (stream, _) = listener.accept().unwrap();
     let mut websocket = tokio_tungstenite::tungstenite::accept(stream).unwrap();
@@ -392,7 +392,7 @@ fn tail_dials_again() {
     assert_eq!(code, Some(2), "{err}");
 }
 
-/// `feed --retry` waits for an endpoint, and goes on with the next message when one has gone.
+/// `feed --retry` waits for an endpoint, and continues with the next message after a disconnect.
 #[test]
 fn feed_dials_again() {
     let folder = Folder::new("feed-retry", &[("data.ndjson", "{\"n\":1}\n{\"n\":2}\n")]);
@@ -406,11 +406,11 @@ fn feed_dials_again() {
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "{\"n\":1}\n{\"n\":2}\n");
 }
 
-/// Options of a verb stand at any place; an unknown one is refused before anything is sent.
+/// Options of a verb can be at any position; an unknown one is refused before anything is sent.
 #[test]
 fn options_of_management_verbs_stand_anywhere() {
     let folder = Folder::new("remote-options", &[("rule.json", "{}")]);
-    // Nothing listens there: whoever is asked says so, with its address.
+    // Nothing listens there: every command reports this, with the address.
     let there = "http://127.0.0.1:9/there";
     for words in [
         vec!["drop", "stream", "d", "--url", there],

@@ -43,7 +43,7 @@ impl Served {
         assert!((400..500).contains(&status) && text.contains(part), "{method} {path}: {status} {text}, not {part}");
     }
 
-    /// Asks for a connection until it is as it shall be.
+    /// Requests a connection until the condition holds.
     async fn connection(&self, id: &str, right: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -143,7 +143,7 @@ async fn a_connection_is_shared_by_rules_dialled_again_and_kept() {
     served.refuses("DELETE", "/connections/c1", json!(null), used).await;
     served.refuses("PUT", "/connections/c1", json!({"typ": "websocket", "props": {"path": "/x"}}), used).await;
 
-    // The peer goes away, and comes back.
+    // The peer disconnects and comes back.
     drop((peer, listener));
     let lost = served.connection("c1", |shown| shown["status"] == "disconnected").await;
     assert!(lost["err"].as_str().is_some_and(|error| !error.is_empty()), "{lost}");
@@ -162,7 +162,7 @@ async fn a_connection_is_shared_by_rules_dialled_again_and_kept() {
     say(&mut peer, r#"{"n":3}"#).await;
     assert_eq!(next(&mut out).await, Some(json!({"n": 3})));
 
-    // Rules that are stopped by hand no longer keep it.
+    // Rules that were stopped by hand no longer use it.
     for rule in ["reads", "writes"] {
         served.does("POST", &format!("/rules/{rule}/stop"), json!(null)).await;
     }
@@ -205,7 +205,7 @@ async fn what_cannot_be_is_refused_clearly() {
     served.refuses("PUT", "/connections/d", again, "update connection failed: connection d not existed").await;
     assert_eq!(served.does("GET", "/connections", json!(null)).await.matches("isNamed").count(), 1);
 
-    // A conf key that nobody has defined means the default one.
+    // An undefined conf key means the default one.
     let sql = "CREATE STREAM third () WITH (DATASOURCE=\"/third\", TYPE=\"websocket\", CONF_KEY=\"nosuch\")";
     served.does("POST", "/streams", json!({"sql": sql})).await;
     served.does("POST", "/rules", select("third", "third", json!({"path": "/out", "sendSingle": true}))).await;
@@ -242,7 +242,7 @@ async fn endpoints_are_opened_ahead_of_a_rule_that_checks_them() {
     send(&mut source, r#"{"n":1}"#).await;
     assert_eq!(next(&mut live).await, Some(json!({"n": 1})));
 
-    // After a restart no client can be there yet: the rule runs all the same.
+    // After a restart no client can be connected yet: the rule runs anyway.
     served.end();
     let served = Served::begin(&folder);
     served.runs("r").await;
@@ -307,7 +307,7 @@ async fn the_file_makes_connections_and_changes_over_the_api_stay() {
     };
     let list = served.does("GET", "/connections", json!(null)).await;
     assert_eq!(ids(&list), ["one=/anew", "own=/own"], "an entry that has changed counts, but not over the API's");
-    // An import in place of all brings back what was exported.
+    // An import that replaces everything restores what was exported.
     let imported = served.does("POST", "/data/import", json!({"content": export.to_string()})).await;
     assert!(imported.contains("\"connectionConfig\":{}") && !imported.contains("rror\":\""), "{imported}");
     assert_eq!(ids(&served.does("GET", "/connections", json!(null)).await), ["one=/one", "own=/own"]);

@@ -1,4 +1,4 @@
-//! Streams and rules on several data threads: the answers are those of one thread, and no row is lost.
+//! Streams and rules on several data threads: the results are those of one thread, and no row is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +14,10 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_async, connect_a
 use super::process::serve::{Folder, Served};
 use super::process::{Client, Plutino, next, send, stream};
 
-/// How many connections bring messages.
+/// The number of connections that send messages.
 const SENDERS: usize = 7;
 
-/// Messages of each.
+/// Messages of each connection.
 const MESSAGES: i64 = 300;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -87,10 +87,10 @@ async fn windows_hold_the_rows_of_all_threads() {
         sum += next(&mut copies).await.and_then(|row| row["v"].as_i64()).expect("a row");
     }
     assert_eq!(sum, SENDERS as i64 * (0..MESSAGES).sum::<i64>());
-    // Rows that are with one rule's state are with that of the others, too.
+    // Rows that have reached one rule's state have reached that of the others, too.
     while next(&mut counted).await != Some(json!({"n": sent})) {}
     while next(&mut others_counted).await != Some(json!({"n": SENDERS})) {}
-    // Time goes far beyond the window, on both streams.
+    // Time advances far beyond the window, on both streams.
     send(&mut senders[0], json!({"k": 0, "v": 0, "ts": 20_000_000}).to_string()).await;
     send(&mut others[0], json!({"k": 0, "ts": 20_000_000}).to_string()).await;
     let expected = |k: i64| {
@@ -147,7 +147,7 @@ async fn updates_carry_the_state_with_the_rows_of_all_threads() {
         sent += count;
         clients.push(client);
     }
-    // One more message tells the whole number, once all before it have come.
+    // One more message gives the total, once all earlier ones have arrived.
     let mut seen = 0;
     while seen < sent {
         clients[0].send(Message::text("{\"a\": 1}")).await.expect("the source stays");
@@ -184,7 +184,7 @@ async fn counted_by_key(receiver: &mut Socket, counts: &mut [u64], all: u64) {
     assert_eq!(counts.iter().sum::<u64>(), all, "no message is counted twice");
 }
 
-/// The rows of a key go to the thread that has its state. That is carried through updates under load, and through restarts
+/// The rows of a key go to the thread that has its state. This holds across updates under load, and across restarts
 /// with other numbers of threads.
 #[tokio::test]
 async fn updates_and_restarts_carry_a_state_that_threads_share_by_key() {
@@ -239,7 +239,7 @@ async fn updates_and_restarts_carry_a_state_that_threads_share_by_key() {
             input.send(Message::text(json!({"k": key}).to_string())).await.expect("the source stays");
             sent += 1;
         }
-        // What had come before may still be counted.
+        // Earlier messages may still be counted.
         let mut counts = [0; KEYS as usize];
         counted_by_key(&mut output, &mut counts, sent).await;
         served.terminate();
@@ -334,7 +334,7 @@ async fn a_source_may_dial_several_connections() {
     });
     let plutino = Plutino::run("cores-dialled", &rules, &["--workers", "2"]).await;
     let mut receiver = plutino.connect("/dialled").await;
-    // All are up at the same time, and each brings a part.
+    // All are open at the same time, and each delivers a part.
     let mut open = feed.await.expect("no panic");
     for connection in &mut open {
         for _ in 0..10 {

@@ -1,5 +1,5 @@
-//! What was answered is kept: the real binary under `kill -9`, signals, a damaged store, a disk without space, a second
-//! service on the same folder, and rules that come and go.
+//! Answered changes are kept: the real binary under `kill -9`, signals, a damaged store, a full disk, a second service
+//! on the same folder, and rules that are created and dropped.
 #![cfg(unix)]
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::process::serve::{self, Answer, Folder, LIMIT, Served};
 
-/// `None`: there was no whole answer.
+/// `None`: there was no complete response.
 fn ask(rest: &str, method: &str, path: &str, body: &Value) -> Option<(u16, String)> {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     serve::ask(rest, method, path, "", &body).map(|answer| (answer.status, answer.body))
@@ -40,8 +40,8 @@ fn what_was_answered_survives_kill_9() {
             served.done("POST", "/streams", &stream("demo"));
         }
         let answered = Arc::new(AtomicUsize::new(0));
-        // A thread's rules are its own, so that it knows what the last answer was; what was asked and not answered may
-        // be either way.
+        // Each thread has its own rules, so that it knows the last response; an unanswered request may or may not have
+        // taken effect.
         let storms: Vec<_> = (0..4)
             .map(|thread| {
                 let (rest, answered) = (served.rest.clone(), answered.clone());
@@ -69,7 +69,7 @@ fn what_was_answered_survives_kill_9() {
                 })
             })
             .collect();
-        // At any moment after some answers.
+        // At any moment after some responses.
         let deadline = Instant::now() + LIMIT;
         while answered.load(Ordering::Relaxed) < 40 {
             assert!(Instant::now() < deadline, "changes are answered");
@@ -150,7 +150,7 @@ fn a_store_that_cannot_be_used_is_left_as_it_is() {
     assert_eq!(folder.serve().states()["r"], "running");
 }
 
-/// Makes a store one of a later version.
+/// Gives a store the version of a later release.
 fn newer(path: &Path) {
     let database = redb::Database::open(path).expect("it is whole");
     let change = database.begin_write().expect("a change");
@@ -168,7 +168,7 @@ fn a_folder_that_cannot_be_written_is_refused() {
     assert_eq!(std::fs::read(folder.path("data")).expect("it is there"), b"no folder");
 }
 
-/// What is allowed to everybody but the one who runs everything, where the test is run by that one.
+/// A command for an unprivileged user, if the test is run by root.
 fn unprivileged(folder: &Folder) -> Option<Command> {
     let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
     if !is_root {
@@ -181,7 +181,7 @@ fn unprivileged(folder: &Folder) -> Option<Command> {
     works.then(|| folder.command_by("setpriv", &nobody))
 }
 
-/// Permissions stand for a read-only mount, which only the one who runs everything can make, and not everywhere.
+/// Permissions stand in for a read-only mount, which only root can make, and not everywhere.
 #[test]
 fn a_read_only_folder_is_refused_and_left_as_it_is() {
     use std::os::unix::fs::PermissionsExt;
@@ -229,7 +229,7 @@ fn where_files_cannot_be_kept_the_rest_goes_on() {
     assert_eq!(std::fs::read(folder.path("data/uploads")).expect("it is there"), b"no folder");
 }
 
-/// Files cannot grow over a limit, which is lifted in the end: for the store as a disk that is full for a while.
+/// A limit on the size of files, lifted at the end: to the store it looks like a disk that is full for a while.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn without_space_changes_are_refused_until_there_is_some() {
@@ -238,7 +238,7 @@ async fn without_space_changes_are_refused_until_there_is_some() {
         return;
     }
     let folder = Folder::new("full");
-    // The signal of the limit would kill; a disk that is full sends none.
+    // The signal of the limit would kill; a full disk sends none.
     let served = Served::start(folder.command_by("sh", &["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]));
     served.done("POST", "/streams", &stream("demo"));
     let sink = json!([{"websocket": {"path": "/out", "sendSingle": true}}]);
@@ -263,7 +263,7 @@ async fn without_space_changes_are_refused_until_there_is_some() {
         let set = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={soft}:")]).status();
         assert!(set.expect("prlimit runs").success());
     };
-    // Not one byte more, and not even those that are there again.
+    // Not one byte more, not even for bytes that existed before.
     limit("0");
     let before = (served.get("/rules"), served.get("/streams"), served.get("/data/export"));
     let big = "x".repeat(100_000);
@@ -288,7 +288,7 @@ async fn without_space_changes_are_refused_until_there_is_some() {
         assert_eq!(after, before, "{method} {path}");
         runs().await;
     }
-    // What must be possible is, and is on disk as soon as there is room.
+    // These changes must be possible, and are on disk as soon as there is space.
     served.done("POST", "/rules/steady/stop", &Value::Null);
     served.done("DELETE", "/rules/off", &Value::Null);
     limit("unlimited");
@@ -300,7 +300,7 @@ async fn without_space_changes_are_refused_until_there_is_some() {
     assert_eq!(states, [("more", "running"), ("steady", "stopped")]);
 }
 
-/// Memory that a process has in use, KiB.
+/// Memory in use by a process, in KiB.
 #[cfg(target_os = "linux")]
 pub fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
@@ -346,14 +346,14 @@ fn rules_that_come_and_go_leave_nothing() {
         memory.push(resident(served.child.id()));
     }
     assert_eq!(served.get("/rules"), json!([]));
-    // 2,000 rules in all, each started twice. Of 1,200 of them more than 1.3 KB each would be seen, a rule's dataflow or
-    // queues by far.
+    // 2,000 rules in total, each started twice. For 1,200 of them, more than 1.3 KB each would be noticed; a rule's
+    // dataflow or queues are far larger.
     let grown = memory[4].saturating_sub(memory[1]);
     eprintln!("resident KiB after each 400 rules: {memory:?}");
     assert!(grown < 1500, "resident KiB after each 400 rules: {memory:?}");
 }
 
-/// What an eKuiper exports that has a stream, a lookup table, rules, a conf key, and plugins that Plutino has not.
+/// An export of eKuiper with a stream, a lookup table, rules, a conf key, and plugins, which Plutino does not have.
 #[test]
 fn an_export_of_ekuiper_is_imported() {
     let export = json!({
@@ -372,14 +372,14 @@ fn an_export_of_ekuiper_is_imported() {
     let served = folder.serve();
     let Answer { status, body: answer, .. } =
         served.ask("POST", "/data/import", &json!({"content": export.to_string()}));
-    // What cannot be taken over is told, and the rest is there.
+    // What cannot be imported is reported, and the rest exists.
     assert_eq!(status, 400, "{answer}");
     assert!(answer.contains("far") && answer.contains("mqtt"), "{answer}");
     let states = served.states();
     assert_eq!(states.keys().collect::<Vec<_>>(), ["hot", "named"]);
     assert_eq!(states["hot"], "running");
     served.done("POST", "/rules/named/start", &Value::Null);
-    // What is exported again is the same, and a service with nothing takes it.
+    // A second export is the same, and an empty service accepts it.
     let again = served.get("/data/export");
     for part in ["streams", "tables", "sourceConfig"] {
         assert_eq!(again[part], export[part], "{part}");

@@ -1,6 +1,6 @@
-//! Every example runs as its comments say and gives the results that stand beside it, on one data thread and on two.
+//! Every example runs as its comments say and gives the results in the file next to it, on one data thread and on two.
 //!
-//! `UPDATE_EXAMPLES=1` writes the results anew; review them in the diff.
+//! `UPDATE_EXAMPLES=1` writes the results again; review them in the diff.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn run_with(rules: &str, feeds: &[String], expected: &str, workers: &str) {
     for feed in feeds {
         command.args(["--feed", feed]);
     }
-    // Any free port, so that tests do not meet.
+    // Any free port, so that tests do not conflict.
     command.env("KUIPER__SOURCE__HTTPSERVERPORT", "0").env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1");
     let output = command.current_dir(root).stdin(Stdio::null()).output().expect("the program starts");
     let reported = String::from_utf8_lossy(&output.stderr);
@@ -51,7 +51,7 @@ fn run_with(rules: &str, feeds: &[String], expected: &str, workers: &str) {
     assert_eq!(found, expected);
 }
 
-/// The lines of each rule in their order. Lines of different rules may come in any order; a rule is known by the names
+/// The lines of each rule in order. Lines of different rules may come in any order; a rule is recognised by the names
 /// of its first row's members.
 fn by_rule(text: &str) -> BTreeMap<String, Vec<Value>> {
     let mut rules: BTreeMap<String, Vec<Value>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Clients of one sink on several data threads: each gets all results, in their order, and the end is the same.
+//! Clients of one sink on several data threads: each gets all results, in order, and the end is the same.
 
 use serde_json::json;
 
@@ -28,7 +28,7 @@ async fn fan_out(slow_client: &str) {
             assert_eq!(next(receiver).await, Some(json!({"n": n})));
         }
     }
-    // Some leave, others come: who is there gets what is sent from then on.
+    // Some disconnect, others connect: each gets what is sent from then on.
     receivers.truncate(CLIENTS / 2);
     receivers.push(plutino.connect("/fan_out").await);
     for n in 300..600 {
@@ -37,7 +37,7 @@ async fn fan_out(slow_client: &str) {
     assert_eq!(next(&mut receivers[0]).await, Some(json!({"n": 300})));
     let last = async |receiver: &mut Client| while next(receiver).await != Some(json!({"n": 599})) {};
     last(&mut receivers[0]).await;
-    // What waits for the others is sent before the end.
+    // The messages that wait for the others are sent before the end.
     plutino.terminate();
     assert_eq!(next(&mut receivers[0]).await, None);
     for receiver in &mut receivers[1..] {

@@ -1,7 +1,7 @@
-//! The recipes of `docs/feeds.md`: each file of `examples/feeds/` runs against a small fake of its feed.
+//! The recipes of `docs/feeds.md`: each file of `examples/feeds/` runs against a small simulation of its feed.
 //!
-//! A fake is a script: what the feed says, and what it must hear. The recipes name real feeds; FEED, SCHEME and EVERY
-//! in the environment lead them here.
+//! A simulation is a script: what the feed sends, and what it must receive. The recipes name real feeds; FEED, SCHEME
+//! and EVERY in the environment direct them here.
 
 mod recipes;
 
@@ -271,7 +271,7 @@ async fn an_old_connection_is_replaced_by_one_that_is_up() {
     say(&mut old, "{\"n\":1}").await;
     let mut new = accept(&listener).await;
     assert_eq!(timeout(LIMIT, hear(&mut new)).await.expect("it subscribes"), Ok("subscribe".to_owned()));
-    // The old connection is still there, and both bring the same.
+    // The old connection is still open, and both deliver the same.
     say(&mut old, "{\"n\":2}").await;
     say(&mut new, "{\"n\":2}").await;
     say(&mut new, "{\"n\":3}").await;
@@ -300,7 +300,7 @@ async fn another_address_is_dialled_where_one_fails_and_redirects_are_followed()
     assert_eq!(line(&mut lines).await, "{\"n\":1}");
 }
 
-/// A proxy that asks for credentials, and passes on what goes through; the heads of its requests.
+/// A proxy that requires credentials and forwards the traffic; the heads of its requests.
 async fn proxy() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let (listener, address) = listen().await;
     let (heads, asked) = tokio::sync::mpsc::unbounded_channel();
@@ -343,7 +343,7 @@ async fn a_feed_behind_a_proxy_is_reached_with_its_credentials() {
     assert_eq!(timeout(LIMIT, hear(&mut feed)).await.expect("it says it"), Ok("hello".to_owned()));
     say(&mut feed, "{\"n\":1}").await;
     assert_eq!(line(&mut lines).await, "{\"n\":1}");
-    // A cut is followed by another dial, through the proxy too.
+    // After a disconnect it dials again, through the proxy too.
     drop(feed.into_inner());
     let mut feed = accept(&listener).await;
     timeout(LIMIT, asked.recv()).await.expect("the proxy is asked").expect("a head");
@@ -367,7 +367,7 @@ async fn two_mirrors_of_a_feed_bring_each_message_once() {
     say(&mut right, "{\"n\":1}").await;
     say(&mut right, "{\"n\":2}").await;
     assert_eq!(line(&mut lines).await, "{\"n\":2}");
-    // One of them is cut: the other goes on, and the first comes back.
+    // One of them is disconnected: the other continues, and the first reconnects.
     drop(left.into_inner());
     say(&mut right, "{\"n\":3}").await;
     assert_eq!(line(&mut lines).await, "{\"n\":3}");
@@ -385,14 +385,14 @@ async fn messages_that_keep_a_connection_alive_are_sent_when_they_are_due() {
     let (_child, mut lines) = run_streams("alive", &[json!({"addr": address, "keepAlive": keep})]);
     let mut feed = accept(&listener).await;
     for n in 0..3 {
-        // Whatever the feed says meanwhile.
+        // Regardless of what the feed sends meanwhile.
         say(&mut feed, &json!({"n": n}).to_string()).await;
         let heard = timeout(LIMIT, hear(&mut feed)).await.expect("it is sent").expect("a text");
         let heard: Value = serde_json::from_str(&heard).expect("it is JSON");
         assert!(heard["op"] == "ping" && heard["at"].as_i64().is_some_and(|at| at > 1_700_000_000_000), "{heard}");
         assert_eq!(line(&mut lines).await, json!({"n": n}).to_string());
     }
-    // A quiet feed alone hears it.
+    // Only a quiet feed receives it.
     let (listener, address) = listen().await;
     let keep = json!({"message": "ping", "every": "400ms"});
     let (_child, _lines) = run_streams("quiet", &[json!({"addr": address, "keepAlive": keep})]);

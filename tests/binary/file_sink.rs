@@ -1,4 +1,4 @@
-//! The `file` sink: what is in the files, over kills and while they cannot be written.
+//! The `file` sink: the content of the files, across kills and while they cannot be written.
 #![cfg(unix)]
 
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ async fn connect(served: &Served) -> Client {
     }
 }
 
-/// Waits until something about the folder holds.
+/// Waits until a condition about the folder holds.
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
@@ -41,7 +41,7 @@ fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// The files of a folder whose names begin so, in the order of their names.
+/// The files of a folder whose names have this prefix, in the order of their names.
 fn files(folder: &Path, begin: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
     let mut files: Vec<PathBuf> =
@@ -61,7 +61,7 @@ async fn lines_go_on_after_a_kill_and_a_torn_one_is_mended() {
     }
     until("all are in the file", || text(&path).lines().count() == 500).await;
     served.kill();
-    // What a kill in the middle of writing leaves.
+    // The result of a kill in the middle of a write.
     std::fs::write(&path, text(&path) + "{\"n\":5").expect("it can be written");
     let served = folder.serve();
     let mut client = connect(&served).await;
@@ -78,7 +78,7 @@ async fn lines_go_on_after_a_kill_and_a_torn_one_is_mended() {
 async fn files_roll_and_what_cannot_be_written_waits() {
     let folder = Folder::new("file-roll");
     let served = folder.serve();
-    // Where the folder should be stands a file.
+    // There is a file in the place of the folder.
     std::fs::write(folder.path("data/out"), "x").expect("it can be written");
     let props = json!({
         "path": "out/{{.k}}.csv", "fileType": "csv", "format": "delimited", "hasHeader": true, "sendSingle": true,
@@ -186,7 +186,7 @@ async fn two_processes_do_not_write_one_file() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(text(&path), "{\"n\":1}\n");
-    // A lock is no obstacle once its process is dead.
+    // A lock does not outlive its process.
     drop(served);
     until("its turn comes", || text(&path) == "{\"n\":1}\n{\"n\":2}\n").await;
 }

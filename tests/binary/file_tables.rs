@@ -1,4 +1,4 @@
-//! Tables that are files: their FORMAT, files that are not there, and a look at their rows.
+//! Tables that are files: their FORMAT, missing files, and a query of their rows.
 
 use serde_json::{Value, json};
 use tokio::time::timeout;

@@ -1,4 +1,4 @@
-//! Peers of a running service that send pings without end and read nothing: the service's memory stays where it is.
+//! Peers of a running service that send pings without end and read nothing: the service's memory does not grow.
 #![cfg(target_os = "linux")]
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio_tungstenite::connect_async;
 use crate::durability::resident;
 use crate::process::serve::{Folder, LIMIT};
 
-/// Of each peer; the pongs to all of it would be as much.
+/// For each peer; the pongs to all of it would take as much.
 const FLOOD: usize = 32 << 20;
 const GROWTH_KIB: u64 = 24 << 10;
 

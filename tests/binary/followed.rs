@@ -1,4 +1,4 @@
-//! `plutino run --watch` and `--console`: rule files that change under a running process, and a look at it from outside.
+//! `plutino run --watch` and `--console`: rule files that change under a running process, and the console of it.
 
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ async fn rules_that_change_are_replaced_and_others_run_on() {
 
     plutino.rewrite(&rules(&[rule("a", "SELECT n * 10 AS n FROM s"), thrice.clone(), rule("b", "SELECT n FROM s")]));
     plutino.says("the rule files have changed: started b; replaced a").await;
-    // The clients are still there, and so is the window of the rule that is the same.
+    // The clients are still connected, and so is the window of the unchanged rule.
     let mut b = plutino.connect("/b").await;
     send(&mut s, r#"{"n":3}"#).await;
     assert_eq!(next(&mut a).await, Some(json!({"n": 30})));
@@ -45,7 +45,7 @@ async fn rules_that_change_are_replaced_and_others_run_on() {
     plutino.says("the rule files have changed: stopped b").await;
     assert_eq!(next(&mut b).await, None);
 
-    // A stream that is declared otherwise concerns all rules that read it.
+    // A changed declaration of a stream affects all rules that read it.
     let mut typed = rules(&[rule("a", "SELECT n * 10 AS n FROM s"), thrice]);
     typed["streams"] = json!([stream("s", "n BIGINT", "")]);
     plutino.rewrite(&typed);
@@ -81,12 +81,12 @@ async fn a_view_that_changes_is_replaced_with_what_reads_it() {
 
     plutino.rewrite(&with("t * 2 AS t", "another"));
     plutino.says("started view another; replaced view fleet, view hot, changes; stopped view other").await;
-    // Clients are there, and so is the window of the rule that is the same.
+    // The clients are still connected, and so is the window of the unchanged rule.
     send(&mut s, r#"{"id":3,"t":4}"#).await;
     assert_eq!(next(&mut thrice).await, Some(json!({"c": 3})));
     loop {
         let change = next(&mut changes).await.expect("the socket is open");
-        // What the old view had is taken back first.
+        // The rows of the old view are removed first.
         if change["id"] == 3 {
             assert_eq!(change, json!({"id": 3, "t": 8}));
             break;
@@ -106,7 +106,7 @@ async fn a_lookup_table_that_changes_lets_everything_start_anew() {
     let mut plutino = Plutino::run("watch-table", &with("id"), &["--watch"]).await;
     plutino.rewrite(&with("name"));
     plutino.says_all(&["everything starts anew", "started a"]).await;
-    // The data server had nothing to serve in between, and has taken another free port.
+    // The data server had nothing to serve in between, and now listens on another free port.
     plutino.listens().await;
     let (mut s, mut a) = (plutino.connect("/s").await, plutino.connect("/a").await);
     send(&mut s, r#"{"id":1,"t":2}"#).await;
@@ -168,7 +168,7 @@ async fn the_console_of_a_run_shows_it_and_changes_nothing() {
     }
     let batch = json!([{"method": "DELETE", "path": "/rules/a"}]).to_string();
     assert!(request("POST", "/batch/req", &batch).await.1.contains("403"));
-    // What changes in the file is shown.
+    // Changes of the file are shown.
     plutino.rewrite(&rules(&[rule("b", "SELECT n FROM s")]));
     plutino.says("started b; stopped a").await;
     while get("/rules").await[0]["id"] != "b" {}

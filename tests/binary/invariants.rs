@@ -1,7 +1,7 @@
-//! sent = delivered + counted, whatever becomes of the peers: killed, half-open, gone and back.
+//! sent = delivered + counted, whatever happens to the peers: killed, half-open, gone and back.
 //!
-//! A connection that breaks may lose what its peer had not read. What no pong has proven is counted, so that the count is
-//! exact where the peer was quiet before, and else an upper bound.
+//! A connection that breaks may lose what its peer had not read. Messages that no pong has proven are counted, so the
+//! count is exact if the peer was quiet before, and otherwise an upper bound.
 #![cfg(unix)]
 
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 use crate::losses::{client, lost, send, serve, sum_of_lost, until};
 use crate::process::serve::{Folder, LIMIT, Served};
 
-/// Messages whose sockets have them without a proof that they were read.
+/// Messages taken by sockets without a proof that they were read.
 async fn unproven(served: &Served) -> u64 {
     let page = served.asks("GET", "/metrics", &Value::Null).await.body;
     let series = page.lines().filter(|line| line.starts_with("plutino_unproven_messages{"));
     series.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
-/// Reads `count` messages, and goes on answering pings until all of them are proven.
+/// Reads `count` messages, and keeps answering pings until all of them are proven.
 async fn read_proven<S>(viewer: &mut WebSocketStream<S>, count: u64, served: &Served)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -57,7 +57,7 @@ async fn a_killed_reader(workers: &str) {
     send(&mut sender, 300, 10).await;
     read_proven(&mut viewer, 300, &served).await;
     assert_eq!(sum_of_lost(&served).await, 0);
-    // These are in its hands, and it does not read them.
+    // These are in its socket, and it does not read them.
     send(&mut sender, 200, 10).await;
     until("they are in its hands", async || unproven(&served).await == 200).await;
     drop(viewer.into_inner());
@@ -84,7 +84,7 @@ async fn with_three_data_threads_too() {
 #[tokio::test]
 async fn little_of_what_a_busy_reader_has_read_is_counted() {
     const SENT: u64 = 20_000;
-    // Without a ping before its time, all of them would count.
+    // Without an early ping, all of them would count.
     let folder = Folder::new("busy");
     let served =
         serve(&folder, &[], json!({"path": "/out", "sendSingle": true, "pingInterval": "1h", "idleTimeout": 0})).await;
@@ -131,7 +131,7 @@ async fn a_reader_that_leaves_in_order_has_lost_nothing() {
     assert_eq!(lost(&served).await, []);
 }
 
-/// A wire that passes everything on until it is cut, and then nothing, though it stays.
+/// A relay that forwards everything until it is cut, and then nothing, although it stays connected.
 async fn relay(to: String, cut: Arc<AtomicBool>) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
@@ -147,7 +147,7 @@ async fn relay(to: String, cut: Arc<AtomicBool>) -> std::net::SocketAddr {
                 let Ok(count @ 1..) = read else { break };
                 into.write_all(&bytes[..count]).await.expect("the other side is there");
             }
-            // Neither side hears of it.
+            // Neither side is notified.
             sleep(LIMIT).await;
             drop((from, into));
         };
@@ -174,7 +174,7 @@ async fn what_a_half_open_connection_swallows_is_counted() {
     until("what it swallowed is counted", async || lost(&served).await == [("connection broke".to_owned(), 150)]).await;
 }
 
-/// A peer that is dialled: it reads so many messages, goes without a word, and comes back.
+/// A peer that is dialled: it reads this many messages, disconnects without a close frame, and comes back.
 async fn peer_that_comes_and_goes(listener: TcpListener, each: u64, received: Arc<AtomicU64>, stays: Arc<AtomicBool>) {
     loop {
         let (wire, _) = listener.accept().await.expect("it is dialled");
@@ -245,7 +245,7 @@ async fn kill_9_of_the_service_loses_what_its_peers_do_not_have_and_no_more() {
     read_proven(&mut viewer, 400, &served).await;
     let mut served = served;
     served.kill();
-    // Everything up to then is there, and the end is told.
+    // Everything up to then has arrived, and the end is reported.
     assert!(timeout(LIMIT, viewer.next()).await.expect("it ends").is_none_or(|next| next.is_err()));
     assert!(sender.send(Message::text("{}")).await.is_err() || sender.next().await.is_none_or(|next| next.is_err()));
 }

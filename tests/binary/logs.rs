@@ -1,4 +1,4 @@
-//! The log of `plutino serve` in files: how they are called, how many are kept, and that the last line is in them.
+//! The log of `plutino serve` in files: their names, how many are kept, and that they contain the last line.
 #![cfg(unix)]
 
 use std::io::Write;
@@ -26,7 +26,7 @@ fn stream(name: &str) -> Value {
     json!({"sql": format!("CREATE STREAM {name} () WITH (DATASOURCE=\"/{name}\", TYPE=\"websocket\")")})
 }
 
-/// Whether a name is `plutino.DATE.log`, with the hour if it is one of those that begin each hour.
+/// Whether a name is `plutino.DATE.log`, with the hour if files change hourly.
 fn is_dated(name: &str, hourly: bool) -> bool {
     let date = name.strip_prefix("plutino.").and_then(|rest| rest.strip_suffix(".log")).unwrap_or_default();
     let shape: String = date.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
@@ -84,7 +84,7 @@ fn files_that_are_switched_on_later_are_as_configured() {
 #[test]
 fn files_that_cannot_be_written_change_nothing() {
     let folder = Folder::new("no-log");
-    // A file where the folder should be: nobody, whoever he is, can write there.
+    // A file in the place of the folder: no user can write there.
     folder.write("log", "no folder");
     let served = folder.serve();
     let refused = served.ask("PATCH", "/configs", &json!({"fileLog": true, "logLevel": "debug"}));
@@ -100,7 +100,7 @@ fn files_that_cannot_be_written_change_nothing() {
     assert!(said.contains("the log cannot be written into") && said.contains("--log-dir"), "{said}");
 }
 
-/// The first signal waits for a request that is under way; the second does not.
+/// The first signal waits for a request in progress; the second does not.
 #[test]
 fn a_second_signal_loses_no_line() {
     let folder = Folder::new("second-signal");
@@ -108,7 +108,7 @@ fn a_second_signal_loses_no_line() {
     let mut served: Served = folder.serve();
     let mut held = TcpStream::connect(&served.rest).expect("the API listens");
     held.write_all(b"POST /streams HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{").expect("it takes it");
-    // Answered after the one that is held was begun.
+    // Answered after the one that is held was started.
     for number in 0..50 {
         served.ask("POST", "/streams", &stream(&format!("s{number}"))).done();
     }
@@ -125,7 +125,7 @@ fn a_second_signal_loses_no_line() {
     assert_eq!(written, 50, "{lines}");
 }
 
-/// A service whose stderr is a pipe that nobody reads goes on, and counts the lines that it loses.
+/// A service whose stderr is a pipe that nobody reads continues, and counts the lines that it loses.
 #[test]
 fn a_log_that_nobody_reads_stops_nothing() {
     let folder = Folder::new("unread");
@@ -142,7 +142,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
         assert!(began.elapsed() < LIMIT, "it serves");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    // Each request is a line of the trail: far more than the pipe (64 KiB) and the queue (1,024 lines) hold.
+    // Each request is a line of the audit log: far more than the pipe (64 KiB) and the queue (1,024 lines) hold.
     let lost = || {
         let page = ask("GET", "/metrics", "").expect("it answers").body;
         let count = page.lines().find_map(|line| line.strip_prefix("plutino_log_lost_lines_total "));

@@ -1,5 +1,5 @@
-//! Looking at a rule over the real binary: why it is silent, its operators and errors, its rows, and the verbs that show
-//! all this.
+//! Inspecting a rule with the real binary: why it is silent, its operators and errors, its rows, and the verbs that
+//! show all this.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -41,7 +41,7 @@ async fn send(client: &mut Client, rows: &[Value]) {
     }
 }
 
-/// The status once it is as wanted.
+/// The status once it is as expected.
 async fn status(served: &Served, wanted: impl Fn(&Value) -> bool) -> Value {
     let begun = Instant::now();
     loop {
@@ -54,7 +54,7 @@ async fn status(served: &Served, wanted: impl Fn(&Value) -> bool) -> Value {
     }
 }
 
-/// The first finding once there is one of this cause.
+/// The first finding with this cause.
 async fn finding(served: &Served, cause: &str) -> String {
     let found = status(served, |status| status["diagnosis"][0]["cause"] == cause).await;
     found["diagnosis"][0]["message"].as_str().unwrap_or_default().to_owned()
@@ -77,7 +77,7 @@ async fn a_misspelt_field_is_named_with_the_one_that_was_meant() {
     assert_eq!((&first["operator"], &first["cause"]), (&json!("filter"), &json!("absentField")), "{found}");
     let text = first["message"].as_str().unwrap_or_default();
     assert!(text.contains("temperatur ") && text.contains("did you mean temperature?"), "{text}");
-    // eKuiper's status has no details, and the diagnosis all the same.
+    // eKuiper's status has no details, but has the diagnosis.
     let plain = served.asks("GET", "/rules/r/status", &Value::Null).await.json();
     assert!(plain["operators"].is_null() && plain["diagnosis"] == found["diagnosis"], "{plain}");
     let seen = served.asks("GET", "/streams/demo/seen", &Value::Null).await.json();
@@ -96,7 +96,7 @@ async fn a_condition_that_is_never_true_says_so_and_one_that_is_true_says_nothin
     let found = found.await["diagnosis"][0].clone();
     assert!(found["cause"] == "neverTrue" && found["message"].to_string().contains("a > 100"), "{found}");
     send(&mut sender, &[json!({"a": 101})]).await;
-    // Now nobody hears the result.
+    // Now nobody receives the result.
     let text = finding(&served, "noReceiver").await;
     assert!(text.contains("/out"), "{text}");
     let mut receiver = client(&served, "/out").await;

@@ -1,5 +1,5 @@
-//! What is sent is delivered or counted by cause: with clients that read nothing, peers that are away, rules that stop
-//! and start, and at the end of the service.
+//! Messages are delivered or counted by cause: with clients that read nothing, disconnected peers, rules that stop and
+//! start, and at the end of the service.
 #![cfg(unix)]
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::process::serve::{Folder, LIMIT, Served};
 pub type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 pub async fn serve(folder: &Folder, arguments: &[&str], sink: Value) -> Served {
-    // Paths stay, however slow the machine is.
+    // Paths stay open, however slow the machine is.
     folder.write("etc/plutino.yaml", "source: {endpointLinger: 120s}\n");
     let mut command = folder.command();
     command.args(arguments);
@@ -42,7 +42,7 @@ pub async fn send(client: &mut Client, count: u64, bytes: usize) {
     }
 }
 
-/// Reads to the end; how many messages came.
+/// Reads to the end; returns how many messages arrived.
 async fn read_all(mut client: Client) -> u64 {
     let mut count = 0;
     while let Some(Ok(message)) = timeout(LIMIT, client.next()).await.expect("it ends") {
@@ -51,7 +51,7 @@ async fn read_all(mut client: Client) -> u64 {
     count
 }
 
-/// What is counted as lost, by cause, of all rules and endpoints.
+/// Lost messages by cause, of all rules and endpoints.
 pub async fn lost(served: &Served) -> Vec<(String, u64)> {
     let page = served.asks("GET", "/metrics", &Value::Null).await.body;
     let series = page.lines().filter(|line| line.starts_with("plutino_dropped_messages_total{"));
@@ -66,7 +66,7 @@ pub async fn sum_of_lost(served: &Served) -> u64 {
     lost(served).await.iter().map(|(_, count)| count).sum()
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !holds().await {
@@ -75,7 +75,7 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// The numbers behind `delivered` and `lost` in the last line.
+/// The numbers after `delivered` and `lost` in the last line.
 fn summary(served: &Served) -> (u64, u64, String) {
     let line = served.says(&["stopped ", "delivered "]);
     let number = |word: &str| {
@@ -100,7 +100,7 @@ async fn what_no_rule_reads_is_counted_at_its_endpoint() {
     let status = served.asks("GET", "/rules/r/status", &Value::Null).await.json();
     assert_eq!(status["source_demo_0_dropped"], json!({"no reader": 25}), "{status}");
     served.asks("POST", "/rules/r/start", &Value::Null).await.done();
-    // Both clients are still there.
+    // Both clients are still connected.
     send(&mut sender, 1, 1).await;
     timeout(LIMIT, viewer.next()).await.expect("it comes").expect("it goes on").expect("the socket is whole");
     let mut served = served;
@@ -143,7 +143,7 @@ async fn a_stop_waits_for_no_client_and_counts_what_it_did_not_take() {
     });
     let (delivered, lost, line) = ended.await.expect("it ends");
     assert_eq!(delivered + lost, SENT, "{line}");
-    // What is in the kernel's hands arrives; what was on its way when the time was over may have arrived, too.
+    // Messages in the kernel's buffers arrive; those in flight when the time was over may have arrived, too.
     assert!(reading.await.expect("it is read") >= delivered);
 }
 

@@ -1,4 +1,4 @@
-//! What users get wrong at a running service: each mistake has its place and a suggestion, beside the texts that
+//! Errors of users at a running service: each error has its location and a suggestion, in addition to the texts that
 //! scripts know, over REST and on the command line.
 
 use std::process::Stdio;
@@ -26,7 +26,7 @@ impl Served {
         served
     }
 
-    /// What it says, up to a line with this part.
+    /// Its output, up to a line with this part.
     async fn says(&self, part: &str) -> String {
         self.0.will_say(&[part]).await
     }
@@ -36,7 +36,7 @@ impl Served {
         (answer.status, answer.body)
     }
 
-    /// The refusal of a body: its text, and of each detail the place, the word there, and the hint.
+    /// The refusal of a body: its text, and for each detail the location, the word there, and the hint.
     async fn refusal(&self, method: &str, path: &str, body: Value) -> (String, Vec<String>) {
         let (status, text) = self.ask(method, path, body.clone()).await;
         assert_eq!(status, 400, "{path} {body}: {text}");
@@ -45,7 +45,7 @@ impl Served {
         assert_eq!(status, 400, "{path} {body}: {text}");
         let mut answer: Value = serde_json::from_str(&text).expect("an error is JSON");
         let details = answer.as_object_mut().expect("an object").remove("details").unwrap_or_default();
-        // Who does not ask gets what eKuiper's scripts expect, and nothing else.
+        // Without the parameter, the response is what eKuiper's scripts expect, and nothing else.
         assert_eq!(plain, answer);
         let details = details.as_array().cloned().unwrap_or_default();
         let shown = details.iter().map(|detail| {
@@ -55,7 +55,7 @@ impl Served {
         (answer["message"].as_str().expect("an error has a text").to_owned(), shown.collect())
     }
 
-    /// A verb of the command line; exit code and what is said on stderr.
+    /// A verb of the command line; exit code and stderr.
     async fn verb(&self, arguments: &[&str], input: &str) -> (Option<i32>, String) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
             .args(arguments)
@@ -179,7 +179,7 @@ async fn all_of_a_rule_is_looked_at() {
         assert!(found.iter().any(|found| found.contains(part)), "{part}\n{found:#?}");
     }
     assert_eq!(found.len(), 7, "{found:#?}");
-    // Of a long body only the statement's places are told.
+    // For a long body only locations in the statement are given.
     let long = json!({
         "id": "r", "sql": "SELECT uper(a) FROM free", "description": "x".repeat(2 << 20),
         "actions": [{"websockt": {}}],
@@ -189,7 +189,7 @@ async fn all_of_a_rule_is_looked_at() {
     for part in ["-:null:null sink websockt is not defined", "sql:1:8 function uper not found | did you mean upper?"] {
         assert!(found.iter().any(|found| found.contains(part)), "{part}\n{found:#?}");
     }
-    // eKuiper takes options that it does not know: they are told in the log.
+    // eKuiper accepts options that it does not know: the log reports them.
     let mut misspelt = rule("SELECT a FROM free");
     misspelt["options"] = json!({"isEventTim": true});
     let (status, text) = served.ask("POST", "/rules", misspelt).await;
@@ -298,7 +298,7 @@ async fn connections_and_rule_sets_are_accepted_with_warnings() {
     let answer: Value = serde_json::from_str(&text).expect("it has warnings");
     assert_eq!(answer["message"], "success");
     assert_eq!(answer["warnings"][0]["hint"], "did you mean pingInterval?", "{text}");
-    // Who does not ask gets eKuiper's text.
+    // Without the parameter, the text is eKuiper's.
     assert_eq!(served.ask("PUT", "/connections/c", connection.clone()).await, (200, "success".to_owned()));
     let (_, text) = served.ask("PUT", "/connections/c?details", connection).await;
     assert!(text.contains("pingIntervall"), "{text}");

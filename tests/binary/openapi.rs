@@ -1,5 +1,5 @@
-//! `/openapi.json` against the running routes: every route is described, everything described is there, and what is
-//! answered is among the answers.
+//! `/openapi.json` against the running routes: every route is described, everything described exists, and responses are
+//! among the described ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ async fn ask(app: &Router, method: &str, path: &str, body: &str) -> (StatusCode,
     let request = request.body(Body::from(body.to_owned())).expect("a request");
     let answer = app.clone().oneshot(request).await.expect("an answer");
     let status = answer.status();
-    // A tap of a rule that is not there ends at once; nothing else goes on without end.
+    // A tap of a missing rule ends at once; no other response is endless.
     let body = to_bytes(answer.into_body(), 64 << 20).await.expect("a body");
     (status, String::from_utf8_lossy(&body).into_owned())
 }
@@ -43,7 +43,7 @@ fn routes(app: &Router) -> BTreeSet<String> {
     quoted.filter(|text| text.starts_with('/') && !text.contains("__private")).map(str::to_owned).collect()
 }
 
-/// A path with something in the place of each name.
+/// A path with each placeholder filled in.
 fn filled(path: &str) -> String {
     let step = |step: &str| if step.starts_with('{') { "x".to_owned() } else { step.to_owned() };
     path.split('/').map(step).collect::<Vec<_>>().join("/")
@@ -75,11 +75,11 @@ async fn the_description_says_what_the_routes_do() {
                 Value::Null => String::new(),
                 example => example.to_string(),
             };
-            // What would end the service, or sends it somewhere, is asked for nothing.
+            // Requests that would end the service, or make it connect elsewhere, have no body.
             let body = if path.contains("import") || path.contains("connection") { "{".to_owned() } else { body };
             let (status, text) = ask(&app, method, &filled(path), &body).await;
             if operation.is_null() {
-                // A path that is one of a kind, such as `/rules/validate`, is answered as that kind.
+                // A path such as `/rules/validate` also matches `/rules/{id}`, and is answered as that.
                 let of_kind = path.starts_with("/rules/") && status != StatusCode::METHOD_NOT_ALLOWED;
                 if status != StatusCode::METHOD_NOT_ALLOWED && !of_kind {
                     wrong.push(format!("{method} {path} is there ({status}) and not described"));

@@ -1,5 +1,5 @@
-//! One bad row and every operator that can lose it, over the real binary: the error is counted where it happened and
-//! nowhere else, the rest of the rule goes on, and other rules do not notice. And what the metrics say of their states.
+//! One bad row and every operator that can drop it, with the real binary: the error is counted where it occurred and
+//! nowhere else, the rest of the rule continues, and other rules are not affected. And the metrics of their states.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::process::serve::{Folder, LIMIT, Served};
 use crate::process::{Client, send};
 
-/// The rule that has no trouble with any row.
+/// The rule that can process every row.
 const STEADY: &str = "steady";
 
-/// Rules with what their sink has beside its path, in which of their parts the row is lost, and what is said of it.
-/// Each sends the `n` of each good row.
+/// Rules with their additional sink properties, the part in which the row is dropped, and the reported error. Each
+/// sends the `n` of each good row.
 const RULES: &[(&str, &str, &str, &str, &str)] = &[
     ("decoder", "SELECT n, a FROM typed", r#"{"fields": ["n"]}"#, "op_2_decoder_0", "a"),
     ("filter", "SELECT n FROM demo WHERE a + 1 > 0", "{}", "op_3_filter_0", "run Where error"),
@@ -29,7 +29,7 @@ const RULES: &[(&str, &str, &str, &str, &str)] = &[
         "run Window Filter error",
     ),
     ("join", "SELECT n FROM demo INNER JOIN known ON demo.a + 0 = known.one", "{}", "join_0", "run Join error"),
-    // The row counts in no aggregate; its error is that of the select list that asks for the sum.
+    // The row counts in no aggregate; its error is that of the select list that needs the sum.
     (
         "sum",
         "SELECT last_value(n, true) AS n, sum(a) AS s FROM demo GROUP BY COUNTWINDOW(1)",
@@ -132,7 +132,7 @@ async fn an_error_is_counted_where_it_happens_and_disturbs_nothing_else() {
         }
     }
 
-    // What is no message at all is lost for every rule, each at its decoder.
+    // An unreadable message is dropped for every rule, each at its decoder.
     send(&mut source, "{\"n\": 5").await;
     send(&mut source, json!({"n": 6, "a": 4}).to_string()).await;
     for client in &mut clients {
@@ -181,7 +181,7 @@ async fn metrics_measure_states_windows_tables_and_queues() {
         let message = timeout(LIMIT, seen.next()).await.expect("a message comes").expect("the stream goes on");
         message.expect("the socket is whole");
     }
-    // The table takes its rows a moment later than the rule on the same stream has its results.
+    // The table gets its rows a moment after the rule on the same stream has its results.
     let until = Instant::now() + LIMIT;
     let page = loop {
         let page = served.asks("GET", "/metrics", &Value::Null).await.done();

@@ -1,4 +1,4 @@
-//! Rules that read what other rules write, and tables, through the real binary and through the library.
+//! Rules that read the results of other rules, and tables, with the real binary and the library.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use plutino::io::websocket::ServerSettings;
 use plutino::pipeline;
 use serde_json::{Value, json};
 
-/// Files of one test, gone with it.
+/// Files of one test, deleted when dropped.
 struct Folder(PathBuf);
 
 impl Folder {

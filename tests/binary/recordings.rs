@@ -32,7 +32,7 @@ fn plutino(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// The stream dials somebody who is not there: a recording needs no peer.
+/// The stream dials a peer that does not exist: a recording needs no peer.
 const RULES: &str = r#"
 sources: {websocket: {feed: {addr: "127.0.0.1:9"}}}
 streams: ['CREATE STREAM s () WITH (TYPE="websocket", DATASOURCE="/s", CONF_KEY="feed", TIMESTAMP="ts")']

@@ -1,4 +1,4 @@
-//! SIGHUP at a service: what it takes over while it runs, what it leaves, and that it goes on.
+//! SIGHUP at a service: what it applies while it runs, what it does not, and that it keeps running.
 
 use tokio::net::TcpStream;
 
@@ -41,7 +41,7 @@ async fn lists_and_tokens_are_read_again() {
     assert_eq!([let_in(&served, "one").await, let_in(&served, "two").await], [401, 101]);
     assert_eq!(asked_as("board.example").await, 200);
 
-    // What waits for a restart is said again, and what is new alone is taken over.
+    // Changes that need a restart are reported again, and only new ones are applied.
     folder.write("etc/plutino.yaml", "source: {httpServerTokens: [three], endpointLinger: 1s}");
     served.signal("-HUP");
     served.says(&[READ, "keys: basic.restOrigins, source.httpServerTokens"]);
@@ -56,7 +56,7 @@ async fn lists_and_tokens_are_read_again() {
     ] {
         folder.write("etc/plutino.yaml", wrong);
         served.signal("-HUP");
-        served.says(&["ERROR", "the old one goes on"]);
+        served.says(&["ERROR", "the old one stays in effect"]);
         assert_eq!([let_in(&served, "three").await, let_in(&served, "four").await], [101, 401], "{wrong}");
     }
     assert_eq!(served.terminate().code(), Some(0));
@@ -75,10 +75,10 @@ async fn a_file_that_is_gone_opens_nothing() {
     assert_eq!(ask(&served, "POST", "/rules", "", RULE).await.0, 201);
     std::fs::remove_file(folder.path("etc/plutino.yaml")).unwrap();
     served.signal("-HUP");
-    served.says(&["ERROR", "the old one goes on", "etc/plutino.yaml is gone"]);
+    served.says(&["ERROR", "the old one stays in effect", "etc/plutino.yaml is gone"]);
     assert_eq!([let_in(&served, "one").await, let_in(&served, "two").await], [101, 401]);
 
-    // An empty file says that no token is needed. That is loud, and what is odd is no error.
+    // An empty file means that no token is needed. The log warns about this; it is not an error.
     folder.write("etc/plutino.yaml", "nothing: {}");
     served.signal("-HUP");
     let line = served.says(&["unknown section nothing is ignored"]);
@@ -131,7 +131,7 @@ async fn certificates_are_read_again_and_connections_stay() {
 
     folder.write("server.key", "not a key");
     served.signal("-HUP");
-    served.says(&["ERROR", "the old one goes on", "server.key"]);
+    served.says(&["ERROR", "the old one stays in effect", "server.key"]);
     assert!(new.connect(&served.rest, false).await.is_ok());
 }
 

@@ -1,4 +1,4 @@
-//! The `rest` sink: requests to a real server, to one that is slow, one that dies, and to addresses that it must not reach.
+//! The `rest` sink: requests to a real server, a slow one, one that dies, and to addresses that it must not reach.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ async fn rule(served: &Served, sql: &str, props: Value) -> Client {
     tokio_tungstenite::connect_async(served.data_url("/in")).await.expect("the path is there").0
 }
 
-/// Waits until the status of the rule is as it should be.
+/// Waits until the status of the rule is as expected.
 async fn status(served: &Served, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     let began = Instant::now();
     loop {
@@ -300,7 +300,7 @@ async fn tokens_are_fetched_renewed_and_asked_for_anew() {
     assert!(requests.iter().filter(|request| request.path == "/hook").all(|request| request.headers["x-plain"] == "p"));
     let page = served.asks("GET", "/rules/r", &Value::Null).await.body;
     assert!(!page.contains("\"u\"") && !page.contains("/token"), "{page}");
-    // A token server that refuses is no reason to send without a token.
+    // If the token server refuses, nothing is sent without a token.
     let refused = json!({"sql": "SELECT n FROM demo", "actions": [{"rest": props(r#"{"user":"x"}"#)}]});
     served.asks("PUT", "/rules/r", &refused).await.done();
     send_numbers(&mut client, 3..4).await;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// A folder of its own for a test, gone with this.
+/// A folder for a test, deleted when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -37,7 +37,7 @@ impl Drop for Folder {
 fn plutino(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
     command.arg("test").args(arguments).current_dir(folder).stdin(Stdio::null());
-    // Rule files of feeds name secrets; nothing is dialled, so any will do.
+    // Rule files of feeds name secrets; nothing is dialled, so any value will do.
     command.env("AIS_KEY", "k").env("FEED_KEY", "k").env("HASS_TOKEN", "t");
     command.output().expect("the program starts")
 }
@@ -254,7 +254,7 @@ fn files_and_arguments_that_are_wrong_are_refused() {
         (&["none.yaml"][..], 1, "none.yaml: error: there are no tests\n"),
         (&["tests.yaml"], 1, "error: test a: unknown member inptu\n    hint: did you mean input?\n"),
         (&["missing.yaml"], 1, "missing.yaml: error: cannot read the file"),
-        (&["--only", "zzz", "sql.yaml"], 1, "--only: no test has a name with \"zzz\" in it"),
+        (&["--only", "zzz", "sql.yaml"], 1, "--only: no test has a name that contains \"zzz\""),
         (&[], 2, "required arguments"),
     ] {
         let (found, _, err) = folder.test(arguments);

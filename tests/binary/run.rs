@@ -1,5 +1,5 @@
-//! The real binary over real sockets: what is under way when clients are slow, peers leave, messages are nonsense, and
-//! the process is told to end.
+//! The real binary over real sockets: behaviour with slow clients, disconnecting peers, unreadable messages, and at the
+//! end of the process.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn a_consumer_that_must_get_everything_gets_it_and_a_signal_ends_all_clean
     });
     let mut plutino = Plutino::run("block", &rules, &[]).await;
     let mut all = plutino.connect("/all").await;
-    // Never reads: it loses messages and disturbs nobody.
+    // Never reads: it loses messages and affects nobody else.
     let _dead = plutino.connect("/some").await;
     let mut source = plutino.connect("/s").await;
     let sender = tokio::spawn(async move {
@@ -63,7 +63,7 @@ async fn what_was_received_is_processed_before_the_end() {
         source.feed(Message::text(format!(r#"{{"n":{n}}}"#))).await.expect("the socket is open");
     }
     source.flush().await.expect("the socket is open");
-    // The close is answered when all before it has been read.
+    // The close is answered when everything before it has been read.
     source.close(None).await.expect("the socket is open");
     while let Some(message) = timeout(LIMIT, source.next()).await.expect("the close is answered") {
         if message.is_err() {
@@ -103,7 +103,7 @@ async fn nonsense_is_counted_and_harms_nothing() {
     }
     plutino.says_all(&["r: in 3", "errors 8"]).await;
 
-    // A column that does not convert is the trouble of the rule that reads it.
+    // A column that does not convert is an error only of the rule that reads it.
     let mut typed = plutino.connect("/typed").await;
     send(&mut typed, r#"{"a":"no number","b":"one"}"#).await;
     send(&mut typed, r#"{"a":2,"b":"two"}"#).await;
@@ -111,7 +111,7 @@ async fn nonsense_is_counted_and_harms_nothing() {
     assert_eq!(next(&mut b).await, Some(json!({"b": "one"})));
     assert_eq!(next(&mut b).await, Some(json!({"b": "two"})));
 
-    // A client that breaks the protocol is sent away; the others do not notice.
+    // A client that breaks the protocol is disconnected; the others are not affected.
     let raw = TcpStream::connect(("127.0.0.1", plutino.port)).await.expect("the port is open");
     drop(raw);
     send(&mut typed, r#"{"a":3,"b":"three"}"#).await;
@@ -122,7 +122,7 @@ async fn nonsense_is_counted_and_harms_nothing() {
 
 #[tokio::test]
 async fn a_peer_may_come_late_and_come_back() {
-    // Bound and let go: the peer is not there yet.
+    // Bound and released: the peer is not listening yet.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     drop(listener);
@@ -143,7 +143,7 @@ async fn a_peer_may_come_late_and_come_back() {
         let mut peer = tokio_tungstenite::accept_async(socket).await.expect("a handshake");
         peer.send(Message::text(format!(r#"{{"n":{round}}}"#))).await.expect("the socket is open");
         assert_eq!(next(&mut results).await, Some(json!({"n": round})));
-        // Gone without a word.
+        // Disconnected without a close frame.
         drop(peer);
     }
     plutino.terminate();
@@ -171,7 +171,7 @@ async fn an_idle_process_uses_no_cpu_and_windows_fire_by_the_clock() {
     assert_eq!(next(&mut window).await, Some(json!([{"n": 3}])));
     let pid = plutino.child.id().expect("it runs");
     let before = crate::process::cpu_ticks(pid);
-    // The time is what is measured here.
+    // The elapsed time is what is measured here.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let used = crate::process::cpu_ticks(pid) - before;
     assert!(used <= 3, "{used} ticks of CPU in two idle seconds");
@@ -205,13 +205,13 @@ async fn rules_on_one_stream_do_not_disturb_each_other() {
     assert_eq!(next(&mut plain).await, Some(json!({"b": "one"})));
     assert_eq!(next(&mut plain).await, Some(json!({"b": "two"})));
     assert_eq!(next(&mut counted).await, Some(json!({"n": 3})));
-    // The clock may have cut between the messages.
+    // The window may have ended between the messages.
     let mut counted = 0;
     while counted < 3 {
         counted += next(&mut timed).await.and_then(|window| window["n"].as_u64()).expect("a count");
     }
     assert_eq!(next(&mut told).await, Some(json!({"a": 1})));
-    // The error is bare text.
+    // The error is plain text.
     let error = timeout(LIMIT, told.next()).await.expect("an error").expect("it is open").expect("a message");
     assert!(error.to_text().is_ok_and(|error| error.contains("a has wrong type")), "{error}");
     assert_eq!(next(&mut told).await, Some(json!({"a": 3})));
@@ -237,7 +237,7 @@ async fn event_time_takes_rows_out_of_order_and_counts_late_ones() {
     let mut plutino = Plutino::run("event", &rules, &[]).await;
     let mut windows = plutino.connect("/w").await;
     let mut source = plutino.connect("/s").await;
-    // 1400 is behind 1800 and not late; at 2600 the first window is complete.
+    // 1400 is behind 1800 but not late; at 2600 the first window is complete.
     for (t, v) in [(1000, 1), (1800, 2), (1400, 4), (2100, 8), (1999, 16), (2600, 32)] {
         send(&mut source, format!(r#"{{"t":{t},"v":{v}}}"#)).await;
     }
@@ -321,7 +321,7 @@ async fn a_sink_keeps_results_until_its_peer_comes() {
         let result = timeout(LIMIT, peer.next()).await.expect("it is kept").expect("it is open").expect("a message");
         assert_eq!(result.into_text().expect("text"), format!(r#"{{"n":{n}}}"#));
     }
-    // Gone with a goodbye, and back. The connection that it leaves open is not waited for.
+    // Closed with a close frame, and back. The connection that it leaves open is not waited for.
     peer.close(None).await.expect("it is open");
     let asked = std::time::Instant::now();
     let _left_open = peer;
@@ -345,7 +345,7 @@ async fn a_client_that_never_reads_does_not_hold_up_the_end() {
     let _dead = plutino.connect("/r").await;
     let mut source = plutino.connect("/s").await;
     let padding = "x".repeat(10_000);
-    // Until every buffer on the way is full: a frame that is not taken within a second.
+    // Until all buffers in between are full: a frame that is not taken within a second.
     let full = async {
         loop {
             let sent = source.send(Message::text(format!(r#"{{"p":"{padding}"}}"#)));
@@ -358,7 +358,7 @@ async fn a_client_that_never_reads_does_not_hold_up_the_end() {
     let asked = std::time::Instant::now();
     plutino.terminate();
     assert_eq!(plutino.exit_code().await, Some(0));
-    // Five seconds for the engine, five for the sinks, three for goodbyes.
+    // Five seconds for the engine, five for the sinks, three for close frames.
     assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
 }
 
@@ -393,7 +393,7 @@ async fn a_feed_says_that_its_peer_has_gone() {
         .kill_on_drop(true)
         .spawn()
         .expect("the binary starts");
-    // Its next line never comes: it waits when the peer goes.
+    // Its next line never arrives: it is waiting when the peer disconnects.
     let _stdin = feed.stdin.take();
     let (socket, _) = timeout(LIMIT, listener.accept()).await.expect("it dials").expect("a connection");
     drop(tokio_tungstenite::accept_async(socket).await.expect("a handshake"));
@@ -410,9 +410,9 @@ async fn a_feed_ends_though_a_client_takes_nothing_and_says_what_was_not_taken()
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let listener = socket.listen(8).expect("it listens");
     let addr = listener.local_addr().expect("it is bound").to_string();
-    // Shakes hands and never reads.
+    // Completes the handshake and never reads.
     let dead = tokio::spawn(async move { (accept(&listener).await, std::future::pending::<()>().await) });
-    // Little comes in, so that the feed gets to its end; much would go out.
+    // Little input, so that the feed reaches its end; much output.
     let wide: Vec<String> = (0..50).map(|n| format!("p AS p{n}")).collect();
     let rules = json!({
         "streams": [stream("s", "", "")],
@@ -441,7 +441,7 @@ async fn what_a_peer_says_at_once_reaches_the_rule_whose_sink_shares_its_connect
         "sources": {"websocket": {"peer": {"addr": addr}}},
         "streams": [stream("s", "", r#", CONF_KEY="peer""#)],
         "rules": [{"id": "r", "sql": "SELECT n FROM s", "actions": [
-            // The first sink keeps the rule from beginning until it is connected.
+            // The first sink delays the start of the rule until it is connected.
             {"websocket": {"addr": addr, "path": "/s", "sendSingle": true, "checkConnection": true}},
             {"websocket": {"path": "/also"}},
         ]}],

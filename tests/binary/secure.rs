@@ -1,4 +1,5 @@
-//! Who gets in: the service as a process, with TLS, tokens, origins and client certificates as its configuration says.
+//! Access control: the service as a process, with TLS, tokens, origins and client certificates as its configuration
+//! says.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -26,17 +27,17 @@ fn served(folder: &Folder, config: &str) -> Served {
     folder.serve()
 }
 
-/// Asks the REST API, with headers that have each their line's end.
+/// Requests something of the REST API, with headers, each with its line end.
 pub async fn ask(served: &Served, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
     request(TcpStream::connect(&served.rest).await.unwrap(), method, path, headers, body).await
 }
 
-/// Where its data server is.
+/// The address of its data server.
 pub fn data_address(served: &Served) -> String {
     format!("127.0.0.1:{}", served.data_port)
 }
 
-/// Status and body of the answer to a request; 0 where there is none.
+/// Status and body of the response to a request; 0 if there is none.
 pub async fn request(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     method: &str,
@@ -59,7 +60,7 @@ pub async fn request(
     (status, text.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
 }
 
-/// The status of a websocket handshake; what follows is left alone.
+/// The status of a websocket handshake; what follows is not read.
 pub async fn shake(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, headers: &str) -> u16 {
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
@@ -75,7 +76,7 @@ pub async fn shake(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, 
     }
 }
 
-/// Files of an authority, and of a server and a client that it vouches for.
+/// Files of an authority, and of a server and a client certificate signed by it.
 pub struct Certificates {
     authority: CertificateDer<'static>,
     client: (CertificateDer<'static>, PrivateKeyDer<'static>),
@@ -162,7 +163,7 @@ async fn the_api_speaks_tls_beside_clients_that_do_not() {
     let folder = Folder::new("secure-tls");
     let certificates = certificates(&folder);
     let served = served(&folder, "basic: {restTls: {certfile: server.pem, keyfile: server.key}}");
-    // One that says nothing, and one that speaks no TLS, keep nobody waiting.
+    // A silent client, and one that does not speak TLS, delay no others.
     let _silent = TcpStream::connect(&served.rest).await.unwrap();
     assert_eq!(ask(&served, "GET", "/ping", "", "").await.0, 0);
     let stream = certificates.connect(&served.rest, false).await.unwrap();
@@ -200,7 +201,7 @@ async fn the_data_server_knows_origins_and_tokens() {
     ] {
         assert!(metrics.lines().any(|known| known == line), "{line} is not in\n{metrics}");
     }
-    // Every sample is behind the type of its family, and no family comes twice.
+    // Every sample follows the type of its family, and no family occurs twice.
     let families: Vec<&str> = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     let mut once = families.clone();
     once.sort_unstable();
@@ -260,7 +261,7 @@ async fn the_command_line_gets_in_and_what_it_changes_is_in_the_log_files() {
     assert!(String::from_utf8_lossy(&said.stderr).contains("holds no certificate"), "{said:?}");
     let said = cli(&token, "ca.pem").await;
     assert!(said.status.success(), "{said:?}");
-    // The file is written by a thread of its own.
+    // A separate thread writes the file.
     let written = async {
         loop {
             let files = std::fs::read_dir(folder.path("log")).unwrap().flatten();
@@ -275,7 +276,7 @@ async fn the_command_line_gets_in_and_what_it_changes_is_in_the_log_files() {
     assert_eq!((&line["fields"]["path"], &line["fields"]["status"]), (&json!("/streams"), &json!(201)));
 }
 
-/// What the shell prints and says to one statement. It is told to end once it has printed a line or said something.
+/// The output and messages of the shell for one statement. It is ended once it has printed a line or a message.
 fn shell(folder: &Folder, arguments: &[&str]) -> String {
     use std::io::{BufRead, BufReader};
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_plutino"))

@@ -1,5 +1,5 @@
-//! The service under bad treatment, driven as a process: whatever is sent to its REST port, a rule goes on, nothing that
-//! was there is lost, nothing outside of the data folder is touched, and the next request is answered as ever.
+//! The service under hostile requests, driven as a process: whatever is sent to its REST port, a rule keeps running,
+//! nothing existing is lost, nothing outside of the data folder is changed, and the next request is answered as usual.
 
 use std::path::Path;
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl Served {
         ask(&self.rest, method, path, body).await
     }
 
-    /// What is sent to the rule comes out of it, in order and without a gap.
+    /// Messages sent to the rule come out of it, in order and without a gap.
     async fn runs(&mut self) {
         for _ in 0..3 {
             self.sent += 1;
@@ -83,11 +83,11 @@ async fn ask(rest: &str, method: &str, path: &str, body: &str) -> Answer {
     raw(rest, &[head.as_bytes(), body.as_bytes()].concat()).await.expect("an answer of HTTP")
 }
 
-/// As that of the harness, for many at a time.
+/// Like that of the harness, for many at a time.
 async fn raw(rest: &str, bytes: &[u8]) -> Option<Answer> {
     let exchange = async {
         let mut socket = TcpStream::connect(rest).await.expect("it listens");
-        // It may end the connection before it has read all.
+        // It may close the connection before it has read everything.
         let _ = socket.write_all(bytes).await;
         let mut answer = Vec::new();
         let _ = socket.read_to_end(&mut answer).await;
@@ -162,7 +162,7 @@ async fn bad_bodies_and_odd_ids_are_refused() {
         for (at, body) in bodies.iter().enumerate() {
             let id = ids[at % ids.len()];
             let answer = served.ask(method, &route.replace("ID", id), body).await;
-            // Members that say nothing to a route are passed over by some.
+            // Some routes ignore unknown members.
             let fine = body.starts_with("{\"") && (200..300).contains(&answer.status);
             assert!(
                 fine || (400..500).contains(&answer.status),
@@ -177,7 +177,7 @@ async fn bad_bodies_and_odd_ids_are_refused() {
             let answer = served.ask(method, &route.replace("ID", id), "{}").await;
             assert!((200..500).contains(&answer.status), "{method} {route} {id}: {} {}", answer.status, answer.body);
             assert!(!answer.headers.contains_key("set-cookie"));
-            // No answer is a page, whatever is in it.
+            // No response is a web page, whatever its content.
             let kind = answer.headers.get("content-type").cloned().unwrap_or_default();
             assert!(!kind.contains("html"), "{method} {route}: {kind}");
         }
@@ -219,7 +219,7 @@ async fn bodies_without_measure() {
     let large = "x".repeat((16 << 20) + 1);
     assert_eq!(served.ask("POST", "/rules", &large).await.status, 413);
     let head = |length: &str| format!("POST /rules HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
-    // A size is believed only when the bytes are there.
+    // A declared size is trusted only when the bytes have arrived.
     let answer = raw(&served.rest, head("99999999999999").as_bytes()).await;
     assert_eq!(answer.expect("an answer").status, 413);
     for length in ["-1", "18446744073709551616", "1, 2", "x"] {
@@ -283,7 +283,7 @@ async fn half_requests_hold_nobody_up() {
     // Others are served meanwhile.
     assert_eq!(served.ask("GET", "/rules/steady", "").await.status, 200);
     served.runs().await;
-    // One that sends a byte now and then is ended as the silent ones are.
+    // A client that sends a byte now and then is disconnected like the silent ones.
     let mut dripping = TcpStream::connect(&served.rest).await.expect("it listens");
     let drips = async {
         let mut pulse = tokio::time::interval(Duration::from_millis(200));
@@ -323,7 +323,7 @@ async fn uploads_stay_in_their_folder() {
         let answer = served.ask("DELETE", &format!("/config/uploads/{name}"), "").await;
         assert_ne!(answer.status, 200, "{name}");
     }
-    // A name with tags is a name, and its answer is no page.
+    // A name with tags is only a name, and the response is not a web page.
     let body = json!({"name": "<b>x.txt", "content": "x"}).to_string();
     let answer = served.ask("POST", "/config/uploads", &body).await;
     assert_eq!(answer.status, 201);
@@ -339,7 +339,7 @@ async fn uploads_stay_in_their_folder() {
     };
     assert_eq!(there(&served.folder.0), ["data", "etc", "secret.txt"]);
     assert_eq!(there(&served.folder.path("data/uploads")), ["<b>x.txt"]);
-    // Many at a time with one name: one of them is there, whole.
+    // Many at a time with one name: one of them exists, complete.
     let puts = (0..64).map(|n| {
         let body = json!({"name": "one", "content": n.to_string().repeat(5000)}).to_string();
         let rest = served.rest.clone();
@@ -401,7 +401,7 @@ async fn thousands_of_calls_on_one_rule() {
         .await
         .expect("all are answered");
     served.runs().await;
-    // What is left can be brought to any state, and says the same everywhere.
+    // The remaining rule can be brought to any state, and all responses agree.
     let made = served.ask("PUT", "/rules/storm", &rule(7)).await;
     assert_eq!(made.status, 200, "{}", made.body);
     assert_eq!(served.ask("POST", "/rules/storm/stop", "").await.status, 200);

@@ -1,5 +1,5 @@
-//! The soak: for ten minutes peers die, rules come and go and clients stall. Memory, descriptors and threads stay flat,
-//! and sent = delivered + counted.
+//! The soak test: for ten minutes peers die, rules are created and dropped, and clients stall. Memory, descriptors and
+//! threads stay flat, and sent = delivered + counted.
 //!
 //! `cargo test --test binary soak -- --ignored --nocapture`; PLUTINO_SOAK_SECONDS makes it shorter.
 #![cfg(target_os = "linux")]
@@ -20,7 +20,7 @@ use crate::durability::resident;
 use crate::losses::until;
 use crate::process::serve::{Folder, LIMIT, Served};
 
-/// What of the process must stay flat.
+/// The process figures that must stay flat.
 #[derive(Clone, Copy, Debug)]
 struct Usage {
     kib: u64,
@@ -33,7 +33,7 @@ fn usage(pid: u32) -> Usage {
     Usage { kib: resident(pid), descriptors: entries("fd"), threads: entries("task") }
 }
 
-/// What a rule has lost, and what came to its endpoint while it did not run.
+/// The losses of a rule, and the messages that reached its endpoint while it did not run.
 async fn lost(served: &Served, labels: &[&str]) -> Vec<(String, u64)> {
     let page = served.asks("GET", "/metrics", &Value::Null).await.body;
     let of_rule = |line: &&str| labels.iter().any(|label| line.contains(label));
@@ -49,7 +49,7 @@ fn sum(lost: &[(String, u64)]) -> u64 {
     lost.iter().map(|(_, count)| count).sum()
 }
 
-/// Sends numbered messages until it is told to stop; how many.
+/// Sends numbered messages until it is told to stop; returns how many.
 fn sender(url: String, stop: &Arc<AtomicBool>) -> JoinHandle<u64> {
     let stop = stop.clone();
     tokio::spawn(async move {
@@ -63,7 +63,7 @@ fn sender(url: String, stop: &Arc<AtomicBool>) -> JoinHandle<u64> {
             client.flush().await.expect("it stays");
             sleep(Duration::from_millis(20)).await;
         }
-        // What it has sent is read before it leaves.
+        // Its messages are read before it disconnects.
         client.close(None).await.expect("it stays");
         while client.next().await.is_some_and(|next| next.is_ok()) {}
         sent
@@ -81,7 +81,7 @@ fn reader(url: String, seen: &Arc<AtomicU64>) -> JoinHandle<()> {
     })
 }
 
-/// A dialled peer that reads for a while, goes without a word, and comes back; it stays in the end.
+/// A dialled peer that reads for a while, disconnects without a close frame, and comes back; at the end it stays.
 fn peer(listener: TcpListener, seen: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
     let (seen, stop) = (seen.clone(), stop.clone());
     tokio::spawn(async move {
@@ -100,7 +100,7 @@ fn peer(listener: TcpListener, seen: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) ->
     })
 }
 
-/// Viewers that stall, die, and ask for what is not there.
+/// Viewers that stall, die, and request paths that do not exist.
 async fn chaos(served: &Served) {
     for _ in 0..3 {
         let Ok((mut viewer, _)) = connect_async(served.data_url("/chaos")).await else { continue };
@@ -119,7 +119,7 @@ async fn chaos(served: &Served) {
     let _ = connect_async(served.data_url("/nowhere")).await;
 }
 
-/// One round of what users do.
+/// One round of user actions.
 async fn round(served: &Served, number: u64) {
     let ask = async |method: &str, path: &str, body: Value| served.asks(method, path, &body).await.done();
     let steady = |sql: &str| json!({"id": "steady", "sql": sql, "actions": [{"websocket": {"path": "/steady", "sendSingle": true}}]});

@@ -1,6 +1,6 @@
-//! Every example of `docs/sql.md` runs and gives the results that stand beside it.
+//! Every example of `docs/sql.md` runs and gives the documented results.
 //!
-//! An example is three fenced blocks: `sql example` (CREATE statements, then the rule, parted by `;`), `json input`
+//! An example is three fenced blocks: `sql example` (CREATE statements, then the rule, separated by `;`), `json input`
 //! (lines `stream <- {…}`) and `json output` (one result message a line). A stream with a TIMESTAMP is read in event
 //! time, without tolerance; at the end of the input open windows are sent, so that no example waits for a clock.
 
@@ -31,7 +31,7 @@ fn examples() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// The text of the next block, which must be of this kind, and what follows it.
+/// The text of the next block, which must be of this kind, and the text after it.
 fn block<'a>(text: &'a str, kind: &str) -> (&'a str, &'a str) {
     let text = text.trim_start().strip_prefix(&format!("```{kind}\n"));
     text.unwrap_or_else(|| panic!("`{kind}` must follow")).split_once("```").expect("a block ends")

@@ -24,7 +24,7 @@ async fn serve(folder: &Folder, actions: Value) -> (Served, Client) {
 struct Reader(BufReader<TcpStream>);
 
 impl Reader {
-    /// Asks for a path; the head of the answer.
+    /// Requests a path; the head of the response.
     async fn open(served: &Served, path: &str, headers: &str) -> (Reader, String) {
         let mut socket = TcpStream::connect(("127.0.0.1", served.data_port)).await.expect("it listens");
         let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{}\r\n{headers}\r\n", served.data_port);
@@ -83,7 +83,7 @@ async fn readers_get_events_and_leave_when_they_like() {
         }
         assert!(began.elapsed() < LIMIT, "{status:#}");
     }
-    // A foreign page is kept out, as with websockets; so is one that speaks websocket here.
+    // A page of another origin is refused, as with websockets; so is a websocket handshake here.
     let (_, head) = Reader::open(&served, "/feed", "origin: http://evil.example\r\n").await;
     assert!(head.starts_with("HTTP/1.1 403"), "{head}");
     assert!(

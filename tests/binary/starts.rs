@@ -1,4 +1,4 @@
-//! Rules that start together: each of them sees the first message of a feed that speaks as soon as it is dialled.
+//! Rules that start together: each of them gets the first message of a feed that sends as soon as it is dialled.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -20,7 +20,7 @@ const RULES: usize = 40;
 const MESSAGES: usize = 10;
 const STREAMS: [&str; 4] = ["p", "q", "r", "s"];
 
-/// A feed that sends all it has to each connection, at once.
+/// A feed that sends all its messages to each connection at once.
 async fn feed() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it is bound").to_string();
@@ -89,7 +89,7 @@ fn read_of(rule: usize) -> String {
     format!("source_{}_0_records_in_total", STREAMS[rule % STREAMS.len()])
 }
 
-/// What each rule has read, once none has to come.
+/// The messages read by each rule, once no more are expected.
 async fn read_by_rules(served: &Served) -> Vec<i64> {
     let mut seen = Vec::new();
     let all = async {
@@ -161,7 +161,7 @@ async fn an_import_is_undone_while_messages_come() {
     // Its handshake is not answered.
     let mute = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let on_path = |name: &str| stream(name, "", "").replace(&format!("/{name}"), "/p");
-    // The path is there before the import, and nobody reads it.
+    // The path exists before the import, and nobody reads it.
     let keep = json!({"id": "keep", "sql": "SELECT * FROM more", "actions": [{"websocket": {"path": "/p"}}]});
     served.asks("POST", "/streams", &json!({"sql": stream("more", "", "")})).await.done();
     served.asks("POST", "/rules", &keep).await.done();

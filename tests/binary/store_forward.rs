@@ -1,4 +1,5 @@
-//! Store and forward: what a peer has not got is kept over its absence, over cut connections, and over kills of this side.
+//! Store and forward: messages that a peer has not received are kept while it is away, over lost connections, and over
+//! kills of this side.
 #![cfg(unix)]
 
 use std::time::{Duration, Instant};
@@ -52,7 +53,7 @@ async fn send_numbers(client: &mut Client, numbers: std::ops::Range<i64>) {
     }
 }
 
-/// Waits until the status of the rule is as it should be.
+/// Waits until the status of the rule is as expected.
 async fn status(served: &Served, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     let began = Instant::now();
     loop {
@@ -85,7 +86,7 @@ async fn accept(listener: &TcpListener) -> Peer {
     tokio_tungstenite::accept_async(socket).await.expect("a websocket")
 }
 
-/// Reads so many messages. Pings are answered meanwhile.
+/// Reads this many messages. Pings are answered meanwhile.
 async fn read(peer: &mut Peer, count: usize) -> Vec<i64> {
     let mut numbers = Vec::new();
     while numbers.len() < count {
@@ -97,7 +98,7 @@ async fn read(peer: &mut Peer, count: usize) -> Vec<i64> {
     numbers
 }
 
-/// Reads so many messages as they are.
+/// Reads this many messages as they are.
 async fn texts(peer: &mut Peer, count: usize) -> Vec<String> {
     let mut texts = Vec::new();
     while texts.len() < count {
@@ -160,7 +161,7 @@ async fn what_a_cut_connection_has_not_proven_comes_again_in_order() {
     while next < 4000 {
         let mut peer = accept(&listener).await;
         let mut numbers = read(&mut peer, 300).await;
-        // The first connections are cut off in the middle, without a goodbye.
+        // The first connections are dropped in the middle, without a close frame.
         while cuts >= 8 && numbers.last() != Some(&3999) {
             numbers.extend(read(&mut peer, 1).await);
         }
@@ -367,7 +368,7 @@ async fn a_burst_beyond_the_queue_is_kept_and_marked_when_it_is_sent() {
         };
         assert_eq!(message, format!("{{\"n\":{n},\"again\":true}}"));
     }
-    // What comes now is not late.
+    // Later messages are not late.
     send_numbers(&mut client, 0..1).await;
     let fresh = timeout(LIMIT, async {
         loop {
@@ -407,7 +408,7 @@ async fn newer_messages_need_not_wait_for_kept_ones() {
     send_numbers(&mut client, 100..150).await;
     let expected: Vec<String> = (100..150).map(|n| format!("{{\"n\":{n}}}")).collect();
     assert_eq!(texts(&mut peer, 50).await, expected);
-    // What has come is proven though older messages wait.
+    // Received messages are proven although older messages wait.
     let answering = answer(peer);
     status(&served, "newer ones are proven", |status| kept(status, "websocket") == 19).await;
     answering.abort();

@@ -1,9 +1,9 @@
 //! The REST API against recorded facts: the cases of `tests/conformance/surface.json`, `rest.json`, `steps.json` and
 //! `peer_steps.json`, step by step.
 //!
-//! A case is requests with what they answer, and what websocket clients send and receive in between. Each has a service
-//! of its own, on free ports and with a folder of its own. `CASE=text` filters by name; `overruled.json` names cases
-//! where a decision stands above the recorded answer.
+//! A case is requests with their responses, and what websocket clients send and receive in between. Each has its own
+//! service, on free ports and with its own folder. `CASE=text` filters by name; `overruled.json` names cases where a
+//! decision overrules the recorded response.
 //!
 //! A step is one of
 //! - `{"method", "path", "body"?, "headers"?, "status", "match", "answer", "answer_headers"?, "ignore"?, "capture"?,
@@ -32,19 +32,19 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::process::serve;
 
-/// How many cases run at a time: most of them wait most of their time.
+/// How many cases run at a time: most of them mostly wait.
 const JOBS: usize = 8;
 
-/// So long nothing more may come after the last message that is wanted.
+/// For this long no more messages may arrive after the last expected one.
 const QUIET: Duration = Duration::from_millis(150);
 
-/// So long a message that is wanted may be in coming.
+/// The longest time to wait for an expected message.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// No case takes longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Beginnings of the names of cases whose routes or features are still to come.
+/// Prefixes of the names of cases whose routes or features are not implemented yet.
 const PENDING: &[&str] = &[];
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn rest() {
     suite("rest").await;
 }
 
-/// What eKuiper's own tests ask of it.
+/// Cases from eKuiper's own tests.
 #[tokio::test]
 async fn peer_steps() {
     suite("peer_steps").await;
@@ -114,7 +114,7 @@ async fn suite(name: &str) {
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// One case on its way.
+/// One case in progress.
 struct Run {
     service: Service,
     rest: SocketAddr,
@@ -311,7 +311,7 @@ impl Run {
             Err(tungstenite::Error::Http(answer)) => json!(answer.status().as_u16()),
             Err(error) => return Err(error.to_string()),
         };
-        // The server has this client when the rule's next result is sent.
+        // The server knows this client when the rule's next result is sent.
         sleep(Duration::from_millis(50)).await;
         if refused == step["refused"] { Ok(()) } else { Err(format!("connecting answers {refused}")) }
     }
@@ -371,7 +371,7 @@ impl Run {
         }
     }
 
-    /// A value of a step with `{name}` as what is known by this name.
+    /// A value of a step with `{name}` replaced by the captured value of this name.
     fn fill(&self, value: &Value) -> Value {
         match value {
             Value::String(text) => {
@@ -391,7 +391,7 @@ impl Run {
     }
 }
 
-/// Whether `got` is what is wanted: numbers by value, members in any order; of a subset, what is wanted is there.
+/// Whether `got` is as expected: numbers by value, members in any order; for a subset, the expected members must exist.
 fn same(want: &Value, got: &Value, ignore: &[&str], subset: bool) -> bool {
     match (want, got) {
         (Value::Number(want), Value::Number(got)) => {

@@ -1,4 +1,4 @@
-//! `plutino token`: what it makes lets its bearer in at the REST API and at the data server.
+//! `plutino token`: its tokens are accepted by the REST API and the data server.
 
 use std::process::{Command, Output};
 
@@ -81,7 +81,7 @@ async fn tokens_of_each_kind_of_key_are_accepted() {
         let stranger = token(&folder, &["--key", key, "--issuer", "nobody.pub"]);
         assert!(streams(&served, &stranger).await.1.contains("not found target key file"));
     }
-    // A key does not vouch in the name of another one.
+    // A key cannot sign for the issuer of another one.
     let forged = token(&folder, &["--key", "one.key", "--issuer", "two.pub"]);
     assert!(streams(&served, &forged).await.1.contains("another kind"));
 }

@@ -39,7 +39,7 @@ impl Service {
         serde_json::from_str(&text).unwrap_or(Value::String(text))
     }
 
-    /// What a refused request says.
+    /// The message of a refused request.
     fn refused(&self, path: &str, body: Value) -> String {
         let (status, text) = self.ask("POST", path, &body);
         assert_eq!(status, 400, "{path} {body}: {text}");
@@ -57,7 +57,7 @@ impl Service {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// Waits until a rule's status has this state; its message then.
+    /// Waits until a rule's status has this state; returns its message.
     fn reaches(&self, rule: &str, state: &str) -> String {
         let begun = Instant::now();
         loop {
@@ -103,7 +103,7 @@ fn a_trial_runs_on_its_own_rows() {
     let error = events.next().expect("errors are sent, too").to_string();
     assert!(error.contains("int") || error.contains("operation"), "{error}");
     assert_eq!(events.next(), Some(json!({"d": 6})));
-    // A rule on the real stream has seen nothing, and a trial is no rule.
+    // A rule on the real stream has received nothing, and a trial is not a rule.
     let status = service.status("real");
     assert_eq!(status["source_demo_0_records_in_total"], 0, "{status}");
     assert_eq!(service.status("t")["error"], 1002);
@@ -123,7 +123,7 @@ fn a_trial_loops_counts_windows_and_is_replaced() {
     service.post("/ruletest/t/start", Value::Null);
     assert_eq!((first.next(), first.next()), (Some(json!([{"n": 4}])), Some(json!([{"n": 4}]))));
     service.post("/ruletest", trial);
-    // The stream of the one before ends, whatever still waits in it.
+    // The stream of the previous trial ends, whatever still waits in it.
     assert!(first.all(|row| row == json!([{"n": 4}])));
 }
 
@@ -189,7 +189,7 @@ fn the_shell_prints_results_and_points_at_mistakes() {
     assert!(said.contains("fail to get stream none"), "{said}");
 }
 
-/// What a trial with these options sends for these rows; as many results as there are here.
+/// The results that a trial with these options sends for these rows.
 fn results(service: &Service, sql: &str, options: Value, rows: Value, want: &Value) {
     let trial = json!({"id": "t", "sql": sql, "options": options, "sinkProps": {"sendSingle": true},
         "mockSource": {"demo": {"data": rows, "interval": 1}}});
@@ -256,7 +256,7 @@ fn options_change_the_life_of_a_rule() {
     let list: Value = serde_json::from_str(&list).expect("a list");
     let temp = list.as_array().into_iter().flatten().find(|rule| rule["id"] == "temp");
     assert_eq!(temp.map(|rule| &rule["tags"]), Some(&json!(["x"])));
-    // Tunings of eKuiper's engine are taken, and change nothing.
+    // Tuning options of eKuiper's engine are accepted, and change nothing.
     let tuned = json!({"bufferLength": 5, "concurrency": 2, "debug": true, "logFilename": "r.log",
         "disableBufferFullDiscard": true, "sendMetaToSink": true});
     rule("tuned", json!({ "options": tuned }));
@@ -295,7 +295,7 @@ fn wrong_options_are_refused() {
 
 #[test]
 fn a_rule_that_fails_is_started_again() {
-    // The data server's port is another's first.
+    // Another process has the data server's port first.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("it is bound").port();
     let service = Service::start_with("again", port);

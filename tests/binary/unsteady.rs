@@ -1,4 +1,4 @@
-//! Feeds that do not stay: what is told about peers that close again and again, and about those that are not there.
+//! Unreliable feeds: what is reported about peers that close repeatedly, and about those that are unreachable.
 
 use futures_util::StreamExt;
 use serde_json::json;

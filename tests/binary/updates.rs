@@ -1,4 +1,5 @@
-//! Updates and restarts of rules under load: nobody is cut off, and every message is seen by one of the two versions.
+//! Updates and restarts of rules under load: nobody is disconnected, and every message is processed by one of the two
+//! versions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::process::Client;
 use crate::process::serve::{Folder, LIMIT, Served};
 
-/// How far the producer may be ahead of the viewer: fewer than a client's queue takes.
+/// How far the producer may be ahead of the viewer: less than the size of a client's queue.
 const AHEAD: u64 = 20_000;
 
 /// A producer of `{"n": 0}`, `{"n": 1}` … and a viewer who must get each of them once and in order.
@@ -24,7 +25,7 @@ struct Flow {
     stop: Arc<AtomicBool>,
     producer: JoinHandle<u64>,
     viewer: JoinHandle<()>,
-    /// told to leave
+    /// tells the viewer to leave
     leave: oneshot::Sender<()>,
 }
 
@@ -46,7 +47,7 @@ impl Flow {
                 }
                 tokio::task::yield_now().await;
             }
-            // It stays connected until all is read.
+            // It stays connected until everything is read.
             while seen_by_producer.load(Ordering::Acquire) < sent {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -65,7 +66,7 @@ impl Flow {
                 assert_eq!(row["n"], seen_by_viewer.load(Ordering::Acquire), "in order, each once");
                 seen_by_viewer.fetch_add(1, Ordering::AcqRel);
             }
-            // A close handshake tells the sink that all was read.
+            // A close handshake shows the sink that everything was read.
             receiver.close(None).await.expect("the sink stays");
             while let Some(Ok(last)) = receiver.next().await {
                 assert!(!last.is_text(), "a message too many: {last}");
@@ -74,7 +75,7 @@ impl Flow {
         Flow { seen, stop, producer, viewer, leave }
     }
 
-    /// Waits until `count` more messages have come.
+    /// Waits until `count` more messages have arrived.
     async fn goes_on(&self, count: u64) {
         let wanted = self.seen.load(Ordering::Acquire) + count;
         let more = async {
@@ -86,7 +87,8 @@ impl Flow {
         timeout(LIMIT, more).await.expect("messages come");
     }
 
-    /// Ends the producer, then the viewer, who leaves in order; how many messages were sent, all of which were seen.
+    /// Ends the producer, then the viewer, which disconnects cleanly; returns how many messages were sent, all of which
+    /// were received.
     async fn ends(self) -> u64 {
         self.stop.store(true, Ordering::Release);
         let sent = timeout(LIMIT, self.producer).await.expect("all is seen").expect("the source stays");
@@ -128,7 +130,7 @@ async fn updates(workers: &str, rounds: usize) {
             3 => put(&served, "/rules/r", &rule("b", "", sink.clone())).await,
             4 => put(&served, "/rules/r", &rule("b", "WHERE n > -1", sink.clone())).await,
             _ => {
-                // A rule that is refused changes nothing.
+                // A refused rule changes nothing.
                 let refused = rule("a", "", json!({"path": "/nobody", "checkConnection": true}));
                 assert_eq!(served.asks("PUT", "/rules/r", &refused).await.status, 400);
                 String::new()
@@ -162,7 +164,7 @@ async fn two_hundred_updates_are_noticed_by_nobody() {
 /// Messages a second of the paced feed.
 const PACE: u64 = 20_000;
 
-/// Sends `{"n": 0}`, `{"n": 1}` … by the clock, whoever takes them, until it is told to stop; how many.
+/// Sends `{"n": 0}`, `{"n": 1}` … at a fixed rate, whoever receives them, until it is told to stop; returns how many.
 fn paced(mut sender: Client, stop: Arc<AtomicBool>) -> JoinHandle<(u64, Client)> {
     tokio::spawn(async move {
         let (began, mut sent) = (tokio::time::Instant::now(), 0);
@@ -208,7 +210,7 @@ async fn at_20_000_messages_a_second_all_are_delivered_or_counted() {
         let filter = if round % 2 == 0 { "WHERE n >= 0" } else { "" };
         put(&served, "/rules/r", &rule("a", filter, sink.clone())).await;
     }
-    // Updates may be fast: the feed goes on for as long as ten seconds of it take.
+    // Updates may be fast: the feed continues for as long as ten seconds of it take.
     tokio::time::sleep(Duration::from_secs(10).saturating_sub(began.elapsed())).await;
     stop.store(true, Ordering::Release);
     let (sent, _sender) = timeout(LIMIT, producer).await.expect("it stops").expect("the source stays");

@@ -1,4 +1,4 @@
-//! The verbs that manage a service, as a process beside it: whom they trust, and what they let go.
+//! The verbs that manage a service, in a separate process: which certificates they trust, and what they send where.
 
 use std::process::{Command, Output};
 
@@ -42,7 +42,7 @@ fn a_self_signed_certificate_can_be_named() {
                 let done = plutino(&folder, &[arguments, trusting].concat());
                 assert!(done.status.success(), "{arguments:?} {trusting:?}: {done:?}");
             }
-            // The data server has no such path: TLS was agreed upon.
+            // The data server has no such path, but TLS was established.
             let data = format!("wss://localhost:{}/nowhere", served.data_port);
             let tail = plutino(&folder, &[&["tail", &data][..], trusting].concat());
             let said = String::from_utf8_lossy(&tail.stderr).into_owned();

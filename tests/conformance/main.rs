@@ -2,8 +2,9 @@
 //!
 //! A case is data (`tests/conformance/*.json`, an array of cases a file). It runs through the library, as it would in
 //! the binary: streams into a catalog, SQL through the planner, an engine with its data server on a free port, clients
-//! over TCP. A case that needs something which this version refuses with "not supported yet" is *pending*, never passed.
-//! Cases that a decision of the project overrules are named in `tests/conformance/overruled.json`, each with its why.
+//! over TCP. A case that needs something which this version refuses with "not supported yet" is *pending*, never
+//! passed. Cases that a decision of the project overrules are named in `tests/conformance/overruled.json`, each with
+//! its reason.
 //!
 //! A case has
 //!
@@ -13,8 +14,8 @@
 //! - `sql`, `options`, `sink`: the rule, its options, further properties of its websocket sink; or `rule`: all of it
 //! - `input`: steps: `["x", VALUE]` sends VALUE to `"@x"`, `["x", null, "text"]` sends the text as it is, `{"wait": MS}`,
 //!   `{"close": "x"}`
-//! - `expect`: the messages at the sink, parsed; `compare`: `exact` (default), `unordered`, `rows`, `rowset`;
-//!   `ignore`: keys whose values are not compared; numbers may differ by 1e-9 of their size, unless `exact` is true
+//! - `expect`: the messages of the sink, parsed; `compare`: `exact` (default), `unordered`, `rows`, `rowset`; `ignore`:
+//!   keys whose values are not compared; numbers may differ by 1e-9 of their size, unless `exact` is true
 //! - `expect_error`: `{"at": "setup" | "rule"}`: where it must be refused
 //! - `why`: of a case in `decisions.json` and `forms.json`: what speaks for its answer
 //!
@@ -51,19 +52,19 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-/// How many cases run at a time: most of them wait most of their time.
+/// How many cases run at a time: most of them mostly wait.
 const JOBS: usize = 24;
 
-/// So long nothing more may come after the last message that is wanted.
+/// For this long no more messages may arrive after the last expected one.
 const QUIET: Duration = Duration::from_millis(150);
 
-/// So long a message that is wanted may be in coming.
+/// The longest time to wait for an expected message.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What every refusal of something that is still to come has in its words.
+/// Part of every refusal of a feature that is not implemented yet.
 const NOT_YET: &str = "not supported yet";
 
-/// What every refusal of something that needs a single process has in its words.
+/// Part of every refusal of a feature that needs a single process.
 const NEEDS_ONE: &str = "is not possible with several processes";
 
 /// The files whose cases always run on several threads and in several processes, too.
@@ -106,7 +107,7 @@ async fn sinks() {
     file("sink").await;
 }
 
-/// What eKuiper's own tests ask and feeds bring: the recorded cases, and the project's own of the same kinds.
+/// Cases from eKuiper's own tests and from feeds: the recorded ones, and the project's own of the same kinds.
 #[tokio::test]
 async fn peer() {
     file("peer").await;
@@ -118,7 +119,7 @@ async fn tables() {
     file("tables").await;
 }
 
-/// Cases of the project's own: where eKuiper's answer is odd, and this is better.
+/// Cases of the project's own: decisions that differ from eKuiper.
 #[tokio::test]
 async fn decisions() {
     file("decisions").await;
@@ -153,14 +154,14 @@ enum Verdict {
     Failed(String),
 }
 
-/// What became of a case's rule.
+/// The outcome of a case's rule.
 enum Outcome {
-    /// where, and with which words
+    /// the stage, and the message
     Refused(&'static str, String),
     Messages(Vec<Value>),
 }
 
-/// A statement or rule that was refused, with the stage and the words.
+/// A refused statement or rule: the stage and the message.
 type Refusal = (&'static str, String);
 
 /// Where the cases run.
@@ -173,7 +174,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// The shape that the environment asks for.
+    /// The shape that the environment variables select.
     fn asked() -> Shape {
         let asked = |name| std::env::var(name).map_or(1, |count| count.parse().expect("a number"));
         Shape { workers: asked("WORKERS"), hosts: asked("HOSTS") }
@@ -201,7 +202,7 @@ impl Shape {
         });
         let links = timeout(LIMIT, futures_util::future::join_all(joining)).await.expect("they connect");
         let start = |links: Result<Links, ClusterError>| {
-            // When one ends, all do.
+            // When one ends, all end.
             let (_, part) = cluster::start(links.expect("they fit together"), |_| ()).expect("threads");
             Engine::start_in_cluster(settings.clone(), part).expect("an engine starts")
         };
@@ -221,7 +222,7 @@ async fn suite(name: &str, path: &Path, shape: Shape) {
     let chosen =
         cases.iter().filter(|case| text(case, "name").contains(&only) && !overruled.contains_key(text(case, "name")));
     let engines = shape.engines().await;
-    // While a rule of its own runs, the data server stays where it is.
+    // While a rule of its own runs, the data server keeps its port.
     let keeper = json!({"name": "keeper", "sql": "SELECT * FROM demo"});
     let keeper = Run::new(&engines, name, 0, &keeper);
     keeper.start().await.unwrap_or_else(|(_, why)| panic!("the data server starts: {why}"));
@@ -294,13 +295,13 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_default()
 }
 
-/// One case on its way.
+/// One case in progress.
 struct Run<'a> {
     /// one for each process
     engines: &'a [Engine],
     /// the number of its rule, the same in all processes
     number: usize,
-    /// the id of its rule, and what its paths and streams have in their names
+    /// the id of its rule, also part of the names of its paths and streams
     tag: String,
     case: &'a Value,
     /// set once the rule is planned: several threads may have the state of some keys each
@@ -324,7 +325,7 @@ impl<'a> Run<'a> {
         &self.engines[(self.number + 1) % self.engines.len()]
     }
 
-    /// Runs the case; an error is a fault of the run itself.
+    /// Runs the case; an error is a failure of the run itself.
     async fn outcome(&self) -> Result<Outcome, String> {
         if let Err((stage, why)) = self.start().await {
             return Ok(Outcome::Refused(stage, why));
@@ -343,7 +344,7 @@ impl<'a> Run<'a> {
         let mut last = None;
         for step in &steps {
             if let Some(name) = step[0].as_str() {
-                // Connections know no order among each other; a short pause gives them the order of the case.
+                // There is no order between connections; a short pause enforces the order of the case.
                 if last.is_some_and(|last| last != name) {
                     sleep(Duration::from_millis(5)).await;
                 }
@@ -376,7 +377,7 @@ impl<'a> Run<'a> {
         Ok(Outcome::Messages(messages))
     }
 
-    /// A message as JSON; what is no JSON as `{"text": …}`. The rule's id is the word RULE in it.
+    /// A message as JSON; one that is not JSON as `{"text": …}`. The rule's id in it is replaced by RULE.
     fn parse(&self, message: &str) -> Value {
         let message = message.replace(&self.tag, "RULE");
         serde_json::from_str(&message).unwrap_or_else(|_| json!({ "text": message }))
@@ -392,7 +393,7 @@ impl<'a> Run<'a> {
         Ok(client)
     }
 
-    /// Waits until the sink knows its client: a handshake ends before the socket has reached the sink.
+    /// Waits until the sink has its client: a handshake ends before the socket has reached the sink.
     async fn wait_for_peer(&self) {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -451,7 +452,7 @@ impl<'a> Run<'a> {
             let (source, _) = connector::source(kind, &stream.datasource, &stream.extra)
                 .map_err(|error| error.to_string())
                 .map_err(at("rule"))?;
-            // The engine shares what has one name; each case has its streams for itself.
+            // The engine shares streams of one name; each case has its own streams.
             input.stream =
                 Arc::new(StreamDef { name: format!("{}_{}", stream.name, self.tag).into(), ..(**stream).clone() });
             if input.role == Role::Lookup {
@@ -475,7 +476,7 @@ impl<'a> Run<'a> {
         started.await.map_err(|error| ("rule", error.to_string()))
     }
 
-    /// The rule as it is read in the binary.
+    /// The rule as the binary reads it.
     fn rule(&self, mut rule: Value) -> Result<Rule, String> {
         rule["id"] = json!(self.tag);
         let text = self.paths(&rule.to_string());
@@ -484,7 +485,7 @@ impl<'a> Run<'a> {
         let rule = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut found);
         let mut problems: Vec<_> = found.into_iter().map(|found| found.problem).collect();
         problems.retain(|problem| problem.severity == Severity::Error);
-        // What is not there yet is the better reason, whatever else is wrong.
+        // A missing feature is the better reason, whatever else is wrong.
         problems.sort_by_key(|problem| !problem.message.contains(NOT_YET));
         match (problems.into_iter().next(), rule) {
             (Some(problem), _) => Err(problem.message),
@@ -495,7 +496,7 @@ impl<'a> Run<'a> {
 
     /// The text with each `"@x"` as a path of this case.
     fn paths(&self, text: &str) -> String {
-        // Making a pattern takes longer than most cases.
+        // Compiling the pattern takes longer than most cases.
         static PATH: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#""@(\w+)""#).expect("the pattern is right"));
         PATH.replace_all(text, format!("\"/{}/$1\"", self.tag)).into_owned()
     }
@@ -564,7 +565,7 @@ fn arrange(messages: Vec<Value>, how: &str, ignore: &[&str]) -> Vec<Value> {
                 })
                 .collect();
             messages.sort_by_key(|message| match message {
-                // Apart from the row alone, so that the order of arrival does not matter.
+                // The row by itself, so that the order of arrival does not matter.
                 Value::Array(rows) => format!("[{}]", rows.iter().map(key).collect::<Vec<_>>().join(",")),
                 row => key(row),
             });

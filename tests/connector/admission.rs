@@ -1,4 +1,4 @@
-//! How many clients the data server takes, and that silent ones keep nobody out.
+//! How many clients the data server accepts, and that silent ones do not block others.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ async fn clients_above_the_limits_get_503() {
         let Err(Error::Http(answer)) = try_client(address, "/x").await else { panic!("it is refused") };
         assert_eq!(answer.status(), 503);
         assert_eq!(refused(&hub, cause), 1);
-        // A place that is free again is taken.
+        // A released place is used again.
         clients.pop().unwrap().close(None).await.unwrap();
         until(|| link.status().peers == 2).await;
         let again = async {

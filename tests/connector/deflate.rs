@@ -1,4 +1,4 @@
-//! permessage-deflate over real sockets: what is agreed on, and that messages come through, whoever dials.
+//! permessage-deflate over real sockets: the negotiation, and that messages arrive, in both roles.
 
 use plutino::io::sink::OpenSink;
 use plutino::io::websocket::Settings;
@@ -45,7 +45,7 @@ async fn a_sink_compresses_once_for_clients_that_offer_it() {
         timeout(LIMIT, client.read_exact(&mut frames)).await.unwrap().unwrap();
         assert_eq!(frames[0], 0xc1, "text, compressed");
         assert!(frames[1] < 126, "it is much shorter");
-        // The second message is below the threshold, and goes as it is.
+        // The second message is below the threshold, and is sent uncompressed.
         frames.resize(usize::from(frames[1]) + 2 + 7, 0);
         timeout(LIMIT, client.read_exact(&mut frames[2..])).await.unwrap().unwrap();
         assert!(frames.ends_with(b"\x81\x05short"));
@@ -75,7 +75,7 @@ async fn compressed_messages_come_through_both_ways() {
             settings["perMessageDeflate"] = deflate.clone();
             settings
         };
-        // The server role on /x takes and sends; the client role is connected to it.
+        // The server role on /x receives and sends; the client role is connected to it.
         let (frames, mut taken) = stream();
         let _source = hub.open_source(source("/x", with(json!({}), &theirs)), 0, frames).await.unwrap();
         let sends = hub.open_sink(sink(with(json!({"path": "/x"}), &theirs)), 0, signal().0).await.unwrap();
@@ -142,7 +142,7 @@ async fn unfinished_messages_of_all_connections_have_a_budget() {
         clients.push(client);
     }
     until(|| hub.disconnects().contains(&("memory", 2))).await;
-    // Those who send small messages do not notice.
+    // Clients that send small messages are not affected.
     let mut good = crate::websocket::client(address, "/x").await;
     futures_util::SinkExt::send(&mut good, "small".into()).await.unwrap();
     assert_eq!(stream.next().await, "small");

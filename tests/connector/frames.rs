@@ -1,4 +1,4 @@
-//! Packed messages and messages of bytes go out in binary frames, and come in again.
+//! Compressed and binary messages are sent in binary frames, and can be read again.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn next(client: &mut WebSocketStream<TcpStream>) -> Message {
     message.expect("the connection is open").expect("the frame is right")
 }
 
-/// Waits until every rule's sink knows its client.
+/// Waits until every rule's sink has its client.
 async fn settled(engine: &Engine) {
     while !engine.status().await.iter().all(|rule| rule.sinks.iter().all(|sink| sink.peers > 0)) {
         tokio::task::yield_now().await;
@@ -75,7 +75,7 @@ async fn packed_messages_and_bytes_are_binary_frames_both_ways() {
     assert_eq!(Method::Gzip.unpack(&packed).expect("it is gzip"), br#"[{"a":1}]"#);
 
     let mut source = connect(&engine, "/packed").await;
-    // What is not packed is an error of that message alone.
+    // An uncompressed message is an error of that message alone.
     source.send(Message::text("no gzip")).await.expect("it takes messages");
     source.send(Message::Binary(packed)).await.expect("it takes messages");
     assert_eq!(next(&mut unpack).await, Message::text(r#"{"a":1}"#));

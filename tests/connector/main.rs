@@ -1,4 +1,4 @@
-//! The websocket connector through the library, against peers that behave and peers that do not.
+//! The websocket connector through the library, against correct and faulty peers.
 
 mod admission;
 mod deflate;

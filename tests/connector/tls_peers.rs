@@ -1,6 +1,6 @@
 //! All four roles over TLS against websocket libraries that are not ours: Python `websockets` and Node `ws`.
 //!
-//! Where a peer is missing its test says that it is skipped; with PLUTINO_REQUIRE_PEERS=1 it fails instead.
+//! If a peer is missing its test is skipped with a message; with PLUTINO_REQUIRE_PEERS=1 it fails instead.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -34,7 +34,7 @@ fn missing(program: &str, probe: &[&str]) -> bool {
     missing
 }
 
-/// Starts a peer and gives its first line.
+/// Starts a peer and returns its first line.
 fn start(program: &str, script: &str, args: [&str; 3]) -> (Peer, String) {
     let mut child = Command::new(program).arg(script).args(args).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
@@ -72,7 +72,7 @@ async fn all_roles(program: &'static str, script: &'static str) {
     let _ = std::fs::remove_dir_all(folder);
 }
 
-/// A message goes out by the sink, is returned by the peer, and comes in by the source.
+/// A message is sent by the sink, returned by the peer, and received by the source.
 async fn round(hub: &Websockets, props: Value, peer: impl FnOnce() -> Option<Peer> + Send + 'static) {
     let props = props.as_object().unwrap().clone();
     let (ready, _slots) = crossbeam_channel::unbounded();

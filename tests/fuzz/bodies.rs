@@ -1,4 +1,4 @@
-//! What must hold for any text: one body for the fuzz targets in `fuzz/` and for the test beside this file.
+//! Properties that hold for any text: one body for the fuzz targets in `fuzz/` and for the test in this folder.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub fn json(text: &str) {
     }
 }
 
-/// No text makes the parser of templates panic, nor what it accepts when it runs; mistakes have a line of the text.
+/// No text makes the parser of templates panic, nor a parsed template when it runs; errors have a line of the text.
 pub fn template(text: &str) {
     let data = r#"{"a": 7, "f": 2.5, "s": "x\"é", "l": [1, "b", null, {"a": 1}], "o": {"b": {"c": true}}, "n": null}"#;
     let dot = json::parse(data).expect("the data is JSON");
@@ -60,7 +60,7 @@ pub fn template(text: &str) {
     }
 }
 
-/// No text of a client ends its session but one that is too long; each answer is JSON, and the view goes on.
+/// No text of a client ends its session except one that is too long; each response is JSON, and the view continues.
 pub fn live(text: &str) {
     let views = Arc::new(Views::default());
     let column = |name: &str, ty| Column { name: name.into(), ty };

@@ -1,7 +1,7 @@
-//! The fuzz targets' bodies over mutated texts, for where there is no nightly compiler and no cargo-fuzz.
+//! The bodies of the fuzz targets with mutated texts, for environments without a nightly compiler and cargo-fuzz.
 //!
-//! A short run is part of the suite. `FUZZ_ROUNDS=20000000 FUZZ_SEED=7 cargo test --release --test fuzz` is a long one; a
-//! failure says which text it was.
+//! A short run is part of the suite. `FUZZ_ROUNDS=20000000 FUZZ_SEED=7 cargo test --release --test fuzz` is a long one;
+//! a failure shows the text.
 
 mod bodies;
 
@@ -128,7 +128,7 @@ const WORDS: &[&str] = &[
     "#",
 ];
 
-/// A text made of others.
+/// A text made from others.
 fn mutated(random: &mut fastrand::Rng, seeds: &[&str]) -> String {
     let mut text: Vec<char> = seeds[random.usize(..seeds.len())].chars().collect();
     for _ in 0..random.usize(1..8) {

@@ -1,4 +1,4 @@
-//! The generated pages, and the generated parts of other pages, say what their tables say.
+//! The generated pages, and the generated parts of other pages, match their tables.
 
 use std::path::Path;
 
@@ -59,7 +59,7 @@ fn with_part(page: &str, name: &str, text: &str) -> String {
     format!("{before}{begin}{text}<!-- end -->{after}")
 }
 
-/// Fails where a page is stale; with `UPDATE_DOCS=1` in the environment it writes the page anew.
+/// Fails if a page is stale; with `UPDATE_DOCS=1` in the environment it rewrites the page.
 fn is_as_generated(page: &str, generate: impl FnOnce(&str) -> String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     let found = std::fs::read_to_string(&path).unwrap_or_default();

@@ -1,14 +1,14 @@
-//! The layers of `docs/architecture.md`, checked in the source: which module names which, and that none is in a circle.
+//! The layers of `docs/architecture.md`, checked in the source: which module uses which, and that there is no cycle.
 //!
 //! The graph is derived from the paths in every file (`crate::…`, and `super::…` between files). Only comments, texts
-//! and modules named `tests` are left out: tests may reach for what they need.
+//! and modules named `tests` are left out: tests may use what they need.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules from the bottom up, each with those that it may name. It may name none that stands after it, so that
-/// there is no circle.
+/// The modules from the bottom up, each with those that it may use. It may use none that is listed after it, so that
+/// there is no cycle.
 const LAYERS: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("property", &["text"]),
@@ -90,7 +90,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
 ];
 
-/// Crates that only these modules know.
+/// Crates that only these modules may use.
 const CRATES: &[(&str, &[&str])] = &[
     (
         "tokio",
@@ -154,7 +154,7 @@ fn modules_name_only_what_their_layer_allows() {
 fn files_of_dataflow_are_in_no_circle() {
     let files: Vec<Source> = files().into_iter().filter(|file| file.module[0] == "dataflow").collect();
     let modules: BTreeSet<String> = files.iter().filter_map(|file| file.module.get(1).cloned()).collect();
-    // What `dataflow/mod.rs` passes on stands for the file that it comes from.
+    // An item re-exported by `dataflow/mod.rs` counts as the file that it comes from.
     let mut passed_on: BTreeMap<&str, &str> = BTreeMap::new();
     for file in files.iter().filter(|file| file.module.len() == 1) {
         for (_, path) in &file.relative {
@@ -180,7 +180,7 @@ fn files_of_dataflow_are_in_no_circle() {
     assert!(in_circle.is_empty(), "in a circle:\n{}", in_circle.iter().map(edges).collect::<Vec<_>>().join("\n"));
 }
 
-/// Whether a way of at least one step leads from one module to another.
+/// Whether a path of at least one step leads from one module to another.
 fn reaches(names: &BTreeMap<&str, BTreeSet<&str>>, from: &str, to: &str) -> bool {
     let mut seen = BTreeSet::new();
     let mut waiting: Vec<&str> = names.get(from).into_iter().flatten().copied().collect();
@@ -202,9 +202,9 @@ struct Source {
     module: Vec<String>,
     /// without comments, texts and tests
     code: String,
-    /// the modules that it names from the root, with the line
+    /// the modules that it uses from the root, with the line
     paths: Vec<(usize, Vec<String>)>,
-    /// what it uses by paths from itself
+    /// what it uses by relative paths
     relative: Vec<(usize, Vec<String>)>,
 }
 
@@ -313,7 +313,7 @@ fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// The text with comments and texts blanked out, lines kept.
+/// The text with comments and texts blanked out; lines are kept.
 fn without_comments_and_texts(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -351,7 +351,7 @@ fn without_comments_and_texts(text: &str) -> String {
     out
 }
 
-/// The code with the modules named `tests` blanked out, lines kept. rustfmt puts their ends where their starts are.
+/// The code with the modules named `tests` blanked out; lines are kept. rustfmt aligns their ends with their starts.
 fn without_tests(code: &str) -> String {
     let mut end: Option<String> = None;
     let mut out = String::with_capacity(code.len());
@@ -370,7 +370,7 @@ fn without_tests(code: &str) -> String {
     out
 }
 
-/// All files of `src` but the root of the library, which names all modules, and tests.
+/// All files of `src` except the root of the library, which names all modules, and tests.
 fn files() -> Vec<Source> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();

@@ -1,4 +1,4 @@
-//! What is shipped beside the binary: files that no program here runs are at least read, and name what exists.
+//! Files shipped with the binary: those that no program here runs are at least parsed, and name only what exists.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -46,7 +46,7 @@ impl<In: Transport> Connector<In> for Tls {
             return Ok(Some(Either::A(transport)));
         }
         let host = details.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| ureq::Error::Tls("the host has no valid name"))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| ureq::Error::Tls("the host name is not valid"))?;
         let mut connection = ClientConnection::new(self.0.clone(), name)?;
         let mut socket = TransportAdapter::new(transport.boxed(), details.current_time.clone());
         socket.set_timeout(details.timeout);

@@ -100,7 +100,7 @@ impl RuleOperator {
                 break;
             }
         }
-        let text = format!("maxStateBytes is reached: {evicted} of the oldest keys and rows are forgotten");
+        let text = format!("maxStateBytes is reached: {evicted} of the oldest keys and rows are dropped");
         self.output.borrow_mut().error(Place::Window, text);
         None
     }
@@ -142,7 +142,7 @@ impl RuleOperator {
         let readers = readers?;
         // Whatever is wrong with it, this thread has other rules to run.
         let taken = catch_unwind(AssertUnwindSafe(|| self.take_states(readers, queue)));
-        let restored = taken.unwrap_or(Err(CheckpointError::Damaged("what it holds makes no sense")));
+        let restored = taken.unwrap_or(Err(CheckpointError::Damaged("its content is not valid")));
         if restored.is_err() {
             self.forget();
             self.context.hits.take();

@@ -163,7 +163,7 @@ impl<'a> CheckpointReader<'a> {
     pub fn finish(self) -> Result<(), CheckpointError> {
         match self.from.finalize() {
             Ok([]) => Ok(()),
-            _ => Err(CheckpointError::Damaged("there is more in it than the plan has")),
+            _ => Err(CheckpointError::Damaged("it has more parts than the plan")),
         }
     }
 }

@@ -1,9 +1,8 @@
 //! The operator of a view: takes messages, and makes changed rows and cuts.
 //!
-//! It takes the place of the operator of a rule with state, and reads the same rows from the same queue. What a rule
-//! does when a window closes, it does for each group with messages since the last cut: a row is made once for all
-//! messages that the stream delivered together. The rows go to the view's store ([`crate::view::View`]), where clients
-//! find them; this module does not know clients.
+//! It takes the place of the operator of a rule with state and reads the same rows from the same queue. Where a rule
+//! acts when a window closes, it acts at a cut: a group gets one new row for all messages that the stream delivered
+//! together. The rows go to the view's store ([`crate::view::View`]), where clients find them.
 
 mod derived;
 mod groups;

@@ -49,7 +49,7 @@ type Row = Property<Draft>;
 const OPTIONS: &[Row] = &[
     Row::flag("isEventTime", |draft, on| draft.options.event_time = on)
         .default("false")
-        .doc("Windows go by the stream's TIMESTAMP"),
+        .doc("Windows use the stream's TIMESTAMP"),
     Row::duration("lateTolerance", |draft, time| draft.options.late_tolerance = millis(time))
         .default("1s")
         .doc("How late rows may be in event time"),

@@ -213,7 +213,7 @@ fn from_unix_time(args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult 
     let seconds = int(&args[0])?;
     match Timestamp::from_second(seconds) {
         Ok(at) => written("%Y-%m-%d %H:%M:%S", &at.to_zoned(context.zone.clone())),
-        Err(_) => Err(domain(format!("{seconds} seconds after 1970 are beyond the years that are known"))),
+        Err(_) => Err(domain(format!("{seconds} seconds after 1970 are beyond the supported years"))),
     }
 }
 

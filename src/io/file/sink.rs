@@ -119,7 +119,7 @@ const PROPERTIES: &[Row] = &[
     })
     .default("none")
     .of_sink()
-    .doc("Where the time at which a file begins stands in its name, in ms since the epoch. `prefix`: `1700000000000-a.csv`. `suffix`: `a-1700000000000.csv`. `none`: the file has the plain name, and is renamed as with `suffix` when the next one begins"),
+    .doc("The position in the file name of the time at which the file begins, in ms since the epoch. `prefix`: `1700000000000-a.csv`. `suffix`: `a-1700000000000.csv`. `none`: the file has the plain name, and is renamed as with `suffix` when the next one begins"),
     Row::object("queue", &[
         Row::whole("messages", 1, usize::MAX as u64, |sink, messages| sink.queue.messages = messages as usize)
             .default("65536"),
@@ -127,7 +127,7 @@ const PROPERTIES: &[Row] = &[
     ])
     .shorthand("messages")
     .of_sink()
-    .doc("What may wait to be written; beyond it, the oldest messages are dropped"),
+    .doc("The queue limit; beyond it, the oldest messages are dropped"),
     Row::without_effect("checkInterval", property::Type::Duration { least: Duration::ZERO, most: Duration::MAX }),
     Row::without_effect("interval", property::Type::Duration { least: Duration::ZERO, most: Duration::MAX }),
 ];

@@ -123,7 +123,7 @@ impl Target {
             Some(length) if length == 0 || !packed_list => length,
             known => {
                 if known.is_none() {
-                    tracing::warn!(file = %path.display(), "a file that results cannot be added to is renamed");
+                    tracing::warn!(file = %path.display(), "a file that cannot be appended to is renamed");
                 }
                 set_aside(path, stamp)?;
                 match open_locked(path, options().create(true))? {

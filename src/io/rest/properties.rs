@@ -82,11 +82,11 @@ pub(super) const PROPERTIES: &[Row] = &[
     })
     .default("5000")
     .of_sink()
-    .doc("Limit of a request, from the dial to the end of the answer"),
+    .doc("Time limit of a request, from the dial to the end of the answer"),
     Row::whole("concurrency", 1, 1024, |draft, requests| draft.sink.concurrency = requests as usize)
         .default("1")
         .of_sink()
-        .doc("How many requests are on their way at once; above 1, they may arrive in another order"),
+        .doc("How many requests are in flight at once; above 1, they may arrive in another order"),
     Row::object("retry", &[
         Row::duration("initial", |draft, wait| draft.retry.initial = wait.max(SHORTEST_WAIT)).default("100ms"),
         Row::duration("max", |draft, wait| draft.retry.max = wait).default("30s"),
@@ -102,7 +102,7 @@ pub(super) const PROPERTIES: &[Row] = &[
     ])
     .shorthand("messages")
     .of_sink()
-    .doc("What may wait to be sent; beyond it, the oldest messages are dropped"),
+    .doc("The queue limit; beyond it, the oldest messages are dropped"),
     Row::flag("debugResp", |draft, debug| draft.sink.debug_response = debug)
         .default("false")
         .of_sink()
@@ -112,7 +112,7 @@ pub(super) const PROPERTIES: &[Row] = &[
     })
     .default("code")
     .of_sink()
-    .doc("What says that a request has succeeded. `code`: the status. `body`: also the member `code` of the answer, a JSON object, which is from 200 to 299"),
+    .doc("How to decide that a request has succeeded. `code`: the status. `body`: also the member `code` of the answer, a JSON object, which is from 200 to 299"),
     Row::any("formData", "object", "an object of texts", |draft, value| {
         draft.form_data = texts(value)?;
         Ok(())

@@ -134,13 +134,13 @@ pub(super) struct Prepared {
 /// Why a message cannot become a request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
-    #[error("the url {0:?} of a message is no http:// or https:// address")]
+    #[error("the url {0:?} of a message is not an http:// or https:// address")]
     Url(String),
     #[error("the method {0:?} of a message is none of get, post, put, patch, delete and head")]
     Method(String),
     #[error("the bodyType {0:?} of a message is not known")]
     BodyType(String),
-    #[error("the header {0} of a message has a value that no header can have")]
+    #[error("the header {0} of a message has a value that a header cannot have")]
     Header(String),
 }
 

@@ -82,7 +82,7 @@ enum TokenError {
     Template(#[from] AddressError),
     #[error("oAuth.access.expire gives {0:?}, expected a number of seconds")]
     Expire(String),
-    #[error("the answer of the token server has nothing for the header {0}, or what no header can have")]
+    #[error("the answer of the token server has no value for the header {0}, or one that a header cannot have")]
     Header(String),
 }
 

@@ -205,7 +205,7 @@ impl Spool {
         match self.jobs() {
             // The writer ends only with the process.
             Ok(jobs) => drop(jobs.send(job)),
-            Err(error) => tracing::warn!(%error, "what is kept for peers cannot be tidied"),
+            Err(error) => tracing::warn!(%error, "the folder of kept messages cannot be cleaned up"),
         }
     }
 
@@ -282,8 +282,8 @@ impl Spool {
             Err(error) => Err(error),
         };
         match removed {
-            Ok(()) => tracing::warn!(folder = %shown, "what was kept for a sink that is gone is dropped"),
-            Err(error) => tracing::warn!(folder = %shown, %error, "cannot remove what was kept for a sink"),
+            Ok(()) => tracing::warn!(folder = %shown, "messages kept for a sink that no longer exists are deleted"),
+            Err(error) => tracing::warn!(folder = %shown, %error, "cannot delete the messages kept for a sink"),
         }
         if let Some(rule) = folder.parent() {
             let _ = fs::remove_dir(rule);

@@ -29,14 +29,14 @@ pub(in crate::io) const fn enable_cache<T: TakesCache>() -> Property<T> {
     Property::flag("enableCache", |draft: &mut T, enabled| draft.cache().enabled = enabled)
         .default("false")
         .of_sink()
-        .doc("Keep messages until the peer is known to have them, on disk, over restarts of both ends: see [store and forward](sinks.md#store-and-forward)")
+        .doc("Keep messages on disk until the peer has received them, across restarts of both sides: see [store and forward](sinks.md#store-and-forward)")
 }
 
 pub(in crate::io) const fn memory_cache_threshold<T: TakesCache>() -> Property<T> {
     Property::whole("memoryCacheThreshold", 0, 1 << 40, |draft: &mut T, messages| draft.cache().memory = messages)
         .default("1024")
         .of_sink()
-        .doc("Messages that are kept beside those of `maxDiskCache`; a multiple of `bufferPageSize`")
+        .doc("Messages kept in memory, in addition to `maxDiskCache`; a multiple of `bufferPageSize`")
 }
 
 pub(in crate::io) const fn max_disk_cache<T: TakesCache>() -> Property<T> {
@@ -71,7 +71,7 @@ pub(in crate::io) const fn resend_alter_queue<T: TakesCache>() -> Property<T> {
     Property::flag("resendAlterQueue", |draft: &mut T, alter| draft.cache().alter_queue = alter)
         .default("false")
         .of_sink()
-        .doc("Messages that were kept while the peer was away need not be sent before newer ones: `resendPriority` says which go first")
+        .doc("Messages that were kept while the peer was away need not be sent before newer ones: `resendPriority` determines the order")
 }
 
 pub(in crate::io) const fn resend_priority<T: TakesCache>() -> Property<T> {

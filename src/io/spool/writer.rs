@@ -121,7 +121,7 @@ fn sync(dirty: &Receiver<Stores>) {
     while let Ok(stores) = dirty.recv() {
         for store in stores.0.iter().filter_map(Weak::upgrade) {
             if let Err(error) = store.sync() {
-                tracing::warn!(%error, "messages that are kept for a peer are not synced");
+                tracing::warn!(%error, "the messages kept for a peer cannot be synced to disk");
             }
         }
     }

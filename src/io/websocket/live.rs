@@ -151,7 +151,7 @@ pub(super) async fn serve(mut websocket: WebSocketStream<Wire>, views: Arc<Views
     drop(session);
     match ended {
         Ended::Closed => {}
-        Ended::Broken(error) => tracing::debug!(client = peer, %error, "a live client has gone"),
+        Ended::Broken(error) => tracing::debug!(client = peer, %error, "a client of a live view has disconnected"),
         Ended::Over { code, reason } => {
             let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
             let closing = async {
@@ -268,7 +268,7 @@ pub(super) async fn serve_events(mut wire: Wire, views: Arc<Views>, asked: Asked
     let mut session = session(&views, asked);
     let waker = MailWaker::new(&place);
     if let Err(error) = events(&mut wire, &head, &mut session, &views, waker).await {
-        tracing::debug!(client = peer, %error, "a live client of events has gone");
+        tracing::debug!(client = peer, %error, "a client of a live view has disconnected (server-sent events)");
     }
     drop(place);
 }

@@ -72,11 +72,11 @@ const FIELDS: &str = "a field, a path such as data->t, or a list of them";
 const WRITE_TIMEOUT: Row =
     Row::duration("writeTimeout", |draft, wait| draft.settings.write_timeout = unless_zero(wait))
         .default("10s")
-        .doc("Drop a peer that takes no bytes for this long while some wait for it; `0` drops none");
+        .doc("Drop a peer that reads nothing for this long while data waits for it; `0` drops none");
 const CHECK_CONNECTION: Row = Row::flag("checkConnection", |draft, check| draft.settings.check_connection = check)
         .default("false")
         .of_sink()
-        .doc("Refuse the rule unless a connection is there: the peer can be dialled, or a client is connected to the endpoint");
+        .doc("Refuse the rule unless there is a connection: the peer can be dialled, or a client is connected to the endpoint");
 const CLIENT_QUEUE: Row = Row::object(
     "clientQueue",
     &[
@@ -90,7 +90,7 @@ const CLIENT_QUEUE: Row = Row::object(
 )
 .shorthand("messages")
 .of_sink()
-.doc("What may wait for one client; the limit that is reached first counts");
+.doc("The queue limits of one client; whichever is reached first applies");
 const SLOW_CLIENT: Row = Row::choice("slowClient", &["dropOldest", "disconnect", "block"], |draft, policy| {
         draft.settings.slow_client = match policy {
             "disconnect" => SlowClient::Disconnect,
@@ -122,19 +122,19 @@ pub(super) const PROPERTIES: &[Row] = &[
         .doc("The same as `path`; `datasource` wins where both are set"),
     Row::any("addr", "host:port, or list of them", "host:port", set_addresses)
         .misspelt(&["address"])
-        .doc("Dial this host:port (client role). Without a port: 80, with wss 443. Of a list, `mode` says which. Empty or absent: serve clients at an endpoint of the data server (server role)"),
+        .doc("Dial this host:port (client role). Without a port: 80, with wss 443. If it is a list, `mode` determines which. Empty or absent: serve clients at an endpoint of the data server (server role)"),
     Row::choice("mode", &["failover", "mirror"], |draft, mode| {
         draft.settings.address_mode = if mode == "mirror" { AddressMode::Mirror } else { AddressMode::Failover };
     })
     .default("failover")
-    .doc("What to do with a list in `addr`. `failover`: dial the next address where one fails or a connection ends. `mirror`: keep a connection to each; `dedupKey` lets messages that several bring count once, and a sink sends to all"),
+    .doc("What to do with a list in `addr`. `failover`: dial the next address when one fails or a connection ends. `mirror`: keep a connection to each; with `dedupKey`, messages received from several count once, and a sink sends to all"),
     Row::whole("connections", 1, 64, |draft, count| draft.settings.connections = count as usize)
         .default("1")
         .of_source()
-        .doc("How many connections to dial, for feeds that send each of them a part of their messages; with `--workers` they are spread over the data threads; client role"),
+        .doc("How many connections to dial, for feeds that distribute their messages over connections; with `--workers` they are spread over the data threads; client role"),
     Row::choice("scheme", &["ws", "wss"], |draft, scheme| draft.secure = scheme == "wss")
         .default("ws")
-        .doc("Whether the client role speaks TLS (`wss`)"),
+        .doc("Whether the client role uses TLS (`wss`)"),
     Row::text("connectionSelector", |draft, id| {
         draft.settings.connection = Some(id).filter(|id| !id.is_empty()).map(Into::into);
     })
@@ -168,37 +168,37 @@ pub(super) const PROPERTIES: &[Row] = &[
         })
         .default("quiet"),
     ])
-    .doc("A message that keeps the connection alive, for peers that want more than pings. `when: quiet`: sent after `every` without a message from the peer. `when: always`: sent each `every`, for peers that cut a connection on which *we* say nothing, however much they send. `{{now}}` in it becomes the time in ms; client role"),
+    .doc("A message that keeps the connection alive, for peers that require more than pings. `when: quiet`: sent after `every` without a message from the peer. `when: always`: sent each `every`, for peers that close a connection if the client sends nothing, however much they send themselves. `{{now}}` in it becomes the time in ms; client role"),
     Row::duration("dataTimeout", |draft, limit| draft.settings.data_timeout = unless_zero(limit))
         .default("0")
-        .doc("Dial again after so long without a message, though the peer answers pings; `0`: never; client role"),
+        .doc("Reconnect after this long without a message, even if the peer answers pings; `0`: never; client role"),
     Row::duration("maxConnectionAge", |draft, age| draft.settings.max_connection_age = unless_zero(age))
         .default("0")
-        .doc("Replace a connection of this age, for peers that cut it at a known time: the new one is up `overlap` before the old one closes; `0`: never; client role"),
+        .doc("Replace a connection of this age, for peers that close it at a known time: the new one is open for `overlap` before the old one closes; `0`: never; client role"),
     Row::duration("overlap", |draft, overlap| draft.settings.overlap = overlap)
         .default("5s")
-        .doc("How long a connection and the one that replaces it are both up; at most half of `maxConnectionAge`"),
+        .doc("How long a connection and the one that replaces it are both open; at most half of `maxConnectionAge`"),
     Row::any("dedupKey", "field, path or list of them", FIELDS, |draft, paths| {
         draft.settings.checks.dedup = field_paths(paths)?;
         Ok(())
     })
     .of_source()
-    .doc("A field that names a message, a path such as `data->t`, or a list of them; `self` is the whole message. A message that has come before, among the last 65,536, is dropped and counted as `duplicate`: the key must be unique over all channels of the feed, such as `[channel, seq]`. For `maxConnectionAge` and mirrors"),
+    .doc("A field that names a message, a path such as `data->t`, or a list of them; `self` is the whole message. A message that is a repetition of one of the last 65,536 is dropped and counted as `duplicate`: the key must be unique over all channels of the feed, such as `[channel, seq]`. For `maxConnectionAge` and mirrors"),
     Row::parsed("gapSequence", "a field or a path such as data->seq", |draft, path| {
         draft.settings.checks.gap_sequence = field_path(path)?;
         Ok(())
     })
     .of_source()
-    .doc("A field with a number that grows by one from message to message: numbers that are missing, doubled or reordered are counted, and `meta(gap)` says how many are missing before a message"),
+    .doc("A field with a number that grows by one from message to message: missing, duplicate and reordered numbers are counted, and `meta(gap)` is how many are missing before a message"),
     Row::any("gapKey", "field, path or list of them", FIELDS, |draft, paths| {
         draft.settings.checks.gap_key = field_paths(paths)?;
         Ok(())
     })
     .of_source()
-    .doc("A field, or a list of them, that says which sequence a message is of, where there are several; up to 65,536 are followed"),
+    .doc("A field, or a list of them, that identifies the sequence of a message, if there are several; up to 65,536 are tracked"),
     Row::duration("gapWait", |draft, wait| draft.gap_wait = Some(wait))
         .of_source()
-        .doc("How long a number may take to come, from another mirror or connection, before it is missing: it is counted, and told by `meta(gap)`, with the first message after that. Default: `1s` with `mode: mirror` or `maxConnectionAge`, else `0`"),
+        .doc("How long to wait for a number, from another mirror or connection, before it counts as missing: it is counted, and reported by `meta(gap)`, with the first message after that. Default: `1s` with `mode: mirror` or `maxConnectionAge`, else `0`"),
     Row::duration("pingInterval", |draft, every| draft.settings.ping_interval = unless_zero(every))
         .default("30s")
         .doc("Send a ping this often, and to a sink's peer also after 4096 messages; `0` sends none"),
@@ -212,7 +212,7 @@ pub(super) const PROPERTIES: &[Row] = &[
         Row::duration("max", |draft, wait| draft.settings.reconnect.max = wait).default("10s"),
         Row::number("jitter", 0.0, 1.0, |draft, share| draft.settings.reconnect.jitter = share).default("0.2"),
     ])
-    .doc("Waits between dials: the first one, the longest one (each is twice the one before, none is below 100 ms), and the share by which chance changes them; client role"),
+    .doc("Waits between dials: the first one, the longest one (each is twice the one before, none is below 100 ms), and the fraction by which they are randomly changed; client role"),
     Row::whole("maxMessageSize", 1, usize::MAX as u64, |draft, bytes| draft.settings.max_message_size = bytes as usize)
         .default("16777216")
         .doc("Bytes of the longest message; a longer one closes its connection with code 1009"),

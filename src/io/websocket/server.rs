@@ -180,7 +180,7 @@ async fn accept(listener: TcpListener, door: Arc<Door>, data: Arc<SocketThreads>
             match greeted {
                 Ok(Ok(Some(Guest::Events(wire, watcher, origin, seat)))) => {
                     if let Err(error) = watcher.serve(wire, origin.as_deref()).await {
-                        tracing::debug!(client = %from, %error, "a client of events has gone");
+                        tracing::debug!(client = %from, %error, "a client of server-sent events has disconnected");
                     }
                     drop(seat);
                 }
@@ -210,7 +210,7 @@ async fn accept(listener: TcpListener, door: Arc<Door>, data: Arc<SocketThreads>
                         if let Some(error) = connection::run(*opened, &stay.endpoint, &stay.peer).await {
                             stay.endpoint.fails(error);
                         }
-                        tracing::debug!(client = %from, path, "a client has gone");
+                        tracing::debug!(client = %from, path, "a client has disconnected");
                         drop(seat);
                     });
                 }
@@ -239,7 +239,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
             if plain {
                 let mut wire = Wire::plain(socket);
                 gate.refuses(Refusal::Tls);
-                refuse(&mut wire, "400 Bad Request", "this port speaks TLS: use wss\n").await?;
+                refuse(&mut wire, "400 Bad Request", "this port requires TLS: use wss\n").await?;
                 return Ok(None);
             }
             let greeted = TlsAcceptor::from(tls.clone()).accept(socket).await;

@@ -32,7 +32,7 @@ impl Websockets {
         }
         large.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         for (bytes, peer) in large.into_iter().take(AT_A_TIME) {
-            tracing::warn!(client = peer.address, bytes, "memory is short: a client that reads slowly is sent away");
+            tracing::warn!(client = peer.address, bytes, "memory is short: a slow client is disconnected");
             memory::count(Pressure::Queues);
             peer.dismiss(code::AGAIN, "memory is short");
         }

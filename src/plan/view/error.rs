@@ -19,15 +19,15 @@ pub enum ViewError {
     Option { option: &'static str, found: String, expected: &'static str },
     #[error("{option} has no effect here: {why}")]
     Useless { option: &'static str, why: &'static str },
-    #[error("{0} cannot be the window of a view: its rows have no key that stays")]
+    #[error("{0} cannot be the window of a view: its rows have no permanent key")]
     Window(&'static str),
     #[error("stream {0} cannot be joined in a view: a view joins what has a current state")]
     StreamInJoin(String),
-    #[error("{0} is a view that cannot be read: it is wrong itself")]
+    #[error("{0} is a view that cannot be read: its own definition has an error")]
     Unknown(String),
-    #[error("table {0} has no current rows that all share: only tables with KIND=\"lookup\" can be joined in a view")]
+    #[error("table {0} has separate rows in each rule: only tables with KIND=\"lookup\" can be joined in a view")]
     ScanTable(String),
-    #[error("{0} is a view: its rows have no time, and so they are in no window")]
+    #[error("{0} is a view: its rows have no time, so they cannot be in a window")]
     WindowOverView(String),
     #[error("{0} depends on the order of rows, and the rows of a view have none")]
     Ordered(String),

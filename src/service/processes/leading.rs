@@ -311,7 +311,7 @@ impl Service {
                             letters += left.letters;
                             saved = of_wire(left.saved).or(saved);
                         }
-                        answer => tracing::warn!(process, ?answer, "a rule is not stopped in order"),
+                        answer => tracing::warn!(process, ?answer, "a rule is not stopped cleanly"),
                     }
                 }
                 None => {
@@ -347,7 +347,7 @@ impl Service {
         };
         let _ = tokio::time::timeout(limit, join_all(rules.into_iter().map(stop))).await;
         for rule in &*locked(&unstored) {
-            tracing::warn!(rule, "its last state was not stored in time: it goes on from its last checkpoint");
+            tracing::warn!(rule, "its last state was not stored in time: it continues from its last checkpoint");
         }
         *locked(&counts)
     }

@@ -174,7 +174,7 @@ impl OpenFile {
         read: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
         let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let closed = || StoreError::Read("it could not be opened again after it could not be written".to_owned());
+        let closed = || StoreError::Read("it could not be reopened after a failed write".to_owned());
         let database = open.as_ref().ok_or_else(closed)?;
         let read = || match database.begin_read()?.open_table(ALL) {
             Err(TableError::TableDoesNotExist(_)) => Ok(T::default()),

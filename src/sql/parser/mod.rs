@@ -128,7 +128,7 @@ fn whole<T>(text: &str, parse: impl FnOnce(&mut Parser) -> Result<T>) -> Result<
         (Some(first), read) => return Err(SyntaxError { others: errors.chain(read.err()).collect(), ..first }),
     };
     if p.take(";") && p.token != Token::End {
-        return Err(p.unexpected_with_hint("EOF", "only one statement is possible, nothing may follow the semicolon"));
+        return Err(p.unexpected_with_hint("EOF", "only one statement is allowed, nothing may follow the semicolon"));
     }
     match p.token {
         Token::End => Ok(tree),

@@ -1,4 +1,4 @@
-//! Clients of the data server that take up connections, and clients of the REST API that do not read.
+//! Clients of the data server that occupy connections, and clients of the REST API that do not read.
 //!
 //! The long form of the flood, 10,000 silent connections, is ignored in ordinary runs:
 //! `cargo test --test binary ten_thousand -- --ignored` with `ulimit -n 25000`.
@@ -17,7 +17,7 @@ use crate::durability::resident;
 use crate::losses::until;
 use crate::process::serve::{Folder, LIMIT, Served};
 
-/// A service with a sink to which clients may connect.
+/// A service with a sink that clients can connect to.
 async fn served(folder: &Folder, source: &str) -> Served {
     folder.write("etc/plutino.yaml", &format!("source: {source}\n"));
     let served = folder.serve();
@@ -28,7 +28,7 @@ async fn served(folder: &Folder, source: &str) -> Served {
     served
 }
 
-/// Asks for a websocket from this address of the machine; the socket and the status of the answer.
+/// Requests a websocket from this local address; the socket and the status of the response.
 async fn ask(served: &Served, from: [u8; 4]) -> (TcpStream, u16) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind((from, 0).into()).expect("the address is this machine's");
@@ -63,12 +63,12 @@ async fn the_configuration_limits_clients_in_total_and_of_one_address() {
     }
     assert_eq!(refused(&served, "connections of an address").await, 1);
     assert_eq!(refused(&served, "connections").await, 2);
-    // A place that is given up is free.
+    // A released connection can be used again.
     drop(seats.pop());
     until("the place is free", async || ask(&served, [127, 0, 0, 3]).await.1 == 101).await;
 }
 
-/// So many silent connections are made; how long a good client waits meanwhile, at the most.
+/// Opens this many silent connections; returns the longest time that a well-behaved client waits meanwhile.
 async fn flood(connections: usize) -> Duration {
     let folder = Folder::new("flood");
     let served = served(&folder, "{}").await;
@@ -101,7 +101,7 @@ async fn flood(connections: usize) -> Duration {
 #[tokio::test]
 async fn silent_connections_keep_no_good_client_out() {
     let longest = flood(1500).await;
-    // The machine may be busy with other tests; alone it is milliseconds.
+    // The machine may be busy with other tests; alone it takes milliseconds.
     assert!(longest < Duration::from_secs(8), "{longest:?}");
 }
 
@@ -134,7 +134,7 @@ async fn rest_clients_that_do_not_read_take_no_memory() {
     until("others are answered", async || served.asks("GET", "/ping", &Value::Null).await.status == 200).await;
     let grown = resident(served.child.id()).saturating_sub(before);
     assert!(grown < 200 << 10, "memory grew by {grown} KiB");
-    // Who does not read for 10 s is left, and others have their turn.
+    // A client that does not read for 10 s is disconnected, and others are served.
     until("the list is answered", async || served.asks("GET", "/rules", &Value::Null).await.status == 200).await;
     for mut socket in unread {
         let _ = socket.set_read_timeout(Some(Duration::from_millis(1)));

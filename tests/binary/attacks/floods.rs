@@ -1,4 +1,4 @@
-//! Clients that hold on to the REST API without using it.
+//! Clients that occupy the REST API without using it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -22,7 +22,7 @@ fn silent_clients_keep_nobody_out() {
     let mut silent = Vec::new();
     for _ in 0..700 {
         let mut socket = TcpStream::connect(&served.rest).expect("it is accepted");
-        // Half a request, and nothing more.
+        // Half a request and nothing more.
         let _ = socket.write_all(b"GET /rules HTTP/1.1\r\nHost: localhost\r\n");
         silent.push(socket);
     }
@@ -35,7 +35,7 @@ fn clients_that_do_not_read_keep_nobody_out() {
     let folder = Folder::new("unread");
     let served = folder.serve();
     served.done("POST", "/streams", &json!({"sql": "CREATE STREAM s () WITH (DATASOURCE=\"/s\", TYPE=\"websocket\")"}));
-    // An export of some megabytes: more than a socket takes.
+    // An export of some megabytes: more than the socket buffers hold.
     for number in 0..4 {
         let name = "x".repeat(1 << 20);
         served.done(
@@ -51,7 +51,7 @@ fn clients_that_do_not_read_keep_nobody_out() {
         unread.push(socket);
     }
     answers(&served);
-    // Those who took nothing are left, so that others have their turn.
+    // Clients that read nothing are disconnected, so that others are served.
     let whole = served.ask("GET", "/data/export", &Value::Null);
     assert!(whole.status == 200 || whole.status == 503, "{}", whole.status);
     for mut socket in unread {

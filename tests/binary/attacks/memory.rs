@@ -1,4 +1,4 @@
-//! Clients that make the service remember more than it may.
+//! Clients that try to make the service use more memory than allowed.
 #![cfg(target_os = "linux")]
 
 use std::time::Duration;
@@ -45,7 +45,7 @@ async fn slow_readers_give_way_before_the_budget_is_used_up() {
     })
     .await;
     until("it is counted", async || lost(&served).await.iter().any(|(cause, _)| cause == "memory is short")).await;
-    // The rule goes on: it remembers nothing.
+    // The rule continues: it has no state.
     assert_eq!(served.asks("GET", "/rules/r/status", &Value::Null).await.json()["status"], "running");
     let ended = async { while lazy.next().await.is_some_and(|next| next.is_ok()) {} };
     let _ = timeout(LIMIT.min(Duration::from_secs(5)), ended).await;

@@ -1,6 +1,6 @@
-//! Attacks on the service, each as somebody would make it: the real binary, and requests as bytes.
+//! Attacks on the service, as an attacker would make them: the real binary, and requests as bytes.
 //!
-//! One file for what an attack begins with; what each may not do is in the name of its test.
+//! One file for each way in; the name of each test says what must not be possible.
 
 mod connections;
 mod floods;

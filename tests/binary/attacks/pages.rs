@@ -1,4 +1,4 @@
-//! Web pages that somebody looks at on a machine that reaches the REST API.
+//! Web pages opened in a browser on a machine that can reach the REST API.
 
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ fn a_name_that_leads_here_is_not_answered() {
             assert!(answer.body.contains("basic.restHosts") || method == "HEAD", "{}", answer.body);
         }
     }
-    // A whole address in the request line names a host, too.
+    // An absolute address in the request line names a host, too.
     let absolute = "GET http://evil.example/rules HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert_eq!(raw(&served.rest, absolute.as_bytes()).expect("an answer").status, 403);
     for host in ["localhost", "127.0.0.1:1", "[::1]:9081", "plutino.example:80", "PLUTINO.EXAMPLE"] {
@@ -64,7 +64,7 @@ fn a_page_of_a_stranger_neither_reads_nor_changes() {
             assert!(!answer.headers.contains_key("access-control-allow-origin"), "{path}");
         }
     }
-    // An image on a page, where the browser does not say from where: it has no right to stop anything.
+    // An image on a page, where the browser sends no origin: it must not stop anything.
     let image = "User-Agent: Mozilla/5.0\r\nAccept: image/*\r\n";
     assert_eq!(ask(&served.rest, "GET", "/stop", image, "").expect("an answer").status, 405);
     assert_eq!(served.get("/streams"), Value::Array(Vec::new()));

@@ -1,4 +1,5 @@
-//! Somebody with the REST API who wants what else is on the machine: its files, and the environment of the process.
+//! A user of the REST API who tries to reach other things on the machine: its files, and the environment of the
+//! process.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use crate::process::http::HttpServer;
 use crate::process::serve::{Answer, Folder, Served};
 
-/// A service with a secret beside its data folder and in its environment.
+/// A service with a secret next to its data folder and in its environment.
 fn served(folder: &Folder) -> Served {
     folder.write("secret.pem", "-----BEGIN CERTIFICATE-----\nc2VjcmV0\n-----END CERTIFICATE-----\n");
     folder.write("data/own.pem", "-----BEGIN CERTIFICATE-----\nc2VjcmV0\n-----END CERTIFICATE-----\n");
@@ -20,7 +21,7 @@ fn served(folder: &Folder) -> Served {
     Served::start(command)
 }
 
-/// Every way to name a file.
+/// All ways to name a file.
 fn ways(served: &Served, file: &str) -> Vec<(&'static str, Answer)> {
     let stream = |name: &str, options: &str| json!({"sql": format!("CREATE STREAM {name} () WITH (DATASOURCE=\"/s\", TYPE=\"websocket\"{options})")});
     served.ask("POST", "/streams", &stream("plain", ""));
@@ -161,7 +162,7 @@ fn a_file_of_opening_messages_does_not_show_the_environment() {
     }
 }
 
-/// Every way to have a peer dialled.
+/// All ways to make the service dial a peer.
 fn dials(served: &Served, props: &Value) -> Vec<(&'static str, Answer)> {
     let stream = |name: &str, options: &str| json!({"sql": format!("CREATE STREAM {name} () WITH (DATASOURCE=\"/x\", TYPE=\"websocket\"{options})")});
     served.ask("POST", "/streams", &stream("plain", ""));

@@ -1,10 +1,10 @@
-//! Somebody who may look at the service, and wants what it signs in with elsewhere.
+//! A user who may read from the service, and tries to get its credentials for other systems.
 
 use serde_json::{Value, json};
 
 use crate::process::serve::{Folder, Served};
 
-/// A service that knows secrets in every place.
+/// A service with secrets in every kind of definition.
 fn served(folder: &Folder) -> Served {
     folder.write("etc/sources/websocket.yaml", "filed:\n  addr: 127.0.0.1:9\n  headers: {Authorization: S3CRET}\n");
     let served = folder.serve();
@@ -71,12 +71,12 @@ fn what_was_hidden_is_kept_when_it_is_sent_back() {
     served.done("PUT", "/connections/c", &json!({"typ": "websocket", "props": props}));
     let count = |text: &str| text.matches("S3CRET").count();
     assert_eq!(count(&all(&served)), count(&before), "{}", all(&served));
-    // The same for a whole export, in place of what is there.
+    // The same for a whole export that replaces everything.
     let masked = served.ask("GET", "/data/export", &Value::Null).body;
     served.done("POST", "/data/import", &json!({"content": masked}));
     assert_eq!(count(&all(&served)), count(&before), "{}", all(&served));
 
-    // Elsewhere there is nothing that could be kept.
+    // Another service has no values to keep.
     let mut other = rule.clone();
     other["id"] = json!("other");
     let refused = served.ask("POST", "/rules", &other);

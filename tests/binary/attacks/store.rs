@@ -1,4 +1,4 @@
-//! Whatever happens to the disk or the process: the store is whole, or says what of it is not.
+//! Whatever happens to the disk or the process: the store is intact, or reports what is damaged.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -26,7 +26,7 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Changes a bit of a text wherever it stands in a file.
+/// Flips a bit of a text wherever it occurs in a file.
 fn flip(file: &Path, text: &str) {
     let mut bytes = std::fs::read(file).expect("the file is there");
     let places: Vec<usize> =
@@ -86,7 +86,7 @@ fn a_damaged_record_stops_neither_the_service_nor_the_other_rules() {
     assert_eq!(fresh.states().into_keys().collect::<Vec<_>>(), ["a", "c"]);
 }
 
-/// The ids of rules that all begin alike: which configuration is there.
+/// The ids of the rules all have the same prefix: it tells which configuration is present.
 fn which(served: &Served) -> (String, usize) {
     let rules = served.get("/rules");
     let ids: Vec<&str> = rules.as_array().expect("a list").iter().filter_map(|rule| rule["id"].as_str()).collect();
@@ -98,7 +98,7 @@ fn which(served: &Served) -> (String, usize) {
 #[test]
 fn a_replacing_import_that_is_killed_leaves_all_of_the_old_or_all_of_the_new() {
     const RULES: usize = 150;
-    // One file of both configurations, and one that only this has.
+    // One file of both configurations, and one that only this one has.
     let uploads = |name: &str| json!({"shared": name, name: name});
     let all = |name: &str| {
         let rules: serde_json::Map<String, Value> = (0..RULES)
@@ -195,7 +195,7 @@ fn every_verb_of_the_store_works_after_kill_9() {
     let folder = Folder::new("verbs");
     let mut served = folder.serve();
     served.done("POST", "/streams", &stream());
-    // All three are there before the first backup.
+    // All three exist before the first backup.
     (0..3).for_each(|storm| served.done("POST", "/rules", &rule(&format!("r{storm}"), "0 0")));
     for round in 0..3 {
         let storms: Vec<_> = (0..3)
@@ -221,7 +221,7 @@ fn every_verb_of_the_store_works_after_kill_9() {
         std::thread::sleep(Duration::from_millis(100));
         served.kill();
         let answered: Vec<usize> = storms.into_iter().map(|storm| storm.join().expect("no panic")).collect();
-        // Of the store that was killed, and of the copy that was made meanwhile.
+        // In the store of the killed service, and in the copy made meanwhile.
         let copy = Folder::new("verbs-copy");
         std::fs::create_dir_all(copy.path("data")).expect("a folder can be made");
         std::fs::copy(folder.path(format!("backup{round}.redb")), copy.store()).expect("it is there");

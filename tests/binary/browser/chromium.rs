@@ -1,4 +1,4 @@
-//! Headless Chromium, driven over its DevTools protocol: one page that is opened, clicked and read.
+//! Headless Chromium, controlled over the DevTools protocol: opens, clicks and reads one page.
 
 use std::process::Stdio;
 
@@ -22,14 +22,13 @@ pub struct Page {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     session: String,
     calls: u64,
-    /// errors that the page has thrown, and requests that its policy forbade
+    /// errors thrown by the page, and requests that its policy blocked
     pub complaints: Vec<String>,
     _child: Child,
     _profile: Folder,
 }
 
-/// The browser's name; `None`, and a word about it, where there is none. With PLUTINO_REQUIRE_BROWSER=1 there must be
-/// one.
+/// The browser's name; `None`, with a message, if there is none. With PLUTINO_REQUIRE_BROWSER=1 there must be one.
 fn found() -> Option<String> {
     let given = std::env::var("CHROMIUM").ok();
     let runs = |name: &String| {
@@ -70,7 +69,7 @@ impl Page {
             }
         });
         let address = address.await.expect("the browser starts in time");
-        // It is read to its end: the browser must not wait for a reader.
+        // Read to the end, so that the browser does not block on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let (socket, _) = connect_async(address).await.expect("the browser is there");
         let (session, complaints) = (String::new(), Vec::new());
@@ -119,7 +118,7 @@ impl Page {
         self.call("Page.navigate", json!({"url": url})).await;
     }
 
-    /// What an expression of the page's language gives.
+    /// The value of a JavaScript expression.
     pub async fn value(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
         let answer = self.call("Runtime.evaluate", params).await;
@@ -144,7 +143,7 @@ impl Page {
         self.until(&format!("JSON.stringify({expression}) === {}", Value::from(wanted.to_string()))).await;
     }
 
-    /// Types a text into a field in the place of what is there.
+    /// Replaces the text of a field.
     pub async fn fill(&mut self, field: &str, text: &str) {
         let (field, text) = (Value::from(field), Value::from(text));
         self.value(&format!(
@@ -154,7 +153,7 @@ impl Page {
         .await;
     }
 
-    /// Clicks on what a selector finds, once it is there.
+    /// Clicks the element that a selector finds, once it exists.
     pub async fn click(&mut self, selector: &str) {
         let selector = Value::from(selector);
         self.until(&format!("document.querySelector({selector})")).await;
@@ -162,7 +161,7 @@ impl Page {
             .await;
     }
 
-    /// A picture of the page on a screen of this size.
+    /// A screenshot of the page at this size.
     pub async fn picture(&mut self, width: u32, height: u32) -> Vec<u8> {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         self.call("Emulation.setDeviceMetricsOverride", size).await;

@@ -1,7 +1,7 @@
-//! The console in headless Chromium: each page with data, the editor, a trial, a tap, and texts of strangers that must
+//! The console in headless Chromium: each page with data, the editor, a trial, a tap, and texts from outside that must
 //! stay texts.
 //!
-//! With UPDATE_DOCS=1 the pictures of `docs/console/` are taken anew.
+//! With UPDATE_DOCS=1 the screenshots of `docs/console/` are taken again.
 
 pub mod chromium;
 
@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::process::serve::{Folder, Served};
 use chromium::Page;
 
-/// Runs if it ever becomes markup.
+/// Runs if it is ever interpreted as markup.
 const ATTACK: &str = "<img src=x onerror='window.attacked=true'>";
 
 async fn done(served: &Served, path: &str, body: Value) {
@@ -83,11 +83,11 @@ async fn the_console_shows_a_service_and_changes_it() {
     };
     feed(400).await;
 
-    // A browser that asks for nothing in particular is sent here.
+    // A browser without a path is redirected here.
     page.go(&served.url("/")).await;
     page.until("location.pathname === '/console/'").await;
     page.until(&shows("Clients that were refused")).await;
-    // Charts need two looks.
+    // Charts need two requests.
     page.until("document.querySelector('[data-series=in] path')").await;
     feed(200).await;
     page.until("document.querySelectorAll('[data-series=in] path.line')[0].getAttribute('d').split('L').length > 2")
@@ -131,7 +131,7 @@ async fn the_console_shows_a_service_and_changes_it() {
     assert!(page.complaints.is_empty(), "{:?}", page.complaints);
 }
 
-/// A statement with a mistake, a right one, a trial of it, and the rule that it becomes.
+/// A statement with an error, a correct one, a trial of it, and the rule made from it.
 async fn edit(page: &mut Page, served: &Served) {
     open(page, served, "edit", "document.querySelector('.editor textarea')").await;
     page.until(&shows("Trial run")).await;

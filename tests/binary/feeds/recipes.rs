@@ -1,13 +1,13 @@
-//! What the fakes of the feeds say and hear, a script for each recipe.
+//! What the simulated feeds send and receive, a script for each recipe.
 
 pub enum Step {
-    /// the feed says this
+    /// the feed sends this
     Says(&'static str),
-    /// the feed says this, gzipped in a binary frame
+    /// the feed sends this, gzipped in a binary frame
     Packs(&'static str),
-    /// the feed must hear this; JSON is compared as JSON
+    /// the feed must receive this; JSON is compared as JSON
     Hears(&'static str),
-    /// the feed must hear a text that begins so
+    /// the feed must receive a text with this beginning
     HearsStart(&'static str),
 }
 
@@ -15,7 +15,7 @@ use Step::{Hears, HearsStart, Packs, Says};
 
 pub struct Recipe {
     pub name: &'static str,
-    /// what the feed must be asked for
+    /// the path that must be requested
     pub path: &'static str,
     pub subprotocol: Option<&'static str>,
     pub script: &'static [Step],

@@ -1,4 +1,4 @@
-//! A live client as a strict reader of the protocol would write it: it refuses every frame that is not exact.
+//! A live client that reads the protocol strictly: it refuses every frame that is not exact.
 
 use std::collections::BTreeMap;
 
@@ -87,7 +87,7 @@ impl Live {
         serde_json::to_string(&parts).expect("a key is JSON")
     }
 
-    /// Reads a frame and applies it; gives it.
+    /// Reads a frame, applies it, and returns it.
     pub async fn apply(&mut self) -> Value {
         let message = frame(&mut self.socket).await.expect("the socket is open");
         let list = |name: &str| message[name].as_array().cloned().unwrap_or_default();
@@ -155,14 +155,14 @@ impl Live {
         message
     }
 
-    /// Reads until the rows are such.
+    /// Reads until the rows satisfy a condition.
     pub async fn until(&mut self, is: impl Fn(&BTreeMap<String, Value>) -> bool) {
         while !is(&self.rows) {
             self.apply().await;
         }
     }
 
-    /// Reads until the row with this key is so; absent: null.
+    /// Reads until the row with this key has this value; absent: null.
     pub async fn until_row(&mut self, key: &Value, row: &Value) {
         let key = key.to_string();
         self.until(|rows| rows.get(&key).unwrap_or(&Value::Null) == row).await;

@@ -1,4 +1,5 @@
-//! What views withstand: kills at any moment, clients with many subscriptions, and many clients that come and go.
+//! What views withstand: kills at any moment, clients with many subscriptions, and many clients that connect and
+//! disconnect.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,7 @@ async fn rows(service: &Served, view: &str) -> Vec<Value> {
     answer["rows"].as_array().expect("rows").clone()
 }
 
-/// The newest message of each id, as text, after the first so many messages.
+/// The newest message of each id, as text, after this many messages.
 fn newest(messages: &[Value]) -> BTreeMap<String, Value> {
     messages.iter().map(|message| (message["id"].to_string(), message.clone())).collect()
 }
@@ -40,7 +41,7 @@ async fn a_kill_at_any_moment_leaves_a_state_that_was() {
     ];
     begin(&service, &views).await;
     let mut random = fastrand::Rng::with_seed(21);
-    // What was there when the service began, and what was sent since.
+    // The rows at the start of the service, and the messages sent since.
     let mut start: BTreeMap<String, Value> = BTreeMap::new();
     for _ in 0..4 {
         let mut feed = connect_async(service.data_url("/telemetry")).await.unwrap().0;
@@ -64,7 +65,7 @@ async fn a_kill_at_any_moment_leaves_a_state_that_was() {
             rows(&service, "fleet").await.into_iter().map(|row| (row["id"].to_string(), row)).collect();
         let was = (known..=sent.len()).any(|count| newest(&sent[..count]) == fleet);
         assert!(was, "{fleet:?} was never the state of {sent:?}");
-        // Views over it are those of this state, whatever was in them before.
+        // Views over it have the rows of this state, whatever they had before.
         let mut sites: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for row in fleet.values() {
             let site = sites.entry(row["site"].as_str().unwrap().to_owned()).or_default();

@@ -1,4 +1,4 @@
-//! What each kind of view shows while messages come.
+//! The rows of each kind of view while messages arrive.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ async fn the_newest_message_of_each_key() {
     assert_eq!(all.subscribed["retain"], 60_000);
     send(&mut feed, r#"{"deviceId":7,"site":"n1","t":20,"more":{"a":1}}"#).await;
     all.until_row(&json!([7]), &json!({"deviceId":7,"site":"n1","t":20})).await;
-    // 7.0 is 7, written so; a column that is not there is null.
+    // 7.0 is written as 7; a missing column is null.
     send(&mut feed, r#"{"deviceId":7.0,"t":21}"#).await;
     all.until_row(&json!([7]), &json!({"deviceId":7,"site":null,"t":21})).await;
     let mut whole = Live::open(plutino.port, "/live/whole").await;
@@ -35,7 +35,7 @@ async fn the_newest_message_of_each_key() {
     send(&mut feed, r#"{"deviceId":8,"site":"n2","t":1}"#).await;
     north.until_row(&json!([8]), &json!({"deviceId":8,"site":"n2","t":1})).await;
     assert_eq!(north.rows.len(), 1);
-    // One that does not pass takes its key's row out; one in error changes nothing.
+    // A message that does not pass removes the row of its key; one with an error changes nothing.
     send(&mut feed, r#"{"deviceId":7,"t":"warm"}"#).await;
     send(&mut feed, r#"{"deviceId":[7],"t":1}"#).await;
     send(&mut feed, r#"{"deviceId":8,"site":"n2","t":200}"#).await;
@@ -68,10 +68,10 @@ async fn aggregates_without_a_window() {
     let row = json!({"site":"a","n":3,"total":32,"low":5,"high":20,"first":5,"last":7,"hot":1});
     stats.until_row(&json!(["a"]), &row).await;
     total.until_row(&json!([]), &json!({"n":4,"twice":58})).await;
-    // HAVING lets the row pass no more.
+    // HAVING no longer passes the row.
     send(&mut feed, r#"{"id":1,"site":"a","t":1}"#).await;
     stats.until(|rows| rows.is_empty()).await;
-    // A value that an aggregate cannot take costs its message alone.
+    // A value that an aggregate cannot take drops only its message.
     send(&mut feed, r#"{"id":1,"site":"b","t":"x"}"#).await;
     send(&mut feed, r#"{"id":1,"site":"b","t":2}"#).await;
     stats.until(|rows| rows.get("[\"b\"]").is_some_and(|row| row["n"] == 1)).await;
@@ -92,14 +92,14 @@ async fn the_open_window_is_live_in_event_time() {
     }
     let row = json!({"symbol":"A","open":5,"high":30,"low":5,"close":30,"n":4,"till":10000,"window_start":0});
     candles.until_row(&json!(["A", 0]), &row).await;
-    // The watermark passes the end: nothing changes but time, and what is late is left out.
+    // The watermark passes the end: only time changes, and late messages are dropped.
     send(&mut feed, r#"{"symbol":"A","ts":16000,"price":1}"#).await;
     send(&mut feed, r#"{"symbol":"A","ts":9000,"price":99}"#).await;
     send(&mut feed, r#"{"symbol":"A","ts":16000,"price":2}"#).await;
     candles.until(|rows| rows.get("[\"A\",10000]").is_some_and(|row| row["n"] == 2)).await;
     assert_eq!(candles.rows["[\"A\",0]"], row);
     assert!(candles.ts >= 10_000, "{}", candles.ts);
-    // Ten seconds after its end it leaves.
+    // Ten seconds after its end it is removed.
     send(&mut feed, r#"{"symbol":"A","ts":26000,"price":2}"#).await;
     candles.until_row(&json!(["A", 0]), &Value::Null).await;
 }
@@ -120,11 +120,11 @@ async fn sessions_merge_and_begin_earlier() {
         send(&mut feed, json!({"user":"u","ts":ts}).to_string()).await;
     }
     visits.until(|rows| rows.len() == 2).await;
-    // Between the two: they are one.
+    // Between the two: they are merged.
     send(&mut feed, r#"{"user":"u","ts":107000}"#).await;
     visits.until(|rows| rows.len() == 1).await;
     assert_eq!(visits.rows["[\"u\",100000]"]["n"], 3);
-    // Before: it begins earlier, under another key.
+    // Before: it starts earlier, under another key.
     send(&mut feed, r#"{"user":"u","ts":95000}"#).await;
     visits.until(|rows| rows.contains_key("[\"u\",95000]")).await;
     assert_eq!((visits.rows.len(), &visits.rows["[\"u\",95000]"]["n"]), (1, &json!(4)));
@@ -152,7 +152,7 @@ async fn the_first_rows_in_an_order() {
     let ids = |rows: &std::collections::BTreeMap<String, Value>| rows.keys().cloned().collect::<Vec<_>>();
     top.until(|rows| ids(rows) == ["[2]", "[3]"]).await;
     each.until(|rows| ids(rows) == ["[2]", "[3]"]).await;
-    // The row that moves up is there again; a negative one leaves its site to the next.
+    // The row that moves up appears again; a negative one makes room for the next of its site.
     send(&mut feed, r#"{"id":2,"site":"a","t":-1}"#).await;
     top.until(|rows| ids(rows) == ["[1]", "[3]"]).await;
     each.until(|rows| ids(rows) == ["[1]", "[3]"]).await;
@@ -176,7 +176,7 @@ async fn rows_expire_and_the_oldest_leave() {
     for id in [2, 1, 3] {
         send(&mut feed, json!({"id":id}).to_string()).await;
     }
-    // 1 was touched after 2.
+    // 1 was updated after 2.
     few.until(|rows| rows.keys().cloned().collect::<Vec<_>>() == ["[1]", "[3]"]).await;
 }
 

@@ -1,7 +1,7 @@
 //! The client libraries of `clients/` against the binary.
 //!
-//! Where Python's or Node's websocket package is missing, its test says that it is skipped; with PLUTINO_REQUIRE_PEERS=1
-//! it fails instead. Without Go, the test of that client is skipped in any case.
+//! If Python's or Node's websocket package is missing, its test is skipped with a message; with PLUTINO_REQUIRE_PEERS=1
+//! it fails instead. Without Go, the test of that client is always skipped.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -52,7 +52,7 @@ impl Program {
 }
 
 impl Library {
-    /// Reads until the rows are as wanted.
+    /// Reads until the rows satisfy the condition.
     async fn until(&mut self, wanted: impl Fn(&Value) -> bool) {
         let reached = timeout(LIMIT, async {
             while !wanted(&self.rows) {
@@ -69,7 +69,7 @@ impl Library {
     }
 }
 
-/// A way to a port that can be cut.
+/// A relay to a port that can be cut.
 struct Cutter {
     port: u16,
     open: Arc<Mutex<Vec<AbortHandle>>>,
@@ -113,7 +113,7 @@ fn is_missing(program: &str, probe: &[&str]) -> bool {
     missing
 }
 
-/// Random messages while connections are cut: every library comes to hold what a naive account says.
+/// Random messages while connections are cut: in the end every library has the rows of a simple model.
 async fn holds_its_part(name: &str, program: &Program, seed: u64) {
     let views: Vec<&str> = CASES.iter().map(|case| case.sql).collect();
     let rules = json!({"streams": [stream("s", "", ", TIMESTAMP=\"ts\"")], "views": views, "rules": []});
@@ -149,7 +149,7 @@ async fn holds_its_part(name: &str, program: &Program, seed: u64) {
     }
 }
 
-/// The texts of rows, whatever the order of rows and of members.
+/// The texts of rows, regardless of the order of rows and members.
 fn in_any_order(rows: impl Iterator<Item = Value>) -> Vec<String> {
     let text = |row: Value| {
         let members: BTreeMap<&String, &Value> = row.as_object().into_iter().flatten().collect();
@@ -177,7 +177,7 @@ async fn follows_its_part(name: &str, program: &Program) {
     part.until_rows(&json!([{"id": 1, "site": "n1", "t": 20.5}])).await;
     let mut ordered = program.start(plutino.port, "hottest", "{}");
     ordered.until_rows(&json!([{"id": 2, "t": 30.5}, {"id": 1, "t": 20.5}])).await;
-    // It moves to another part, and a third row pushes one out of the first two.
+    // It moves to another part, and a third row displaces one of the first two.
     send(&mut feed, r#"{"id": 1, "site": "n2", "t": 40.5}"#).await;
     part.until_rows(&json!([])).await;
     ordered.until_rows(&json!([{"id": 1, "t": 40.5}, {"id": 2, "t": 30.5}])).await;

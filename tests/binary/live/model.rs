@@ -1,4 +1,4 @@
-//! Random messages and clients against the real binary: whatever happens, each client holds exactly its part.
+//! Random messages and clients against the real binary: each client always holds exactly its part.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::client::Live;
 use crate::process::{Plutino, send, stream};
 
-/// A view, what a client of it may ask for, and what its rows are by all messages so far.
+/// A view, the queries of its clients, and its expected rows after all messages so far.
 pub struct Case {
     pub name: &'static str,
     pub sql: &'static str,
@@ -122,7 +122,7 @@ fn base(messages: &[Value]) -> (BTreeMap<String, Value>, BTreeMap<String, i64>) 
     (rows, ranks)
 }
 
-/// Rows over `base`, with the rank of their site where it has one.
+/// Rows over `base`, with the rank of their site if it has one.
 fn ranked(messages: &[Value]) -> BTreeMap<String, Value> {
     let (rows, ranks) = base(messages);
     let row = |(key, mut row): (String, Value)| {
@@ -251,7 +251,7 @@ pub fn params(query: &str) -> BTreeMap<&str, Vec<&str>> {
     wanted
 }
 
-/// Whether a row is in the part that a query asks for.
+/// Whether a row is in the part that a query selects.
 pub fn is_in(query: &str, row: &Value) -> bool {
     params(query).iter().all(|(name, values)| {
         let text = row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned);
@@ -266,14 +266,14 @@ pub fn message(random: &mut fastrand::Rng) -> Value {
 }
 
 async fn model(name: &str, cases: &[Case], workers: &str, seed: u64) {
-    // In whatever order they stand in the file.
+    // In any order in the file.
     let views: Vec<&str> = cases.iter().rev().map(|case| case.sql).collect();
     let rules = json!({"streams": [stream("s", "", ", TIMESTAMP=\"ts\"")], "views": views, "rules": []});
     let plutino = Plutino::run(name, &rules, &["--workers", workers]).await;
     let mut feed = plutino.connect("/s").await;
     let mut random = fastrand::Rng::with_seed(seed);
     let mut messages: Vec<Value> = Vec::new();
-    // Each with its case and path; while it is away there is no socket.
+    // Each with its case and path; while disconnected there is no socket.
     let mut clients: Vec<(usize, String, Live)> = Vec::new();
     for round in 0..40 {
         for _ in 0..random.usize(1..12) {
@@ -296,7 +296,7 @@ async fn model(name: &str, cases: &[Case], workers: &str, seed: u64) {
             let live = live.resume(plutino.port, &path).await;
             clients.push((case, path, live));
         }
-        // Quiet: every client comes to hold what a naive account says.
+        // Quiet: every client gets to the rows of a simple model.
         if round % 4 == 3 {
             for (case, path, live) in &mut clients {
                 let query = path.split_once('?').map_or("", |(_, query)| query);

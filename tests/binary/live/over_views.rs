@@ -31,7 +31,7 @@ async fn a_group_follows_rows_that_leave() {
     }
     let row = json!({"site":"a","n":3,"total":30.3,"low":0.1,"high":30,"hot":1,"mean":10.1});
     sites.until_row(&json!(["a"]), &row).await;
-    // The greatest moves to another site, the least leaves: nothing of them stays behind.
+    // The greatest moves to another site, the least is removed: neither leaves a trace.
     send(&mut feed, r#"{"id":3,"site":"b","t":30}"#).await;
     send(&mut feed, r#"{"id":1,"site":"a","t":100}"#).await;
     let row = json!({"site":"a","n":1,"total":0.2,"low":0.2,"high":0.2,"hot":0,"mean":0.2});
@@ -39,7 +39,7 @@ async fn a_group_follows_rows_that_leave() {
     busy.until(|rows| rows.keys().cloned().collect::<Vec<_>>() == ["[\"b\"]"]).await;
     send(&mut feed, r#"{"id":2,"site":"b","t":1}"#).await;
     sites.until(|rows| rows.len() == 1 && rows["[\"b\"]"]["n"] == 3).await;
-    // A text cannot be summed: it costs its row alone, and leaves again without a trace.
+    // A text cannot be summed: only its row is dropped, and removing it leaves no trace.
     send(&mut feed, r#"{"id":9,"site":"b","t":-1}"#).await;
     sites.until(|rows| rows["[\"b\"]"]["n"] == 4).await;
     send(&mut feed, r#"{"id":9,"site":"c","t":-1}"#).await;
@@ -79,7 +79,7 @@ async fn views_and_lookup_tables_are_joined() {
     north.until(|rows| rows.is_empty()).await;
     send(&mut feed, r#"{"id":2,"site":"c","t":1}"#).await;
     named.until_row(&json!([2]), &json!({"id":2,"site":"c","name":null})).await;
-    // A column of the key is null while there is no partner.
+    // A column of the key is null while there is no match.
     pairs.until_row(&json!([2, null]), &json!({"one":2,"other":null})).await;
     send(&mut feed, r#"{"id":3,"site":1,"t":7}"#).await;
     pairs.until_row(&json!([2, 3]), &json!({"one":2,"other":3})).await;
@@ -165,7 +165,7 @@ async fn a_service_keeps_what_reads_what() {
     let mut service = folder.serve();
     service.asks("POST", "/streams", &json!({"sql": stream("telemetry", "", "")})).await.done();
     let kept = FLEET.replace("PARAMS=\"id,site\"", "PARAMS=\"id,site\", CHECKPOINT=\"50ms\"");
-    // In the order of their names the reader comes first.
+    // In the order of names the reader comes first.
     let counts = "CREATE VIEW counts AS SELECT site, count(*) AS n FROM fleet GROUP BY site";
     for sql in [kept.as_str(), counts] {
         service.asks("POST", "/views", &json!({"sql": sql})).await.done();
@@ -186,7 +186,7 @@ async fn a_service_keeps_what_reads_what() {
     let without = kept.replace("id, site, t FROM", "id, t FROM").replace("PARAMS=\"id,site\"", "PARAMS=\"id\"");
     let without = service.asks("PUT", "/views/fleet", &json!({"sql": without})).await;
     assert!(without.status == 400 && without.body.contains("view counts reads it"), "{}", without.body);
-    // Another query begins empty, and so does what reads it.
+    // Another query starts empty, and so does the view that reads it.
     let fewer = kept.replace("t < 100", "t < 99");
     service.asks("PUT", "/views/fleet", &json!({"sql": fewer})).await.done();
     while live.apply().await["t"] != "ready" {}
@@ -203,7 +203,7 @@ async fn a_service_keeps_what_reads_what() {
     assert_eq!(rows["rows"], json!([{"site":"a","n":3}]), "{rows}");
     service.asks("DELETE", "/views/fleet?force=true", &Value::Null).await.done();
     assert_eq!(service.asks("GET", "/views/counts/rows", &Value::Null).await.json()["rows"], rows["rows"]);
-    // It is there again: what reads it follows.
+    // It exists again: its readers follow it.
     service.asks("POST", "/views", &json!({"sql": FLEET})).await.done();
     let mut live = Live::open(service.data_port, "/live/counts").await;
     live.until(|rows| rows.is_empty()).await;

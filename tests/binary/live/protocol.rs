@@ -142,7 +142,7 @@ async fn a_client_that_was_away_goes_on() {
     let delta = back.apply().await;
     assert_eq!(delta["t"], "delta");
     assert_eq!(back.rows, here.rows);
-    // Another's cursor, an earlier run's, none.
+    // The cursor of another view, that of an earlier run, none.
     let cursor = back.cursor.clone().unwrap();
     let (epoch, sequence) = cursor.rsplit_once('.').unwrap();
     for (path, cursor, why) in [
@@ -164,13 +164,13 @@ async fn a_client_that_does_not_read_gets_one_delta() {
     let (plutino, mut feed) = fleet("live-stalled", "1").await;
     let mut stalled = Live::open(plutino.port, "/live/fleet").await;
     let mut reading = Live::open(plutino.port, "/live/fleet").await;
-    // Far more than sockets hold; each row is as long.
+    // Far more than sockets hold; all rows have the same length.
     let site = "s".repeat(2_000);
     for t in 0..20_000u32 {
         feed.feed(Message::text(json!({"deviceId":t % 50,"site":site,"t":t}).to_string())).await.unwrap();
         if t % 100 == 0 {
             feed.flush().await.unwrap();
-            // The other one reads on.
+            // The other client keeps reading.
             let poll = tokio::time::timeout(std::time::Duration::from_millis(1), reading.apply()).await;
             drop(poll);
         }
@@ -185,7 +185,7 @@ async fn a_client_that_does_not_read_gets_one_delta() {
         merged = merged.max(delta["merged"].as_u64().unwrap_or(0));
         frames += 1;
     }
-    // What the two kernels held, and then what was folded.
+    // The content of both kernel buffers, and then the merged changes.
     assert!(frames < 1_000, "{frames}");
     assert!(merged > 1);
     assert_eq!(stalled.rows.len(), 50);

@@ -31,7 +31,7 @@ async fn rows(service: &Served, path: &str, count: usize) -> Vec<Value> {
     loop {
         let answer = service.asks("GET", path, &Value::Null).await;
         if answer.status == 404 {
-            // A service that has just started begins its views.
+            // A service that has just started starts its views.
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             continue;
         }
@@ -90,7 +90,7 @@ async fn rest_manages_views() {
     let metrics = service.asks("GET", "/metrics", &Value::Null).await.done();
     assert!(metrics.contains("plutino_view_rows{view=\"fleet\"} 2"), "{metrics}");
 
-    // Options keep the rows; another query begins empty.
+    // Options keep the rows; another query starts empty.
     let more = FLEET.replace("PARAMS=\"id,site\"", "PARAMS=\"id,site\", RETAIN=\"5s\"");
     service.asks("PUT", "/views/fleet", &json!({"sql": more})).await.done();
     assert_eq!(rows(&service, "/views/fleet/rows", 2).await.len(), 2);
@@ -135,7 +135,7 @@ async fn state_is_there_again_after_a_kill() {
     rows(&service, "/views/fresh/rows", 2).await;
     let live = Live::open(service.data_port, "/live/kept").await;
     let cursor = live.cursor.clone().unwrap();
-    // Checkpoints are taken meanwhile; a change that is in one is there after it.
+    // Checkpoints are made meanwhile; a change that is in one exists after it.
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
     service.kill();
     drop(service);
@@ -151,7 +151,7 @@ async fn state_is_there_again_after_a_kill() {
     while rows(&service, "/views/counts/rows?id=1", 1).await != [json!({"id":1,"n":3})] {
         tokio::task::yield_now().await;
     }
-    // The row beyond the first was remembered, too.
+    // The row beyond the first was kept, too.
     feed(&service, &[json!({"id":2,"t":99})]).await;
     while rows(&service, "/views/top/rows", 1).await != [json!({"id":1,"t":9})] {
         tokio::task::yield_now().await;
@@ -197,7 +197,7 @@ async fn watch_prints_rows_and_changes() {
     assert_eq!(String::from_utf8_lossy(&by_service.stdout).lines().count(), 2, "{by_service:?}");
     let wrong = once(vec!["fleet".to_owned(), "t=a".to_owned()]).await;
     assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("unknown_param"));
-    // It goes on with each change.
+    // It continues with each change.
     let mut watching = plutino()
         .args(["fleet", "id=1"])
         .stdout(std::process::Stdio::piped())

@@ -1,4 +1,5 @@
-//! How views stand: why one has no rows, what it has lost, and what happens to readers of what was dropped or replaced.
+//! The status of views: why one has no rows, what it has lost, and what happens to readers of dropped or replaced
+//! definitions.
 
 use std::process::Command;
 use std::time::Instant;
@@ -26,7 +27,7 @@ async fn client(service: &Served, path: &str) -> Client {
     connect_async(service.data_url(path)).await.expect("the path is there").0
 }
 
-/// An answer once it is as wanted.
+/// A response once it is as expected.
 async fn until(service: &Served, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let begun = Instant::now();
     loop {
@@ -39,7 +40,7 @@ async fn until(service: &Served, path: &str, wanted: impl Fn(&Value) -> bool) ->
     }
 }
 
-/// The message of the first finding once there is one of this cause.
+/// The message of the first finding with this cause.
 async fn finding(service: &Served, path: &str, cause: &str) -> String {
     let found = until(service, path, |status| status["diagnosis"][0]["cause"] == cause).await;
     found["diagnosis"][0]["message"].as_str().expect("a text").to_owned()
@@ -57,7 +58,7 @@ async fn a_view_without_rows_says_why() {
     assert!(text.contains("View fleet, which it reads, has no rows"), "{text}");
     let mut feed = client(&service, "/telemetry").await;
     finding(&service, "/views/hot/status", "noMessages").await;
-    // What cannot be read is counted at once, and not with the next message that can.
+    // A message that cannot be read is counted at once, and not only with the next readable one.
     send(&mut feed, "{broken").await;
     let status = until(&service, "/views/hot/status", |status| status["errors"] == 1).await;
     assert!(status["lastError"].is_string() && status["diagnosis"][0]["cause"] == "unreadable", "{status}");
@@ -133,7 +134,7 @@ async fn what_reads_a_dropped_view_says_so_and_follows_it_again() {
     let status = service.asks("GET", "/rules/changes/status", &Value::Null).await.json();
     assert!(status["message"].as_str().is_some_and(|why| why.contains("fleet was dropped")), "{status}");
     assert_eq!(status["diagnosis"][0]["cause"], "dropped");
-    // It is there again.
+    // It exists again.
     make(&service, &[], &[FLEET]).await;
     let mut changes = client(&service, "/changes").await;
     send(&mut feed, r#"{"id":2,"site":"b","t":1}"#).await;
@@ -142,7 +143,7 @@ async fn what_reads_a_dropped_view_says_so_and_follows_it_again() {
     live.until(|rows| rows.len() == 1 && rows["[\"b\"]"]["n"] == 1).await;
     let status = service.asks("GET", "/rules/changes/status", &Value::Null).await.json();
     assert_eq!((&status["message"], &status["status"]), (&json!(""), &json!("running")), "{status}");
-    // After a restart without it, what reads it cannot begin; both begin when it is made.
+    // After a restart without it, its reader cannot start; both start when it is created.
     service.asks("DELETE", "/views/fleet?force=true", &Value::Null).await.done();
     service.kill();
     drop(service);
@@ -191,12 +192,12 @@ async fn views_follow_what_is_replaced_below_them() {
     send(&mut feed, r#"{"id":1,"site":"a","t":1}"#).await;
     send(&mut places, r#"{"site":"a","name":"North"}"#).await;
     live.until_row(&json!([1]), &json!({"id":1,"name":"North"})).await;
-    // The rows of the new table are others: the view is computed anew, and follows them.
+    // The rows of the new table differ: the view is computed again, and follows them.
     service.asks("PUT", "/tables/names", &json!({"sql": names("halls")})).await.done();
     live.until_row(&json!([1]), &json!({"id":1,"name":null})).await;
     send(&mut halls, r#"{"site":"a","name":"Hall 1"}"#).await;
     live.until_row(&json!([1]), &json!({"id":1,"name":"Hall 1"})).await;
-    // A stream at another path: what was counted stays.
+    // A stream at another path: the counts stay.
     let mut counts = Live::open(service.data_port, "/live/sums").await;
     counts.until_row(&json!(["a"]), &json!({"site":"a","n":1})).await;
     let moved = stream("telemetry", "", "").replace("/telemetry", "/elsewhere");

@@ -1,5 +1,5 @@
-//! Views with several data threads: independent ones are spread over them, connected ones are together, and none loses a
-//! message on its way from one to another. And new views over many rows, which are filled in turns.
+//! Views with several data threads: independent ones are spread over them, connected ones are together, and none loses
+//! a message when it moves. And new views over many rows, which are filled in steps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ async fn thread_of(service: &Served, view: &str) -> u64 {
     status["dataThread"].as_u64().expect("a number")
 }
 
-/// Sends a message of one of two sites again and again, until it is told to end; counts them.
+/// Repeatedly sends a message of one of two sites until it is told to stop; counts them.
 fn feed_on(service: &Served, path: &str) -> (Arc<AtomicBool>, tokio::task::JoinHandle<u64>) {
     let (url, ends) = (service.data_url(path), Arc::new(AtomicBool::new(false)));
     let ended = ends.clone();
@@ -66,7 +66,7 @@ async fn views_that_get_connected_come_together_and_lose_nothing() {
     }
     threads.sort_unstable();
     assert_eq!(threads, [0, 1, 2], "independent views use all threads");
-    // Both feeds of `two` go on while its view moves.
+    // Both feeds of `two` continue while its view moves.
     let (first, second) = (feed_on(&service, "/two"), feed_on(&service, "/two"));
     let other = feed_on(&service, "/one");
     let mut live = Live::open(service.data_port, "/live/sums_two").await;
@@ -79,7 +79,7 @@ async fn views_that_get_connected_come_together_and_lose_nothing() {
         assert_eq!(thread_of(&service, view).await, together);
     }
     assert_ne!(thread_of(&service, "sums_three").await, together);
-    // A rule that joins two views brings them together, too.
+    // A rule that joins two views also moves them together.
     let rule = json!({
         "id": "r", "sql": "SELECT one.site, sums_two.n AS two, sums_three.n AS three FROM one \
             INNER JOIN sums_two ON one.site = sums_two.site LEFT JOIN sums_three ON one.site = sums_three.site",
@@ -98,7 +98,7 @@ async fn views_that_get_connected_come_together_and_lose_nothing() {
             *sent.entry(name).or_insert(0) += feeding.await.unwrap();
         }
     }
-    // Nothing was lost on the way, and nothing was counted twice.
+    // Nothing was lost in between, and nothing was counted twice.
     let total = |rows: &BTreeMap<String, Value>, column: &str| -> u64 {
         rows.values().map(|row| row[column].as_u64().expect("a number")).sum()
     };
@@ -107,7 +107,7 @@ async fn views_that_get_connected_come_together_and_lose_nothing() {
     let mut both = Live::open(service.data_port, "/live/both_of").await;
     both.until(|rows| total(rows, "two") >= sent["two"] && total(rows, "one") >= sent["one"]).await;
     assert_eq!((total(&both.rows, "one"), total(&both.rows, "two")), (sent["one"], sent["two"]));
-    // After a restart they are together from the start, with what they had.
+    // After a restart they are together from the start, with their rows.
     service.terminate();
     drop(service);
     let service = serve(&folder, "3");
@@ -146,7 +146,7 @@ async fn a_view_over_many_rows_is_filled_while_they_change() {
     }
     let count = |status: &Value| status["messages"].as_u64().expect("a number");
     while count(&service.asks("GET", "/views/base/status", &Value::Null).await.json()) < most {}
-    // It is made while rows come, change and leave, and while another rule of the thread answers.
+    // It is created while rows are added, change and are removed, and while another rule of the thread responds.
     let answered = Arc::new(AtomicU64::new(0));
     let (mut pings, mut pongs) = (
         connect_async(service.data_url("/pings")).await.unwrap().0,
@@ -177,7 +177,7 @@ async fn a_view_over_many_rows_is_filled_while_they_change() {
         let message = change(&mut random, id);
         tokio::select! {
             () = &mut made => {
-                // Perhaps once more: it is the newest of its key all the same.
+                // Possibly once more: it is the newest of its key in any case.
                 send(&mut feed, message).await;
                 break;
             }

@@ -1,4 +1,4 @@
-//! An HTTP server beside a test: it keeps the requests that come, and answers as it is told.
+//! An HTTP server for tests: it records requests, and answers them as configured.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -9,12 +9,12 @@ use std::time::Instant;
 
 use super::serve::LIMIT;
 
-/// A request as it came.
+/// A request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: String,
     pub path: String,
-    /// names in small letters
+    /// names in lower case
     pub headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -25,12 +25,12 @@ impl Request {
     }
 }
 
-/// What the server says to a request: status, further headers each with its line's end, and body.
+/// A response to a request: status, further headers, each with its line end, and body.
 pub type Reply = (u16, String, String);
 
 type Answers = dyn Fn(&Request) -> Reply + Send + Sync;
 
-/// Stops taking connections with its value; those that are open are cut.
+/// Stops accepting connections when dropped; open ones are closed.
 pub struct HttpServer {
     pub address: SocketAddr,
     shared: Arc<Shared>,
@@ -90,12 +90,12 @@ impl HttpServer {
         format!("http://{}{path}", self.address)
     }
 
-    /// Waits until so many requests have come.
+    /// Waits until this many requests have arrived.
     pub fn wait_for(&self, count: usize) -> Vec<Request> {
         self.until(&format!("{count} requests"), |requests| requests.len() >= count)
     }
 
-    /// Waits until the requests are as they should be.
+    /// Waits until the requests are as expected.
     pub fn until(&self, what: &str, holds: impl Fn(&[Request]) -> bool) -> Vec<Request> {
         let requests = self.shared.requests.lock().expect("no panic");
         let (requests, _) =
@@ -130,7 +130,7 @@ impl Shared {
         let mut reader = BufReader::new(stream);
         let mut writer = stream;
         while let Some(request) = read(&mut reader) {
-            // It is answered first: who sees a request may cut the connection.
+            // It is answered first: whoever sees a request may close the connection.
             let (status, headers, body) = (self.answers)(&request);
             let answer = format!("HTTP/1.1 {status} Said\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len());
             if self.over.load(Ordering::Acquire) || writer.write_all(answer.as_bytes()).is_err() {

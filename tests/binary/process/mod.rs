@@ -1,6 +1,6 @@
-//! The real binary beside a test: rules to run, sockets to talk to it, what it says, and its end.
+//! The real binary in parallel with a test: rules to run, sockets to talk to it, its output, and its end.
 
-// Each test program takes what it needs.
+// Each test program uses only a part of this.
 #![allow(dead_code)]
 
 pub mod http;
@@ -24,7 +24,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 /// A websocket to the program.
 pub type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Nothing here takes longer, or it hangs.
+/// Nothing here takes longer, unless it hangs.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// `plutino run` with these rules, on a free port.
@@ -57,19 +57,19 @@ impl Plutino {
         plutino
     }
 
-    /// Waits until it says where it listens.
+    /// Waits until it reports where it listens.
     pub async fn listens(&mut self) {
         let line = self.says("listening on").await;
         let address = line.split("ws://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
         self.port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
     }
 
-    /// Puts other rules into its file.
+    /// Writes other rules into its file.
     pub fn rewrite(&self, rules: &Value) {
         std::fs::write(&self.rules, rules.to_string()).expect("the file can be written");
     }
 
-    /// Reads what it says up to a line with all the parts.
+    /// Reads its output up to a line with all the parts.
     pub async fn says_all(&mut self, parts: &[&str]) -> String {
         let mut all = String::new();
         let read = async {
@@ -132,7 +132,7 @@ pub async fn next(client: &mut Client) -> Option<Value> {
     }
 }
 
-/// Ticks of CPU that a process has used.
+/// Ticks of CPU used by a process.
 #[cfg(target_os = "linux")]
 pub fn cpu_ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");

@@ -1,6 +1,6 @@
-//! `plutino serve` as a process: in a folder of its own, on free ports, what it answers and what it says.
+//! `plutino serve` as a process: in its own folder, on free ports, with its responses and output.
 //!
-//! What waits is there twice: for tests that may block, and for those whose own sockets must go on meanwhile.
+//! Functions that wait exist twice: for tests that may block, and for those whose own sockets must run meanwhile.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,23 +12,23 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Nothing here takes longer, or it hangs.
+/// Nothing here takes longer, unless it hangs.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-/// A folder that goes with its value.
+/// A folder that is deleted when dropped.
 pub struct Folder(pub PathBuf);
 
-/// A service in a folder; killed with its value.
+/// A service in a folder; killed when dropped.
 pub struct Served {
     pub child: Child,
     /// host and port of the REST API
     pub rest: String,
-    /// the port of its data server, which it has once a rule or connection needs it
+    /// the port of its data server, which it opens once a rule or connection needs it
     pub data_port: u16,
     said: Arc<Said>,
 }
 
-/// What a process has said on stderr.
+/// The stderr of a process so far.
 #[derive(Default)]
 struct Said {
     lines: Mutex<Lines>,
@@ -38,16 +38,16 @@ struct Said {
 #[derive(Default)]
 struct Lines {
     all: Vec<String>,
-    /// how many were looked at
+    /// how many lines were checked
     seen: usize,
     ended: bool,
 }
 
-/// An answer of HTTP.
+/// An HTTP response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
-    /// names in small letters
+    /// names in lower case
     pub headers: BTreeMap<String, String>,
     pub body: String,
 }
@@ -80,14 +80,14 @@ impl Folder {
         self.set_up(Command::new(env!("CARGO_BIN_EXE_plutino")))
     }
 
-    /// The same, started by another program, which becomes it.
+    /// The same, started by another program that executes it.
     pub fn command_by(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).arg(env!("CARGO_BIN_EXE_plutino"));
         self.set_up(command)
     }
 
-    /// Starts a service that must not start; what it says.
+    /// Starts a service that must not start; returns its output.
     pub fn refused(&self) -> String {
         refused(self.command())
     }
@@ -112,7 +112,7 @@ impl Folder {
     }
 }
 
-/// Runs a service that must not start; what it says.
+/// Runs a service that must not start; returns its output.
 pub fn refused(mut command: Command) -> String {
     let output = command.output().expect("the binary starts");
     let said = String::from_utf8(output.stderr).expect("it says text");
@@ -130,7 +130,7 @@ impl Drop for Folder {
 }
 
 impl Served {
-    /// Starts a service, and waits until it serves.
+    /// Starts a service, and waits until it accepts requests.
     pub fn start(mut command: Command) -> Served {
         let ports = command.get_envs().find(|(name, _)| *name == DATA_PORT);
         let data_port = ports.and_then(|(_, port)| port?.to_str()?.parse().ok()).expect("a port of the data server");
@@ -138,7 +138,7 @@ impl Served {
         let stderr = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
         let said = Arc::new(Said::default());
         let listener = said.clone();
-        // It is read to its end: the program must not wait for a reader.
+        // Read to the end, so that the program does not block on a full pipe.
         std::thread::spawn(move || listener.listen(stderr));
         let mut served = Served { child, rest: String::new(), data_port, said };
         let line = served.says(&[" serves http"]);
@@ -150,24 +150,24 @@ impl Served {
         format!("http://{}{path}", self.rest)
     }
 
-    /// Where its data server has this path.
+    /// The address of this path on its data server.
     pub fn data_url(&self, path: &str) -> String {
         format!("ws://127.0.0.1:{}{path}", self.data_port)
     }
 
-    /// Reads what it says, on from where this was asked last, up to a line with all the parts.
+    /// Reads its output, from the last position, up to a line with all the parts.
     pub fn says(&self, parts: &[&str]) -> String {
         self.said.wait_for(parts)
     }
 
-    /// The same, while other tasks go on.
+    /// The same, while other tasks run.
     pub async fn will_say(&self, parts: &[&str]) -> String {
         let (said, parts) = (self.said.clone(), parts.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>());
         let read = move || said.wait_for(&parts.iter().map(String::as_str).collect::<Vec<_>>());
         tokio::task::spawn_blocking(read).await.expect("it says that")
     }
 
-    /// All that it has said up to now.
+    /// Its output so far.
     pub fn has_said(&self) -> String {
         self.said.lines.lock().expect("no panic while it is held").all.join("\n")
     }
@@ -176,7 +176,7 @@ impl Served {
         ask(&self.rest, method, path, "", &text_of(body)).unwrap_or_else(|| panic!("{method} {path} is not answered"))
     }
 
-    /// The same, while other tasks go on.
+    /// The same, while other tasks run.
     pub async fn asks(&self, method: &str, path: &str, body: &Value) -> Answer {
         let (rest, method, path, body) = (self.rest.clone(), method.to_owned(), path.to_owned(), text_of(body));
         let asked = tokio::task::spawn_blocking(move || {
@@ -185,7 +185,7 @@ impl Served {
         asked.await.expect("a request ends")
     }
 
-    /// What a read answers.
+    /// The response to a GET request.
     pub fn get(&self, path: &str) -> Value {
         self.ask("GET", path, &Value::Null).json()
     }
@@ -196,7 +196,7 @@ impl Served {
         assert!((200..300).contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.body);
     }
 
-    /// The states of all rules, once none of them is about to change.
+    /// The states of all rules, once none of them is changing.
     pub fn states(&self) -> BTreeMap<String, String> {
         let began = Instant::now();
         loop {
@@ -217,7 +217,7 @@ impl Served {
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
     }
 
-    /// Waits until it has ended and all that it said was read.
+    /// Waits until it has ended and all its output was read.
     pub fn ends(&mut self) -> ExitStatus {
         let begun = Instant::now();
         let status = loop {
@@ -232,7 +232,7 @@ impl Served {
         status
     }
 
-    /// Ends it, as a signal of the system does.
+    /// Ends it with a signal.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal("-TERM");
         self.ends()
@@ -283,25 +283,25 @@ impl Said {
 }
 
 impl Answer {
-    /// The body of a success.
+    /// The body of a successful response.
     pub fn done(self) -> String {
         assert!((200..300).contains(&self.status), "{} {}", self.status, self.body);
         self.body
     }
 
-    /// The JSON of a success.
+    /// The JSON of a successful response.
     pub fn json(self) -> Value {
         serde_json::from_str(&self.done()).expect("an answer of JSON")
     }
 }
 
-/// A port that nobody has now. Another process can take it before it is used, which then shows as a failure to start.
+/// A currently free port. Another process can take it before it is used, which then shows as a failure to start.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("it is bound").port()
 }
 
-/// Sends a request with further `headers`, each with its line's end; `None`: there was no whole answer.
+/// Sends a request with further `headers`, each with its line end; `None`: there was no complete response.
 pub fn ask(rest: &str, method: &str, path: &str, headers: &str, body: &str) -> Option<Answer> {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: {rest}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
@@ -310,18 +310,18 @@ pub fn ask(rest: &str, method: &str, path: &str, headers: &str, body: &str) -> O
     raw(rest, &[head.as_bytes(), body.as_bytes()].concat())
 }
 
-/// Sends bytes, and reads until the other side ends; `None`: what came is no answer of HTTP.
+/// Sends bytes, and reads until the other side closes; `None`: the received bytes are not an HTTP response.
 pub fn raw(rest: &str, bytes: &[u8]) -> Option<Answer> {
     let mut socket = TcpStream::connect(rest).ok()?;
     socket.set_read_timeout(Some(LIMIT)).ok()?;
-    // It may end the connection before it has read all.
+    // It may close the connection before it has read everything.
     let _ = socket.write_all(bytes);
     let mut answer = Vec::new();
     let _ = socket.read_to_end(&mut answer);
     parse(&answer)
 }
 
-/// Reads an answer of HTTP; `None`: it is none, or not whole.
+/// Parses an HTTP response; `None`: it is none, or incomplete.
 pub fn parse(answer: &[u8]) -> Option<Answer> {
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
     let (head, body) = (String::from_utf8_lossy(&answer[..end]), &answer[end + 4..]);

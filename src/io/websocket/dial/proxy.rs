@@ -148,7 +148,7 @@ impl Proxy {
         let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
         match status.and_then(|status| status.parse().ok()) {
             Some(200..=299) => Ok((Socket::new(stream), here)),
-            Some(407) => Err(io::Error::other("the proxy asks for other credentials (HTTP status 407)")),
+            Some(407) => Err(io::Error::other("the proxy requires other credentials (HTTP status 407)")),
             Some(status @ 100..=999u16) => Err(io::Error::other(format!("the proxy refuses: HTTP status {status}"))),
             _ => Err(io::Error::other("the proxy does not answer as an HTTP proxy")),
         }
