@@ -1,4 +1,4 @@
-//! What one evaluation of an expression, one row of an aggregate and one look-up of a group cost.
+//! The cost of one evaluation of an expression, one row of an aggregate and one look-up of a group.
 //!
 //! `cargo bench --bench eval`
 

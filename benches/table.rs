@@ -1,4 +1,4 @@
-//! Lookup tables: ns for a lookup by key, by how many keys there are; µs for an update, alone and in batches.
+//! Lookup tables: ns for a lookup by key, by number of keys; µs for an update, alone and in batches.
 
 use std::hint::black_box;
 use std::sync::Arc;

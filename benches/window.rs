@@ -1,8 +1,8 @@
-//! What a row costs in each kind of window, and in a join: all the way from the rule's SQL, without decoding and
-//! without sinks. The state is steady: rows go on in time from batch to batch, and windows close as they would.
+//! The cost of a row in each kind of window, and in a join: the rule is planned from its SQL, and there is no decoding
+//! and no sink. The state is steady: time advances from batch to batch, and windows close as usual.
 //!
-//! The least of many batches is what counts, since other work on the machine only adds; the median tells how much that
-//! was. `cargo bench --bench window -- hopping` runs those whose names contain the word.
+//! The minimum of many batches counts, since other work on the machine only adds to it; the median shows how much.
+//! `cargo bench --bench window -- hopping` runs those whose names contain the word.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -93,7 +93,7 @@ fn main() {
     }
 }
 
-/// Nanoseconds for a row: the least and the median of batches.
+/// Nanoseconds per row: the minimum and the median of batches.
 fn measure(case: &Case) -> (f64, f64) {
     let mut bench = Bench::new(case);
     for _ in 0..case.warm {
@@ -108,7 +108,7 @@ fn measure(case: &Case) -> (f64, f64) {
 struct Bench {
     operator: RuleOperator,
     batch: RowBatch,
-    /// how far a batch goes in time, ms
+    /// the time span of a batch, ms
     span: i64,
     at: i64,
 }
@@ -128,7 +128,7 @@ impl Bench {
         let queue = RuleQueue::new(width, plan.inputs.iter().map(|_| true), 0, 0);
         for row in 0..case.rows {
             let input = row % plan.inputs.len();
-            // Each device is seen on each stream.
+            // Each device occurs on each stream.
             let device = row / plan.inputs.len() % case.groups;
             let mut slots = slots(&plan.inputs[input], device, row);
             queue.push(input as u16, (row * 1000 / case.rate) as i64, Instant::now(), &mut slots);
@@ -155,7 +155,7 @@ impl Bench {
         batch
     }
 
-    /// Runs the next batch, and says how many nanoseconds that took.
+    /// Runs the next batch; returns the nanoseconds that it took.
     fn run(&mut self) -> f64 {
         let batch = self.next();
         let begin = Instant::now();
@@ -165,7 +165,7 @@ impl Bench {
         begin.elapsed().as_nanos() as f64
     }
 
-    /// What the batch itself takes.
+    /// The memory of the batch itself.
     fn bytes(&self) -> usize {
         self.batch.values.capacity() * size_of::<Value>() + self.batch.times.capacity() * 10
     }
@@ -180,7 +180,7 @@ fn slots(input: &Input, device: usize, row: usize) -> Vec<Value> {
     input.scan.columns.iter().map(|column| value(&column.source)).collect()
 }
 
-/// Memory of this process, bytes; 0 where the system does not tell.
+/// Memory of this process, bytes; 0 if the system does not report it.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     status.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096

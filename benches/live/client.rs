@@ -1,5 +1,5 @@
-//! Clients of live views and the feed that changes them: a few lines over a socket, since they share the cores with what
-//! they measure.
+//! Clients of live views and the feed that changes them: minimal code over a socket, since they share the cores with
+//! the process under test.
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::failure::{Doing, Outcome, wrong};
 
-/// What clients have seen, all together.
+/// What all clients have received.
 pub struct Seen {
     pub deltas: AtomicU64,
     /// rows in deltas
@@ -20,9 +20,9 @@ pub struct Seen {
     pub snapshots: AtomicU64,
     pub ready: AtomicU64,
     pub resumed: AtomicU64,
-    /// from the moment that stands in a row to the moment when it was read, µs
+    /// from the time in a row to the time when it was read, µs
     pub latency: Mutex<Histogram<u64>>,
-    /// what the moments in rows are counted from
+    /// the origin of the times in rows
     pub from: Instant,
 }
 
@@ -99,7 +99,7 @@ impl Socket {
         }
     }
 
-    /// Reads what comes and counts it, until `until` is true after a frame; gives that frame. `None` at the end.
+    /// Reads and counts frames until `until` is true for one; returns that frame. `None` at the end.
     pub async fn read(&mut self, seen: &Seen, until: impl Fn(&[u8]) -> bool) -> Outcome<Option<Vec<u8>>> {
         loop {
             let mut taken = 0;
@@ -126,7 +126,7 @@ impl Socket {
     }
 }
 
-/// Where the text of the first frame of a server is, if it is whole.
+/// The bounds of the text in the first frame of a server, if it is complete.
 fn frame(bytes: &[u8]) -> Option<(usize, usize)> {
     let length = usize::from(bytes.get(1)? & 0x7f);
     let (from, length) = match length {

@@ -1,9 +1,9 @@
-//! What live views cost: CPU a message and a delivery, memory a subscription and a row, time for snapshots and for clients
-//! that come back. See README.md beside this file.
+//! The cost of live views: CPU per message and delivery, memory per subscription and row, time for snapshots and for
+//! reconnecting clients. See README.md in this folder.
 //!
-//! The real binary runs in a process of its own; everything goes over its sockets. CPU time and memory are those that the
-//! system accounts to the process. A figure that misses its aim is a figure; a wrong answer or a lost change ends the run
-//! with a code that is not 0.
+//! The real binary runs in a separate process; everything goes over its sockets. CPU time and memory of the process are
+//! read from the system. A figure that misses its aim does not fail the run; a wrong result or a lost change ends it
+//! with a code other than 0.
 
 mod client;
 #[path = "../throughput/failure.rs"]
@@ -27,7 +27,7 @@ use process::{Folder, Process, free_port};
 use rest::Rest;
 use serde_json::{Value, json};
 
-/// Silence after which a round is given up.
+/// Silence after which a round fails.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The rows of the table, by the name that `--only` takes.
@@ -37,7 +37,7 @@ const ROWS: [&str; 9] =
 struct Options {
     binary: PathBuf,
     only: Vec<String>,
-    /// counts are divided by it, for a quick look
+    /// counts are divided by it, for a quick run
     smaller: usize,
 }
 
@@ -109,7 +109,7 @@ fn messages(ids: impl Iterator<Item = usize>, t: usize, sent: u64) -> Vec<u8> {
     frames
 }
 
-/// Waits until a count has come to a number.
+/// Waits until a count has reached a number.
 async fn until(count: &AtomicU64, number: u64, what: &str) -> Outcome<()> {
     let end = Instant::now() + PATIENCE;
     while count.load(Ordering::Relaxed) < number {
@@ -121,7 +121,7 @@ async fn until(count: &AtomicU64, number: u64, what: &str) -> Outcome<()> {
     Ok(())
 }
 
-/// Opens sockets that count what comes until they are dropped with the runtime.
+/// Opens sockets that count messages until they are dropped with the runtime.
 async fn watch(service: &Service, paths: impl Iterator<Item = String>, seen: &Arc<Seen>) -> Outcome<usize> {
     let mut opened = 0;
     for path in paths {
@@ -134,7 +134,7 @@ async fn watch(service: &Service, paths: impl Iterator<Item = String>, seen: &Ar
     Ok(opened)
 }
 
-/// CPU µs a message while a view, or a rule with a window, accumulates and nobody watches.
+/// CPU µs per message while a view, or a rule with a window, accumulates and nobody watches.
 async fn aggregate(options: &Options) -> Outcome<()> {
     let total = 1_000_000 / options.smaller;
     let view =
@@ -175,7 +175,8 @@ async fn aggregate(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-/// Deltas a second and core, and CPU µs a delta, of clients that each watch a key of `keys`; `changed` keys a round.
+/// Deltas per second and core, and CPU µs per delta, of clients that each watch a key of `keys`; `changed` keys per
+/// round.
 async fn route(options: &Options, clients: usize, changed: usize, rounds: usize) -> Outcome<(f64, f64)> {
     let service = Service::start(options, "routed", &[("/views", FLEET)])?;
     let mut feed = service.feed().await?;
@@ -188,13 +189,13 @@ async fn route(options: &Options, clients: usize, changed: usize, rounds: usize)
         let ids = (0..changed).map(|number| (round * changed + number) % clients);
         feed.send(&messages(ids, round + 2, 0)).await?;
         sent += changed;
-        // Each change is a delta of its own.
+        // Each change is a separate delta.
         until(&seen.rows, sent as u64, "deltas").await?;
     }
     let cpu = (service.process.cpu()? - before).as_secs_f64();
     let deltas = seen.deltas.load(Ordering::Relaxed) as f64;
     if options.only.is_empty() || options.only.iter().any(|only| only == "routed") && clients > 1_000 {
-        // At half of what a core can do: one round at a time, at equal distances.
+        // At half of the capacity of a core: one round at a time, at equal distances.
         let pause = Duration::from_secs_f64(2.0 * cpu / deltas * changed as f64);
         for round in 0..(Duration::from_secs(3).as_secs_f64() / pause.as_secs_f64()) as usize {
             let ids = (0..changed).map(|number| (round * changed + number) % clients);
@@ -227,7 +228,7 @@ async fn parameters(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-/// CPU µs a delivered row to 100 clients: a view's, and a rule's.
+/// CPU µs per row delivered to 100 clients: of a view, and of a rule.
 async fn fanout(options: &Options) -> Outcome<()> {
     let rule = json!({"id": "out", "sql": "SELECT id, site, t, sent FROM telemetry",
                       "actions": [{"websocket": {"path": "/out", "sendSingle": true, "slowClient": "block"}}]})
@@ -291,7 +292,7 @@ async fn subscription(options: &Options) -> Outcome<()> {
         tokio::spawn(async move { socket.read(&seen, |_| false).await });
     }
     until(&seen.ready, total as u64, "snapshots").await?;
-    // What is kept for clients that come at the same time is dropped within a second.
+    // Data kept for clients that connect at the same time is dropped within a second.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let each = (service.memory()? - before) / total as f64;
     print("a subscription beyond its socket", &format!("{each:.0} bytes"), "≤ 1 KiB");
@@ -343,7 +344,7 @@ async fn stalled(options: &Options) -> Outcome<()> {
     let mut feed = service.feed().await?;
     let total = 1_000_000 / options.smaller;
     let seen = Seen::new()?;
-    // Its rows are larger than what a socket takes, so it is behind from the start.
+    // Its rows are larger than the socket buffers, so it is behind from the start.
     feed.send(&messages(0..10_000, 1, 0)).await?;
     let mut socket = Socket::connect(service.data, "/live/fleet").await?;
     socket.read(&seen, |text| text.starts_with(b"{\"t\":\"ready\"")).await?;
@@ -384,7 +385,7 @@ async fn resumed(options: &Options) -> Outcome<()> {
         let ready: Value = serde_json::from_slice(&ready).map_err(|error| Failure::Wrong(error.to_string()))?;
         cursors.push(ready["at"].as_str().unwrap_or_default().to_owned());
     }
-    // All are cut; 10,000 changes a second for five seconds.
+    // All are disconnected; 10,000 changes a second for five seconds.
     for round in 0..50 {
         feed.send(&messages(0..1_000, round + 2, 0)).await?;
         tokio::time::sleep(Duration::from_millis(100)).await;

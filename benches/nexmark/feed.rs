@@ -1,16 +1,16 @@
-//! The feed: an auction house's persons, auctions and bids, made from a seed, in order of event time but for a little
-//! disorder as networks make it.
+//! The feed: an auction house's persons, auctions and bids, generated from a seed, in order of event time except for
+//! some disorder, as in networks.
 //!
 //! Of 50 events one is a person, three are auctions and 46 are bids. As in NEXMark, half of the bids go to one hot
 //! auction of each hundred, and three quarters of bidders and sellers are one hot person of each hundred. Events come
 //! at an even rate, in minutes of activity with a pause after each, so that sessions end. Each stream ends with one
-//! event long after all others, which closes their windows without any end of input.
+//! event long after all others, which closes their windows before the end of the input.
 
 use std::fmt::Write;
 
 use bytes::Bytes;
 
-/// The streams, in the order in which they are counted everywhere here.
+/// The streams, in the order used for all counts here.
 pub const STREAMS: [&str; 3] = ["person", "auction", "bid"];
 
 /// Event time of the first event, ms: long ago, and the beginning of a window of every length used here.
@@ -28,7 +28,7 @@ const FIRST: i64 = 1000;
 /// Auctions that take bids, and persons that are active, at a time.
 const OPEN_AUCTIONS: i64 = 100;
 const ACTIVE_PERSONS: i64 = 1000;
-/// One of so many auctions or persons is hot.
+/// One in this many auctions or persons is hot.
 const HOT: i64 = 100;
 
 const STATES: [&str; 6] = ["AZ", "CA", "ID", "OR", "WA", "WY"];
@@ -37,7 +37,7 @@ const FIRST_NAMES: [&str; 8] = ["Peter", "Paul", "Luke", "John", "Saul", "Vicky"
 const LAST_NAMES: [&str; 8] = ["Shultz", "Abrams", "Spencer", "White", "Bartels", "Walton", "Smith", "Jones"];
 const CHANNELS: [&str; 4] = ["Google", "Facebook", "Baidu", "Apple"];
 
-/// Somebody who sells or bids.
+/// A seller or bidder.
 pub struct Person {
     pub id: i64,
     pub name: String,
@@ -46,7 +46,7 @@ pub struct Person {
     pub time: i64,
 }
 
-/// Something on sale.
+/// An item on sale.
 pub struct Auction {
     pub id: i64,
     pub seller: i64,
@@ -64,13 +64,13 @@ pub struct Bid {
     pub extra: String,
 }
 
-/// A message on its way: the stream's number and the JSON text.
+/// A message: the stream's number and the JSON text.
 pub struct Message {
     pub stream: usize,
     pub text: Bytes,
 }
 
-/// All events, and their messages in the order in which they are sent.
+/// All events, and their messages in the order of sending.
 pub struct Feed {
     pub persons: Vec<Person>,
     pub auctions: Vec<Auction>,
@@ -109,7 +109,7 @@ impl Feed {
         feed
     }
 
-    /// How many messages of these streams there are.
+    /// The number of messages of these streams.
     pub fn count(&self, streams: &[usize]) -> u64 {
         self.messages.iter().filter(|message| streams.contains(&message.stream)).count() as u64
     }
@@ -161,7 +161,7 @@ impl Feed {
     }
 }
 
-/// The number of one of the last `window` of `made`; with the probability `hot` the last hot one.
+/// The number of one of the last `window` of `made`; with probability `hot` the last hot one.
 fn recent(made: usize, window: i64, hot: f64, random: &mut fastrand::Rng) -> i64 {
     let last = made.max(1) as i64 - 1;
     if random.f64() < hot { FIRST + last / HOT * HOT } else { FIRST + random.i64((last - window + 1).max(0)..=last) }

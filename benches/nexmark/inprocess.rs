@@ -1,4 +1,4 @@
-//! A query without sockets: the real plan on a real data thread, fed from memory, with results that go nowhere.
+//! A query without sockets: the real plan on a real data thread, fed from memory, with results that are discarded.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +26,7 @@ use crate::failure::{Doing, Outcome, wrong};
 use crate::feed::{Feed, STREAMS};
 use crate::query::Query;
 
-/// What one run gave.
+/// The figures of one run.
 pub struct Run {
     /// CPU time of the data thread
     pub cpu: Duration,
@@ -34,12 +34,12 @@ pub struct Run {
     pub wall: Duration,
     /// messages to the sink
     pub messages: u64,
-    /// the rows, if they were asked for
+    /// the rows, if requested
     pub rows: Vec<Value>,
 }
 
-/// Messages as socket tasks would gather them under load: full batches of the busiest stream, and what the others have
-/// by then.
+/// Messages as socket tasks would gather them under load: full batches of the busiest stream, and whatever the others
+/// have by then.
 pub fn batches(feed: &Feed, streams: &[usize]) -> Vec<(usize, FrameBatch)> {
     let mut waiting: BTreeMap<usize, Vec<&Bytes>> = BTreeMap::new();
     let mut batches = Vec::new();
@@ -60,7 +60,7 @@ pub fn batches(feed: &Feed, streams: &[usize]) -> Vec<(usize, FrameBatch)> {
     batches
 }
 
-/// One batch whose messages share one allocation, as those do that a socket has read together.
+/// One batch whose messages share one allocation, like those that a socket has read together.
 fn batch(texts: &[&Bytes]) -> FrameBatch {
     let mut buffer = BytesMut::new();
     texts.iter().for_each(|text| buffer.extend_from_slice(text));
@@ -72,7 +72,7 @@ fn batch(texts: &[&Bytes]) -> FrameBatch {
     FrameBatch { frames: texts.iter().map(frame).collect(), origin: None, received: Instant::now() }
 }
 
-/// Runs a query once over batches; `keep` tells whether its rows are wanted.
+/// Runs a query once over batches; `keep` says whether its rows are kept.
 pub fn run(query: &Query, rules: &Path, batches: &[(usize, FrameBatch)], keep: bool) -> Outcome<Run> {
     let plan = plan(query, rules)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build().doing("making a runtime")?;
@@ -119,7 +119,8 @@ pub fn run(query: &Query, rules: &Path, batches: &[(usize, FrameBatch)], keep: b
         }
     }
     let (done, drained) = oneshot::channel();
-    // Windows of the clock end when there is no more input; those of event time were closed by the feed's last events.
+    // Windows in processing time end at the end of the input; those in event time were closed by the feed's last
+    // events.
     thread.command(if query.by_clock {
         Command::EndOfInput { rules: vec![rule].into(), done }
     } else {
@@ -157,7 +158,7 @@ fn answered<T>(runtime: &Runtime, answer: oneshot::Receiver<T>) -> Outcome<T> {
     runtime.block_on(answer).or_else(|_| wrong("the data thread has ended"))
 }
 
-/// CPU time of the data thread that runs now.
+/// CPU time of the running data thread.
 fn data_thread_cpu() -> Outcome<Duration> {
     for task in fs::read_dir("/proc/self/task").doing("listing threads")?.flatten() {
         let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
@@ -170,7 +171,7 @@ fn data_thread_cpu() -> Outcome<Duration> {
     wrong("there is no data thread")
 }
 
-/// Counts results, and keeps them where they are checked.
+/// Counts results, and keeps them if they are checked.
 struct Results {
     messages: AtomicU64,
     kept: Option<Mutex<Vec<Arc<MessageBatch>>>>,

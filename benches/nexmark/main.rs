@@ -1,9 +1,9 @@
-//! NEXMark: the queries of the auction house that the rule language can say, in events per second and core.
+//! NEXMark: the queries of the auction house that the rule language supports, in events per second and core.
 //!
-//! `cargo bench --bench nexmark -- [--only q5,q8] [--events 500000] [--rate 2000] [--rounds 3] [--seed 1]
-//! [--in-process | --websockets]`. The rules are the files beside this one, as `plutino run` takes them. The first round
-//! of each query is compared with a naive computation over the same events; a wrong answer ends the run, speed never
-//! does. See the README beside this file.
+//! `cargo bench --bench nexmark -- [--only q5,q8] [--events 500000] [--rate 2000] [--rounds 3] [--seed 1] [--in-process
+//! | --websockets]`. The rules are the files in this folder, as for `plutino run`. The first round of each query is
+//! compared with a naive computation over the same events; a wrong result ends the run, slowness never does. See the
+//! README in this folder.
 
 #[allow(dead_code, reason = "shared with the throughput benchmark, which uses all of it")]
 #[path = "../throughput/failure.rs"]
@@ -130,7 +130,7 @@ fn measure(query: &Query, feed: &Feed, rules: &Path, options: &Options) -> Outco
     Ok(line)
 }
 
-/// Compares the rows of the first round with the naive answer, and the number of messages of the others with it.
+/// Compares the rows of the first round with the naive result, and the number of messages of the others with it.
 fn checked(query: &Query, feed: &Feed, run: Run, round: u32, how: &str, messages: &mut u64) -> Outcome<Run> {
     let mut run = run;
     let told = |text: String| Failure::Wrong(format!("{} {how}: the answer is wrong: {text}", query.name));

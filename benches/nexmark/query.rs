@@ -1,4 +1,4 @@
-//! The queries, and what they should answer, computed the naive way from the events.
+//! The queries, and their expected results, computed naively from the events.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -20,9 +20,9 @@ pub struct Query {
     pub name: &'static str,
     /// the streams that it reads, by number
     pub streams: &'static [usize],
-    /// its windows follow the clock: which rows are in which is open, only their sums are compared
+    /// its windows follow the clock: the assignment of rows to windows is not fixed, so only their sums are compared
     pub by_clock: bool,
-    /// all rows that it should answer, in any order
+    /// all expected rows, in any order
     pub naive: fn(&Feed) -> Vec<Value>,
 }
 
@@ -46,10 +46,10 @@ pub const QUERIES: &[Query] = &[
     Query { name: "q12", streams: &[BID], by_clock: true, naive: q12 },
 ];
 
-/// Says how the answer differs from the naive one, if it does. `found` are the rows in any order.
+/// Describes how the result differs from the naive one, if it does. `found` are the rows in any order.
 pub fn check(query: &Query, feed: &Feed, found: Vec<Value>) -> Result<(), String> {
     let found = if query.by_clock { summed(found) } else { found };
-    // Both have gone through text: serde_json reads the last digit of some numbers otherwise than it is written.
+    // Both have been converted to text: serde_json reads the last digit of some numbers differently.
     let as_read = |row: Value| serde_json::from_str(&row.to_string()).unwrap_or(row);
     let mut expected: Vec<String> = (query.naive)(feed).into_iter().map(as_read).map(canonical).collect();
     let mut found: Vec<String> = found.into_iter().map(canonical).collect();

@@ -18,9 +18,9 @@ use crate::inprocess::{Run, rows};
 use crate::process::{Folder, Process, free_port};
 use crate::query::Query;
 
-/// How long the program may take until its endpoints can be connected to.
+/// The time limit for the program's endpoints to be available.
 const STARTING: Duration = Duration::from_secs(20);
-/// How long results may be silent: longer than a window of the clock.
+/// How long results may be silent: longer than a processing-time window.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Bytes that are written at once to one feed.
 const CHUNK: usize = 64 * 1024;
@@ -44,7 +44,7 @@ pub fn frames(feed: &Feed, streams: &[usize]) -> Vec<(usize, Bytes)> {
     chunks
 }
 
-/// A text frame masked with zeros, which leaves the text as it is; the receiver has to unmask it all the same.
+/// A text frame masked with zeros, which does not change the text; the receiver still has to unmask it.
 fn frame(bytes: &mut BytesMut, text: &[u8]) {
     bytes.put_u8(0x81);
     match u16::try_from(text.len()).expect("messages of the feed are short") {
@@ -58,7 +58,7 @@ fn frame(bytes: &mut BytesMut, text: &[u8]) {
     bytes.put_slice(text);
 }
 
-/// Runs a query once. `expected` is the number of result messages, where it does not depend on the clock.
+/// Runs a query once. `expected` is the number of result messages, if it does not depend on the clock.
 pub fn run(
     query: &Query,
     rules: &Path,
@@ -128,7 +128,7 @@ async fn exchange(
     Ok(Run { rows: rows(kept.into_iter())?, ..run })
 }
 
-/// Connects as soon as the endpoint is there.
+/// Connects as soon as the endpoint exists.
 async fn connect(process: &mut Process, port: u16, path: &str) -> Outcome<WebSocketStream<TcpStream>> {
     let until = Instant::now() + STARTING;
     while Instant::now() < until {

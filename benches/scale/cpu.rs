@@ -1,4 +1,4 @@
-//! Processor time of a process and of its data threads, as Linux counts it.
+//! CPU time of a process and of its data threads, as reported by Linux.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// Up to now; `process` is a number, or `self`.
+    /// Until now; `process` is a number, or `self`.
     pub fn of(process: &str) -> Cpu {
         let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("Linux says what threads there are").flatten();
         let mut times: Vec<(String, u64)> = tasks.filter_map(|task| time_of(&task.path())).collect();

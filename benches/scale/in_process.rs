@@ -1,4 +1,4 @@
-//! Rules on data threads that are fed from memory: how much faster more threads are.
+//! Rules on data threads that are fed from memory: the speedup by more threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,10 +27,10 @@ use crate::workload::{CREATE, Workload};
 /// Rows of all threads.
 pub const ROWS: usize = 4_000_000;
 
-/// How many rows are made; they are sent again and again.
+/// The number of generated rows; they are sent repeatedly.
 const MADE: usize = 512 * 1024;
 
-/// Counts results, and drops them.
+/// Counts results, and discards them.
 #[derive(Default)]
 struct Dropped(AtomicU64);
 
@@ -40,7 +40,7 @@ impl Outlet for Dropped {
     }
 }
 
-/// Rows a second, and the processor time of the data threads for each, ns.
+/// Rows per second, and the CPU time of the data threads for each, ns.
 pub async fn measure(workload: &Workload, workers: usize) -> (f64, f64) {
     let batches = batches(workload);
     let traffic = Traffic::default();
@@ -69,7 +69,7 @@ pub async fn measure(workload: &Workload, workers: usize) -> (f64, f64) {
     (rows / wall.as_secs_f64(), spent.threads.iter().sum::<u64>() as f64 / rows)
 }
 
-/// Its rows, in batches as a socket under load brings them.
+/// Its rows, in batches like those from a socket under load.
 fn batches(workload: &Workload) -> Vec<FrameBatch> {
     let batch = |number: usize| {
         let texts: Vec<String> = (0..BATCH_FRAMES).map(|row| workload.row(0, number * BATCH_FRAMES + row)).collect();

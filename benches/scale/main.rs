@@ -1,11 +1,12 @@
-//! What more data threads cost, how evenly they share the work, and how much faster they are.
+//! The cost of more data threads, how evenly they share the work, and the speedup.
 //!
-//! **Over sockets**: eight senders bring messages to one stream of the real binary, which runs one rule, or sends what it
-//! gets to 64 clients. For each number of data threads: the processor time of the whole process for each message (or
-//! delivery), and the share of the busiest data thread: 1.0 is the mean. Wall-clock time says little where senders and
-//! binary share few cores.
+//! **Over sockets**: eight senders send messages to one stream of the real binary, which runs one rule, or forwards
+//! messages to 64 clients. For each number of data threads: the processor time of the whole process for each message
+//! (or delivery), and the share of the busiest data thread: 1.0 is the mean. Wall-clock time says little where senders
+//! and binary share few cores.
 //!
-//! **In process**: batches from memory on real data threads, with results that go nowhere. Here the wall clock counts.
+//! **In process**: batches from memory on real data threads, with results that are discarded. Here the wall clock
+//! counts.
 //!
 //! `cargo bench --bench scale`, or `cargo bench --bench scale -- 1 3` for other numbers of threads. Linux only.
 

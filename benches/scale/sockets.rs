@@ -28,10 +28,10 @@ const TO_ALL: usize = 2_000;
 /// Rows that a sender sends before it waits for its socket.
 const BURST: usize = 100;
 
-/// The process is done when it has taken hardly any processor time for this long.
+/// The process is idle when it has used hardly any CPU time for this long.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// What an idle process takes in that time, ns.
+/// CPU time of an idle process in that time, ns.
 const IDLE: u64 = 3_000_000;
 
 /// The binary with some rules.
@@ -43,7 +43,7 @@ struct Running {
     rules: PathBuf,
 }
 
-/// Processor time for each message, ns, and the share of the busiest data thread.
+/// CPU time per message, ns, and the share of the busiest data thread.
 pub async fn measure(workload: &Workload, workers: usize) -> (f64, f64) {
     let rule = json!({"id": "r", "sql": workload.sql, "options": workload.options(), "actions": [{"nop": {}}]});
     let running = Running::start(&rule, workers).await;
@@ -54,7 +54,7 @@ pub async fn measure(workload: &Workload, workers: usize) -> (f64, f64) {
     (spent.all as f64 / (SENDERS * MESSAGES) as f64, spent.busiest())
 }
 
-/// The same for each delivery, of results that go to all clients.
+/// The same per delivery, for results that go to all clients.
 pub async fn fan_out(workers: usize) -> (f64, f64) {
     // A slow client makes the binary wait, so that each message is delivered.
     let sink = json!({"websocket": {"path": "/out", "sendSingle": true, "slowClient": "block"}});
@@ -63,7 +63,7 @@ pub async fn fan_out(workers: usize) -> (f64, f64) {
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         let (client, _) = connect_async(format!("ws://{}/out", running.address)).await.expect("it takes clients");
-        // What comes is of no interest, and is not parsed.
+        // Received messages are not parsed.
         let mut socket = client.into_inner();
         clients.push(tokio::spawn(async move {
             let mut buffer = vec![0; 256 * 1024];
@@ -90,7 +90,7 @@ impl Running {
         Running { child, pid, address, rules }
     }
 
-    /// All senders send so many messages each.
+    /// Each sender sends this many messages.
     async fn send(&self, messages: usize, row: impl Fn(usize, usize) -> String) {
         let mut senders = Vec::new();
         for _ in 0..SENDERS {
@@ -129,7 +129,7 @@ impl Running {
     }
 }
 
-/// Starts the binary; gives the address of its data server.
+/// Starts the binary; returns the address of its data server.
 async fn start(rules: &Path, workers: usize) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
         .arg("run")
@@ -147,7 +147,7 @@ async fn start(rules: &Path, workers: usize) -> (Child, String) {
         if let Some(address) = line.split("listening on ").nth(1) {
             let address = address.split_whitespace().next().unwrap_or(address);
             let address = address.trim_start_matches("ws://").split('/').next().unwrap_or_default().to_owned();
-            // What else it says is of no interest, and must not fill the pipe.
+            // Other output is discarded, so that the pipe does not fill.
             tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
             return (child, address);
         }

@@ -13,7 +13,7 @@ pub struct Workload {
 
 pub const CREATE: &str = "CREATE STREAM input () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\", TIMESTAMP=\"ts\")";
 
-/// More than there are rows in a window.
+/// More than the rows in a window.
 const ALL: usize = 1_000_000;
 
 const BY_KEY: &str = "SELECT k, count(*) AS n, avg(v) AS a FROM input GROUP BY k, TUMBLINGWINDOW(ss, 10)";

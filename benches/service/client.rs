@@ -1,12 +1,12 @@
-//! The clients of a service: REST over one kept connection, and websockets that send frames made beforehand and count
-//! what comes. Both are a few lines over a socket, since they share the cores with what they measure.
+//! The clients of a service: REST over one kept connection, and websockets that send prepared frames and count
+//! messages. Both are minimal code over a socket, since they share the cores with the process under test.
 
 use crate::failure::{Doing, Outcome, wrong};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Silence after which an answer is given up.
+/// Silence after which waiting for a response fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection to the REST API.
@@ -21,7 +21,7 @@ impl Rest {
         Ok(Rest { stream: open(port)?, buffer: Vec::new() })
     }
 
-    /// One call; anything but a 2xx answer is an error. Gives the body.
+    /// One call; any response other than 2xx is an error. Returns the body.
     pub fn call(&mut self, method: &str, path: &str, body: &str) -> Outcome<String> {
         let length = body.len();
         let request = format!(
@@ -47,7 +47,7 @@ impl Rest {
         }
     }
 
-    /// Bytes of the head, and of the body behind it.
+    /// Length of the head, and of the body after it.
     fn head(&self) -> Option<(usize, usize)> {
         let end = self.buffer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
         let head = std::str::from_utf8(&self.buffer[..end]).ok()?.to_ascii_lowercase();
@@ -66,12 +66,12 @@ fn open(port: u16) -> Outcome<TcpStream> {
 /// A websocket.
 pub struct Socket {
     stream: TcpStream,
-    /// what came and was not looked at, and how much of it is a frame that was counted already
+    /// received bytes that were not parsed yet, and how much of them is a frame that was counted already
     buffer: Vec<u8>,
 }
 
 impl Socket {
-    /// Connects to an endpoint as soon as it is there.
+    /// Connects to an endpoint as soon as it exists.
     pub fn connect(port: u16, path: &str) -> Outcome<Socket> {
         let until = Instant::now() + PATIENCE;
         let request = format!(
@@ -130,7 +130,7 @@ impl Socket {
     }
 }
 
-/// Where the first frame of a server ends, if it is whole.
+/// The end of the first frame of a server, if it is complete.
 fn frame_end(bytes: &[u8]) -> Option<usize> {
     let (header, length) = match (bytes.get(1)? & 0x7f, bytes) {
         (126, &[_, _, a, b, ..]) => (4, usize::from(u16::from_be_bytes([a, b]))),

@@ -1,4 +1,4 @@
-//! What it costs to keep messages until a peer has them: the same feed to a peer that is there, with and without
+//! The cost of keeping messages until a peer has received them: the same feed to a connected peer, with and without
 //! `enableCache`.
 
 use crate::client::{Rest, Socket, frame};
@@ -18,7 +18,7 @@ const TIME: Duration = Duration::from_secs(5);
 /// How often a chunk is sent.
 const CHUNK: Duration = Duration::from_millis(5);
 
-/// CPU time for each message, µs: without and with `enableCache`. Rounds take turns; the best of each counts.
+/// CPU time per message, µs: without and with `enableCache`. Rounds alternate; the best of each counts.
 pub fn costs(options: &Options) -> Outcome<(f64, f64)> {
     let mut best = [f64::MAX; 2];
     for _ in 0..options.rounds {
@@ -45,7 +45,7 @@ fn cost(options: &Options, cached: bool) -> Outcome<f64> {
     let each = PACE / (1000 / CHUNK.as_millis() as usize);
     let mut chunk = Vec::new();
     (0..each).for_each(|number| frame(&format!(r#"{{"device":"dev-{number:03}","value":{number}.5}}"#), &mut chunk));
-    // What is made once is made before it counts.
+    // One-time work is done before the measurement.
     sender.send(&chunk)?;
     peer.receive(each)?;
     let before = served.process.cpu()?;
@@ -63,7 +63,7 @@ fn cost(options: &Options, cached: bool) -> Outcome<f64> {
         sending.join().unwrap_or_else(|_| wrong("the generator panicked")).and(received)
     })?;
     let cpu = served.process.cpu()? - before;
-    // With the last pong nothing is kept any more.
+    // After the last pong nothing is kept any more.
     let until = Instant::now() + Duration::from_secs(60);
     let mut rest = Rest::connect(served.rest)?;
     let waits = |status: String| !status.replace(": ", ":").contains("\"sink_websocket_0_0_buffer_length\":0,");
@@ -80,7 +80,7 @@ fn cost(options: &Options, cached: bool) -> Outcome<f64> {
 /// A websocket server for one connection: it counts messages and answers pings.
 struct Peer {
     stream: TcpStream,
-    /// what came and was not looked at
+    /// received bytes that were not parsed yet
     buffer: Vec<u8>,
     messages: usize,
 }
@@ -106,7 +106,7 @@ impl Peer {
         Ok(Peer { stream, buffer: Vec::new(), messages: 0 })
     }
 
-    /// Waits for so many more messages.
+    /// Waits for this many more messages.
     fn receive(&mut self, messages: usize) -> Outcome<()> {
         let wanted = self.messages + messages;
         self.stream.set_read_timeout(Some(Duration::from_secs(30))).doing("setting up a connection")?;
@@ -118,13 +118,13 @@ impl Peer {
         if self.messages == wanted { Ok(()) } else { wrong(format!("{} messages, not {wanted}", self.messages)) }
     }
 
-    /// Answers pings that have come.
+    /// Answers received pings.
     fn answer(&mut self) -> Outcome<()> {
         self.stream.set_read_timeout(Some(Duration::from_millis(20))).doing("setting up a connection")?;
         self.read().map(drop)
     }
 
-    /// Takes what has come; `false`: nothing came in time.
+    /// Reads available bytes; `false`: nothing arrived in time.
     fn read(&mut self) -> Outcome<bool> {
         let mut chunk = [0; 256 * 1024];
         match self.stream.read(&mut chunk) {
@@ -153,7 +153,7 @@ impl Peer {
     }
 }
 
-/// How long the head of the first frame of a client is, mask included, and where the frame ends, if it is whole.
+/// The length of the head of a client's first frame, mask included, and the end of the frame, if it is complete.
 fn client_frame(bytes: &[u8]) -> Option<(usize, usize)> {
     let (header, length) = match (bytes.get(1)? & 0x7f, bytes) {
         (126, &[_, _, a, b, ..]) => (8, usize::from(u16::from_be_bytes([a, b]))),

@@ -1,9 +1,9 @@
-//! What the service costs with many rules: CPU a message, memory a rule, rules created a second, time to start, how fast it
-//! answers while messages flow, and what it costs to keep messages for a peer. See README.md beside this file.
+//! The cost of the service with many rules: CPU per message, memory per rule, rules created per second, time to start,
+//! response times under load, and the cost of keeping messages for a peer. See README.md in this folder.
 //!
-//! The real binary runs in a process of its own with a store on disk; everything goes over its sockets. CPU time and
-//! memory are those that the system accounts to the process. A figure that misses its aim is a figure; a wrong answer or
-//! a lost message ends the run with a code that is not 0.
+//! The real binary runs in a separate process with a store on disk; everything goes over its sockets. CPU time and
+//! memory of the process are read from the system. A figure that misses its aim does not fail the run; a wrong result
+//! or a lost message ends it with a code other than 0.
 
 mod client;
 #[path = "../throughput/failure.rs"]
@@ -21,13 +21,13 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// Connections that create rules side by side.
+/// Connections that create rules in parallel.
 const CONNECTIONS: usize = 8;
 
 const STREAM: &str =
     r#"{"sql": "CREATE STREAM telemetry () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\", FORMAT=\"json\")"}"#;
 
-/// What is asked for on the command line.
+/// The options of the command line.
 struct Options {
     binary: PathBuf,
     rules: usize,
@@ -42,7 +42,7 @@ struct Figure {
     aim: &'static str,
 }
 
-/// How the rules of a scan differ from each other; each message matches one of them.
+/// The kinds of filters of the rules; each message matches one of them.
 #[derive(Clone, Copy)]
 enum Kind {
     Text,
@@ -118,7 +118,7 @@ impl Served {
         Ok(self.process.memory()?.now as f64)
     }
 
-    /// Calls for each number below `count`, over so many connections; gives calls a second.
+    /// Calls for each number below `count`, over this many connections; returns calls per second.
     fn each(
         &self,
         connections: usize,
@@ -181,7 +181,7 @@ fn scan(options: &Options, rules: usize, kind: Kind, messages: usize) -> Outcome
     served.create(CONNECTIONS, rules, kind, SOCKET)?;
     let mut receiver = Socket::connect(served.data, "/out")?;
     let mut sender = Socket::connect(served.data, "/in")?;
-    // The receiver is known when its first result is there.
+    // The receiver is ready when its first result has arrived.
     let block = frames(rules, 20_000);
     sender.send(&block)?;
     receiver.receive(20_000)?;
@@ -208,11 +208,11 @@ fn scan(options: &Options, rules: usize, kind: Kind, messages: usize) -> Outcome
     Ok(best)
 }
 
-/// Memory and speed of creation, and what is left after all rules are gone, some times.
+/// Memory and speed of creation, and what remains after all rules were dropped, several times.
 fn life(options: &Options, sink: &str, figures: &mut Vec<Figure>) -> Outcome<()> {
     let (served, rules) = (Served::start(options, "life")?, options.rules);
     served.call("POST", "/streams", STREAM)?;
-    // One rule opens the stream and lets the process have what every process with a rule has.
+    // One rule opens the stream and lets the process allocate what every process with a rule needs.
     served.call("POST", "/rules", &rule(99_999, Kind::Text, sink))?;
     let sink_name = if sink == NOP { "nop" } else { "websocket" };
     let before = served.rss()?;
@@ -297,7 +297,7 @@ fn restart(options: &Options) -> Outcome<(f64, f64)> {
     Ok((answered, took))
 }
 
-/// Latency of reads while messages flow: percentiles in µs, and the messages a second that there were.
+/// Latency of reads under load: percentiles in µs, and the messages per second.
 fn reads(options: &Options, flow: u64) -> Outcome<(Histogram<u64>, f64)> {
     const READS: u32 = 2_000;
     const PAUSE: Duration = Duration::from_millis(2);

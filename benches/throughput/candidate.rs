@@ -1,4 +1,4 @@
-//! Who is measured, and how each is started for a workload.
+//! The measured programs, and how each is started for a workload.
 
 use crate::failure::{Doing, Outcome, wrong};
 use crate::kuiperd;
@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How long a candidate may take until its endpoints can be connected to.
+/// The time limit for a candidate's endpoints to be available.
 const STARTING: Duration = Duration::from_secs(20);
 
-/// Who is measured.
+/// A measured program.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Candidate {
     /// The binary of this package.
@@ -42,11 +42,11 @@ impl Candidate {
 pub struct Programs {
     /// An installed `kuiperd`.
     pub kuiperd: Option<PathBuf>,
-    /// Runs the workload's best baseline under Plutino's name, to try the benchmark itself.
+    /// Runs the workload's best baseline under Plutino's name, to test the benchmark itself.
     pub stand_in: bool,
 }
 
-/// A candidate that runs, with its rule.
+/// A running candidate, with its rule.
 pub struct Running {
     /// The process.
     pub process: Process,
@@ -78,7 +78,7 @@ impl Running {
         Ok(Running { process, port, ends_cleanly, _folder: folder })
     }
 
-    /// Connects to an endpoint as soon as it is there.
+    /// Connects to an endpoint as soon as it exists.
     pub fn connect(&mut self, path: &str) -> Outcome<Connection> {
         let until = Instant::now() + STARTING;
         while Instant::now() < until {
@@ -100,7 +100,7 @@ impl Running {
 /// The stream that all rules read.
 pub const STREAM: &str = r#"CREATE STREAM telemetry () WITH (TYPE="websocket", DATASOURCE="/in", FORMAT="json")"#;
 
-/// The rule of a workload. Windows come as arrays of rows, everything else one object a message.
+/// The rule of a workload. Windows are sent as arrays of rows, everything else as one object per message.
 pub fn rule(workload: &Workload, sink: Value) -> Value {
     let mut sink = sink;
     sink["path"] = json!("/out");
@@ -108,8 +108,8 @@ pub fn rule(workload: &Workload, sink: Value) -> Value {
     json!({ "id": "throughput", "sql": workload.sql, "actions": [{ "websocket": sink }] })
 }
 
-/// Plutino with a rule file. The relays wait for a slow receiver, and every result is counted here, so its sink is told
-/// to wait as well, where it would by default drop the oldest messages of a client that is far behind.
+/// Plutino with a rule file. The relays wait for a slow receiver, and every result is counted here, so its sink is also
+/// set to wait; by default it would drop the oldest messages of a slow client.
 fn plutino(workload: &Workload, port: u16, folder: &Path) -> Outcome<Process> {
     let rule = rule(workload, json!({ "slowClient": "block" }));
     let file = json!({ "streams": { "telemetry": STREAM }, "tables": {}, "rules": { "throughput": rule } });

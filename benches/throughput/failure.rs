@@ -1,4 +1,4 @@
-//! What can go wrong in a benchmark run. A slow candidate is a figure and never a failure; a wrong answer is one.
+//! Failures of a benchmark run. A slow candidate is a figure and never a failure; a wrong result is one.
 
 use std::io;
 
@@ -13,10 +13,10 @@ pub enum Failure {
         /// What the system said.
         source: io::Error,
     },
-    /// A candidate did not start, ended early, or answered something else than the workload asks for.
+    /// A candidate did not start, ended early, or sent something other than the workload expects.
     #[error("{0}")]
     Wrong(String),
-    /// The command line asks for what does not exist.
+    /// The command line names something that does not exist.
     #[error("{0}")]
     Usage(String),
 }
@@ -24,7 +24,7 @@ pub enum Failure {
 /// The result of everything here.
 pub type Outcome<T> = Result<T, Failure>;
 
-/// Adds to an I/O error what was being done.
+/// Adds the failed action to an I/O error.
 pub trait Doing<T> {
     /// Turns an I/O result into an [`Outcome`].
     fn doing(self, what: &str) -> Outcome<T>;
@@ -36,7 +36,7 @@ impl<T> Doing<T> for io::Result<T> {
     }
 }
 
-/// A wrong answer or a broken candidate, said in words.
+/// A wrong result or a broken candidate, described in a text.
 pub fn wrong<T>(text: impl Into<String>) -> Outcome<T> {
     Err(Failure::Wrong(text.into()))
 }

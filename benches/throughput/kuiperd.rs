@@ -1,6 +1,6 @@
 //! An installed eKuiper as a peer: started on free ports, given stream and rule through its REST API.
 //!
-//! It runs in a folder of its own with a copy of its configuration, so nothing of the installation is changed.
+//! It runs in its own folder with a copy of its configuration, so nothing of the installation is changed.
 
 use crate::candidate::{STREAM, rule};
 use crate::failure::{Doing, Outcome, wrong};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How long it may take until its REST API answers.
+/// The time limit for its REST API to respond.
 const STARTING: Duration = Duration::from_secs(30);
 
 /// Starts the binary with the rule of a workload.
@@ -55,7 +55,7 @@ pub fn start(binary: &Path, workload: &Workload, port: u16, folder: &Path) -> Ou
     Ok(process)
 }
 
-/// The folder `etc` of an installation: beside the binary's folder as in the archive, or the packages' own place.
+/// The folder `etc` of an installation: next to the binary's folder as in the archive, or the location of the packages.
 fn configuration(binary: &Path) -> Option<PathBuf> {
     let above = binary.ancestors().skip(1).take(3).map(|folder| folder.join("etc"));
     above.chain([PathBuf::from("/etc/kuiper")]).find(|etc| etc.join("kuiper.yaml").is_file())
@@ -75,7 +75,7 @@ fn copy(from: &Path, to: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// One REST call; anything but a 2xx answer is an error.
+/// One REST call; any response other than 2xx is an error.
 fn request(port: u16, method: &str, path: &str, body: Option<&Value>) -> Outcome<()> {
     let doing = format!("{method} {path} of kuiperd");
     let body = body.map_or(String::new(), Value::to_string);

@@ -1,9 +1,9 @@
 //! The load: a generator that writes pre-encoded frames, and receivers that read little more than frame headers.
 //!
-//! Both must cost far less than what they measure, for they share two cores with it. So frames are made beforehand and
-//! written as they are, a receiver counts all results and parses one in many, and neither goes through a websocket
-//! library. Latency is open loop: a message has a time at which it should be sent, and its latency begins there even if
-//! the generator or the system is late.
+//! Both must cost far less than the measured process, since they share two cores with it. So frames are prepared and
+//! written as they are, a receiver counts all results and parses only a sample, and neither uses a websocket library.
+//! Latency is open loop: a message has a scheduled time, and its latency starts there even if the generator or the
+//! system is late.
 
 use crate::failure::{Doing, Outcome, wrong};
 use crate::workload::{Block, Group};
@@ -22,12 +22,12 @@ use tokio::time::timeout;
 const READ: usize = 256 * 1024;
 /// The largest frame that a receiver takes, in bytes.
 const LARGEST: usize = 64 * 1024 * 1024;
-/// The last stretch before a message's time is spent waiting actively: shorter than a sleep can be trusted for, and a
+/// The last interval before a message's time is spent in a busy loop: shorter than the precision of a sleep, and a
 /// small part of a core even at 10,000 messages/s.
 const SPIN: Duration = Duration::from_micros(15);
-/// Silence after which results are given up.
+/// Silence after which waiting for results fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// A result of one receiver in so many is parsed and compared, where there is one receiver.
+/// One in this many results is parsed and compared, if there is one receiver.
 const SAMPLE: u64 = 64;
 
 /// How fast messages are sent.
@@ -35,9 +35,10 @@ const SAMPLE: u64 = 64;
 pub enum Pace {
     /// As fast as the socket takes them.
     Flood,
-    /// Each on its own at a time of its own.
+    /// Each message at its own scheduled time.
     Timed(Schedule),
-    /// As fast as possible with at most so many results outstanding, for a peer that drops what it has no room for.
+    /// As fast as possible with at most this many results outstanding, for a peer that drops messages when its queues
+    /// are full.
     Window(u64),
 }
 
@@ -56,13 +57,13 @@ impl Schedule {
     }
 }
 
-/// A websocket connection of the benchmark, and the bytes that came behind the handshake.
+/// A websocket connection of the benchmark, and the bytes received after the handshake.
 pub struct Connection {
     stream: TcpStream,
     surplus: Vec<u8>,
 }
 
-/// Makes one attempt at a websocket connection to `path` on a port of 127.0.0.1; none if it is not there yet.
+/// Makes one attempt at a websocket connection to `path` on a port of 127.0.0.1; none if it does not exist yet.
 pub fn connect(port: u16, path: &str) -> Outcome<Option<Connection>> {
     let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { return Ok(None) };
     stream.set_nodelay(true).doing("setting up a connection")?;
@@ -93,9 +94,9 @@ pub fn connect(port: u16, path: &str) -> Outcome<Option<Connection>> {
     }
 }
 
-/// What the generator saw.
+/// The measurements of the generator.
 pub struct Sent {
-    /// When the last byte was taken by the socket.
+    /// When the socket accepted the last byte.
     pub end: Instant,
     /// How late single messages were written, in nanoseconds.
     pub lateness: Histogram<u64>,
@@ -147,8 +148,8 @@ fn wait_until(due: Instant) -> Duration {
     }
 }
 
-/// Lets sleeps of the calling thread end when they should, where the kernel would else be up to 50 µs late to save
-/// wake-ups. A system that does not allow it makes the generator later, which the table shows.
+/// Makes sleeps of the calling thread end on time; otherwise the kernel may be up to 50 µs late to save wake-ups. If
+/// the system does not allow it, the generator is less precise, which the table shows.
 fn sharpen_sleep() {
     let thread = std::fs::read_link("/proc/thread-self").unwrap_or_default();
     if let Some(id) = thread.file_name().and_then(|name| name.to_str()) {
@@ -170,13 +171,13 @@ pub struct Receiver {
     end: usize,
 }
 
-/// What one receiver should get.
+/// The results that one receiver should get.
 pub struct Expected<'a> {
     /// The messages that are sent.
     pub block: &'a Block,
     /// How many of them.
     pub messages: u64,
-    /// Receivers that share the machine: the more, the smaller the part that each compares.
+    /// Receivers that share the machine: with more of them, each compares a smaller part.
     pub receivers: u64,
     /// When messages are sent, where latency is measured.
     pub schedule: Option<Schedule>,
@@ -193,7 +194,7 @@ impl Receiver {
         Ok(Receiver { stream, buffer, start: 0, end })
     }
 
-    /// Reads every result in order until the last expected one; counts them in `progress`. Returns their latencies.
+    /// Reads every result in order up to the last expected one; counts them in `progress`. Returns their latencies.
     async fn results(&mut self, expected: &Expected<'_>, progress: &AtomicU64) -> Outcome<Histogram<u64>> {
         let total = expected.block.results(expected.messages);
         let stride = SAMPLE * expected.receivers;
@@ -219,7 +220,7 @@ impl Receiver {
         Ok(latencies)
     }
 
-    /// Reads rows of windows until their counts add up to all messages, and compares the whole.
+    /// Reads rows of windows until their counts add up to all messages, and compares the totals.
     async fn groups(&mut self, expected: &Expected<'_>) -> Outcome<()> {
         let mut groups: HashMap<String, Group> = HashMap::new();
         let mut counted = 0;
@@ -253,7 +254,7 @@ impl Receiver {
         }
     }
 
-    /// Reads what is there into the buffer; fails after a long silence, saying how far things were.
+    /// Reads available bytes into the buffer; fails after a long silence, with the progress so far.
     async fn fill(&mut self, so_far: impl Fn() -> String) -> Outcome<()> {
         match timeout(PATIENCE, self.read()).await {
             Ok(Ok(0)) => wrong(format!("the connection was closed after {}", so_far())),
@@ -273,7 +274,7 @@ impl Receiver {
         Ok(read)
     }
 
-    /// The payload of the next whole data frame in the buffer. Pings are answered on the way.
+    /// The payload of the next complete data frame in the buffer. Pings are answered.
     async fn next(&mut self) -> Outcome<Option<&[u8]>> {
         loop {
             let Some((opcode, from, to)) = self.frame()? else { return Ok(None) };
@@ -292,7 +293,7 @@ impl Receiver {
         }
     }
 
-    /// Opcode and bounds of the payload of the next frame, if it is whole.
+    /// Opcode and bounds of the payload of the next frame, if it is complete.
     fn frame(&self) -> Outcome<Option<(u8, usize, usize)>> {
         let bytes = &self.buffer[self.start..self.end];
         let (&[first, second, ..], false) = (bytes, bytes.len() < 2) else { return Ok(None) };
@@ -328,7 +329,7 @@ impl Receiver {
     }
 }
 
-/// Waits until all receivers have all that is expected, in order; returns the latencies of the first.
+/// Waits until all receivers have all expected results, in order; returns the latencies of the first.
 pub async fn collect(
     receivers: &mut [Receiver],
     expected: &Expected<'_>,

@@ -1,4 +1,4 @@
-//! The whole-process benchmark: the real binary, real sockets, beside what one would write by hand.
+//! The whole-process benchmark: the real binary over real sockets, compared with hand-written programs.
 //!
 //! `cargo bench --bench throughput -- [--only W1,W7@10k] [--rounds 5] [--messages 1000000] [--json FILE]
 //! [--peer-kuiperd PATH] [--soak N]`. Every measurement is a process of its own; the candidates of a workload take turns
@@ -33,7 +33,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// The name of the idle measurement in `--only`.
 const IDLE_ID: &str = "idle";
 
-/// Measures Plutino beside hand-written relays.
+/// Measures Plutino and hand-written relays
 #[derive(Parser)]
 #[command(name = "throughput")]
 struct Options {

@@ -11,18 +11,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
-/// Silence after which a candidate has said all.
+/// Silence after which a candidate has sent everything.
 const QUIET: Duration = Duration::from_millis(40);
 /// Time between the call to start and the first message of a schedule, for the generator to be ready.
 const AHEAD: Duration = Duration::from_millis(5);
-/// A peer that drops what overflows gets no more than this many messages ahead of its results.
+/// A peer that drops overflowing messages gets at most this many messages ahead of its results.
 const PEER_WINDOW: u64 = 400;
-/// Messages a second for such a peer where results do not follow the messages one by one.
+/// Messages per second for such a peer if results do not correspond to single messages.
 const PEER_RATE: u64 = 10_000;
-/// A peer gets this part of the messages: it is slow, and its figures need no more.
+/// A peer gets this fraction of the messages: it is slow, and its figures need no more.
 const PEER_PART: u64 = 20;
 
-/// A process under test with all its clients connected and known to it.
+/// A process under test with all its clients connected.
 pub struct Stage {
     runtime: Runtime,
     /// The process under test.
@@ -44,7 +44,7 @@ impl Stage {
         let sender = running.connect("/in")?;
         let mut stage = Stage { runtime, running, sender, receivers };
         match workload.answer {
-            // A probe would be a part of some window. The first window ends long after the receiver is known.
+            // A probe would be part of a window. The first window ends long after the receiver is connected.
             Answer::Groups => thread::sleep(QUIET),
             _ => stage.probe(block)?,
         }
@@ -82,7 +82,8 @@ impl Stage {
             let end = Instant::now();
             let after = running.process.cpu();
             if collected.is_err() {
-                // The generator may wait for room that never comes: now it finds that it may go on, and nobody there.
+                // The generator may wait for results that never arrive: now it finds that it may continue, and that the
+                // peer is gone.
                 running.process.kill();
                 progress.store(u64::MAX, Ordering::Relaxed);
             }
@@ -100,7 +101,7 @@ impl Stage {
         if surplus > 0 {
             return wrong(format!("{surplus} more results than expected"));
         }
-        // The last window ends when its second is over, whatever the speed: there the time is that of the sending.
+        // The last window ends with its second, whatever the speed: then the time is that of sending.
         let end = if workload.answer == Answer::Groups { sent.end } else { end };
         let micros = |histogram: &Histogram<u64>, quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
         Ok(Round {
@@ -119,7 +120,7 @@ impl Stage {
     }
 }
 
-/// Measures one candidate once, in a process of its own.
+/// Measures one candidate once, in a separate process.
 pub fn measure(
     candidate: Candidate,
     workload: &Workload,

@@ -1,7 +1,7 @@
-//! A process under test: started, watched through `/proc`, and stopped as a service manager would.
+//! A process under test: started, observed through `/proc`, and stopped as by a service manager.
 //!
-//! CPU time and memory come from the operating system and not from the process, so that every candidate is measured
-//! alike. Linux only.
+//! CPU time and memory come from the operating system and not from the process, so that all candidates are measured the
+//! same way. Linux only.
 
 use crate::failure::{Doing, Outcome, wrong};
 use std::fs::{self, File};
@@ -57,8 +57,8 @@ impl Process {
 
     /// CPU time, user and system, of the process since its start.
     ///
-    /// The scheduler's count of each living thread has nanoseconds but forgets threads that ended; the process's own
-    /// count remembers them but has ticks, rounded down. The larger of the two is the better one.
+    /// The scheduler's count of each living thread is in nanoseconds but excludes ended threads; the process's own
+    /// count includes them but is in ticks, rounded down. The larger of the two is the better one.
     pub fn cpu(&self) -> Outcome<Duration> {
         let proc = PathBuf::from(format!("/proc/{}", self.child.id()));
         let stat = fs::read_to_string(proc.join("stat")).doing("reading a candidate's CPU time")?;
@@ -88,12 +88,12 @@ impl Process {
 
     /// Ends it at once.
     pub fn kill(&mut self) {
-        // Fails only where the process has ended already, which is what is wanted.
+        // Fails only if the process has already ended, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Asks it to end (SIGTERM) and waits. `clean` tells whether it must then exit with code 0.
+    /// Sends SIGTERM and waits for the end. `clean` says whether it must then exit with code 0.
     pub fn stop(mut self, clean: bool) -> Outcome<()> {
         self.alive()?;
         Command::new("kill").arg(self.child.id().to_string()).status().doing("sending SIGTERM with `kill`")?;
@@ -143,7 +143,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What remains is in the folder for temporary files and harms nobody.
+        // Anything left is in the folder for temporary files.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,8 +1,8 @@
-//! The baselines: what a good programmer would write by hand for one workload, with tokio-tungstenite and serde.
+//! The baselines: hand-written programs for one workload each, with tokio-tungstenite and serde.
 //!
-//! A relay takes what comes in on `/in` and sends answers to all clients of `/out`. It runs as a process of its own (the
-//! benchmark starts itself with `relay KIND PORT`), so that its CPU time is counted exactly like Plutino's. It handles all
-//! frames that are there before it flushes, on one thread, and waits for slow receivers, which slows the sender.
+//! A relay receives messages on `/in` and sends results to all clients of `/out`. It runs as a separate process (the
+//! benchmark starts itself with `relay KIND PORT`), so that its CPU time is counted exactly like Plutino's. It handles
+//! all available frames before it flushes, on one thread, and waits for slow receivers, which slows the sender.
 
 use crate::failure::{Doing, Failure, Outcome, wrong};
 use futures_util::stream::{SplitSink, StreamExt};
@@ -18,26 +18,26 @@ use tokio_tungstenite::tungstenite::handshake::server::{Callback, ErrorResponse,
 use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
-/// Messages that are taken before the answers are flushed; about what one read from a busy socket holds.
+/// Messages handled before the results are flushed; about as many as one read from a busy socket returns.
 const BATCH: usize = 512;
 
 /// What a relay does with a message.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
-    /// Forwards each second message and looks into none.
+    /// Forwards every second message without parsing it.
     Half,
-    /// Forwards every message and looks into none.
+    /// Forwards every message without parsing it.
     All,
-    /// Parses the whole message into a struct; forwards it where the temperature is above 50.
+    /// Parses the whole message into a struct; forwards it if the temperature is above 50.
     TypedFilter,
     /// Parses the needed fields into a struct; writes four computed ones.
     TypedProjection,
     /// Parses the needed fields; every second writes average, maximum and count by device.
     TypedWindow,
-    /// Answers each second message with five bytes at a fixed place: what a rule that reads one field sends, without
-    /// reading it.
+    /// Answers every second message with five bytes at a fixed position: the result of a rule that reads one field,
+    /// without reading it.
     Slice,
-    /// Reads one field with serde, which skips the others, and answers with it where it is above 50.
+    /// Reads one field with serde, which skips the others, and sends it if it is above 50.
     SerdeField,
     /// The same, and forwards the message.
     SerdeFilter,
@@ -88,7 +88,7 @@ type Socket = WebSocketStream<TcpStream>;
 struct Receivers(Mutex<Vec<SplitSink<Socket, Message>>>);
 
 impl Receivers {
-    /// Sends all answers to all clients, one flush each. A client that fails is forgotten.
+    /// Sends all results to all clients, one flush each. A client that fails is removed.
     async fn send(&self, answers: &mut Vec<Message>) {
         let mut clients = self.0.lock().await;
         let mut at = 0;
@@ -109,7 +109,7 @@ async fn feed(client: &mut SplitSink<Socket, Message>, answers: &[Message]) -> R
     client.flush().await
 }
 
-/// Notes the path of a handshake.
+/// Records the path of a handshake.
 struct Path<'a>(&'a mut String);
 
 impl Callback for Path<'_> {
@@ -120,7 +120,7 @@ impl Callback for Path<'_> {
 }
 
 async fn serve(stream: TcpStream, kind: Kind, receivers: Rc<Receivers>) {
-    // A connection that can't be served is dropped: its client, the benchmark, notices and says so.
+    // A connection that cannot be served is dropped: its client, the benchmark, reports it.
     let _ = stream.set_nodelay(true);
     let mut path = String::new();
     let Ok(socket) = accept_hdr_async(stream, Path(&mut path)).await else { return };
@@ -163,7 +163,7 @@ async fn answers(mut socket: Socket, kind: Kind, receivers: Rc<Receivers>) {
 struct Rule {
     kind: Kind,
     odd: bool,
-    /// Where the temperature is in a large message, found in the first one.
+    /// The position of the temperature in a large message, found in the first one.
     place: usize,
 }
 
@@ -217,7 +217,7 @@ impl Rule {
     }
 }
 
-/// Aggregates by device in windows of a second that begin with the clock's seconds.
+/// Aggregates by device in windows of a second, aligned to the clock's seconds.
 async fn windows(mut socket: Socket, receivers: Rc<Receivers>) {
     let mut devices: HashMap<String, Device> = HashMap::new();
     let mut end = next_second();
@@ -261,7 +261,7 @@ fn next_second() -> tokio::time::Instant {
 
 fn add(devices: &mut HashMap<String, Device>, text: &str) {
     let Ok(warmth) = serde_json::from_str::<Warmth>(text) else { return };
-    // Looked up by the borrowed name first: only a device that is new costs an allocation.
+    // Looked up by the borrowed name first: only a new device needs an allocation.
     let device = match devices.get_mut(warmth.device) {
         Some(device) => device,
         None => devices.entry(warmth.device.to_owned()).or_default(),

@@ -1,14 +1,14 @@
-//! The figures of a run, as a table for people and as JSON for programs.
+//! The figures of a run, as a table and as JSON.
 //!
-//! Ratios are taken round by round, for the rounds of a run share the machine's mood, and the median of them is shown
-//! with the least and the greatest. An aim that is missed is said and is no failure.
+//! Ratios are computed round by round, since the rounds of a run share the state of the machine, and the median of them
+//! is shown with the minimum and maximum. A missed aim is reported and is not a failure.
 
 use crate::candidate::Candidate;
 use crate::workload::{Limit, Workload};
 use serde_json::{Value, json};
 use std::fs;
 
-/// What one round of one candidate gave.
+/// The figures of one round of one candidate.
 #[derive(Debug, Clone)]
 pub struct Round {
     /// Messages sent.
@@ -27,7 +27,7 @@ pub struct Round {
 
 /// All rounds of one candidate in one workload.
 pub struct Series {
-    /// Who.
+    /// The candidate.
     pub candidate: Candidate,
     /// Its rounds, in order.
     pub rounds: Vec<Round>,
@@ -101,7 +101,8 @@ impl Report {
         self.workloads.push((workload, series));
     }
 
-    /// Adds a finding that is no workload: a sentence, its figures for the JSON, and perhaps an aim with its value.
+    /// Adds a finding that is not a workload: a sentence, its figures for the JSON, and optionally an aim with its
+    /// value.
     pub fn note(&mut self, name: &str, sentence: String, figures: Value, aim: Option<(String, String, bool)>) {
         self.notes.push(sentence);
         self.extra.insert(name.to_owned(), figures);
@@ -225,7 +226,7 @@ fn candidate_json(one: &Series, base: Option<&Series>) -> Value {
     })
 }
 
-/// The machine, as far as it says what it is.
+/// The machine, as far as it can be identified.
 fn machine() -> Value {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1));
@@ -246,7 +247,8 @@ fn thousands(value: f64) -> String {
     out
 }
 
-/// Writes rows, the first of them the head, as a Markdown table: the first two columns to the left, the rest to the right.
+/// Writes rows, the first of them the header, as a Markdown table: the first two columns left-aligned, the others
+/// right-aligned.
 fn align<const N: usize>(rows: &[[String; N]], out: &mut String) {
     let widths: Vec<usize> =
         (0..N).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();

@@ -1,8 +1,8 @@
-//! What is sent, what is asked, and what must come back.
+//! The messages, the rules, and the expected results.
 //!
-//! A workload is one row of [`WORKLOADS`]; the messages are made from a fixed seed, so that every candidate and every run
-//! sees the same bytes. All messages of a workload have one length, which lets the generator find the n-th frame by a
-//! multiplication. Nothing here knows who is measured or how.
+//! A workload is one row of [`WORKLOADS`]; the messages are made from a fixed seed, so that every candidate and every
+//! run sees the same bytes. All messages of a workload have one length, which lets the generator find the n-th frame by
+//! a multiplication. Nothing here depends on the candidates.
 
 use crate::relay::Kind;
 use serde_json::{Value, json};
@@ -13,10 +13,10 @@ use std::fmt::Write as _;
 const DEVICES: u64 = 1_000;
 /// Length of a large message, in bytes.
 const LARGE: usize = 16 * 1024;
-/// Masks the frames. Not zero, so that unmasking is real work for whoever is measured.
+/// Masks the frames. Not zero, so that unmasking is real work for the process under test.
 const MASK: [u8; 4] = [0x5a, 0x13, 0xc7, 0x9e];
 
-/// One workload: the rule, its input, its baselines and what Plutino should reach.
+/// One workload: the rule, its input, its baselines and Plutino's aims.
 pub struct Workload {
     /// Short name, as in `--only`.
     pub id: &'static str,
@@ -26,17 +26,17 @@ pub struct Workload {
     pub sql: &'static str,
     /// What a message looks like.
     pub payload: Payload,
-    /// What comes back.
+    /// The kind of results.
     pub answer: Answer,
     /// Clients that receive the results.
     pub receivers: usize,
-    /// Messages a second, each sent on its own; none: as fast as they are taken.
+    /// Messages per second, each sent separately; none: as fast as they are accepted.
     pub rate: Option<u64>,
     /// Messages in a round by default.
     pub messages: u64,
     /// Hand-written competitors; ratios are against the first.
     pub baselines: &'static [Kind],
-    /// What Plutino should reach.
+    /// Plutino's aims.
     pub aims: &'static [Aim],
 }
 
@@ -51,16 +51,16 @@ pub enum Payload {
     Large,
 }
 
-/// What a rule answers.
+/// The results of a rule.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Answer {
-    /// The message itself, where it is warmer than 50 degrees.
+    /// The message itself, if it is warmer than 50 degrees.
     Message,
-    /// Four computed columns, where the humidity is above 30.
+    /// Four computed columns, if the humidity is above 30.
     Projection,
-    /// Average, greatest and count of the temperature by device, each second.
+    /// Average, maximum and count of the temperature by device, every second.
     Groups,
-    /// The temperature alone, where it is above 50.
+    /// Only the temperature, if it is above 50.
     Temperature,
 }
 
@@ -68,7 +68,7 @@ pub enum Answer {
 pub struct Aim {
     /// The baseline.
     pub against: Kind,
-    /// How near to come.
+    /// The limit.
     pub limit: Limit,
 }
 
@@ -193,7 +193,7 @@ pub const WORKLOADS: &[Workload] = &[
     },
 ];
 
-/// The figures of one message, from which both its text and its answers are made. Fractions are kept as whole hundredths
+/// The figures of one message, from which its text and its results are made. Fractions are kept as whole hundredths
 /// that do not end in zero, so that each has one decimal form of a fixed width.
 struct Telemetry {
     number: u64,
@@ -207,7 +207,7 @@ struct Telemetry {
     battery: u64,
 }
 
-/// A run of messages that is sent over and over: the encoded frames, and what each must lead to.
+/// A sequence of messages that is sent repeatedly: the encoded frames, and their expected results.
 pub struct Block {
     payload: Payload,
     answer: Answer,
@@ -250,7 +250,7 @@ impl Block {
         self.messages.len() as u64
     }
 
-    /// How many results the first `messages` messages of an endlessly repeated block have.
+    /// The number of results of the first `messages` messages of an endlessly repeated block.
     pub fn results(&self, messages: u64) -> u64 {
         let rest = messages % self.len();
         messages / self.len() * self.passing.len() as u64
@@ -264,7 +264,7 @@ impl Block {
         (first + 2) / 2 * 2
     }
 
-    /// Compares the `index`-th result of an endlessly repeated block with what came; says what differs.
+    /// Compares the `index`-th result of an endlessly repeated block with the received one; describes the difference.
     pub fn check(&self, index: u64, got: &[u8]) -> Result<(), String> {
         let message = &self.messages[self.passing[(index % self.passing.len() as u64) as usize] as usize];
         let want = message.answer(self.payload, self.answer);
@@ -277,7 +277,7 @@ impl Block {
         Err(format!("result {index} should be {want:.300} and is {got}"))
     }
 
-    /// What the windows together must hold after `messages` messages: by device, count, sum and greatest temperature.
+    /// The expected totals of all windows after `messages` messages: by device, count, sum and maximum temperature.
     pub fn groups(&self, messages: u64) -> HashMap<String, Group> {
         let mut groups: HashMap<String, Group> = HashMap::new();
         for (index, message) in (0..).zip(&self.messages) {
@@ -291,7 +291,7 @@ impl Block {
     }
 }
 
-/// What is known of one device over all windows.
+/// The totals of one device over all windows.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Group {
     /// Messages.
@@ -445,7 +445,8 @@ fn hundredths(value: u64) -> f64 {
     value as f64 / 100.0
 }
 
-/// Whether two answers are the same: objects in any order, numbers by value, with room for the last digit of a fraction.
+/// Whether two results are the same: objects in any order, numbers by value, with tolerance in the last digit of a
+/// fraction.
 fn same(want: &Value, got: &Value) -> bool {
     match (want, got) {
         (Value::Number(want), Value::Number(got)) => match (want.as_f64(), got.as_f64()) {

@@ -1,4 +1,4 @@
-//! No text of a client ends its session but one that is too long; each answer is JSON, and the view goes on.
+//! No text of a client ends its session except one that is too long; each response is JSON, and the view continues.
 
 #![no_main]
 

@@ -4,7 +4,7 @@
 //! message goes from socket to socket without crossing a thread or waking the kernel. The loop takes commands, steps
 //! until nothing is left, and waits for a notification or the next deadline; it never blocks.
 //!
-//! Where there are several data threads, each has a second worker, by which they send rows to each other (`cluster`).
+//! If there are several data threads, each has a second worker, which sends rows to the others (`cluster`).
 
 mod leaver;
 mod mail;
@@ -46,12 +46,12 @@ use leaver::Leaver;
 use mail::{Mailbox, Unsettled};
 use running::RunningRule;
 
-/// Steps that the loop takes before sockets get their turn.
+/// Steps of the loop before sockets get their turn.
 const STEPS_A_TURN: usize = 64;
 
-/// A data thread, as the control plane sees it.
+/// A data thread, as the control plane uses it.
 pub struct DataThread {
-    /// runs futures on the thread, beside the worker
+    /// runs futures on the thread, in parallel with the worker
     pub handle: Handle,
     commands: Commands,
     ready: Sender<usize>,
@@ -66,7 +66,7 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Asks something of the worker.
+    /// Sends a command to the worker.
     pub fn send(&self, command: Command) {
         // A worker that has ended has nothing left to do.
         let _ = self.commands.send(command);
@@ -75,12 +75,12 @@ impl Commands {
 }
 
 impl DataThread {
-    /// Starts `count` threads, which send rows to each other, and to the threads of other processes if this one is `part`
-    /// of a cluster; `traffic` counts what is under way between the threads of this process. The rows of their views go
-    /// into `views`.
+    /// Starts `count` threads, which send rows to each other, and to the threads of other processes if this one is
+    /// `part` of a cluster; `traffic` counts the letters in flight between the threads of this process. The rows of
+    /// their views go into `views`.
     ///
     /// # Errors
-    /// What the system says where it gives no thread or no runtime.
+    /// The system's error if a thread or runtime cannot be created.
     pub fn start_all(
         count: usize,
         zone: &jiff::tz::TimeZone,
@@ -93,7 +93,7 @@ impl DataThread {
         let seats = match part {
             Some(part) => cluster::of_cluster(part, wakes.clone(), traffic),
             None if count > 1 => cluster::of_process(wakes.clone(), traffic),
-            // A thread that is alone needs no cluster.
+            // A single thread needs no cluster.
             None => Vec::new(),
         };
         let mut seats = seats.into_iter();
@@ -103,7 +103,7 @@ impl DataThread {
         wakes.into_iter().enumerate().map(start).collect()
     }
 
-    /// Starts a thread that is alone.
+    /// Starts a single thread.
     ///
     /// # Errors
     /// As [`DataThread::start_all`].
@@ -121,18 +121,18 @@ impl DataThread {
     ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
-        // Unbounded, but filled only by the control plane, and by each signal once until the worker has looked.
+        // Unbounded, but filled only by the control plane, and by each signal once until the worker has handled it.
         let (commands, inbox) = crossbeam_channel::unbounded();
         let (ready, slots) = crossbeam_channel::unbounded();
         let wake_of_loop = wake.clone();
         let thread = std::thread::Builder::new()
             .name(format!("data-{index}"))
-            // Values nest up to the decoder's limit; debug builds need the room.
+            // Values nest up to the decoder's limit; debug builds need the space.
             .stack_size(8 * 1024 * 1024)
             .spawn(move || {
                 let state = WorkerLoop::new(inbox, slots, wake_of_loop, zone, clock, views, seat);
                 runtime.block_on(state.serve());
-                // Sockets that are still open are cut.
+                // Sockets that are still open are closed.
                 runtime.shutdown_background();
             })?;
         Ok(DataThread { handle, commands: Commands { commands, wake }, ready, thread: Some(thread) })
@@ -143,7 +143,7 @@ impl DataThread {
         Signal::new(slot, self.ready.clone(), self.commands.wake.clone())
     }
 
-    /// Asks something of the worker.
+    /// Sends a command to the worker.
     pub fn command(&self, command: Command) {
         self.commands.send(command);
     }
@@ -170,7 +170,7 @@ struct RunningStream {
     dataflow: usize,
 }
 
-/// The rules whose results wait for others, by slot.
+/// The rules whose results are gathered into batches, by slot.
 type GatheringRules = HashMap<usize, (RuleKey, Rc<RefCell<Output>>)>;
 
 struct WorkerLoop {
@@ -178,33 +178,33 @@ struct WorkerLoop {
     /// Set if there are other threads.
     shared: Option<SharedWorker<RuleLetter>>,
     commands: Receiver<Command>,
-    /// A command that waits for letters; later ones wait behind it.
+    /// A command that waits for letters; later ones wait after it.
     held: Option<Command>,
     ready: Receiver<usize>,
     wake: Arc<Notify>,
     clock: Rc<WorkerClock>,
     timers: Rc<Timers>,
-    /// how far the clock had stepped back when the timers were told
+    /// how far the clock had gone back when the timers were last notified
     stepped_back: i64,
     zone: jiff::tz::TimeZone,
     streams: HashMap<StreamKey, RunningStream>,
     rules: HashMap<RuleKey, RunningRule>,
     mail: Mailbox,
-    /// The rules whose results come from other processes, too, by the name in their letters.
+    /// The rules that also receive results of other processes, by the name in their letters.
     relayed: HashMap<u64, RuleKey>,
     tables: Tables,
-    /// the first operator of the dataflow behind each slot
+    /// the first operator of the dataflow at each slot
     slots: HashMap<usize, timely::scheduling::Activator>,
     gathering: GatheringRules,
     views: Arc<Views>,
-    /// What reads views.
+    /// The readers of views.
     network: Network,
     draining: Vec<oneshot::Sender<()>>,
     settling: Vec<oneshot::Sender<()>>,
     ending: Vec<(Arc<[RuleKey]>, oneshot::Sender<()>)>,
-    /// results of other processes that sinks have taken, and will say so when they take more
+    /// results of other processes that sinks have accepted; their senders are notified when the sinks accept more
     unsettled: Vec<Unsettled>,
-    /// rules that have left, while results are on their way between the processes
+    /// rules that have left, while results are in flight between the processes
     leavers: HashMap<RuleKey, Leaver>,
 }
 
@@ -268,7 +268,7 @@ impl WorkerLoop {
             if back > 0 {
                 self.stepped_back += back;
                 self.timers.step_back(back);
-                // Rules that run by the clock send what their windows hold.
+                // Rules in processing time send the content of their windows.
                 self.slots.keys().for_each(|slot| self.activate(*slot));
             }
             while let Some(slot) = self.timers.due(now) {
@@ -288,7 +288,7 @@ impl WorkerLoop {
             }
             match self.timers.next() {
                 None => self.wake.notified().await,
-                // Whoever sets the clock wakes the worker.
+                // Setting the clock wakes the worker.
                 Some(_) if self.clock.is_manual() => self.wake.notified().await,
                 Some(at) => {
                     let wait = u64::try_from(at - self.clock.now()).unwrap_or(0);
@@ -302,10 +302,10 @@ impl WorkerLoop {
         }
     }
 
-    /// Runs active operators, and takes what other threads have sent; true: nothing is left.
+    /// Runs active operators, and receives letters of other threads; true: nothing is left.
     fn step(&mut self) -> bool {
         for _ in 0..STEPS_A_TURN {
-            // The shared worker steps first: only then is it known whether anything has come.
+            // The shared worker steps first: only then is it known whether anything has arrived.
             let exchanged = self.exchange();
             if self.is_active() {
                 self.worker.step();
@@ -318,7 +318,7 @@ impl WorkerLoop {
                 }
             }
         }
-        // Under load what reads views follows once a turn.
+        // Under load the readers of views run once a turn.
         self.network.run(&self.clock);
         false
     }
@@ -346,7 +346,7 @@ impl WorkerLoop {
         }
     }
 
-    /// Answers those who wait for the streams to be drained.
+    /// Notifies those who wait for the streams to be drained.
     fn answer(&mut self) {
         if self.draining.is_empty() && self.settling.is_empty() && self.ending.is_empty() {
             return;
@@ -354,7 +354,7 @@ impl WorkerLoop {
         if !self.streams.values().all(|stream| stream.input.is_empty()) || !self.tables.is_idle() {
             return;
         }
-        // A rule that works or pauses between two turns has not run all that it was given.
+        // A rule that works or pauses between two turns has not processed all its input.
         let busy = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.is_busy());
         let paused = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.is_paused());
         if !self.rules.values().any(|rule| busy(rule) && !paused(rule)) {
@@ -443,7 +443,7 @@ impl WorkerLoop {
         self.streams.insert(key, RunningStream { input, scan, dataflow });
     }
 
-    /// Runs what a stream has received, as far as its sinks take results.
+    /// Runs everything that a stream has received, as far as its sinks accept results.
     fn settle_stream(&mut self, stream: StreamKey) {
         let Some(input) = self.streams.get(&stream).map(|stream| stream.input.clone()) else { return };
         let mut waiting = (usize::MAX, usize::MAX);

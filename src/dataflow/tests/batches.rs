@@ -1,5 +1,5 @@
-//! Answers do not depend on how messages are batched: n messages in one batch and n batches of one give the same, for
-//! every function with memory at every place where it can stand.
+//! Results do not depend on how messages are batched: n messages in one batch and n batches of one give the same, for
+//! every function with memory in every position.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Rule, by_clock, event_time};
 use crate::definition::rule::RuleOptions;
 
-/// Functions with memory, each as a whole number.
+/// Functions with memory, each returning a whole number.
 const MEMORIES: [&str; 13] = [
     "last_hit_count()",
     "last_agg_hit_count()",
@@ -24,7 +24,7 @@ const MEMORIES: [&str; 13] = [
     "changed_col(true, v)",
 ];
 
-/// Where one can stand; `@` is the function.
+/// The positions; `@` is the function.
 const PLACES: [&str; 17] = [
     "SELECT v, @ AS n FROM a",
     "SELECT v, @ AS n FROM a WHERE n < 2",
@@ -57,7 +57,7 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
     prop::collection::vec(row, 1..12)
 }
 
-/// What the rule sends for the rows; it runs after each row, or after the last.
+/// The results of the rule for the rows; it runs after each row, or after the last.
 fn sent(sql: &str, options: &RuleOptions, rows: &[Row], one_by_one: bool) -> Vec<String> {
     let mut rule = Rule::new(sql, options);
     rule.clock_to(1000, false);
@@ -94,7 +94,7 @@ proptest! {
                 }
             }
         }
-        // Most functions can stand at most places.
+        // Most functions are allowed in most positions.
         prop_assert!(planned > 250, "{} rules", planned);
     }
 }

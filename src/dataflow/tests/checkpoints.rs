@@ -1,4 +1,4 @@
-//! What else holds of checkpoints: every kind of memory goes through them, and what is not of the same plan is refused.
+//! Further properties of checkpoints: they contain every kind of memory, and those of another plan are refused.
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -7,7 +7,7 @@ use super::{Restarts, Rule, by_clock, event_time};
 use crate::dataflow::state::checkpoint::CheckpointError;
 use crate::definition::rule::RuleOptions;
 
-/// Rules that remember, each in a way of its own. Rows have `ts`, `k`, `a`, `b` and `c`.
+/// Rules with different kinds of state. Rows have `ts`, `k`, `a`, `b` and `c`.
 const RULES: &[&str] = &[
     "SELECT lag(a) AS l, lag(b, 3, \"none\", false) AS m FROM a",
     "SELECT latest(a, 7) AS l, latest(b) OVER (PARTITION BY k) AS m FROM a",
@@ -31,7 +31,7 @@ const RULES: &[&str] = &[
     "SELECT * FROM a",
 ];
 
-/// Values of every kind that JSON has, and absent ones.
+/// Values of all JSON types, and absent ones.
 fn cell() -> impl Strategy<Value = Option<Json>> {
     let one = prop_oneof![
         3 => (0i64..4).prop_map(Json::from),
@@ -46,7 +46,7 @@ fn cell() -> impl Strategy<Value = Option<Json>> {
     prop::option::weighted(0.9, one)
 }
 
-/// A row and the stream that it comes on; whether the rule runs after it.
+/// A row and its stream; whether the rule runs after it.
 fn rows() -> impl Strategy<Value = Vec<(&'static str, Json, bool)>> {
     let stream = prop::sample::select(vec!["a", "a", "a", "b", "last"]);
     let row = (stream, 0i64..150, 0u8..3, cell(), cell(), -5i64..5, any::<bool>());
@@ -57,7 +57,7 @@ fn rows() -> impl Strategy<Value = Vec<(&'static str, Json, bool)>> {
         (stream, row, runs)
     });
     prop::collection::vec(row, 0..40).prop_map(|mut rows| {
-        // Time goes on, with some disorder.
+        // Time advances, with some disorder.
         for (number, (_, row, _)) in rows.iter_mut().enumerate() {
             row["ts"] = json!(number as i64 * 10 + row["ts"].as_i64().unwrap_or(0) % 40);
         }
@@ -65,7 +65,7 @@ fn rows() -> impl Strategy<Value = Vec<(&'static str, Json, bool)>> {
     })
 }
 
-/// What a rule sends, and the errors that it counts.
+/// The results of a rule, and the errors that it counts.
 fn answers(sql: &str, options: &RuleOptions, rows: &[(&str, Json, bool)], restarts: Restarts) -> (Vec<String>, u64) {
     let mut rule = Rule::new(sql, options);
     rule.restarts = restarts;
@@ -94,7 +94,7 @@ proptest! {
     }
 }
 
-/// A checkpoint with these bytes behind its head changed, and its checksum made right again.
+/// A checkpoint with some bytes after its header changed, and a correct checksum.
 fn forged(mut checkpoint: Vec<u8>, damages: &[(prop::sample::Index, u8)]) -> Vec<u8> {
     const HEAD: usize = 4 + 2 + 16;
     let end = checkpoint.len() - 4;
@@ -112,8 +112,7 @@ fn forged(mut checkpoint: Vec<u8>, damages: &[(prop::sample::Index, u8)]) -> Vec
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
 
-    /// A wrong Plutino may have written it: it is refused, or does no harm to others than its rule, whose code a worker
-    /// runs as it is run here.
+    /// A checkpoint by a faulty Plutino is refused, or harms only its rule, whose code a worker runs as here.
     #[test]
     fn no_checkpoint_harms_its_thread(
         rule in 0..RULES.len(),
@@ -218,7 +217,7 @@ fn what_has_not_changed_is_known() {
     for (row, changed) in [
         (json!({"ts": 10, "c": 1}), true),
         (json!({"ts": 10, "c": 1}), true),
-        // Nothing but the watermark goes on.
+        // Only the watermark advances.
         (json!({"ts": 20, "c": -1}), true),
         (json!({"ts": 20, "c": -1}), false),
         (json!({"ts": 5, "c": 1}), false),
@@ -269,7 +268,7 @@ fn a_checkpoint_that_cannot_be_used_leaves_nothing_behind() {
     old.restarts = Restarts::Never;
     old.send("a", json!({"ts": 5000, "c": 1}));
     old.step();
-    // The same bytes under the name of plans whose parts are others.
+    // The same bytes under the name of plans with other parts.
     for other in [
         "SELECT lag(c) AS l, lag(c, 2) AS m FROM a",
         "SELECT count(*) AS n FROM a GROUP BY SLIDINGWINDOW(ms, 10)",

@@ -1,4 +1,4 @@
-//! The edges: extreme times and lengths, changes of the clock, late rows, errors of rows, many keys.
+//! Edge cases: extreme times and lengths, changes of the clock, late rows, errors of rows, many keys.
 
 use std::sync::atomic::Ordering;
 
@@ -50,7 +50,7 @@ fn times_and_lengths_at_the_ends_of_the_scale_end_no_rule() {
             ("v, window_start() AS ws", by_clock()),
         ] {
             let options = if window.starts_with("COUNT") { by_clock() } else { options };
-            // A length that no plan takes is refused when the rule is made, which is right, too.
+            // A length that no plan accepts is refused when the rule is created, which is correct, too.
             let sql = format!("SELECT {select} FROM a GROUP BY {window}");
             if Rule::refused(&sql, &options) {
                 continue;
@@ -97,7 +97,7 @@ fn days_and_hours_follow_the_zone() {
     assert!(rule.texts().contains(&two), "{two}: {:?}", rule.texts());
 }
 
-/// What a hopping window holds is what its bounds say, also where the clock changes.
+/// The content of a hopping window matches its bounds, also across a change of the clock.
 #[test]
 fn hopping_windows_over_a_change_hold_what_their_bounds_say() {
     for (zone, change) in [
@@ -230,7 +230,7 @@ fn thousands_of_partitions_have_windows_of_their_own() {
 
 #[test]
 fn rows_that_no_window_will_hold_are_forgotten() {
-    // The condition never holds: what is older than the length can be in no window.
+    // The condition never holds: rows older than the length can be in no window.
     let sql = "SELECT collect(v) AS l FROM a GROUP BY SLIDINGWINDOW(ms, 10, 5) OVER (WHEN b = 1)";
     let mut rule = Rule::new(sql, &by_clock());
     for time in 0..1000 {
@@ -277,7 +277,7 @@ fn the_ends_of_a_list_are_those_of_the_list() {
     };
     for window in ["SLIDINGWINDOW(ms, 20)", "HOPPINGWINDOW(ms, 40, 20)", "TUMBLINGWINDOW(ms, 30)", "COUNTWINDOW(2)"] {
         let short = rows("collect(v)[0] AS f, collect(v)[-1] AS l", window);
-        // An index that is computed has the whole list.
+        // A computed index has the whole list.
         let whole = rows("collect(v)[count(*) - count(*)] AS f, collect(v)[count(*) - 1] AS l", window);
         assert_eq!(short, whole, "{window}");
     }

@@ -1,11 +1,11 @@
-//! An error costs the smallest thing that it concerns, a row or a group, and is counted once.
+//! An error drops the smallest unit possible, a row or a group, and is counted once.
 
 use serde_json::{Value as Json, json};
 
 use super::{Rule, by_clock, event_time};
 use crate::definition::rule::RuleOptions;
 
-/// What a rule sends, and how many errors it counts, when these rows come every 10 ms.
+/// The results of a rule, and its number of errors, when these rows arrive every 10 ms.
 fn run(sql: &str, options: &RuleOptions, rows: &[(&str, Json)]) -> (Vec<String>, u64) {
     let mut rule = Rule::new(sql, options);
     for (number, (stream, row)) in rows.iter().enumerate() {
@@ -24,7 +24,7 @@ fn run(sql: &str, options: &RuleOptions, rows: &[(&str, Json)]) -> (Vec<String>,
     (rule.texts(), rule.metrics.errors())
 }
 
-/// Rows of stream `a` with these values of `v`, in groups `k` 0 and 1 by turns.
+/// Rows of stream `a` with these values of `v`, in groups `k` 0 and 1 alternately.
 fn rows(values: &[Json]) -> Vec<(&'static str, Json)> {
     let row = |(number, value): (usize, &Json)| ("a", json!({"k": number % 2, "v": value}));
     values.iter().enumerate().map(row).collect()
@@ -61,7 +61,7 @@ fn an_error_of_where_costs_the_row_in_each_kind_of_window() {
 #[test]
 fn an_error_of_an_argument_costs_the_row_in_each_kind_of_window() {
     for window in WINDOWS {
-        // The row counts in no aggregate, also where only one of them cannot take it.
+        // The row counts in no aggregate, even if only one of them cannot take it.
         for select in ["count(*) AS c, sum(v) AS s", "sum(v) AS s, count(*) AS c, max(v + 1) AS m INVISIBLE"] {
             let sql = format!("SELECT {select} FROM a GROUP BY {window}");
             let (texts, errors) = run(&sql, &by_clock(), &four());
@@ -164,7 +164,7 @@ fn a_pair_whose_condition_has_an_error_does_not_match() {
 
 #[test]
 fn a_result_that_is_too_long_is_counted_and_not_cut() {
-    // One row of the limit and a half: what is sent is whole, or not there.
+    // One row at the limit and a half: messages are complete or not sent.
     let mut rule = Rule::new("SELECT v FROM a GROUP BY COUNTWINDOW(2)", &by_clock());
     rule.limit_messages(100);
     for value in ["short", "also", &"long".repeat(40), "x", "short", "again"] {

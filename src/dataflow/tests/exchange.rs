@@ -1,4 +1,4 @@
-//! Rules whose threads have the state of some keys each: the rows of a key have the results that one thread gives them.
+//! Rules where each thread has the state of some keys: the rows of a key have the same results as with one thread.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -46,7 +46,7 @@ fn by_key(key: &str, rows: Vec<Json>) -> BTreeMap<String, Vec<Json>> {
     keys
 }
 
-/// Rows of a few keys. A key comes on one thread only, so that its rows have an order.
+/// Rows of a few keys. Each key is sent from one thread only, so that its rows have an order.
 fn rows(random: &mut fastrand::Rng, thread: usize, from: i64) -> Vec<Json> {
     let row = |random: &mut fastrand::Rng| {
         let k = random.i64(0..5) * THREADS as i64 + thread as i64;
@@ -110,7 +110,7 @@ fn saved(answer: StateAnswer) -> Vec<u8> {
     answer.expect("it has state").expect("it can be written").bytes
 }
 
-/// The state goes from three threads to one, to three, and back to one.
+/// The state moves from three threads to one, to three, and back to one.
 #[test]
 fn a_state_that_was_divided_goes_on_with_any_number_of_threads() {
     for options in [by_clock(), event_time(TOLERANCE)] {
@@ -143,7 +143,7 @@ fn a_state_that_was_divided_goes_on_with_any_number_of_threads() {
                 came.extend(alone.messages().concat());
             }
         }
-        // What waited for its time at the end is in the state.
+        // Rows that waited for their time at the end are in the state.
         let mut alone = Rule::new(sql, &options);
         alone.never_restart();
         alone.restore(&state.take().expect("of the last phase"));

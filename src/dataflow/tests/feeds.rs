@@ -1,5 +1,5 @@
-//! The shapes of real feeds: arrays as rows, several messages in a frame, messages of another shape, and event time
-//! deep in a message.
+//! The forms of real feeds: arrays as rows, several messages in a frame, messages of another shape, and nested event
+//! time.
 
 use super::*;
 use crate::dataflow::timers::Turn;
@@ -52,7 +52,7 @@ impl Feed {
         Feed { scan: self.scan.checking(FeedChecks { dedup, ..FeedChecks::default() }), ..self }
     }
 
-    /// What the rule gives for these messages.
+    /// The results of the rule for these messages.
     fn run(&mut self, messages: &[&str]) -> Vec<String> {
         self.frames(messages.iter().map(|message| Frame::Text((*message).into())).collect())
     }
@@ -123,7 +123,7 @@ fn values_that_do_not_fit_their_columns_are_skipped_where_that_is_asked_for() {
     let mut strict = Feed::new(columns, "JSON_ARRAY=\"row\"", "SELECT seq FROM s", &by_clock());
     assert_eq!(strict.run(&messages[..2]), [r#"{"seq":7}"#]);
     assert_eq!((strict.skipped(), strict.error().as_str()), (0, "seq has wrong type:string, expect:bigint"));
-    // Of a list, each row by itself.
+    // For a list, each row separately.
     let mut rows = Feed::new("a BIGINT, b BIGINT", "ON_MISMATCH=\"skip\"", "SELECT a FROM s", &by_clock());
     assert_eq!(rows.run(&[r#"[{"a":1},{"a":2,"b":"x"},{"a":3,"b":3}]"#]), [r#"{"a":1}"#, r#"{"a":3}"#]);
     assert_eq!((rows.skipped(), rows.error().as_str()), (1, ""));
@@ -243,7 +243,7 @@ fn messages_that_take_long_are_left_when_the_turn_is_over() {
         let waiting = |batches: &[FrameBatch]| batches.iter().map(|batch| batch.frames.len()).sum::<usize>();
         feed.scan.run_for(&mut batches, 0, &turn);
         assert_eq!(waiting(&batches), left, "{with}");
-        // The turns that follow run them all, each once.
+        // The following turns run all of them, each once.
         while !batches.is_empty() {
             feed.scan.run_for(&mut batches, 0, &turn);
         }

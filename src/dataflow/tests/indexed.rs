@@ -9,7 +9,7 @@ use crate::value::Value;
 /// A schemaless stream, and one with columns.
 const STREAMS: [&str; 2] = ["", "a BIGINT, b STRING, c BOOLEAN, d FLOAT"];
 
-/// A rule on a scan, with all that can be seen of it.
+/// A rule on a scan, with all its observable results.
 struct Seen {
     queue: Option<Rc<RuleQueue>>,
     kept: Arc<Kept>,
@@ -83,7 +83,7 @@ fn constant() -> impl Strategy<Value = String> {
         4 => prop::sample::select(vec!["\"x\"", "\"y\"", "\"\"", "\"1\"", "\"2020-01-01T00:00:00Z\""])
             .prop_map(str::to_owned),
         2 => prop::sample::select(vec!["true", "false"]).prop_map(str::to_owned),
-        // The ends of the whole numbers, what lies beyond them, what is no number, and what is endless.
+        // The limits of whole numbers, values beyond them, NaN, and infinity.
         2 => prop::sample::select(vec![
             "9223372036854775807",
             "-9223372036854775807",
@@ -228,7 +228,7 @@ proptest! {
         };
         let new = || StreamScan::new(def.clone(), jiff::tz::TimeZone::UTC);
         let mut scan = new();
-        // Each rule with its key, in the large scan and alone.
+        // Each rule with its key, in the large scan and on its own.
         let mut rules: Vec<(u64, RuleText, Seen, StreamScan, Seen)> = Vec::new();
         for (key, step) in (0..).zip(first.into_iter().map(Step::Add).chain(steps)) {
             match step {

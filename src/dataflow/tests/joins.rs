@@ -27,7 +27,7 @@ enum Kind {
     Cross,
 }
 
-/// A condition of a join of what is there, whose first stream is `a`, with `right`.
+/// A condition of a join of the existing streams, the first of which is `a`, with `right`.
 #[derive(Clone, Copy, Debug)]
 enum On {
     Keys,
@@ -123,7 +123,7 @@ impl Where {
     }
 }
 
-/// What is joined, with one more stream.
+/// The joined rows, with one more stream.
 fn join(left: Vec<Vec<Option<Row>>>, right: &[&Row], kind: Kind, on: On) -> Vec<Vec<Option<Row>>> {
     let holds = |left: &[Option<Row>], right: &Row| kind == Kind::Cross || on.holds(left[0].as_ref(), right);
     let pair = |left: &[Option<Row>], right: Option<&Row>| {
@@ -166,7 +166,7 @@ fn joined(rows: &[Row], streams: &[usize], joins: &[(Kind, On)], filter: Where) 
         };
         let mut there: Vec<Vec<Option<Row>>> = of(streams[0]).into_iter().map(|row| vec![Some(row.clone())]).collect();
         for ((kind, on), stream) in joins.iter().zip(&streams[1..]) {
-            // Where nothing is there, the model must still know how many streams it has joined.
+            // If there are no rows, the model must still know how many streams it has joined.
             let empty = there.is_empty();
             there = join(there, &of(*stream), *kind, *on);
             if empty {
@@ -358,7 +358,7 @@ proptest! {
     }
 }
 
-/// A key of another kind does not match, and nothing else follows from it.
+/// A key of another type does not match, and has no other effect.
 #[test]
 fn a_key_of_another_kind_does_not_match() {
     let mut rule = Rule::new("SELECT a.id AS i0, last.id AS i1 FROM a INNER JOIN last ON a.k = last.k", &by_clock());

@@ -1,8 +1,8 @@
-//! Rules with state against models that follow the definitions without any cleverness.
+//! Rules with state against simple models that follow the definitions.
 //!
-//! A rule is planned from its SQL and fed with JSON through the scan, as a worker does it; the clock is set by hand.
-//! Most rules are torn down now and then, and go on in new operators with the checkpoint of the old ones: whatever a model
-//! says, it must not show.
+//! A rule is planned from its SQL and fed with JSON through the scan, as by a worker; the clock is set by hand. Most
+//! rules are stopped now and then, and continue in new operators with the checkpoint of the old ones: this must never
+//! affect the results.
 
 mod batches;
 mod checkpoints;
@@ -41,7 +41,7 @@ use crate::plan::physical::{Body, Role, RulePlan};
 use crate::sql::parse_create;
 use crate::time::Clock;
 
-/// A sink that keeps what it gets.
+/// A sink that keeps its messages.
 #[derive(Default)]
 struct Kept(Mutex<Vec<String>>);
 
@@ -64,18 +64,18 @@ struct Rule {
     timers: Rc<Timers>,
     event_time: bool,
     output: Rc<RefCell<Output>>,
-    /// what it was made of
+    /// the plan, options and zone that it was made from
     origin: (RulePlan, RuleOptions, jiff::tz::TimeZone),
     fingerprint: Fingerprint,
     restarts: Restarts,
 }
 
-/// When a rule goes on in new operators.
+/// When a rule is moved to new operators.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Restarts {
     Never,
     AtEachStep,
-    /// at steps drawn with this seed
+    /// at random steps with this seed
     Sometimes(u64),
 }
 
@@ -106,12 +106,12 @@ impl Rule {
         Rule::in_zone(sql, options, jiff::tz::TimeZone::UTC)
     }
 
-    /// Whether no plan can be made of it.
+    /// Whether no plan can be made for it.
     fn refused(sql: &str, options: &RuleOptions) -> bool {
         crate::plan::plan(sql, options, &catalog()).is_err()
     }
 
-    /// Whether its plan remembers anything.
+    /// Whether its plan has state.
     fn has_state(sql: &str, options: &RuleOptions) -> bool {
         let plan = crate::plan::plan(sql, options, &catalog());
         plan.is_ok_and(|plan| matches!(plan.body, Body::Stateful(_)))
@@ -120,7 +120,7 @@ impl Rule {
     fn in_zone(sql: &str, options: &RuleOptions, zone: jiff::tz::TimeZone) -> Rule {
         let plan = crate::plan::plan(sql, options, &catalog()).unwrap_or_else(|error| panic!("{sql}: {error}"));
         let mut rule = Rule::build(plan, options, zone, Arc::default(), Arc::default(), Arc::default());
-        // The same for the same rule, so that a failure can be looked at again.
+        // The same for the same rule, so that a failure can be reproduced.
         let seed = sql.bytes().fold(1, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
         rule.restarts = match seed % 4 {
             0 => Restarts::Never,
@@ -170,7 +170,7 @@ impl Rule {
         Rule { scans, queue, operator, output, kept, metrics, clock, timers, event_time, origin, fingerprint, restarts }
     }
 
-    /// Messages beyond this length, bytes, are lost.
+    /// Messages longer than this, in bytes, are dropped.
     fn limit_messages(&mut self, limit: usize) {
         self.restarts = Restarts::Never;
         self.output.borrow_mut().limit_messages(limit);
@@ -184,12 +184,12 @@ impl Rule {
         self.operator.save(&self.fingerprint, &self.queue).expect("it is small")
     }
 
-    /// Goes on with the state of another one.
+    /// Continues with the state of another one.
     fn restore(&mut self, checkpoint: &[u8]) {
         self.operator.restore(checkpoint, &self.fingerprint, &self.queue).expect("the checkpoint is whole");
     }
 
-    /// The rule's dataflow goes, and comes back with its state.
+    /// Replaces the rule's dataflow by a new one with its state.
     fn restart(&mut self) {
         let checkpoint = self.checkpoint();
         let (plan, options, zone) = self.origin.clone();
@@ -203,7 +203,7 @@ impl Rule {
         self.clock.load(Ordering::Relaxed)
     }
 
-    /// A message comes in on a stream; the rule has not run yet.
+    /// Sends a message to a stream; the rule has not run yet.
     fn send(&mut self, stream: &str, message: impl ToString) {
         let frames = vec![Frame::Text(message.to_string().into())];
         let batch = [FrameBatch { frames, origin: None, received: Instant::now() }];
@@ -211,7 +211,7 @@ impl Rule {
         self.scans.iter_mut().filter(|(name, _)| name == stream).for_each(|(_, scan)| scan.run(&batch, now));
     }
 
-    /// The rule runs.
+    /// Runs the rule.
     fn step(&mut self) {
         let now = self.now();
         self.queue.refresh(now);
@@ -232,7 +232,7 @@ impl Rule {
         }
     }
 
-    /// The clock goes on to `now`; the rule runs at each of its deadlines on the way, or `late`, at the end of it.
+    /// Advances the clock to `now`; the rule runs at each of its deadlines in between, or, if `late`, only at the end.
     fn clock_to(&mut self, now: i64, late: bool) {
         while let Some(at) = self.timers.next()
             && at <= now
@@ -251,12 +251,12 @@ impl Rule {
         self.operator.settle();
     }
 
-    /// What was sent so far.
+    /// The messages sent so far.
     fn texts(&self) -> Vec<String> {
         self.kept.0.lock().expect("no panic while it is held").clone()
     }
 
-    /// What was sent so far, with all numbers as doubles.
+    /// The messages sent so far, with all numbers as doubles.
     fn messages(&self) -> Vec<Vec<Json>> {
         let texts = self.texts();
         texts
@@ -271,7 +271,7 @@ impl Rule {
     }
 }
 
-/// With all numbers as doubles of few digits: how a number is written is not what is tested here.
+/// With all numbers as doubles of few digits: the notation of numbers is not tested here.
 fn plain(value: Json) -> Json {
     match value {
         Json::Number(number) => Json::from(number.as_f64().map(|number| (number * 1e6).round() / 1e6)),

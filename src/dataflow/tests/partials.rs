@@ -1,4 +1,4 @@
-//! Rules whose threads accumulate rows by themselves: the windows are those of one thread.
+//! Rules whose threads accumulate rows themselves: the windows are those of one thread.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ use crate::dataflow::command::{Command, Keeps, Leaving, Letters};
 /// How far rows may be behind others, ms.
 const TOLERANCE: i64 = 5_000;
 
-/// Windows of all kinds that merge, each with the bounds of the window.
+/// Windows of all kinds that can be merged, each with the bounds of the window.
 const STATEMENTS: [&str; 7] = [
     "SELECT k, count(*) AS n, sum(v) AS s, avg(v) AS a, min(v) AS lo, max(v) AS hi, window_end() AS e FROM a WHERE v > 1 \
      GROUP BY k, TUMBLINGWINDOW(ss, 2)",
@@ -46,7 +46,7 @@ impl Keys {
     }
 }
 
-/// Rows in some order, but the same for all orders.
+/// Rows in a fixed order.
 fn sorted(mut rows: Vec<Json>) -> Vec<Json> {
     rows = rows.into_iter().map(plain).collect();
     rows.sort_by_key(Json::to_string);
@@ -58,7 +58,7 @@ fn agrees(sql: &str, keys: Keys, seed: u64) {
     let options = event_time(TOLERANCE);
     let threads = Threads::new(sql, &options);
     let mut alone = Rule::new(sql, &options);
-    // What its operators have counted goes with them.
+    // The counts of its operators are lost with them.
     alone.never_restart();
     let phases = 12;
     for phase in 0..phases {
@@ -77,7 +77,7 @@ fn agrees(sql: &str, keys: Keys, seed: u64) {
         threads.drain();
         alone.step();
         if phase > 8 {
-            // All windows that would hold these have ended.
+            // All windows that would contain these have ended.
             let late = random.i64(1..5);
             let ended = phase * 3_000 - TOLERANCE - 3_000;
             let mut row = |_| json!({"k": 1, "v": 5, "ts": random.i64(100..ended)});
@@ -138,7 +138,7 @@ fn whether_a_row_is_late_does_not_depend_on_how_it_is_sent() {
         threads.drain();
         threads.metrics.late.load(Ordering::Relaxed)
     };
-    // Each row has a group of its own: this thread sends the next rows as they are.
+    // Each row is a group of its own: this thread sends the next rows as they are.
     send(0, (0..100).map(|k| (100, k)).collect());
     send(2, vec![(900, 0)]);
     assert_eq!(send(0, vec![(200, 0)]), 0, "its window has not ended");
@@ -231,7 +231,7 @@ fn a_new_version_goes_on_with_the_groups_of_all_threads() {
                 threads.send(thread, (0..50).map(|v| json!({"k": v % 2})));
             }
         }
-        // Nobody waits for what was sent: each row is of one version or of the other.
+        // Nobody waits for what was sent: each row belongs to one version or the other.
         let saved = threads.begin(key, sql, &by_clock(), Keeps::State(None), Some(&|| leaving(key - 1)));
         assert!(matches!(saved, Some(Ok(_))), "the old version gives its state");
     }

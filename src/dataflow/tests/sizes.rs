@@ -1,11 +1,11 @@
-//! How large states are: every kind of memory is seen, open windows are those that will be sent, and a measurement changes
-//! nothing.
+//! The size of states: every kind of memory is measured, open windows are those that will be sent, and a measurement
+//! changes nothing.
 
 use serde_json::{Value as Json, json};
 
 use super::{Rule, by_clock, event_time};
 
-/// Rows of a rule by the clock, ms, and how many windows are open then.
+/// Rows of a rule in processing time, ms, and how many windows are open then.
 type Moments = &'static [(i64, &'static [&'static str], u64)];
 
 #[test]
@@ -54,7 +54,7 @@ fn open_windows_are_counted() {
     assert_eq!(rule.operator.size(&rule.queue).windows, None);
 }
 
-/// The bytes of a rule's state after `rows` rows with keys of their own.
+/// The bytes of a rule's state after `rows` rows with different keys.
 fn after(sql: &str, rows: usize) -> u64 {
     let mut rule = Rule::new(sql, &event_time(1_000_000));
     for number in 0..rows {
@@ -70,7 +70,7 @@ fn after(sql: &str, rows: usize) -> u64 {
 
 #[test]
 fn every_kind_of_memory_is_seen() {
-    // Per row at least what its key and its values take, and not far more.
+    // Per row at least the size of its key and values, and not much more.
     for (sql, rows, least, most) in [
         ("SELECT k, sum(a) AS s FROM a GROUP BY k, COUNTWINDOW(100000)", 200, 30, 400),
         ("SELECT collect(b) AS l FROM a GROUP BY COUNTWINDOW(100000)", 200, 100, 250),

@@ -1,4 +1,4 @@
-//! Rules on several data threads: the answers are those of one thread, and no row is lost on its way.
+//! Rules on several data threads: the results are those of one thread, and no row is lost in between.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -64,7 +64,7 @@ impl Threads {
         threads
     }
 
-    /// Lets a rule begin, as the engine does; in the place of the rule with the key before it where `replaces` says so.
+    /// Starts a rule, as the engine does; if `replaces` is set, in the place of the rule with the previous key.
     pub(super) fn begin(
         &self,
         key: u64,
@@ -149,7 +149,7 @@ impl Threads {
         asked.into_iter().for_each(|answer| self.in_time(answer).expect("the thread answers"));
     }
 
-    /// Waits for what the threads do, but not for ever.
+    /// Waits for the threads, with a time limit.
     fn in_time<T>(&self, what: impl Future<Output = T>) -> T {
         let limited = async { tokio::time::timeout(Duration::from_secs(60), what).await };
         self.runtime.block_on(limited).expect("the threads stand still")
@@ -166,7 +166,7 @@ impl Threads {
         }
     }
 
-    /// The rule leaves all threads; gives the parts of its state.
+    /// Removes the rule from all threads; returns the parts of its state.
     pub(super) fn leave(&self, leaving: Leaving) -> Vec<StateAnswer> {
         let drop_rule = |thread: &DataThread| {
             let (done, left) = oneshot::channel();
@@ -247,7 +247,7 @@ fn late_rows_of_another_thread_hold_nobody_up() {
 
 #[test]
 fn a_row_is_late_behind_rows_of_any_thread() {
-    // What depends on the order of rows is gathered as rows.
+    // Aggregates that depend on the order of rows are gathered as rows.
     let sql = "SELECT count(*) AS n, window_end() AS e, last_value(k, true) AS k FROM a WHERE k = 1 \
                GROUP BY TUMBLINGWINDOW(ss, 1)";
     let threads = Threads::new(sql, &event_time(100));
@@ -257,7 +257,7 @@ fn a_row_is_late_behind_rows_of_any_thread() {
     };
     send(0, &[(500, 1), (450, 1)]);
     send(2, &[(900, 1)]);
-    // A row that does not pass moves the watermark, too: to 900, then to 1100.
+    // A row that does not pass also moves the watermark: to 900, then to 1100.
     send(0, &[(1000, 0), (899, 1), (950, 1), (1200, 0), (1099, 1), (1100, 1)]);
     assert_eq!(threads.metrics.late.load(Ordering::Relaxed), 2);
     send(HOME, &[(1099, 1), (1500, 1)]);
@@ -289,7 +289,7 @@ fn a_new_version_goes_on_where_the_old_one_stood_on_every_thread() {
             threads.send(thread, (0..100).map(|v| json!({"v": v})));
             sent += 100;
         }
-        // Nobody waits for what was sent: each row is of one version or of the other.
+        // Nobody waits for what was sent: each row belongs to one version or the other.
         let saved = threads.begin(key, sql, &by_clock(), Keeps::State(None), Some(&|| leaving(key - 1)));
         assert!(matches!(saved, Some(Ok(_))), "the old version gives its state");
     }
@@ -310,7 +310,7 @@ fn the_clock_closes_windows_of_rows_from_other_threads() {
         (0..THREADS).for_each(|thread| threads.send(thread, [json!({"v": 1})]));
         threads.drain();
         threads.clock.fetch_add(10_000, Ordering::Relaxed);
-        // A deadline is looked at when something wakes the thread.
+        // Deadlines are checked when something wakes the thread.
         threads.drain();
         let expected = vec![json!({"n": 3}); round];
         assert_eq!(threads.rows(), expected);

@@ -1,4 +1,4 @@
-//! Rules on a data thread, with a clock that the test sets: steps of the clock, pauses, turns, limits of states.
+//! Rules on a data thread, with a clock that the test sets: jumps of the clock, pauses, turns, limits of states.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -126,7 +126,7 @@ fn a_step_back_of_the_clock_sends_what_windows_hold_and_stops_none() {
         assert_eq!(thread.texts(rule), [one], "the window of before is sent: {rule}");
     }
     assert_eq!(thread.texts(1), [one, one], "a sliding window holds no rows of another time");
-    // Time goes on: the windows of the new time end as they should.
+    // Time advances: the windows of the new time end as they should.
     thread.clock(20_000, 20_000);
     thread.drain();
     for rule in [0, 2, 3] {
@@ -144,7 +144,7 @@ fn a_pause_of_one_rule_does_not_hold_up_another() {
     thread.send((0..2).map(|v| json!({"v": v})));
     thread.wait_for(|| thread.texts(1).len() == 2);
     assert_eq!(thread.texts(0).len(), 0);
-    // The first row's result comes after its pause, then the second row is taken.
+    // The first row's result is sent after its pause, then the second row is processed.
     for rows in 1..=2 {
         thread.clock(1000, 1000);
         thread.send([]);

@@ -10,19 +10,19 @@ struct Row {
     time: i64,
     key: Option<u8>,
     value: Option<i8>,
-    /// WHERE lets it pass
+    /// passes WHERE
     passes: bool,
-    /// FILTER lets it in
+    /// passes FILTER
     admitted: bool,
-    /// what the conditions of windows look at
+    /// read by the conditions of windows
     flag: Option<u8>,
     /// the rule runs after it
     runs: bool,
-    /// how many times the rule had run when the watermark let it go on
+    /// how many times the rule had run when the watermark passed it
     run: usize,
 }
 
-/// What is asked of a window.
+/// What is computed over a window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Ask {
     /// accumulators that stay small
@@ -170,7 +170,7 @@ impl Query {
     }
 }
 
-/// What a rule has sent; the order of groups is nobody's business.
+/// The messages of a rule; the order of groups is not checked.
 fn sent(rule: &Rule, query: &Query) -> Vec<Vec<Json>> {
     let mut messages = rule.messages();
     if query.keyed {
@@ -180,7 +180,7 @@ fn sent(rule: &Rule, query: &Query) -> Vec<Vec<Json>> {
     messages
 }
 
-/// The rows that are not late, and how many are.
+/// The rows that are not late, and the number of late ones.
 fn in_time(rows: &[Row], tolerance: i64) -> (Vec<Row>, u64) {
     let mut watermark = i64::MIN;
     let (mut late, mut runs) = (0, 0);
@@ -202,7 +202,7 @@ fn in_time(rows: &[Row], tolerance: i64) -> (Vec<Row>, u64) {
 }
 
 /// Runs a rule in event time to the end of its input. `ends` gives the time at which each window is due: it must not be
-/// sent before, and must be sent once the watermark is there.
+/// sent before, and must be sent once the watermark reaches it.
 fn in_event_time(query: &Query, sql: &str, rows: &[Row], tolerance: i64, model: impl Fn(&[Row]) -> Vec<(i64, Window)>) {
     let (kept, late) = in_time(rows, tolerance);
     let admitted: Vec<Row> = kept.into_iter().filter(|row| row.admitted || !query.admit).collect();
@@ -216,7 +216,7 @@ fn in_event_time(query: &Query, sql: &str, rows: &[Row], tolerance: i64, model: 
         if row.runs {
             rule.step();
             let watermark = rule.queue.watermark();
-            // A row of just that time may still come, so what is due then may or may not be there.
+            // A row with exactly this time may still arrive, so windows that are due then may or may not be sent.
             let least = due.iter().filter(|due| **due < watermark).count();
             let most = due.iter().filter(|due| **due <= watermark).count();
             let sent = rule.texts().len();
@@ -229,7 +229,7 @@ fn in_event_time(query: &Query, sql: &str, rows: &[Row], tolerance: i64, model: 
     assert_eq!(rule.errors(), None);
 }
 
-/// Runs a rule by the clock, which is read when a row comes; deadlines are met or, if `tardy`, overrun.
+/// Runs a rule in processing time; the clock is read when a row arrives; deadlines are met or, if `tardy`, missed.
 fn clocked(query: &Query, sql: &str, rows: &[Row], tardy: bool, windows: &[Window]) {
     let mut rule = Rule::new(sql, &by_clock());
     rule.clock_to(-1000, false);
@@ -271,7 +271,7 @@ fn hopping(rows: &[Row], length: i64, hop: i64) -> Vec<(i64, Window)> {
     windows
 }
 
-/// `together`: rows that go on together hold all that are of their time.
+/// `together`: windows of rows with the same time contain all of these rows.
 fn sliding(rows: &[Row], length: i64, delay: i64, together: bool, fires: impl Fn(&Row) -> bool) -> Vec<(i64, Window)> {
     let mut windows = Vec::new();
     for (number, row) in rows.iter().enumerate().filter(|(_, row)| fires(row)) {
@@ -399,7 +399,7 @@ proptest! {
         let sql = query.sql(&format!("SESSIONWINDOW(ms, {max}, {timeout})"), "");
         in_event_time(&query, &sql, &feed, tolerance, |rows| sessions(rows, max, timeout));
         let (rows, admitted) = in_order(&feed, &query);
-        // By the clock, rows that WHERE drops do not prolong a session.
+        // In processing time, rows that WHERE drops do not prolong a session.
         let admitted: Vec<Row> = admitted.into_iter().filter(|row| row.passes || !query.filter).collect();
         clocked(&query, &sql, &rows, tardy, &windows(sessions(&admitted, max, timeout)));
     }

@@ -1,10 +1,10 @@
-//! Slices: windows that overlap share what they have in common.
+//! Slices: overlapping windows share their common parts.
 //!
-//! A window of length 60 that begins every 5 is made of twelve slices of 5, each filled once. The newest slices are
-//! merged as they close; for the older ones the merged content of each and all after it is kept, so that a window
-//! costs two merges however many slices it has (the two stacks of Tangwongsan, Hirzel, Schneider: "Low-latency
-//! sliding-window aggregation in worst-case constant time", 2017, section 2). Where contents keep rows or lists,
-//! merging ahead would copy them again and again; then the slices are put together when a window closes.
+//! A window of length 60 that starts every 5 consists of twelve slices of 5, each filled once. The newest slices are
+//! merged as they close; for each older one, the merged content of it and all later ones is kept, so that a window
+//! costs two merges, however many slices it has (the two stacks of Tangwongsan, Hirzel, Schneider: "Low-latency
+//! sliding-window aggregation in worst-case constant time", 2017, section 2). If contents keep rows or lists, merging
+//! ahead would copy them repeatedly; then the slices are merged when a window closes.
 
 use std::collections::VecDeque;
 
@@ -19,16 +19,16 @@ use super::content::Content;
 pub struct Slices {
     /// whether contents are small regardless of their content
     merge_ahead: bool,
-    /// oldest last: each with all that came after it up to the newest of these
+    /// oldest last: each merged with all later ones up to the newest of these
     front: Vec<(i64, Content)>,
-    /// those after, oldest first
+    /// later ones, oldest first
     back: VecDeque<(i64, Content)>,
-    /// all of `back`, where contents are merged ahead
+    /// all of `back`, if contents are merged ahead
     back_merged: Content,
 }
 
 impl Slices {
-    /// No slices. `merge_ahead`: contents do not grow with their rows.
+    /// No slices. `merge_ahead`: the size of contents does not depend on the number of rows.
     pub fn new(merge_ahead: bool) -> Self {
         Slices { merge_ahead, front: Vec::new(), back: VecDeque::new(), back_merged: Content::default() }
     }
@@ -50,7 +50,7 @@ impl Slices {
         Ok(())
     }
 
-    /// Where the newest slice begins.
+    /// The start of the newest slice.
     pub fn last(&self) -> Option<i64> {
         self.back.back().or(self.front.first()).map(|(start, _)| *start)
     }
@@ -66,7 +66,7 @@ impl Slices {
         slices.chain([&mut self.back_merged]).map(Content::evict).sum()
     }
 
-    /// Adds the next slice; `start` is beyond that of all before.
+    /// Adds the next slice; `start` is after that of all earlier ones.
     pub fn push(&mut self, start: i64, content: Content) {
         if self.merge_ahead {
             self.back_merged.append(&content);
@@ -74,7 +74,7 @@ impl Slices {
         self.back.push_back((start, content));
     }
 
-    /// Forgets slices that begin before `start`.
+    /// Removes slices that start before `start`.
     pub fn drop_before(&mut self, start: i64) {
         while self.front.last().is_some_and(|(first, _)| *first < start) {
             self.front.pop();
@@ -90,7 +90,7 @@ impl Slices {
         }
     }
 
-    /// Makes the slices at the back those at the front, without those that begin before `start`.
+    /// Moves the slices at the back to the front, without those that start before `start`.
     fn turn(&mut self, start: i64) {
         self.back_merged = Content::default();
         while let Some((first, mut content)) = self.back.pop_back() {
@@ -105,7 +105,7 @@ impl Slices {
         }
     }
 
-    /// All slices together.
+    /// All slices merged.
     pub fn merged(&self) -> Content {
         let mut merged = match self.front.last() {
             Some((_, content)) => content.clone(),

@@ -1,8 +1,9 @@
-//! Windows round rows (SLIDINGWINDOW): for each row what came up to a length before it, itself included, and up to a
+//! Windows around rows (SLIDINGWINDOW): for each row, the rows up to a length before it, itself included, and up to a
 //! delay after it.
 //!
-//! Rows come in order of time. Where groups have small accumulators, each group keeps its rows' accumulators in two
-//! stacks (see `slices`), so that a window costs the same however many rows are in it; else the rows are kept.
+//! Rows arrive in order of time. If groups have small accumulators, each group keeps its rows' accumulators in two
+//! stacks (see `slices`), so that the cost of a window does not depend on its number of rows; otherwise the rows are
+//! kept.
 
 use std::collections::VecDeque;
 
@@ -21,21 +22,21 @@ use crate::value::key::GroupKey;
 
 use super::content::{Arrival, Closed, ClosedWindows, Content, Group, agree, group_key, merges_ahead, new_group};
 
-/// Rows that windows to come may hold.
+/// Rows that later windows may contain.
 pub struct Sliding {
     length: i64,
     delay: i64,
     held: Held,
-    /// windows without a delay wait for the other rows of their time
+    /// windows without a delay wait for the other rows with the same time
     together: bool,
-    /// times of rows whose windows wait for the delay, or for the rows of their time
+    /// times of rows whose windows wait for the delay, or for the rows with the same time
     waiting: VecDeque<i64>,
     alarm: Alarm,
 }
 
 #[derive(Serialize, Deserialize)]
 enum Held {
-    /// accumulators by group, and which group each row is of, in order
+    /// accumulators by group, and the group of each row, in order
     Groups(SlidingGroups),
     /// a content for each row: the row, or its accumulators
     Rows(VecDeque<(i64, Content)>),
@@ -51,11 +52,11 @@ struct SlidingGroups {
 /// The rows of one group in two stacks.
 #[derive(Default, Serialize, Deserialize)]
 struct SlidingGroup {
-    /// oldest last: the accumulators of each row with all that came after it up to the newest of these
+    /// oldest last: the accumulators of each row merged with all later ones up to the newest of these
     front: Vec<Group>,
-    /// those after, oldest first, each alone
+    /// later ones, oldest first, unmerged
     back: Vec<Group>,
-    /// all of `back`
+    /// all of `back` merged
     back_merged: Vec<Accumulator>,
 }
 
@@ -96,11 +97,11 @@ impl Sliding {
         self.held.evict()
     }
 
-    /// Adds a row. Without a delay its window is closed at once, or, where the watermark stays behind the newest row,
-    /// together with those of the other rows of its time: each holds all of these.
+    /// Adds a row. Without a delay its window is closed at once, or, if the watermark can stay behind the newest row,
+    /// together with those of the other rows with the same time: each contains all of these.
     ///
     /// # Errors
-    /// The row is lost; its window is there.
+    /// The row is dropped; its window exists.
     pub fn row(
         &mut self,
         plan: &Stateful,
@@ -115,7 +116,7 @@ impl Sliding {
             }
             _ => true,
         };
-        // What a row may conflict with must not be older than its window.
+        // Only rows within the window can conflict with a row.
         if self.waiting.is_empty() {
             self.held.drop_before(time.saturating_sub(self.length));
         }
@@ -131,13 +132,13 @@ impl Sliding {
         added
     }
 
-    /// The frontier that the coming of a row of `time` stands for: windows that wait for the rows of their time are not
-    /// over with the first of them.
+    /// The frontier that the arrival of a row with `time` implies: windows that wait for rows with the same time do not
+    /// end with the first of them.
     pub fn before(&self, time: i64) -> i64 {
         if self.together { time.saturating_sub(1) } else { time }
     }
 
-    /// Adds the next window whose delay is over at `frontier` to `closed`.
+    /// Adds the next window whose delay has ended at `frontier` to `closed`.
     pub fn advance(&mut self, frontier: Option<i64>, closed: &mut ClosedWindows) {
         while closed.is_empty()
             && let Some(&time) = self.waiting.front()
@@ -205,7 +206,7 @@ impl Held {
         }
     }
 
-    /// All that is held.
+    /// Everything that is held.
     fn content(&self) -> Content {
         match self {
             Held::Rows(rows) => {
@@ -260,7 +261,7 @@ impl SlidingGroup {
     /// Adds a row.
     ///
     /// # Errors
-    /// The row does not go together with those that are there, as text in `min` with numbers: it is not added.
+    /// The row cannot be combined with the existing ones, such as text with numbers in `min`: it is not added.
     fn push(&mut self, row: Group) -> Result<(), EvalError> {
         if let Some(front) = self.front.last() {
             agree(&front.accumulators, &row.accumulators)?;
@@ -277,7 +278,7 @@ impl SlidingGroup {
         Ok(())
     }
 
-    /// Forgets the oldest row.
+    /// Removes the oldest row.
     fn pop(&mut self) {
         if self.front.is_empty() {
             while let Some(mut row) = self.back.pop() {

@@ -1,6 +1,6 @@
 //! Windows between conditions (STATEWINDOW): from a row where the first holds to the next one where the second does,
-//! both included; with one condition from a row where it holds to before the next such row. Rows between windows are
-//! dropped. Each partition has a window of its own.
+//! both included; with one condition, from a row where it holds to just before the next such row. Rows between windows
+//! are dropped. Each partition has its own window.
 
 use indexmap::IndexMap;
 
@@ -38,12 +38,12 @@ impl State {
         Ok(())
     }
 
-    /// How many windows are open, one for each partition at most.
+    /// The number of open windows, at most one for each partition.
     pub fn open(&self) -> u64 {
         self.open.len() as u64
     }
 
-    /// Drops the oldest quarter of the windows, or of what the only one holds; returns how many.
+    /// Drops the oldest quarter of the windows, or of the content of the only one; returns how many.
     pub fn evict(&mut self) -> usize {
         if self.open.len() == 1 {
             return self.open.values_mut().map(Content::evict).sum();
@@ -56,7 +56,7 @@ impl State {
     /// Adds a row.
     ///
     /// # Errors
-    /// The row is lost, but opens or closes its window.
+    /// The row is dropped, but opens or closes its window.
     pub fn row(
         &mut self,
         plan: &Stateful,
@@ -81,7 +81,7 @@ impl State {
                 added = content.add(plan, arrival);
                 self.open.insert(key.clone(), content);
             }
-            // One condition: the next begin ends the window before it.
+            // One condition: the next start ends the window before it.
             (Some(content), None) if begins => {
                 let mut next = Content::default();
                 added = next.add(plan, arrival);
@@ -102,12 +102,12 @@ impl State {
     }
 }
 
-/// Whether a condition is true; whatever else it is, and an error, is not.
+/// Whether a condition is true; other values and errors count as false.
 fn holds(condition: &Expr, scope: &Scope<'_>) -> bool {
     matches!(condition.eval(scope).as_deref(), Ok(Value::Bool(true)))
 }
 
-/// Hands out a window that a row of time `end` has closed.
+/// Returns a window that a row with time `end` has closed.
 fn give(content: Content, end: i64, closed: &mut ClosedWindows) {
     if let Some((start, _)) = content.span
         && !content.is_empty()

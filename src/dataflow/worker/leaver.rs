@@ -8,14 +8,14 @@ use tokio::sync::oneshot;
 use super::super::output::Output;
 use super::super::relay::Relay;
 
-/// A rule that has left its thread, until the other processes have left it and have taken its results.
+/// A rule that has left its thread, until the other processes have left it and have received its results.
 pub struct Leaver {
     pub relay: Rc<Relay>,
     /// its sinks, which get the results of the others
     pub output: Rc<RefCell<Output>>,
-    /// how many processes have not left yet
+    /// the number of processes that have not left yet
     pub awaited: usize,
-    /// told when nothing is on its way any more
+    /// notified when nothing is in flight
     pub done: oneshot::Sender<()>,
 }
 
@@ -25,7 +25,7 @@ impl Leaver {
         !self.done.is_closed()
     }
 
-    /// Whether nothing is on its way any more.
+    /// Whether nothing is in flight any more.
     pub fn is_over(&self) -> bool {
         self.awaited == 0 && self.relay.is_settled()
     }

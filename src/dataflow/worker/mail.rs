@@ -1,5 +1,5 @@
-//! Letters between the threads of a rule, where they arrive: rows go into the rule's queue, results of other processes to
-//! its sinks, and leave to send more to whoever waits for it.
+//! Received letters between the threads of a rule: rows go into the rule's queue, results of other processes to its
+//! sinks, and permissions to send more to those who wait for them.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -15,29 +15,29 @@ use super::super::relay;
 use super::WorkerLoop;
 use super::leaver::Leaver;
 
-/// Letters of the last so many rules that have gone are dropped: they were on their way.
+/// Letters of this many recently ended rules are dropped: they were in flight.
 const GONE: usize = 64;
 
-/// What has come, by rule.
+/// Received letters, by rule.
 #[derive(Default)]
 pub(super) struct Mailbox {
     rules: HashMap<RuleKey, Mail>,
     gone: VecDeque<RuleKey>,
 }
 
-/// What has come for a rule.
+/// The received letters of a rule.
 #[derive(Default)]
 struct Mail {
-    /// how many letters with rows, since the rule's threads began
+    /// the number of letters with rows, since the rule's threads started
     letters: Letters,
-    /// how many processes have left the rule
+    /// the number of processes that have left the rule
     left: usize,
-    /// those that have come before the rule is here, with their senders
+    /// those that arrived before the rule was here, with their senders
     early: Vec<(usize, ForwardedRows)>,
 }
 
 impl Mailbox {
-    /// A letter has come for a rule. `near`: from a thread of this process.
+    /// Counts a letter for a rule. `near`: from a thread of this process.
     fn came(&mut self, rule: RuleKey, near: bool) {
         let Letters { near: from_near, far } = &mut self.rules.entry(rule).or_default().letters;
         *if near { from_near } else { far } += 1;
@@ -48,7 +48,7 @@ impl Mailbox {
         self.rules.entry(rows.rule).or_default().early.push((from, rows));
     }
 
-    /// Takes the rows that have come for a rule before it was here.
+    /// Takes the rows that arrived for a rule before it was here.
     fn take_early(&mut self, rule: RuleKey) -> Vec<(usize, ForwardedRows)> {
         self.rules.get_mut(&rule).map(|mail| std::mem::take(&mut mail.early)).unwrap_or_default()
     }
@@ -62,8 +62,8 @@ impl Mailbox {
         self.rules.get(&rule).map(|mail| mail.letters).unwrap_or_default()
     }
 
-    /// Forgets the letters of a rule that has gone, or that will never be here. Returns how many processes have left it
-    /// before.
+    /// Forgets the letters of a rule that has ended, or that will never start here. Returns how many processes have
+    /// left it before.
     pub(super) fn forget(&mut self, rule: RuleKey) -> usize {
         let left = self.rules.remove(&rule).map_or(0, |mail| mail.left);
         if self.gone.len() == GONE {
@@ -78,7 +78,7 @@ impl Mailbox {
     }
 }
 
-/// Results of another process whose sender waits until the rule's sinks take more.
+/// Results of another process whose sender waits until the rule's sinks accept more.
 pub(super) struct Unsettled {
     from: usize,
     /// the version that has them here, if the rule is here
@@ -87,7 +87,7 @@ pub(super) struct Unsettled {
 }
 
 impl WorkerLoop {
-    /// Steps the shared worker and takes letters in; true: there may be more to do.
+    /// Steps the shared worker and receives letters; true: there may be more to do.
     pub(super) fn exchange(&mut self) -> bool {
         self.settle_results();
         let Some(shared) = &mut self.shared else { return false };
@@ -111,8 +111,8 @@ impl WorkerLoop {
         true
     }
 
-    /// Results go to the version that has made them, also while it leaves, else to the one that runs. Where neither is
-    /// here they are nobody's: no client has come for them yet, or all have got a close frame.
+    /// Results go to the version that made them, also while it leaves, otherwise to the running one. If neither is here
+    /// they are dropped: no client has connected for them yet, or all have received a close frame.
     fn results_came(&mut self, from: usize, results: ResultBatch) {
         let ResultBatch { rule, number, name, form, batch } = results;
         let taker = self.output_of(&rule).map(|_| rule).or_else(|| self.relayed.get(&name).copied());
@@ -139,7 +139,7 @@ impl WorkerLoop {
         self.let_go(rule);
     }
 
-    /// Closes a rule that has left once nothing is on its way any more.
+    /// Closes a rule that has left once nothing is in flight.
     pub(super) fn let_go(&mut self, rule: RuleKey) {
         if self.leavers.get(&rule).is_some_and(Leaver::is_over)
             && let Some(leaver) = self.leavers.remove(&rule)
@@ -154,7 +154,7 @@ impl WorkerLoop {
         runs.or_else(|| self.leavers.get(rule).filter(|leaver| leaver.listens()).map(|leaver| &leaver.output))
     }
 
-    /// Lets other processes send more results where the sinks take more.
+    /// Lets other processes send more results if the sinks accept more.
     fn settle_results(&mut self) {
         if self.unsettled.is_empty() {
             return;
@@ -187,7 +187,7 @@ impl WorkerLoop {
         }
     }
 
-    /// Delivers what has come for a rule before it was here.
+    /// Delivers the letters that arrived for a rule before it was here.
     pub(super) fn deliver_early(&mut self, rule: RuleKey) {
         self.mail.take_early(rule).into_iter().for_each(|(from, rows)| self.deliver(from, rows));
     }

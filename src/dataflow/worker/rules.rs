@@ -1,4 +1,4 @@
-//! Rules on a worker: how they begin, keep their state and leave.
+//! Rules on a worker: how they start, keep their state and leave.
 //!
 //! Of a rule that runs on several threads, each has a part (`parts`): the scan on all of them, the state on one, or the
 //! state of some keys on each.
@@ -70,7 +70,7 @@ impl WorkerLoop {
         let targets = self.take_part(begun, rule.part, &mut running);
         for (((stream, view), scan), target) in streams.iter().zip(changes_of).zip(scans).zip(targets) {
             if let Some(view) = view {
-                // A view is where the rule's state is.
+                // A view runs where the rule's state is.
                 if running.lanes.is_empty() {
                     let feed = self.network.feed(&view, &self.zone);
                     feed.add_rule(key, scan, context.clone(), output.clone(), target);
@@ -94,7 +94,7 @@ impl WorkerLoop {
         let _ = rule.done.send(before);
     }
 
-    /// Begins a view over views, which has no dataflow: it runs when what it reads has changed.
+    /// Starts a view over views, which has no dataflow: it runs when the views it reads have changed.
     fn add_derived(&mut self, rule: NewRule) {
         let NewRule { key, slot, plan, id, metrics, started, replaces, done, .. } = rule;
         let before = replaces.map(|leaving| self.leave(leaving)).unwrap_or_default();
@@ -115,16 +115,16 @@ impl WorkerLoop {
         self.rules.insert(key, rule);
     }
 
-    /// The state of a rule, with all that its streams have handed to it.
+    /// The state of a rule, including everything that its streams have passed to it.
     pub(super) fn save_rule(&mut self, key: RuleKey, since: Mark) -> StateAnswer {
         self.rules.get(&key)?.memory.as_ref()?;
-        // Nothing may be on its way within the rule's dataflow.
+        // Nothing may be in flight within the rule's dataflow.
         self.settle(&[key]);
         let RunningRule { queue: Some(queue), memory: Some(memory), .. } = self.rules.get(&key)? else { return None };
         memory.save(queue, since)
     }
 
-    /// Runs all that the rules were given, without turns and pauses.
+    /// Runs all input of the rules, without turns and pauses.
     pub(super) fn settle(&mut self, rules: &[RuleKey]) {
         loop {
             while !self.run() {}
@@ -134,7 +134,7 @@ impl WorkerLoop {
                 if queue.is_busy() {
                     operator.borrow_mut().settle();
                     queue.set_busy(false, false);
-                    // Rows that came meanwhile are next.
+                    // Rows that arrived meanwhile are next.
                     queue.activate();
                     settled = false;
                 }
@@ -145,8 +145,8 @@ impl WorkerLoop {
         }
     }
 
-    /// Lets a rule read nothing more: what its streams have received is run, and sent to where its state is. Returns how
-    /// many letters with rows it has sent in all.
+    /// Stops a rule from reading: everything its streams have received is run, and sent to its state. Returns how many
+    /// letters with rows it has sent in total.
     pub(super) fn end_scan(&mut self, leaving: &Leaving) -> u64 {
         self.settle_streams(leaving);
         let Some(rule) = self.rules.get_mut(&leaving.rule) else { return 0 };
@@ -157,14 +157,14 @@ impl WorkerLoop {
         rule.lanes.iter().map(|lane| lane.letters()).sum()
     }
 
-    /// Runs what the streams of a rule have received.
+    /// Runs everything that the streams of a rule have received.
     fn settle_streams(&mut self, leaving: &Leaving) {
         let rule = self.rules.get(&leaving.rule);
         rule.iter().flat_map(|rule| &rule.lanes).for_each(|lane| lane.leave());
         leaving.settle.iter().chain(&leaving.ends).for_each(|stream| self.settle_stream(*stream));
     }
 
-    /// Runs what the streams of a rule have received, ends it, and returns its state if that was asked for.
+    /// Runs everything that the streams of a rule have received, ends it, and returns its state if requested.
     pub(super) fn leave(&mut self, leaving: Leaving) -> Left {
         self.settle_streams(&leaving);
         let Leaving { rule, ends, save, .. } = leaving;
@@ -178,7 +178,7 @@ impl WorkerLoop {
         Left { state, letters, elsewhere }
     }
 
-    /// Returns what tells when the other processes have left it, too.
+    /// Returns a receiver that is notified when the other processes have left it, too.
     fn drop_rule(&mut self, key: RuleKey) -> Option<oneshot::Receiver<()>> {
         let left = self.mail.forget(key);
         let rule = self.rules.remove(&key)?;
@@ -202,7 +202,7 @@ impl WorkerLoop {
         }
         rule.feeds.iter().for_each(|feed| feed.remove_rule(key));
         self.network.remove(key);
-        // The rule may be what its streams had to wait for.
+        // The streams may have waited for the rule.
         rule.streams.iter().for_each(|stream| self.activate(*stream));
         if let Some(dataflow) = rule.dataflow {
             self.slots.remove(&rule.slot);

@@ -1,4 +1,4 @@
-//! A rule that runs on a worker, and what it remembers.
+//! A rule that runs on a worker, and its state.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -23,23 +23,23 @@ pub(super) struct RunningRule {
     /// The views whose changes it reads.
     pub feeds: Vec<Rc<Feed>>,
     pub slot: usize,
-    /// its dataflow, where it has state
+    /// its dataflow, if it has state
     pub dataflow: Option<usize>,
     /// the queue before that dataflow
     pub queue: Option<Rc<RuleQueue>>,
-    /// the ways to its state, or to the parts of it, that other threads have
+    /// sends rows to its state, or to the parts of it, on other threads
     pub lanes: Vec<Rc<Forward>>,
-    /// how its state is divided, where it is
+    /// how its state is divided, if it is
     pub division: Option<Division>,
-    /// the way of its results to other processes, where there are some
+    /// sends its results to other processes, if there are any
     pub relay: Option<Rc<Relay>>,
-    /// its state, where it has some
+    /// its state, if it has one
     pub operator: Option<Rc<RefCell<dyn Operate>>>,
-    /// what checkpoints are made of
+    /// the parts of checkpoints
     pub memory: Option<Memory>,
     /// its results and errors
     pub output: Rc<RefCell<Output>>,
-    /// whether its time is in its rows
+    /// whether it runs in event time
     pub event_time: bool,
 }
 
@@ -82,7 +82,7 @@ impl Memory {
     }
 
     pub fn save(&self, queue: &RuleQueue, since: Mark) -> StateAnswer {
-        // A panic may have left it half changed.
+        // After a panic it may be inconsistent.
         if self.metrics.has_failed() {
             return None;
         }
