@@ -3,6 +3,7 @@
 //! Every error report uses this module. It does not know what a text means.
 
 pub mod document;
+pub mod limited;
 pub mod loose;
 pub mod pattern;
 pub mod secret;

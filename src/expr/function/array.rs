@@ -9,10 +9,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{
-    Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, Nulls, Param, PreparedFn, Returns,
-    check_call, domain, lookup,
+    Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, LARGEST_TEXT, Nulls, Param, PreparedFn,
+    Returns, check_call, domain, lookup, too_large,
 };
 use crate::expr::ops::{compare, order_of_numbers};
+use crate::text::limited::Limited;
 use crate::value::cast::{described, int, text};
 use crate::value::key::KeyPart;
 use crate::value::operator::Comparison;
@@ -20,9 +21,6 @@ use crate::value::{Object, Value};
 
 /// The longest array that `repeat` and `sequence` make: a small message must not fill the memory.
 const LONGEST: u64 = 1 << 20;
-
-/// The most bytes of text that `repeat` copies.
-const MOST_TEXT: u64 = 64 << 20;
 
 const fn of(
     name: &'static str,
@@ -335,15 +333,14 @@ fn array_join(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
         Value::Absent => "",
         value => value.as_text().ok_or_else(|| domain("third argument should be string"))?,
     };
-    let mut joined = String::new();
+    let mut joined = Limited::new(LARGEST_TEXT);
     let mut between = "";
     for member in members.iter().filter(|member| !member.is_null() || !replacement.is_empty()) {
-        joined.push_str(between);
-        joined.push_str(if member.is_null() { replacement } else { "" });
-        joined.push_str(&text(member));
+        let member = if member.is_null() { replacement.into() } else { text(member) };
+        joined.push(between).and_then(|()| joined.push(&member)).map_err(too_large)?;
         between = delimiter;
     }
-    Ok(joined.into())
+    Ok(joined.into_text().into())
 }
 
 /// The function to apply to the elements, or why it cannot be used.
@@ -432,8 +429,9 @@ fn kvpair_array_to_obj(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
 fn repeat(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let count = int(&args[1]).map_err(|_| domain("second argument should be int"))?;
     let count = u64::try_from(count).unwrap_or(0);
-    let text = args[0].as_text().map_or(0, str::len) as u64;
-    if count > LONGEST || count.saturating_mul(text) > MOST_TEXT {
+    // As text: the elements share their memory, but the message that they are sent in does not.
+    let size = text(&args[0]).len() as u64;
+    if count > LONGEST || count.saturating_mul(size) > LARGEST_TEXT as u64 {
         return Err(domain(format!("{count} times is too often")));
     }
     Ok(Value::array(std::iter::repeat_n(args[0].clone(), count as usize)))
@@ -525,6 +523,18 @@ mod tests {
         ] {
             assert_eq!(said(name, args), expected, "{name} {args:?}");
         }
+    }
+
+    #[test]
+    fn a_message_cannot_make_large_texts() {
+        let long = Value::from("x".repeat(1 << 20));
+        let short = Value::array((0..100).map(Value::Int));
+        let said = |name, args: &[Value]| answer(name, args).expect_err("too large").to_string();
+        let expected = "the answer is larger than 67108864 bytes";
+        assert_eq!(said("array_join", &[short, long.clone()]), expected);
+        let nulls = Value::array((0..100).map(|_| Value::Null));
+        assert_eq!(said("array_join", &[nulls, Value::from(""), long.clone()]), expected);
+        assert_eq!(said("repeat", &[Value::array([long]), Value::Int(100)]), "100 times is too often");
     }
 
     #[test]

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 use super::json_path::{Found, Path};
 use super::{
-    Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, Nulls, Param, PreparedFn, Returns, domain,
+    Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, LARGEST_TEXT, Nulls, Param, PreparedFn,
+    Returns, domain, too_large,
 };
+use crate::text::limited::TooLarge;
 use crate::value::cast::{described, text};
 use crate::value::json;
 use crate::value::{Kind, Value};
@@ -101,7 +103,26 @@ fn data(value: &Value) -> Result<Cow<'_, Value>, FunctionError> {
 fn query(value: &Value, path: Result<&Path, FunctionError>) -> FunctionResult {
     match path?.find(&*data(value)?).map_err(|missing| domain(missing.to_string()))? {
         Found::One(found) => Ok(found.clone()),
-        Found::Many(found) => Ok(Value::array(found.into_iter().cloned())),
+        Found::Many(found) => {
+            // With `..` the values contain each other: as text they can be far larger than the message.
+            let mut left = LARGEST_TEXT;
+            if !found.iter().all(|value| fits(value, &mut left)) {
+                return Err(too_large(TooLarge));
+            }
+            Ok(Value::array(found.into_iter().cloned()))
+        }
+    }
+}
+
+/// Whether the text of a value is at most `left` bytes. Counts its texts, and a byte for each value.
+fn fits(value: &Value, left: &mut usize) -> bool {
+    let own = 1 + value.as_text().map_or(0, str::len);
+    let fit = own <= *left;
+    *left = left.saturating_sub(own);
+    fit && match value {
+        Value::Array(elements) => elements.iter().all(|element| fits(element, left)),
+        Value::Object(members) => members.values().all(|member| fits(member, left)),
+        _ => true,
     }
 }
 
@@ -158,6 +179,15 @@ fn sorted(value: &Value) -> Cow<'_, Value> {
 mod tests {
     use super::super::examples::{answer, json as shown};
     use super::*;
+
+    #[test]
+    fn values_that_contain_each_other_have_a_limit() {
+        let nested = (0..100).fold(Value::from("x".repeat(1 << 20)), |within, _| Value::array([within]));
+        let found = answer("json_path_query", &[nested.clone(), Value::from("$..*")]).expect_err("too large");
+        assert_eq!(found.to_string(), "the answer is larger than 67108864 bytes");
+        let exists = answer("json_path_exists", &[nested, Value::from("$..*")]);
+        assert_eq!(shown(&exists).as_deref(), Some("true"));
+    }
 
     #[test]
     fn answers_and_errors() {

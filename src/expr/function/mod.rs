@@ -35,6 +35,7 @@ use smallvec::SmallVec;
 pub use check::{CallError, check_call};
 pub use reference::{reference, usage};
 
+use crate::text::limited::TooLarge;
 use crate::value::cast::ConversionError;
 use crate::value::{Kind, Value};
 
@@ -120,6 +121,13 @@ pub enum FunctionError {
 /// An error of a value for which the function is not defined.
 pub(crate) fn domain(text: impl Into<Cow<'static, str>>) -> FunctionError {
     FunctionError::Domain(text.into())
+}
+
+/// The size of the largest text that a function makes, in bytes.
+const LARGEST_TEXT: usize = 64 << 20;
+
+fn too_large(_: TooLarge) -> FunctionError {
+    domain(format!("the answer is larger than {LARGEST_TEXT} bytes"))
 }
 
 /// The result if an argument is null or absent. Empty arrays and objects count as null too, unless the parameter

@@ -2,20 +2,19 @@
 //!
 //! Arguments are converted by [`cast::text`], so that fields with numbers and booleans work as text too. Positions and
 //! lengths count characters (code points), never bytes, so no function splits a character. No result is larger than
-//! [`LARGEST`].
+//! [`LARGEST_TEXT`].
 
 use regex::Regex;
 
 use super::locale::{style, styled};
 use super::{
-    Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, Nulls, Param, PreparedFn, Returns, domain,
+    Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, LARGEST_TEXT, Nulls, Param, PreparedFn,
+    Returns, domain, too_large,
 };
+use crate::text::limited::{Limited, replace_all};
 use crate::text::pattern::{Cache, compile};
 use crate::value::Value;
 use crate::value::cast::{self, float, int, text};
-
-/// The size of the largest result here, in bytes.
-const LARGEST: usize = 64 << 20;
 
 /// The most blanks that padding adds.
 const MOST_BLANKS: i64 = 1 << 20;
@@ -223,23 +222,16 @@ fn count(count: usize) -> FunctionResult {
     Ok(Value::Int(i64::try_from(count).unwrap_or(i64::MAX)))
 }
 
-fn too_large() -> FunctionError {
-    domain(format!("the answer is larger than {LARGEST} bytes"))
-}
-
 fn concat_count(literals: &[Option<&Value>]) -> Result<(), String> {
     if literals.is_empty() { Err("The arguments should be at least one.".to_owned()) } else { Ok(()) }
 }
 
 fn concat(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
-    let mut joined = String::new();
+    let mut joined = Limited::new(LARGEST_TEXT);
     for arg in args.iter() {
-        joined.push_str(&text(arg));
-        if joined.len() > LARGEST {
-            return Err(too_large());
-        }
+        joined.push(&text(arg)).map_err(too_large)?;
     }
-    Ok(joined.into())
+    Ok(joined.into_text().into())
 }
 
 fn indexof(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
@@ -321,25 +313,8 @@ fn bad_pattern(error: regex::Error) -> FunctionError {
 }
 
 fn replace(regex: &Regex, args: &Args<'_>) -> FunctionResult {
-    let (within, replacement) = (text(&args[0]), text(&args[2]));
-    let mut replaced = String::new();
-    let mut copied = 0;
-    let inserts = replacement.matches('$').count();
-    for captures in regex.captures_iter(&within) {
-        let Some(whole) = captures.get(0) else { continue };
-        // The size that the text can reach, checked before it grows.
-        if inserts.saturating_mul(whole.len()).saturating_add(replacement.len()) > LARGEST {
-            return Err(too_large());
-        }
-        replaced.push_str(&within[copied..whole.start()]);
-        captures.expand(&replacement, &mut replaced);
-        copied = whole.end();
-        if replaced.len() > LARGEST {
-            return Err(too_large());
-        }
-    }
-    replaced.push_str(&within[copied..]);
-    Ok(replaced.into())
+    let replaced = replace_all(regex, &text(&args[0]), &text(&args[2]), LARGEST_TEXT);
+    Ok(replaced.map_err(too_large)?.into())
 }
 
 fn substring_bounds(literals: &[Option<&Value>]) -> Result<(), String> {

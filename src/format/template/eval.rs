@@ -14,6 +14,9 @@ const MAX_OUTPUT: usize = 16 * 1024 * 1024;
 const MAX_PARTS: usize = 100_000;
 /// This many of them count as one step.
 const PARTS_A_STEP: usize = 16;
+
+/// A text in a list counts as one part more for this many bytes.
+const BYTES_A_PART: usize = 1024;
 /// The greatest depth of calls between templates.
 const MAX_CALLS: usize = 100;
 
@@ -287,7 +290,9 @@ fn parts(value: &Value, left: &mut usize) -> bool {
 }
 
 fn part(value: &Value, left: &mut usize) -> bool {
-    *left = left.saturating_sub(1);
+    // Elements share the memory of their text, but what is written does not.
+    let text = value.as_text().map_or(0, str::len) / BYTES_A_PART;
+    *left = left.saturating_sub(1 + text);
     *left > 0 && parts(value, left)
 }
 

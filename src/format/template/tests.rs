@@ -156,6 +156,33 @@ fn failures_at_run_time() {
 }
 
 #[test]
+fn texts_have_a_limit() {
+    let long = "repeat 500000 \"x\"";
+    for (template, name) in [
+        (format!("{{{{join ({long}) (list 1 2 3 4)}}}}"), "join"),
+        (format!("{{{{replace \",\" ({long}) \"1,2,3,4\"}}}}"), "replace"),
+        (format!("{{{{regexReplaceAll \",\" \"1,2,3,4\" ({long})}}}}"), "regexReplaceAll"),
+        (format!("{{{{regexReplaceAllLiteral \",\" \"1,2,3,4\" ({long})}}}}"), "regexReplaceAllLiteral"),
+        (format!("{{{{wrapWith 1 ({long}) \"1 2 3 4\"}}}}"), "wrapWith"),
+        ("{{indent 1000 (repeat 2000 \"\\n\")}}".to_owned(), "indent"),
+        ("{{nindent 1000 (repeat 2000 \"\\n\")}}".to_owned(), "nindent"),
+    ] {
+        let expected = format!("template: sink:1: error calling {name}: the text is too long");
+        assert_eq!(run(&template, "{}").err(), Some(expected), "{template}");
+    }
+    // The elements share one text.
+    let shared = format!(
+        "{{{{$x := list ({long})}}}}{{{{range until 9}}}}{{{{$x = concat $x $x}}}}{{{{end}}}}{{{{toJson $x}}}}"
+    );
+    assert_eq!(run(&shared, "{}").err().as_deref(), Some("template: sink:1: the list is too large"));
+}
+
+#[test]
+fn replacing_nothing_inserts_everywhere() {
+    assert_eq!(run("{{replace \"\" \"-\" \"ab\"}}{{replace \"\" \"-\" \"\"}}", "{}").as_deref(), Ok("-a-b--"));
+}
+
+#[test]
 fn deep_nesting_is_refused() {
     for (open, close) in [("{{if 1}}", "{{end}}"), ("{{(", "")] {
         let _ = Template::new(&(open.repeat(50_000) + &close.repeat(50_000)));

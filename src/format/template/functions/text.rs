@@ -6,6 +6,7 @@ use md5::Digest;
 
 use super::{Function, MANY, MAX_TEXT, elements, int, list, made, object, print, size, text};
 use crate::format::json;
+use crate::text::limited::{Limited, TooLarge, replace_all};
 use crate::value::{Text, Value};
 
 pub const FUNCTIONS: &[Function] = &[
@@ -68,22 +69,25 @@ pub const FUNCTIONS: &[Function] = &[
     Function::new("initials", (1, 1), |args| {
         made(text(&args[0]).split_whitespace().filter_map(|word| word.chars().next()).collect::<String>())
     }),
-    Function::new("wrap", (2, 2), |args| made(wrapped(&text(&args[1]), size(&args[0], MAX_TEXT), "\n"))),
-    Function::new("wrapWith", (3, 3), |args| made(wrapped(&text(&args[2]), size(&args[0], MAX_TEXT), &text(&args[1])))),
+    Function::new("wrap", (2, 2), |args| limited(wrapped(&text(&args[1]), size(&args[0], MAX_TEXT), "\n"))),
+    Function::new("wrapWith", (3, 3), |args| {
+        limited(wrapped(&text(&args[2]), size(&args[0], MAX_TEXT), &text(&args[1])))
+    }),
     Function::new("contains", (2, 2), |args| Ok(Value::Bool(text(&args[1]).contains(&text(&args[0]))))),
     Function::new("hasPrefix", (2, 2), |args| Ok(Value::Bool(text(&args[1]).starts_with(&text(&args[0]))))),
     Function::new("hasSuffix", (2, 2), |args| Ok(Value::Bool(text(&args[1]).ends_with(&text(&args[0]))))),
     Function::new("quote", (0, MANY), |args| made(each(args, |value| print::quoted(&text(value))))),
     Function::new("squote", (0, MANY), |args| made(each(args, |value| format!("'{}'", text(value))))),
     Function::new("cat", (0, MANY), |args| made(each(args, text))),
-    Function::new("indent", (2, 2), |args| made(indented(&text(&args[1]), size(&args[0], 1000)))),
-    Function::new("nindent", (2, 2), |args| made(format!("\n{}", indented(&text(&args[1]), size(&args[0], 1000))))),
+    Function::new("indent", (2, 2), |args| limited(indented("", &text(&args[1]), size(&args[0], 1000)))),
+    Function::new("nindent", (2, 2), |args| limited(indented("\n", &text(&args[1]), size(&args[0], 1000)))),
     Function::new("replace", (3, 3), |args| {
         let (from, to, of) = (text(&args[0]), text(&args[1]), text(&args[2]));
-        if to.len().saturating_mul(of.len() + 1) > 64 * MAX_TEXT {
-            return Err("the text is too long".to_owned());
+        if from.is_empty() {
+            let between = of.chars().map(String::from);
+            return limited(joined(std::iter::once(String::new()).chain(between).chain([String::new()]), &to));
         }
-        made(of.replace(&from, &to))
+        limited(joined(of.split(&from), &to))
     }),
     Function::new("plural", (3, 3), |args| made(text(&args[usize::from(int(&args[2]) != 1)]))),
     Function::new("snakecase", (1, 1), |args| made(split_words(&text(&args[0])).join("_").to_lowercase())),
@@ -102,10 +106,11 @@ pub const FUNCTIONS: &[Function] = &[
     }),
     Function::new("regexReplaceAll", (3, 3), |args| {
         // Like Go, accepts `${1}` for groups.
-        made(regex(&args[0])?.replace_all(&text(&args[1]), text(&args[2]).as_str()))
+        limited(replace_all(&*regex(&args[0])?, &text(&args[1]), &text(&args[2]), MAX_TEXT))
     }),
     Function::new("regexReplaceAllLiteral", (3, 3), |args| {
-        made(regex(&args[0])?.replace_all(&text(&args[1]), regex::NoExpand(&text(&args[2]))))
+        let literal = text(&args[2]).replace('$', "$$");
+        limited(replace_all(&*regex(&args[0])?, &text(&args[1]), &literal, MAX_TEXT))
     }),
     Function::new("regexSplit", (3, 3), |args| {
         let (regex, of) = (regex(&args[0])?, text(&args[1]));
@@ -120,11 +125,13 @@ pub const FUNCTIONS: &[Function] = &[
         Ok(numbered(text(&args[2]).splitn(limit(&args[1]), &text(&args[0])).map(Value::from)))
     }),
     Function::new("join", (2, 2), |args| {
-        let parts: Vec<String> = match &args[1] {
-            Value::Array(_) => elements(&args[1])?.iter().filter(|value| !value.is_null()).map(text).collect(),
-            other => vec![text(other)],
-        };
-        made(parts.join(&text(&args[0])))
+        let separator = text(&args[0]);
+        match &args[1] {
+            Value::Array(_) => {
+                limited(joined(elements(&args[1])?.iter().filter(|value| !value.is_null()).map(text), &separator))
+            }
+            other => made(text(other)),
+        }
     }),
     Function::new("sortAlpha", (1, 1), |args| {
         let mut parts: Vec<String> = elements(&args[0])?.iter().map(text).collect();
@@ -261,25 +268,45 @@ fn split_words(of: &str) -> Vec<String> {
     words
 }
 
-fn indented(of: &str, width: usize) -> String {
-    let pad = " ".repeat(width);
-    format!("{pad}{}", of.replace('\n', &format!("\n{pad}")))
+/// A text that was put together within its limit.
+fn limited(text: Result<String, TooLarge>) -> Result<Value, String> {
+    made(text.map_err(|TooLarge| "the text is too long")?)
 }
 
-fn wrapped(of: &str, width: usize, separator: &str) -> String {
-    let mut out = String::new();
+fn joined(parts: impl IntoIterator<Item: AsRef<str>>, separator: &str) -> Result<String, TooLarge> {
+    let mut out = Limited::new(MAX_TEXT);
+    let mut between = "";
+    for part in parts {
+        out.push(between)?;
+        out.push(part.as_ref())?;
+        between = separator;
+    }
+    Ok(out.into_text())
+}
+
+fn indented(before: &str, of: &str, width: usize) -> Result<String, TooLarge> {
+    let pad = " ".repeat(width);
+    let mut out = Limited::new(MAX_TEXT);
+    out.push(before)?;
+    out.push(&pad)?;
+    out.push(&joined(of.split('\n'), &format!("\n{pad}"))?)?;
+    Ok(out.into_text())
+}
+
+fn wrapped(of: &str, width: usize, separator: &str) -> Result<String, TooLarge> {
+    let mut out = Limited::new(MAX_TEXT);
     let mut line = 0;
     for word in of.split_whitespace() {
         let length = word.chars().count();
         if line > 0 && line + 1 + length > width.max(1) {
-            out.push_str(separator);
+            out.push(separator)?;
             line = 0;
         } else if line > 0 {
-            out.push(' ');
+            out.push(" ")?;
             line += 1;
         }
-        out.push_str(word);
+        out.push(word)?;
         line += length;
     }
-    out
+    Ok(out.into_text())
 }
