@@ -67,7 +67,7 @@ use running::{Place, RuleThreads, joined};
 pub use self::ending::{Ended, Totals};
 pub use self::measure::{Measured, Waiting};
 pub use self::memory::PATROL;
-pub use self::opening::PreparedRule;
+pub use self::opening::{PreparedRule, RuleHome};
 pub use self::replacing::Replaced;
 pub use self::status::{LastStatus, NotRecorded, NotTapped, RuleStatus, TableStatus};
 pub use self::stopping::Stopped;
@@ -333,14 +333,17 @@ impl Engine {
         Engine::start_in(settings, Clock::System, Some(part))
     }
 
-    fn start_in(settings: EngineSettings, clock: Clock, part: Option<Part>) -> Result<Engine, EngineError> {
+    fn start_in(settings: EngineSettings, clock: Clock, mut part: Option<Part>) -> Result<Engine, EngineError> {
         let views = Arc::new(Views::new(clock.clone()));
         tokio::spawn(views::tick(Arc::downgrade(&views)));
         let (workers, traffic) = (settings.workers.max(1), Traffic::default());
-        let processes = part.as_ref().map_or_else(Processes::alone, |part| Processes::of(&part.membership));
+        let processes = part.as_ref().map_or_else(Processes::alone, Processes::of);
+        let clients = part.as_mut().and_then(|part| part.clients.take());
         let threads = DataThread::start_all(workers, &settings.zone, &clock, &views, &traffic, part)?;
         let handles = threads.iter().map(|thread| thread.handle.clone()).collect();
-        let connectors = Connectors::new(Websockets::with_views(settings.server, handles, views.clone()));
+        let websockets = Websockets::with_views(settings.server, handles, views.clone());
+        clients.into_iter().for_each(|clients| views::lead_clients(&websockets, clients));
+        let connectors = Connectors::new(websockets);
         Ok(Engine {
             homes: Homes::new(threads.len()),
             threads,

@@ -16,10 +16,9 @@ use super::error::{accepted, warning};
 use super::relations::schema_of;
 use super::{ApiError, ErrorContext, looks, millis, read, text, to_end};
 use crate::io::LinkStatus;
-use crate::io::websocket::ClientStatus;
 use crate::metrics::Failure;
 use crate::plan::PlanErrorKind;
-use crate::service::{Counters, NotShown, OperatorReport, RuleReport, Service, ServiceError, Share};
+use crate::service::{Counters, NotShown, OperatorReport, RuleReport, Service, ServiceError, Share, SinkClient};
 use crate::text::document::Problem;
 use crate::text::secret::masked_json;
 use crate::value::json::{write_str, write_value};
@@ -206,7 +205,7 @@ async fn status(
     if asked.0 {
         let operators = service.operators(&id, &report);
         shown["operators"] = operators.iter().map(operator).collect();
-        let clients = service.clients_of(&id).await;
+        let clients = service.clients_of(&id, &report).await;
         put_look(&mut shown, &report, &clients);
         put_threads(&mut shown, &report);
         if let Some(state) = service.state_of(&id).await {
@@ -254,17 +253,21 @@ fn operator(operator: &OperatorReport) -> Json {
     })
 }
 
-/// Adds what eKuiper's status does not have: links, clients, latency.
-fn put_look(shown: &mut Json, report: &RuleReport, clients: &[(usize, ClientStatus)]) {
+/// What people want to see of a rule beyond eKuiper's status: links, clients, latency.
+fn put_look(shown: &mut Json, report: &RuleReport, clients: &[SinkClient]) {
     let Some(engine) = &report.engine else { return };
     let sink = |(number, sink): (usize, &LinkStatus)| {
         let mut shown = looks::link(sink);
-        let of_sink = clients.iter().filter(|(of, _)| *of == number);
-        let client = |(_, client): &(usize, ClientStatus)| {
-            json!({
+        let of_sink = clients.iter().filter(|client| client.sink == number);
+        let client = |SinkClient { process, status: client, .. }: &SinkClient| {
+            let mut shown = json!({
                 "address": client.address, "since": millis(client.since), "queued": client.queued,
                 "dropped": client.dropped,
-            })
+            });
+            if let Some(process) = process {
+                shown["process"] = (*process).into();
+            }
+            shown
         };
         shown["clients"] = of_sink.map(client).collect();
         shown

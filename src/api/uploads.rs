@@ -81,7 +81,8 @@ async fn of_form(request: Request) -> Result<(String, Vec<u8>), ApiError> {
 }
 
 async fn remove(State(service): State<Service>, Path(name): Path<String>) -> Result<&'static str, ApiError> {
-    let removed = service.with_uploads(move |uploads| uploads.delete(&name)).await;
+    let removed = tokio::spawn(async move { service.delete_upload(name).await }).await;
+    let removed = removed.map_err(|error| ApiError::bad(format!("Error deleting the file: {error}")))?;
     removed.map_err(|error| ApiError::bad(format!("Error deleting the file: {error}")))?;
     Ok("ok")
 }

@@ -374,6 +374,15 @@ impl Interrupts {
             _ = hangup => {}
         }
     }
+
+    /// Waits for the signal to end at once: the second one, since the first asks for a clean end. `asked`: the first has
+    /// come.
+    async fn impatience(&mut self, asked: bool) {
+        if !asked {
+            self.next().await;
+        }
+        self.next().await;
+    }
 }
 
 /// `1 message`, `2 messages`.

@@ -108,10 +108,6 @@ impl Run {
         }
         let config = configure(&self.etc.etc, log)?;
         let mut pipeline = pipeline::load(&self.files, &config).map_err(Failure::Problems)?;
-        if membership.is_some() && !pipeline.views.is_empty() {
-            let hint = "run the file without --hosts, or without its views";
-            return Err(Failure::Usage(format!("live views run in a single process: {hint}")));
-        }
         say_problems(&pipeline.warnings);
         super::check_server_tls(&config)?;
         let feeds = match self.replay(&mut pipeline)? {
@@ -129,6 +125,12 @@ impl Run {
         membership: Option<Membership>,
     ) -> Result<(), Failure> {
         let mut interrupts = Interrupts::listen()?;
+        let console = match self.console {
+            None => None,
+            Some(address) => {
+                Some(Console::bind(address, config.clone(), self.etc.etc.clone(), self.data.clone()).await?)
+            }
+        };
         let joined = match membership {
             None => None,
             Some(membership) => {
@@ -143,12 +145,6 @@ impl Run {
         let mut ended = joined.as_ref().map(Joined::ended);
         let (cluster, part) = joined.map(|joined| (joined.cluster, joined.part)).unzip();
         let secure = config.server.tls.is_some();
-        let console = match self.console {
-            None => None,
-            Some(address) => {
-                Some(Console::bind(address, config.clone(), self.etc.etc.clone(), self.data.clone()).await?)
-            }
-        };
         let mut followed = self.watch.then(|| Followed::new(self.files.clone(), config.clone()));
         memory::set_budget(config.max_memory);
         let shutdown = CancellationToken::new();
@@ -167,7 +163,10 @@ impl Run {
             Some(part) => Engine::start_in_cluster(settings, part),
             None => Engine::start_at(settings, clock),
         };
-        let engine = engine.map_err(|error| Failure::Refused(error.to_string()))?;
+        let engine = engine.map_err(|error| {
+            cluster.iter().for_each(|cluster| cluster.fail(&error.to_string()));
+            Failure::Refused(error.to_string())
+        })?;
         let egress = Egress::new(&config.egress_allow).dialling_loopback(config.dial_loopback).trusting_rules();
         let engine = engine.with_files(FileRoots::new(self.data.clone()).with(&config.file_roots)).with_egress(egress);
         let (first, prints) = places(&pipeline);
@@ -193,8 +192,9 @@ impl Run {
             }
             tokio::select! {
                 _ = engine.stop(LAST) => {}
-                () = impatience(&mut interrupts, interrupted) => super::end_at_once(130),
+                () = interrupts.impatience(interrupted) => super::end_at_once(130),
             }
+            cluster.iter().for_each(Cluster::leave);
             return started.map_or(Ok(()), |started| started.map_err(Failure::Problems));
         }
         let running = match console {
@@ -289,6 +289,7 @@ impl Run {
         };
         let fed = begun.elapsed();
         let interrupted = matches!(played, Ok(None));
+        cluster.iter().for_each(Cluster::begin_to_leave);
         let ends = async {
             if let Ok(Some(_)) = played {
                 engine.end_of_input().await;
@@ -304,7 +305,7 @@ impl Run {
         };
         tokio::select! {
             () = ends => {}
-            () = impatience(&mut interrupts, interrupted) => super::end_at_once(130),
+            () = interrupts.impatience(interrupted) => super::end_at_once(130),
         }
         cluster.iter().for_each(Cluster::leave);
         if let Some(sent) = played?.filter(|_| !self.quiet) {
@@ -367,15 +368,7 @@ impl Run {
     }
 }
 
-/// Waits for the signal that ends the process at once: the second one, because the first starts the clean end.
-async fn impatience(interrupts: &mut Interrupts, interrupted: bool) {
-    if !interrupted {
-        interrupts.next().await;
-    }
-    interrupts.next().await;
-}
-
-/// Reports what went wrong while nothing was shown.
+/// What went wrong while nothing was shown.
 fn complain(rules: Vec<RuleStatus>) {
     for rule in rules {
         if let Some((_, error)) = rule.last_error {

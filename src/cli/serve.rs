@@ -124,7 +124,9 @@ impl Serve {
         if let Some(port) = prometheus {
             let at = SocketAddr::new(address.ip(), port);
             let listener = TcpListener::bind(at).await.map_err(|error| {
-                Failure::Refused(format!("the metrics cannot listen on {at}: {error}; check basic.prometheusPort"))
+                let why = format!("the metrics cannot listen on {at}: {error}; check basic.prometheusPort");
+                cluster.iter().for_each(|cluster| cluster.fail(&why));
+                Failure::Refused(why)
             })?;
             let at = listener.local_addr().map_err(|error| refused(&error))?;
             say(&format!("metrics on http://{at}/metrics"));
@@ -151,17 +153,18 @@ impl Serve {
                 _ = hangup.recv() => reloader.reload().await,
             }
         };
-        let shutdown = service.config().shutdown_timeout;
+        let (shutdown, told) = (service.config().shutdown_timeout, matches!(end, End::Told));
         let _ = ending.send(true);
         let ends = async {
-            if leader.is_some() && matches!(end, End::Told) {
-                // Process 0 stops the rules of all processes, so that no rows are on their way when states are stored.
+            if leader.is_some() && told {
+                // Process 0 ends the rules of all, so that nothing is on its way when states are stored.
                 let all_end = async {
                     service.tell_ends().await;
                     Joined::left(&mut others).await
                 };
                 let _ = tokio::time::timeout(shutdown, all_end).await;
             }
+            cluster.iter().for_each(Cluster::begin_to_leave);
             let began = Instant::now();
             let _ = tokio::time::timeout(LAST_REQUESTS.min(shutdown / 2), served).await;
             let summary = service.stop_within(shutdown.saturating_sub(began.elapsed())).await;
@@ -170,7 +173,7 @@ impl Serve {
         };
         tokio::select! {
             () = ends => {}
-            () = interrupts.next() => end_at_once(130),
+            () = interrupts.impatience(told) => end_at_once(130),
         }
         match end {
             End::Told | End::Asked(0) => Ok(()),

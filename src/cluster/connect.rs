@@ -8,14 +8,18 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::greeting::{Answer, Greeting, Introduction, Purpose, hear, tell};
 use super::membership::is_private;
 use super::{ClusterError, Membership};
 
-/// Time limit for a connection and for the reply to a greeting.
-const ANSWER: Duration = Duration::from_secs(5);
+/// Time limit for opening a connection, and for the greeting of a peer that has connected.
+const GREET: Duration = Duration::from_secs(5);
+
+/// Time limit for the reply to a greeting. It is longer than [`GREET`]: the peer counts this process as connected once the
+/// reply is sent, so this process has to wait for it.
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// Time between attempts to dial.
 const REDIAL: Duration = Duration::from_millis(200);
@@ -33,7 +37,26 @@ pub struct Links {
     pub(super) peers: Vec<Option<Peer>>,
     /// the URL of process 0's REST API; set in the other processes
     pub(super) rest: Option<String>,
+    pub(super) clients: Clients,
 }
+
+/// How clients of other processes get to process 0.
+pub enum Clients {
+    /// this is process 0
+    Come(Reception),
+    /// this is another process
+    Go(Passage),
+}
+
+/// Accepts connections of other processes for their clients, in process 0.
+pub struct Reception {
+    listener: TcpListener,
+    own: Arc<Own>,
+}
+
+/// Opens connections to process 0 for clients, in the other processes.
+#[derive(Clone)]
+pub struct Passage(Arc<Own>);
 
 /// The connections to one process.
 pub(super) struct Peer {
@@ -88,11 +111,17 @@ pub async fn connect(
         }
     }
     let mut found = Found::new(own.membership.hosts.len());
-    let mut patience = tokio::time::interval(PATIENCE);
+    let waiting = |missing: &[String]| format!("waiting for {}", missing.join(" and "));
+    waits(&waiting(&found.missing(&own)));
+    let mut patience = tokio::time::interval_at(Instant::now() + PATIENCE, PATIENCE);
     loop {
         let missing = found.missing(&own);
         if missing.is_empty() {
-            return found.into_links(own.membership.clone());
+            let clients = match own.membership.process {
+                0 => Clients::Come(Reception { listener, own: own.clone() }),
+                _ => Clients::Go(Passage(own.clone())),
+            };
+            return found.into_links(own.membership.clone(), clients);
         }
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -110,11 +139,57 @@ pub async fn connect(
                 Ok(met) => met?.into_iter().for_each(|met| found.take(met)),
                 Err(error) => tracing::error!(%error, "a connection of another process"),
             },
-            _ = patience.tick() => waits(&format!("waiting for {}", missing.join(" and "))),
+            _ = patience.tick() => waits(&waiting(&missing)),
         }
     }
 }
 
+impl Reception {
+    /// Accepts connections for clients without end, and hands each to `take`.
+    pub async fn run(self, take: impl Fn(TcpStream)) -> std::convert::Infallible {
+        let Reception { listener, own } = self;
+        let mut meetings = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, from)) if meetings.len() < GREETING => {
+                        let own = own.clone();
+                        meetings.spawn(async move { greet_client(&own, stream, from).await });
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection of another process");
+                        sleep(REDIAL).await;
+                    }
+                },
+                Some(met) = meetings.join_next() => met.ok().flatten().into_iter().for_each(&take),
+            }
+        }
+    }
+}
+
+impl Passage {
+    /// Opens a connection to process 0 for a client.
+    ///
+    /// # Errors
+    /// The reason why process 0 cannot be reached.
+    pub async fn open(&self) -> std::io::Result<TcpStream> {
+        let own = &self.0;
+        let greeting = Greeting::new(&own.membership, &own.introduction, Purpose::Client);
+        timeout(GREET, async {
+            let mut stream = TcpStream::connect(&own.membership.hosts[0]).await?;
+            stream.set_nodelay(true)?;
+            tell(&mut stream, &greeting).await?;
+            match hear(&mut stream).await? {
+                Answer::Greeting(_) => Ok(stream),
+                Answer::Refused(why) => Err(std::io::Error::other(why)),
+            }
+        })
+        .await?
+    }
+}
+
+/// Connections greeted so far.
 struct Found {
     streams: Vec<[Option<TcpStream>; 3]>,
     /// the URL of process 0's REST API
@@ -143,14 +218,14 @@ impl Found {
         missing.map(|(process, _)| format!("process {process} at {}", membership.hosts[process])).collect()
     }
 
-    fn into_links(self, membership: Membership) -> Result<Links, ClusterError> {
+    fn into_links(self, membership: Membership, clients: Clients) -> Result<Links, ClusterError> {
         let mut peers = Vec::new();
         for streams in self.streams {
             let [data, heartbeat, control] = streams.map(|stream| stream.map(blocking).transpose());
             let control = control?;
             peers.push(data?.zip(heartbeat?).map(|(data, heartbeat)| Peer { data, heartbeat, control }));
         }
-        Ok(Links { membership, peers, rest: self.rest })
+        Ok(Links { membership, peers, rest: self.rest, clients })
     }
 }
 
@@ -189,7 +264,7 @@ async fn dial(own: &Own, process: usize, purpose: Purpose) -> Result<Met, Cluste
     let greeting = Greeting::new(&own.membership, &own.introduction, purpose);
     loop {
         let answer = timeout(ANSWER, async {
-            let mut stream = TcpStream::connect(host).await?;
+            let mut stream = timeout(GREET, TcpStream::connect(host)).await??;
             stream.set_nodelay(true)?;
             tell(&mut stream, &greeting).await?;
             let answer: Answer = hear(&mut stream).await?;
@@ -213,9 +288,12 @@ async fn dial(own: &Own, process: usize, purpose: Purpose) -> Result<Met, Cluste
 
 /// Handles an incoming connection; `None` if it is not from a process of the cluster.
 async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Option<Met>, ClusterError> {
-    let heard = timeout(ANSWER, async {
+    let heard = timeout(GREET, async {
         stream.set_nodelay(true)?;
         let theirs: Greeting = hear(&mut stream).await?;
+        if theirs.purpose == Purpose::Client {
+            return Err(std::io::Error::other("it brings a client, and not all processes are connected yet"));
+        }
         let greeting = Greeting::new(&own.membership, &own.introduction, theirs.purpose);
         let fits = greeting.fits(&theirs);
         let expected = own.membership.process + 1..own.membership.hosts.len();
@@ -245,6 +323,29 @@ async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Opt
         Err(_) => {
             tracing::warn!(%from, "dropped a connection that sent no greeting");
             Ok(None)
+        }
+    }
+}
+
+/// Handles an incoming connection after all processes have connected; `None` if it is not for a client. A process that was
+/// restarted alone is turned away: it waits until all others are restarted.
+async fn greet_client(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Option<TcpStream> {
+    let heard = timeout(GREET, async {
+        stream.set_nodelay(true)?;
+        let theirs: Greeting = hear(&mut stream).await?;
+        let greeting = Greeting::new(&own.membership, &own.introduction, theirs.purpose);
+        if theirs.purpose != Purpose::Client || greeting.fits(&theirs).is_err() {
+            return Ok(false);
+        }
+        tell(&mut stream, &Answer::Greeting(greeting)).await?;
+        std::io::Result::Ok(true)
+    });
+    match heard.await {
+        Ok(Ok(true)) => Some(stream),
+        Ok(Ok(false)) | Err(_) => None,
+        Ok(Err(error)) => {
+            tracing::debug!(%from, %error, "dropped a connection that is none of another process");
+            None
         }
     }
 }

@@ -1,13 +1,15 @@
 //! The control link between process 0 and each other process: both sides can ask, and each question gets one answer.
 //!
-//! A frame has a length, a kind, the number of the question, and up to [`LARGEST`] bytes that this module does not
-//! read. Questions do not wait for each other: each has its own task, so answers may arrive in another order. A caller
-//! that needs an order waits for the answer before the next question.
+//! A message has a kind, the number of the question, and up to [`LARGEST`] bytes that this module does not read. It is
+//! sent in frames of up to [`FRAME`] bytes. Messages take turns, so a small one does not wait for a checkpoint of hundreds
+//! of megabytes. Questions do not wait for each other: each has its own task, so answers may arrive in another order. A
+//! caller that needs an order waits for the answer before the next question.
 //!
-//! All queues are bounded. At most [`UNSENT`] frames wait for the network; then the senders wait. At most [`AT_A_TIME`]
-//! questions of a peer are handled at a time; then the link is not read.
+//! All queues are bounded. At most [`UNSENT`] messages wait for the network, and as many are being sent; then the senders
+//! wait. At most [`AT_A_TIME`] questions of a peer are handled at a time; then the link is not read.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,10 +23,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::heartbeat::{Alarm, Loss, Lost};
 
-/// The largest content of a frame, bytes: larger than any checkpoint.
-const LARGEST: u32 = 300 << 20;
+/// The largest content of a message, bytes: larger than any checkpoint.
+const LARGEST: usize = 300 << 20;
 
-/// The most frames that wait for the network.
+/// The largest content of a frame, bytes.
+const FRAME: usize = 256 << 10;
+
+/// The most messages that wait for the network.
 const UNSENT: usize = 64;
 
 /// The most questions of a peer that are handled at a time.
@@ -32,6 +37,9 @@ const AT_A_TIME: usize = 1024;
 
 const QUESTION: u8 = b'?';
 const ANSWER: u8 = b'!';
+
+/// Set in the kind of a frame if more frames of its message follow.
+const MORE: u8 = 0x80;
 
 /// A connection to another process before anything is sent over it.
 pub struct ControlSocket {
@@ -52,15 +60,22 @@ pub type Answers = Arc<dyn Fn(Vec<u8>) -> BoxFuture<'static, Vec<u8>> + Send + S
 /// One end of a control link. Clones share it.
 #[derive(Clone)]
 pub struct Control {
-    frames: mpsc::Sender<Frame>,
+    messages: mpsc::Sender<Message>,
     waiting: Waiting,
     next: Arc<AtomicU64>,
 }
 
-struct Frame {
+struct Message {
     kind: u8,
     number: u64,
     content: Vec<u8>,
+}
+
+/// A message that is being sent.
+struct Sending {
+    message: Message,
+    /// bytes that are sent already
+    sent: usize,
 }
 
 /// Unanswered questions; `None` after the link is closed.
@@ -75,10 +90,10 @@ impl ControlSocket {
         let ControlSocket { process, host, socket, alarm } = self;
         socket.set_nonblocking(true)?;
         let (reader, writer) = TcpStream::from_std(socket)?.into_split();
-        let (frames, unsent) = mpsc::channel(UNSENT);
+        let (messages, unsent) = mpsc::channel(UNSENT);
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
-        let control = Control { frames, waiting, next: Arc::default() };
-        let (weak, waiting) = (control.frames.downgrade(), control.waiting.clone());
+        let control = Control { messages, waiting, next: Arc::default() };
+        let (weak, waiting) = (control.messages.downgrade(), control.waiting.clone());
         tokio::spawn(async move {
             let ended = tokio::select! {
                 ended = read(reader, answers, &weak, &waiting) => ended,
@@ -107,7 +122,7 @@ impl Control {
         let (done, answer) = oneshot::channel();
         let asked = Asked { number, waiting: &self.waiting };
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut().ok_or(Gone)?.insert(number, done);
-        self.frames.send(Frame { kind: QUESTION, number, content }).await.map_err(|_| Gone)?;
+        self.messages.send(Message { kind: QUESTION, number, content }).await.map_err(|_| Gone)?;
         let answer = answer.await.map_err(|_| Gone);
         drop(asked);
         answer
@@ -128,48 +143,84 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// Writes frames until all senders are gone; then returns without an error.
-async fn write(mut writer: OwnedWriteHalf, mut unsent: mpsc::Receiver<Frame>) -> io::Result<()> {
-    while let Some(Frame { kind, number, content }) = unsent.recv().await {
-        let length = u32::try_from(content.len()).ok().filter(|length| *length <= LARGEST);
-        let length = length.ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "a message is too large"))?;
+/// Sends messages until all senders are gone; then returns without an error.
+async fn write(mut writer: OwnedWriteHalf, mut unsent: mpsc::Receiver<Message>) -> io::Result<()> {
+    let mut turns: VecDeque<Sending> = VecDeque::new();
+    loop {
+        let new = match turns.is_empty() {
+            true => match unsent.recv().await {
+                Some(message) => Some(message),
+                None => return Ok(()),
+            },
+            false if turns.len() < UNSENT => unsent.try_recv().ok(),
+            false => None,
+        };
+        if let Some(message) = new {
+            if message.content.len() > LARGEST {
+                return Err(io::Error::new(ErrorKind::InvalidInput, "a message is too large"));
+            }
+            turns.push_front(Sending { message, sent: 0 });
+        }
+        let Some(mut turn) = turns.pop_front() else { continue };
+        let Message { kind, number, content } = &turn.message;
+        let end = content.len().min(turn.sent + FRAME);
+        let frame = &content[turn.sent..end];
+        let more = end < content.len();
         let mut head = [0; 13];
-        head[..4].copy_from_slice(&length.to_be_bytes());
-        head[4] = kind;
+        head[..4].copy_from_slice(&(frame.len() as u32).to_be_bytes());
+        head[4] = if more { kind | MORE } else { *kind };
         head[5..].copy_from_slice(&number.to_be_bytes());
         writer.write_all(&head).await?;
-        writer.write_all(&content).await?;
+        writer.write_all(frame).await?;
+        if more {
+            turn.sent = end;
+            turns.push_back(turn);
+        }
     }
-    Ok(())
 }
 
 async fn read(
     reader: OwnedReadHalf,
     answers: Answers,
-    frames: &mpsc::WeakSender<Frame>,
+    messages: &mpsc::WeakSender<Message>,
     waiting: &Waiting,
 ) -> io::Result<()> {
+    let invalid = |what: String| Err(io::Error::new(ErrorKind::InvalidData, what));
     let mut reader = BufReader::new(reader);
     let places = Arc::new(Semaphore::new(AT_A_TIME));
+    // Messages that are not complete.
+    let mut coming: HashMap<(u8, u64), Vec<u8>> = HashMap::new();
     loop {
-        let length = reader.read_u32().await?;
+        let length = reader.read_u32().await? as usize;
         let kind = reader.read_u8().await?;
         let number = reader.read_u64().await?;
-        if length > LARGEST {
-            return Err(io::Error::new(ErrorKind::InvalidData, format!("a message of {length} bytes")));
+        if length > FRAME {
+            return invalid(format!("a frame of {length} bytes"));
         }
-        let mut content = Vec::new();
-        if (&mut reader).take(u64::from(length)).read_to_end(&mut content).await? < length as usize {
+        let (more, kind) = (kind & MORE != 0, kind & !MORE);
+        let begun = coming.len();
+        let mut content = match coming.entry((kind, number)) {
+            Entry::Occupied(known) => known.remove(),
+            Entry::Vacant(_) => Vec::new(),
+        };
+        if content.len() + length > LARGEST || begun > UNSENT {
+            return invalid(format!("a message of {} bytes, beside {begun} others", content.len() + length));
+        }
+        if (&mut reader).take(length as u64).read_to_end(&mut content).await? < length {
             return Err(ErrorKind::UnexpectedEof.into());
+        }
+        if more {
+            coming.insert((kind, number), content);
+            continue;
         }
         match kind {
             QUESTION => {
                 let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-                let Some(frames) = frames.upgrade() else { return Ok(()) };
+                let Some(messages) = messages.upgrade() else { return Ok(()) };
                 let answer = answers(content);
                 tokio::spawn(async move {
                     let content = answer.await;
-                    let _ = frames.send(Frame { kind: ANSWER, number, content }).await;
+                    let _ = messages.send(Message { kind: ANSWER, number, content }).await;
                     drop(place);
                 });
             }
@@ -180,9 +231,7 @@ async fn read(
                     let _ = asked.send(content);
                 }
             }
-            kind => {
-                return Err(io::Error::new(ErrorKind::InvalidData, format!("a message of the unknown kind {kind}")));
-            }
+            kind => return invalid(format!("a message of the unknown kind {kind}")),
         }
     }
 }

@@ -42,6 +42,8 @@ pub(super) enum Purpose {
     Heartbeat,
     /// orders of process 0
     Control,
+    /// a client of another process, for process 0 to serve
+    Client,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -6,13 +6,22 @@
 //!
 //! The connection carries nothing else, so that a busy link does not look like a dead peer. Separate threads write and
 //! read it. They detect a process that hangs as a whole, but not a single thread that hangs.
+//!
+//! When a process ends, its connections close in any order, and only this one tells the reason. So a report that another
+//! connection has closed waits for it ([`Alarm::raise_later`]). A process that ends sends its reason and waits until the
+//! peers have closed their side: a socket that closes too early may discard what the peer has not read.
 
+use std::collections::HashSet;
+use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
-use std::sync::Arc;
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::sync::locked;
 
 /// The interval of heartbeats.
 const BEAT: Duration = Duration::from_secs(2);
@@ -21,6 +30,8 @@ const BEAT: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(10);
 
 const ALIVE: u8 = b'.';
+/// Announces that the process begins to stop: its other connections close before [`GOODBYE`].
+const LEAVING: u8 = b',';
 const GOODBYE: u8 = b'!';
 /// Announces that the reason for a failure follows.
 const FAILED: u8 = b'#';
@@ -28,8 +39,15 @@ const FAILED: u8 = b'#';
 /// The longest reason, bytes.
 const LONGEST_REASON: u64 = 4096;
 
-/// How long to wait for a more precise reason after another connection has closed.
-const SECOND_OPINION: Duration = Duration::from_millis(500);
+/// How long to wait for a more precise reason after another connection has closed. It comes within milliseconds, unless the
+/// machine is overloaded or only that connection has failed.
+const SECOND_OPINION: Duration = Duration::from_secs(5);
+
+/// How long to wait, after a process has died, for another process to report the cause.
+const CAUSE: Duration = Duration::from_millis(200);
+
+/// How long a process that ends waits for the peers to close their side.
+const CONFIRMATION: Duration = Duration::from_secs(1);
 
 /// A lost process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,12 +93,14 @@ impl fmt::Display for Lost {
 #[derive(Clone)]
 pub(super) struct Alarm {
     told: Arc<AtomicBool>,
+    /// processes that have begun to stop
+    leaving: Arc<Mutex<HashSet<usize>>>,
     tell: Arc<dyn Fn(Lost) + Send + Sync>,
 }
 
 impl Alarm {
     pub fn new(tell: Arc<dyn Fn(Lost) + Send + Sync>) -> Alarm {
-        Alarm { told: Arc::default(), tell }
+        Alarm { told: Arc::default(), leaving: Arc::default(), tell }
     }
 
     /// Reports a lost process. Only the first report counts.
@@ -93,13 +113,20 @@ impl Alarm {
     /// Reports a lost process, unless the heartbeats soon report a more precise reason.
     pub async fn raise_later(&self, lost: Lost) {
         tokio::time::sleep(SECOND_OPINION).await;
-        self.raise(lost);
+        self.raise_unless_leaving(lost);
     }
 
     /// The same, from a thread.
     pub fn raise_later_on_thread(&self, lost: Lost) {
         std::thread::sleep(SECOND_OPINION);
-        self.raise(lost);
+        self.raise_unless_leaving(lost);
+    }
+
+    /// The heartbeats of a process that stops continue until it says goodbye, and detect if it does not.
+    fn raise_unless_leaving(&self, lost: Lost) {
+        if !locked(&self.leaving).contains(&lost.process) {
+            self.raise(lost);
+        }
     }
 
     /// Stops reporting.
@@ -110,8 +137,10 @@ impl Alarm {
 
 /// The heartbeats of this process, until it ends.
 pub(super) struct Heartbeats {
-    sockets: Arc<[TcpStream]>,
+    sockets: Arc<Mutex<Vec<TcpStream>>>,
     alarm: Alarm,
+    /// disconnects when all peers have closed their side
+    watched: Mutex<Receiver<Infallible>>,
 }
 
 impl Heartbeats {
@@ -121,40 +150,65 @@ impl Heartbeats {
     /// The system's error if threads cannot be started.
     pub fn start(peers: Vec<(usize, String, TcpStream)>, alarm: &Alarm) -> io::Result<Heartbeats> {
         let mut sockets = Vec::new();
+        let (watching, watched) = mpsc::channel();
         for (process, host, socket) in peers {
             socket.set_read_timeout(Some(SILENCE))?;
             socket.set_write_timeout(Some(SILENCE))?;
             sockets.push(socket.try_clone()?);
-            let alarm = alarm.clone();
-            let watch = move || alarm.raise(Lost { process, host, how: watch(socket) });
+            let (alarm, watching) = (alarm.clone(), watching.clone());
+            let watch = move || {
+                let how = watch(&socket, || _ = locked(&alarm.leaving).insert(process));
+                // The peer waits for this before it ends.
+                let _ = socket.shutdown(Shutdown::Write);
+                drop(watching);
+                if how == Loss::Closed {
+                    std::thread::sleep(CAUSE);
+                }
+                alarm.raise(Lost { process, host, how });
+            };
             std::thread::Builder::new().name(format!("watch-{process}")).spawn(watch)?;
         }
-        let sockets: Arc<[TcpStream]> = sockets.into();
+        let sockets = Arc::new(Mutex::new(sockets));
         let beaten = sockets.clone();
         std::thread::Builder::new().name("heartbeat".to_owned()).spawn(move || {
             loop {
-                say(&beaten, &[ALIVE]);
+                say(&locked(&beaten), &[ALIVE]);
                 std::thread::sleep(BEAT);
             }
         })?;
-        Ok(Heartbeats { sockets, alarm: alarm.clone() })
+        Ok(Heartbeats { sockets, alarm: alarm.clone(), watched: Mutex::new(watched) })
+    }
+
+    /// Announces that this process begins to stop.
+    pub fn begin_to_leave(&self) {
+        say(&locked(&self.sockets), &[LEAVING]);
     }
 
     /// Announces that this process stops.
     pub fn leave(&self) {
-        self.alarm.silence();
-        say(&self.sockets, &[GOODBYE]);
+        self.say_last(&[GOODBYE]);
     }
 
     /// Announces that this process cannot continue, and why.
     pub fn fail(&self, reason: &str) {
-        self.alarm.silence();
         let mut words = vec![FAILED];
         words.extend(reason.bytes().take(LONGEST_REASON as usize));
-        say(&self.sockets, &words);
-        for socket in &*self.sockets {
-            let _ = socket.shutdown(std::net::Shutdown::Write);
+        self.say_last(&words);
+    }
+
+    /// Sends the last message, unless one was sent before, and waits until the peers have received it.
+    fn say_last(&self, words: &[u8]) {
+        self.alarm.silence();
+        let sockets = std::mem::take(&mut *locked(&self.sockets));
+        if sockets.is_empty() {
+            return;
         }
+        say(&sockets, words);
+        for socket in sockets {
+            let _ = socket.shutdown(Shutdown::Write);
+        }
+        // It returns when all watching threads have ended.
+        let _ = locked(&self.watched).recv_timeout(CONFIRMATION);
     }
 }
 
@@ -165,8 +219,8 @@ fn say(sockets: &[TcpStream], words: &[u8]) {
     }
 }
 
-/// Reads heartbeats until they end, and returns the reason.
-fn watch(mut socket: TcpStream) -> Loss {
+/// Reads heartbeats until they end, and returns the reason. Calls `leaves` if the peer begins to stop.
+fn watch(mut socket: &TcpStream, leaves: impl Fn()) -> Loss {
     let mut heard = [0; 64];
     loop {
         match socket.read(&mut heard) {
@@ -180,6 +234,9 @@ fn watch(mut socket: TcpStream) -> Loss {
                 }
                 if heard.contains(&GOODBYE) {
                     return Loss::Ended;
+                }
+                if heard.contains(&LEAVING) {
+                    leaves();
                 }
             }
             Err(error) => match error.kind() {
@@ -197,8 +254,8 @@ impl Heartbeats {
     /// Closes the connections, as the death of the process would.
     pub fn cut(&self) {
         self.alarm.silence();
-        for socket in &*self.sockets {
-            let _ = socket.shutdown(std::net::Shutdown::Both);
+        for socket in &*locked(&self.sockets) {
+            let _ = socket.shutdown(Shutdown::Both);
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Two processes have two connections. One carries the data of their workers (`link`); timely's threads read and write
 //! it. The other carries heartbeats (`heartbeat`): if a peer is silent or its connection closes, it is lost, and with
 //! it a part of the state. Then this process reports [`Lost`] and ends: a supervisor starts all processes again. If
-//! process 0 gives orders, a third connection carries these (`control`).
+//! process 0 gives orders, a third connection carries these (`control`). Each client that another process hands over to
+//! process 0 has a further one ([`Clients`]).
 //!
 //! This module makes the connections instead of timely, because incompatible processes must report the values of both
 //! sides before any row flows (`greeting`).
@@ -20,7 +21,7 @@ mod heartbeat;
 mod link;
 mod membership;
 
-pub use connect::{Links, connect};
+pub use connect::{Clients, Links, Passage, Reception, connect};
 pub use control::{Answers, Control, ControlSocket, Gone};
 pub use greeting::{Introduction, Term};
 pub use heartbeat::{Loss, Lost};
@@ -118,6 +119,10 @@ pub struct Part {
     pub membership: Membership,
     /// one for the worker of each data thread, in order
     pub allocators: Vec<AllocatorBuilder>,
+    /// whether process 0 gives orders
+    pub ordered: bool,
+    /// how clients get to process 0, until it is taken
+    pub clients: Option<Clients>,
     alarm: Alarm,
 }
 
@@ -144,7 +149,8 @@ impl Drop for Sentinel {
     }
 }
 
-/// This process's part of a running cluster.
+/// This process's part of a running cluster. If it is dropped without [`Cluster::leave`], the others are told that this
+/// process has failed.
 pub struct Cluster {
     heartbeats: Heartbeats,
     /// the URL of process 0's REST API; set in the other processes
@@ -159,7 +165,7 @@ pub struct Cluster {
 /// # Errors
 /// The system's error if threads cannot be started.
 pub fn start(links: Links, lost: impl Fn(Lost) + Send + Sync + 'static) -> io::Result<(Cluster, Part)> {
-    let Links { membership, peers, rest } = links;
+    let Links { membership, peers, rest, clients } = links;
     let alarm = Alarm::new(Arc::new(lost));
     let (mut data, mut beats, mut controls) = (Vec::new(), Vec::new(), Vec::new());
     for (process, peer) in peers.into_iter().enumerate() {
@@ -170,6 +176,7 @@ pub fn start(links: Links, lost: impl Fn(Lost) + Send + Sync + 'static) -> io::R
         let (alarm, host) = (&alarm, host.clone());
         controls.extend(control.map(|socket| ControlSocket { process, host, socket, alarm: alarm.clone() }));
     }
+    let ordered = !controls.is_empty();
     let heartbeats = Heartbeats::start(beats, &alarm)?;
     let sockets = data.into_iter().enumerate().map(|(process, socket)| {
         let host = membership.hosts[process].clone();
@@ -183,18 +190,35 @@ pub fn start(links: Links, lost: impl Fn(Lost) + Send + Sync + 'static) -> io::R
     // Dropping it would wait for the peers to end. A link that breaks ends the process instead.
     std::mem::forget(threads);
     let allocators = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
-    Ok((Cluster { heartbeats, rest, controls }, Part { membership, allocators, alarm }))
+    Ok((
+        Cluster { heartbeats, rest, controls },
+        Part { membership, allocators, ordered, clients: Some(clients), alarm },
+    ))
 }
 
 impl Cluster {
-    /// Tells the others that this process ends intentionally. Lost processes are no longer reported to it.
+    /// Tells the others that this process begins to stop intentionally. When its connections close, they wait for
+    /// [`Cluster::leave`].
+    pub fn begin_to_leave(&self) {
+        self.heartbeats.begin_to_leave();
+    }
+
+    /// Tells the others that this process ends intentionally, and waits up to a second until they have received it. Lost
+    /// processes are no longer reported to it.
     pub fn leave(&self) {
         self.heartbeats.leave();
     }
 
-    /// Tells the others that this process cannot continue, and why. Lost processes are no longer reported to it.
+    /// Tells the others that this process cannot continue, and why, and waits up to a second until they have received it.
+    /// Lost processes are no longer reported to it.
     pub fn fail(&self, reason: &str) {
         self.heartbeats.fail(reason);
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.fail("it has ended with an error, which its own log shows");
     }
 }
 

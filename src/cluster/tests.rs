@@ -1,6 +1,7 @@
 //! Two or three "processes" in one: they connect, exchange data, leave, and lose each other.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Barrier, mpsc};
 use std::time::{Duration, Instant};
@@ -19,11 +20,19 @@ use super::*;
 /// The limit of each test step; anything slower hangs.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Addresses that were free a moment ago.
+/// Free addresses. On Linux they stay free while the tests run: sockets that do not listen hold them.
 fn hosts(count: usize) -> String {
-    let listeners: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-    let addresses = listeners.iter().map(|listener| listener.local_addr().expect("an address").to_string());
-    addresses.collect::<Vec<_>>().join(",")
+    let address = |_| {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("the option is known");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port is free");
+        let address = socket.local_addr().expect("it is bound").to_string();
+        if cfg!(target_os = "linux") {
+            std::mem::forget(socket);
+        }
+        address
+    };
+    (0..count).map(address).collect::<Vec<_>>().join(",")
 }
 
 fn term(value: &str) -> Introduction {
@@ -100,6 +109,10 @@ async fn exchange(
     came.take()
 }
 
+fn unless_ended(lost: Lost) {
+    assert_eq!(lost.how, Loss::Ended, "{lost}");
+}
+
 #[tokio::test]
 async fn workers_of_two_processes_exchange_and_wake_each_other() {
     let (workers, count) = (2, 10_000);
@@ -107,7 +120,7 @@ async fn workers_of_two_processes_exchange_and_wake_each_other() {
     let mut clusters = Vec::new();
     let all = Arc::new(Barrier::new(2 * workers));
     for links in connected(2, workers).await {
-        let (cluster, Part { allocators: builders, .. }) = start(links, |lost| panic!("{lost}")).expect("threads");
+        let (cluster, Part { allocators: builders, .. }) = start(links, unless_ended).expect("threads");
         let bells: Vec<Arc<Notify>> = builders.iter().map(|_| Arc::default()).collect();
         for (index, builder) in builders.into_iter().enumerate() {
             let (bell, others, all) = (bells[index].clone(), bells.clone(), all.clone());
@@ -189,6 +202,71 @@ async fn a_process_that_cannot_go_on_says_why() {
     assert!(lost.to_string().ends_with(" cannot go on: its port 10081 is in use"), "{lost}");
 }
 
+#[tokio::test]
+async fn other_connections_that_close_do_not_hide_the_reason() {
+    for leaves in [false, true] {
+        let lost = lose(|cluster, part| {
+            if leaves {
+                cluster.begin_to_leave();
+            }
+            // The links of its data threads close.
+            drop(part);
+            std::thread::sleep(Duration::from_millis(700));
+            if leaves { cluster.leave() } else { cluster.fail("its disk is full") }
+        })
+        .await;
+        let how = if leaves { Loss::Ended } else { Loss::Failed("its disk is full".to_owned()) };
+        assert_eq!((lost.process, lost.how), (0, how));
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_ends_by_an_error_says_so() {
+    let lost = lose(|cluster, _| drop(cluster)).await;
+    assert!(lost.to_string().ends_with(" cannot go on: it has ended with an error, which its own log shows"), "{lost}");
+}
+
+#[tokio::test]
+async fn clients_are_handed_over_to_process_0() {
+    let mut links = connected(2, 1).await.into_iter();
+    let (first, second) = (links.next().expect("two processes"), links.next().expect("two processes"));
+    let (Clients::Come(reception), Clients::Go(passage)) = (first.clients, second.clients) else {
+        panic!("process 0 takes clients, the other hands them over")
+    };
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let taking = tokio::spawn(reception.run(move |stream| drop(tell.send(stream))));
+    let mut there = passage.open().await.expect("process 0 answers");
+    let mut here = tokio::time::timeout(LIMIT, told.recv()).await.expect("in time").expect("it is taken");
+    tokio::io::AsyncWriteExt::write_all(&mut there, b"hello").await.expect("it is open");
+    let mut heard = [0; 5];
+    tokio::io::AsyncReadExt::read_exact(&mut here, &mut heard).await.expect("it is open");
+    assert_eq!(&heard, b"hello");
+    // A process that is restarted alone is turned away.
+    let greeting = greeting::Greeting::new(&second.membership, &term("same"), greeting::Purpose::Data);
+    let mut alone = tokio::net::TcpStream::connect(second.membership.hosts[0].as_str()).await.expect("it listens");
+    greeting::tell(&mut alone, &greeting).await.expect("it is open");
+    let answer = tokio::time::timeout(LIMIT, greeting::hear::<greeting::Answer>(&mut alone)).await;
+    assert!(answer.expect("it is closed in time").is_err());
+    taking.abort();
+}
+
+#[tokio::test]
+async fn the_last_word_of_a_process_is_heard_before_it_goes() {
+    let mut links = connected(2, 1).await.into_iter();
+    let (first, second) = (links.next().expect("two processes"), links.next().expect("two processes"));
+    let (tell, told) = mpsc::channel();
+    let (first, _part) = start(first, |_| ()).expect("threads");
+    let _second = start(second, move |lost| tell.send(lost).expect("somebody waits")).expect("threads");
+    let heard = tokio::task::spawn_blocking(move || {
+        first.fail("its clock has stopped");
+        // Its sockets close now, with what they have not read.
+        drop(first);
+        told.recv_timeout(LIMIT)
+    });
+    let lost = heard.await.expect("no panic").expect("it is told");
+    assert_eq!(lost.how, Loss::Failed("its clock has stopped".to_owned()));
+}
+
 /// Two processes with a control link. Each answers with its number and the question.
 async fn controlled() -> [(Cluster, Control); 2] {
     let hosts = hosts(2);
@@ -217,7 +295,7 @@ async fn controlled() -> [(Cluster, Control); 2] {
 #[tokio::test]
 async fn questions_get_their_own_answers_in_both_directions() {
     let [(first, asks), (second, asks_too)] = controlled().await;
-    assert_eq!((first.rest, second.rest.as_deref()), (None, Some("http://process-0")));
+    assert_eq!((first.rest.as_deref(), second.rest.as_deref()), (None, Some("http://process-0")));
     let questions = (0..100_u8).map(|number| {
         let (asks, other) = if number % 2 == 0 { (&asks, 1) } else { (&asks_too, 0) };
         async move { (asks.ask(vec![number; 100_000]).await, number, other) }
@@ -227,6 +305,23 @@ async fn questions_get_their_own_answers_in_both_directions() {
         expected.push(other);
         assert_eq!(answer, Ok(expected));
     }
+}
+
+#[tokio::test]
+async fn a_small_question_does_not_wait_for_a_large_one() {
+    let [(_first, asks), (_second, _asks_too)] = controlled().await;
+    let large = tokio::spawn({
+        let asks = asks.clone();
+        async move { asks.ask(vec![60; 128 << 20]).await }
+    });
+    let mut small = 0;
+    while !large.is_finished() {
+        assert_eq!(asks.ask(vec![60, 2]).await, Ok(vec![60, 2, 1]));
+        small += 1;
+    }
+    let large = large.await.expect("no panic").expect("it is answered");
+    assert_eq!((large.len(), large.last()), ((128 << 20) + 1, Some(&1)));
+    assert!(small > 3, "{small} questions were answered meanwhile");
 }
 
 #[tokio::test]

@@ -7,29 +7,40 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
 
-use crate::cluster::Membership;
+use crate::cluster::{Membership, Part};
 use crate::io::connector::SourceSpec;
 
 use super::{Engine, EngineError};
+
+/// The process with the rows of live views and the state of rules that read them.
+pub(super) const LEADER: usize = 0;
 
 /// The processes of a cluster; without a cluster, a single one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Processes {
     count: usize,
     own: usize,
+    /// whether process 0 orders what the others do
+    ordered: bool,
 }
 
 impl Processes {
     pub fn alone() -> Processes {
-        Processes { count: 1, own: 0 }
+        Processes { count: 1, own: 0, ordered: false }
     }
 
-    pub fn of(membership: &Membership) -> Processes {
-        Processes { count: membership.hosts.len(), own: membership.process }
+    pub fn of(part: &Part) -> Processes {
+        let Membership { hosts, process, .. } = &part.membership;
+        Processes { count: hosts.len(), own: *process, ordered: part.ordered }
     }
 
     pub fn are_several(self) -> bool {
         self.count > 1
+    }
+
+    /// Whether all processes end a rule when one does.
+    pub fn end_together(self) -> bool {
+        self.ordered
     }
 
     /// Whether this process has this number.
@@ -77,7 +88,7 @@ mod tests {
 
     #[test]
     fn names_are_spread_over_processes_and_threads() {
-        let processes = Processes { count: 2, own: 1 };
+        let processes = Processes { count: 2, own: 1, ordered: false };
         let mut places = [[0; 3]; 2];
         for number in 0..600 {
             let name = format!("stream{number}");

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use futures_util::future::{BoxFuture, FutureExt, join_all};
+use serde::{Deserialize, Serialize};
 
 use crate::dataflow::command::{Command, Keeps, Leaving, Letters, RuleKey, StreamKey};
 use crate::dataflow::division::Division;
@@ -33,11 +34,21 @@ use super::{
     StreamId, StreamPart,
 };
 
+/// Where the state of a rule is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleHome {
+    pub process: usize,
+    /// one of its data threads
+    pub thread: usize,
+}
+
 /// A rule whose streams and sinks are open, but which does not run yet. Dropping it closes them.
 pub struct PreparedRule<'a> {
     pub(super) engine: &'a Engine,
     pub(super) id: String,
     pub(super) threads: RuleThreads,
+    /// The place of its state, if process 0 has chosen it.
+    given_home: Option<RuleHome>,
     /// The number of threads that may read its streams.
     readers: usize,
     connected: Connected,
@@ -84,14 +95,19 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]; everything that the new rule opened is closed again.
     pub async fn prepare_rule(&self, rule: RuleSpec) -> Result<PreparedRule<'_>, EngineError> {
-        self.prepare_rule_as(rule, self.slot() as RuleKey).await
+        self.prepare_rule_as(rule, self.slot() as RuleKey, None).await
     }
 
-    /// As [`Engine::prepare_rule`] with a number; all processes of a cluster give a rule the same one.
+    /// As [`Engine::prepare_rule`] with a number and a place for its state; all processes of a cluster use the same ones.
     ///
     /// # Errors
     /// As [`Engine::prepare_rule`].
-    pub async fn prepare_rule_as(&self, rule: RuleSpec, number: RuleKey) -> Result<PreparedRule<'_>, EngineError> {
+    pub async fn prepare_rule_as(
+        &self,
+        rule: RuleSpec,
+        number: RuleKey,
+        home: Option<RuleHome>,
+    ) -> Result<PreparedRule<'_>, EngineError> {
         if self.shutdown.is_cancelled() {
             return Err(EngineError::Ending(rule.id));
         }
@@ -103,6 +119,7 @@ impl Engine {
             engine: self,
             id: rule.id,
             threads: RuleThreads::default(),
+            given_home: home.filter(|home| home.thread < self.threads.len()),
             readers: readers(&rule.plan, &rule.sinks, rule.connected.in_step).unwrap_or(self.threads.len()),
             connected: rule.connected,
             streams: Vec::new(),
@@ -194,9 +211,9 @@ impl PreparedRule<'_> {
         self.number
     }
 
-    /// The process for its state.
-    pub fn home_process(&self) -> usize {
-        self.threads.process
+    /// Where its state will be.
+    pub fn home(&self) -> RuleHome {
+        RuleHome { process: self.threads.process, thread: self.threads.home }
     }
 
     /// Takes the checkpoint that it would continue from.
@@ -248,20 +265,26 @@ impl PreparedRule<'_> {
         };
         let spread: Vec<bool> = plan.inputs.iter().zip(&sources).map(spreads).collect();
         let scattered = spread.iter().zip(&sources).all(|(spread, source)| *spread || source.is_none());
-        let of_views = match self.thread_of_views(&plan) {
+        let known = match self.given_home.map_or_else(|| self.thread_of_views(&plan), |home| Ok(Some(home.thread))) {
             Ok(thread) => thread,
             Err(error) => {
                 self.plan = Some(plan);
                 return Err(error);
             }
         };
-        let home = match of_views {
+        let home = match known {
             Some(thread) => thread,
-            None if scattered => self.home(),
+            None if scattered => self.choose_home(),
             None => engine.thread_of(&plan),
         };
         let named = if scattered { self.id.as_str() } else { plan.stream().name.as_str() };
-        let process = engine.processes.by(named);
+        // A new version keeps its state where it is, so that no rows are lost while it moves.
+        let old = || engine.running().rules.get(&self.id).map(|old| old.threads.process);
+        let process = match self.given_home {
+            Some(home) => home.process,
+            None if plan.has_views() => cluster::LEADER,
+            None => old().unwrap_or_else(|| engine.processes.by(named)),
+        };
         if self.stateful && engine.processes.is_own(process) {
             self.home = Some(engine.homes.on(home));
         }
@@ -297,7 +320,7 @@ impl PreparedRule<'_> {
     }
 
     /// The thread for the state of a rule whose streams are read on all threads.
-    fn home(&mut self) -> usize {
+    fn choose_home(&mut self) -> usize {
         let engine = self.engine;
         let by_name = engine.thread_by(&self.id);
         if !self.stateful || engine.processes.are_several() {

@@ -78,8 +78,12 @@ impl Engine {
 
     /// Closes the links of an ended rule: at once if they are idle, otherwise in the background. What they lose is
     /// logged. `elsewhere` ends when the other processes have ended the rule too: sinks that get results from there
-    /// wait for it.
-    pub(super) async fn close_in_time(&self, last: Arc<LastStatus>, elsewhere: Vec<oneshot::Receiver<()>>) {
+    /// wait for it, if all processes end the rule together.
+    pub(super) async fn close_in_time(&self, last: Arc<LastStatus>, mut elsewhere: Vec<oneshot::Receiver<()>>) {
+        if !self.processes.end_together() {
+            // The others may never end it.
+            elsewhere.clear();
+        }
         self.ledger.ends(last.clone());
         let listens = !elsewhere.is_empty();
         let sources = join_all(last.sources.iter().map(|(_, source, _)| source.leave()));

@@ -1,11 +1,19 @@
 //! Live views: each is a rule without sinks, whose rows go to the view's store and from there to its clients.
+//!
+//! With several processes, process 0 has the rows of all views. The others have the same views without rows: they read
+//! the views' streams for process 0, and hand clients over to it (`io/websocket/handover.rs`).
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::FutureExt;
+
 use super::{Engine, EngineError, RuleSpec};
+use crate::cluster::Clients;
+use crate::io::websocket::Websockets;
 use crate::plan::physical::Body;
 use crate::plan::view::Connected;
+use crate::sync::locked;
 use crate::value::Text;
 use crate::view::{Description, Views};
 
@@ -56,18 +64,27 @@ impl Engine {
     /// [`EngineError`]; then the view does not exist.
     pub async fn create_view(&self, spec: RuleSpec) -> Result<(), EngineError> {
         let Body::View(plan) = &spec.plan.body else { return Ok(()) };
-        let about = plan.about.clone();
-        let name = about.name.clone();
-        self.needs_one_process(|| "a live view".to_owned())?;
-        self.check_path(&spec)?;
-        self.views.create(about);
-        if let Err(error) = self.connectors.websockets.serve_views().await {
-            self.end_view(&name).await;
-            return Err(EngineError::View { view: name.to_string(), why: error.to_string() });
+        let name = plan.about.name.clone();
+        self.open_view(&spec).await?;
+        let started = self.start_rule(spec).await;
+        if started.is_err() {
+            self.close_view(&name).await;
         }
-        if let Err(error) = self.start_rule(spec).await {
-            self.end_view(&name).await;
-            return Err(error);
+        started
+    }
+
+    /// Makes a view, which has no rows before its rule runs. [`Engine::close_view`] undoes it.
+    ///
+    /// # Errors
+    /// [`EngineError`]; then the view does not exist.
+    pub async fn open_view(&self, spec: &RuleSpec) -> Result<(), EngineError> {
+        let Body::View(plan) = &spec.plan.body else { return Ok(()) };
+        self.check_path(spec)?;
+        let name = plan.about.name.clone();
+        self.views.create(plan.about.clone());
+        if let Err(error) = self.connectors.websockets.serve_views().await {
+            self.close_view(&name).await;
+            return Err(EngineError::View { view: name.to_string(), why: error.to_string() });
         }
         Ok(())
     }
@@ -82,7 +99,18 @@ impl Engine {
         self.prepare_rule(spec).await?.replace(true).await.map(|_| ())
     }
 
-    fn check_path(&self, spec: &RuleSpec) -> Result<(), EngineError> {
+    /// Changes the description of a view whose rows are in process 0.
+    pub fn describe_view(&self, about: &Description) {
+        if let Some(view) = self.views.find(&about.name) {
+            locked(&view).reconfigure(about.clone());
+        }
+    }
+
+    /// Checks that no other view, source or sink has the path of a view.
+    ///
+    /// # Errors
+    /// [`EngineError::View`]
+    pub fn check_path(&self, spec: &RuleSpec) -> Result<(), EngineError> {
         let Body::View(plan) = &spec.plan.body else { return Ok(()) };
         let Description { name, path, .. } = &plan.about;
         let failed = |why: String| Err(EngineError::View { view: name.to_string(), why });
@@ -98,13 +126,35 @@ impl Engine {
     /// Drops a view; true if it existed. Its clients are notified.
     pub async fn drop_view(&self, name: &str) -> bool {
         let there = self.stop_rule(&view_id(name), false).await.is_some();
-        self.end_view(name).await;
+        self.close_view(name).await;
         there
     }
 
-    async fn end_view(&self, name: &str) {
+    /// As [`Engine::drop_view`], by the id of its rule.
+    pub async fn drop_view_of(&self, id: &str) {
+        if let Some(name) = view_of(id) {
+            self.drop_view(name).await;
+        }
+    }
+
+    /// Ends a view whose rule does not run. Its clients are notified.
+    pub async fn close_view(&self, name: &str) {
         self.views.drop_view(name);
         self.connectors.websockets.left_view().await;
+    }
+}
+
+/// In process 0, serves clients that other processes hand over; in the others, hands clients over.
+pub(super) fn lead_clients(websockets: &Websockets, clients: Clients) {
+    match clients {
+        Clients::Come(reception) => {
+            let websockets = websockets.clone();
+            tokio::spawn(async move { reception.run(|stream| websockets.take_over(stream)).await });
+        }
+        Clients::Go(passage) => websockets.hand_over_by(Arc::new(move || {
+            let passage = passage.clone();
+            async move { passage.open().await }.boxed()
+        })),
     }
 }
 

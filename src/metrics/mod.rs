@@ -25,8 +25,8 @@ pub use flow::{Flow, FlowCounts};
 pub use latency::{LATENCY_BOUNDS, Latency};
 pub use losses::{Losses, known_cause};
 pub use recorders::{MessageReader, Recorders, StreamMessage, record};
-pub use seen::{Sampler, Seen, SeenField, SeenFields};
-pub use tap::{Point, TAPS, TapReader, TapSettings, TappedRow, Taps};
+pub use seen::{Sampler, Seen, SeenField, SeenFields, known_type};
+pub use tap::{Point, TAPS, TapReader, TapSettings, TapWriter, TappedRow, Taps};
 
 use crate::sync::locked;
 use crate::value::Text;

@@ -109,6 +109,28 @@ impl SeenFields {
     pub fn field(&self, name: &str) -> Option<&SeenField> {
         self.fields.iter().find(|field| field.name == name)
     }
+
+    /// Adds what was seen elsewhere of the same stream.
+    pub fn add(&mut self, more: SeenFields) {
+        self.messages += more.messages;
+        self.partial |= more.partial;
+        for field in more.fields {
+            match self.fields.iter_mut().find(|known| known.name == field.name) {
+                Some(known) => {
+                    known.present += field.present;
+                    let new = field.types.into_iter().filter(|name| !known.types.contains(name));
+                    known.types.extend(new.collect::<Vec<_>>());
+                    known.types.sort_by_key(|name| TYPES.iter().position(|known| known == name));
+                }
+                None => self.fields.push(field),
+            }
+        }
+    }
+}
+
+/// The type of this name, as [`SeenField::types`] has it.
+pub fn known_type(name: &str) -> Option<&'static str> {
+    TYPES.into_iter().find(|known| *known == name)
 }
 
 impl Seen {
@@ -212,6 +234,22 @@ fn shown(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_seen_in_two_places_is_added() {
+        let of = |texts: &[&str]| {
+            let mut seen = Seen::default();
+            texts.iter().for_each(|text| seen.look_at_text(text));
+            seen.fields()
+        };
+        let mut all = of(&["{\"a\": \"x\"}"]);
+        all.add(of(&["{\"a\": 1, \"b\": null}", "{\"a\": 2}"]));
+        assert_eq!(all.messages, 3);
+        let fields: Vec<_> =
+            all.fields.iter().map(|field| (field.name.as_str(), field.present, &*field.types)).collect();
+        assert_eq!(fields, [("a", 3, &["bigint", "string"][..]), ("b", 1, &["null"])]);
+        assert!(all.fields.iter().flat_map(|field| &field.types).all(|name| known_type(name) == Some(*name)));
+    }
 
     #[test]
     fn fields_are_counted_with_their_types_and_old_messages_are_forgotten() {

@@ -139,7 +139,50 @@ pub struct TapReader {
     skipped: Arc<AtomicU64>,
 }
 
+/// Gives rows of other processes to a reader. Clones share it.
+#[derive(Clone, Debug)]
+pub struct TapWriter {
+    rows: mpsc::Sender<TappedRow>,
+    skipped: Arc<AtomicU64>,
+}
+
+impl TapWriter {
+    /// Gives a row; if too many wait, the row is skipped.
+    pub fn give(&self, row: TappedRow) {
+        if let Err(TrySendError::Full(_)) = self.rows.try_send(row) {
+            self.skip(1);
+        }
+    }
+
+    /// Counts rows that were skipped.
+    pub fn skip(&self, rows: u64) {
+        self.skipped.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// Whether the reader has gone.
+    pub fn is_closed(&self) -> bool {
+        self.rows.is_closed()
+    }
+
+    /// Waits until the reader has gone.
+    pub async fn closed(&self) {
+        self.rows.closed().await;
+    }
+}
+
 impl TapReader {
+    /// A reader for rows of a writer. It ends when all clones of the writer are dropped.
+    pub fn open() -> (TapWriter, TapReader) {
+        let (sender, rows) = mpsc::channel(WAITING);
+        let skipped = Arc::new(AtomicU64::new(0));
+        (TapWriter { rows: sender, skipped: skipped.clone() }, TapReader { rows, skipped })
+    }
+
+    /// The next row, if one waits.
+    pub fn next_now(&mut self) -> Option<TappedRow> {
+        self.rows.try_recv().ok()
+    }
+
     /// The next row; `None` when the rule has ended.
     pub async fn next(&mut self) -> Option<TappedRow> {
         self.rows.recv().await

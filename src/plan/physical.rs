@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::view::ViewPlan;
-use crate::definition::stream::StreamDef;
+use crate::definition::stream::{RelationKind, StreamDef};
 use crate::expr::aggregate::Aggregate;
 use crate::expr::analytic::Analytic;
 use crate::expr::function::CallContext;
@@ -66,6 +66,11 @@ impl RulePlan {
     pub fn stream(&self) -> &Arc<StreamDef> {
         let first = self.inputs.iter().find(|input| input.role == Role::Stream);
         &first.unwrap_or(&self.inputs[0]).stream
+    }
+
+    /// Whether it is the plan of a live view, or reads one.
+    pub fn has_views(&self) -> bool {
+        matches!(self.body, Body::View(_)) || self.inputs.iter().any(|input| input.stream.kind == RelationKind::View)
     }
 }
 

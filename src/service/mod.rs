@@ -47,7 +47,7 @@ pub use definition::{Definition, Planned};
 pub use diagnosis::{Cause, Diagnosis};
 pub use error::{Code, ServiceError};
 pub use operators::OperatorReport;
-pub use processes::Share;
+pub use processes::{Share, SinkClient};
 pub use relations::{Named, what};
 pub use reload::{Reload, ReloadError};
 pub use rules::{Bulk, RuleSummary};
@@ -328,10 +328,22 @@ impl Service {
     /// # Errors
     /// [`UploadError`]
     pub async fn upload(&self, name: String, content: Vec<u8>) -> Result<PathBuf, UploadError> {
-        if self.is_one_of_several() {
-            return Err(UploadError::Alone);
+        let (file, copy) = (name.clone(), self.is_one_of_several().then(|| content.clone()));
+        let path = self.with_uploads(move |uploads| uploads.put(&file, &content)).await?;
+        if let Some(copy) = copy {
+            self.upload_elsewhere(&name, Some(copy)).await?;
         }
-        self.with_uploads(move |uploads| uploads.put(&name, &content)).await
+        Ok(path)
+    }
+
+    /// Deletes a file ([`Uploads::delete`]).
+    ///
+    /// # Errors
+    /// [`UploadError`]
+    pub async fn delete_upload(&self, name: String) -> Result<(), UploadError> {
+        let file = name.clone();
+        self.with_uploads(move |uploads| uploads.delete(&file)).await?;
+        self.upload_elsewhere(&name, None).await
     }
 
     /// Accesses uploaded files, on a thread that may wait for the disk.

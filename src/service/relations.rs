@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::definition::{Definition, Planned};
 use super::error::ServiceError;
-use super::processes::Recipe;
 use super::store::{Change, RecordKind};
 use super::{Service, locked};
 use crate::definition::stream::{Catalog, RelationKind, StreamDef};
@@ -103,7 +102,7 @@ impl Relations {
     }
 
     /// The statements of those among `names` that exist.
-    fn statements(&self, names: &[Text]) -> Vec<String> {
+    pub(super) fn statements(&self, names: &[Text]) -> Vec<String> {
         names.iter().filter_map(|name| Some(self.named.get(name.as_str())?.sql.to_string())).collect()
     }
 
@@ -311,13 +310,9 @@ impl Service {
     /// # Errors
     /// [`ServiceError`] for anything that is wrong with it.
     pub(super) fn plan(&self, definition: &Definition, text: &str) -> Result<Planned, ServiceError> {
-        let (catalog, statements) = {
-            let relations = locked(&self.inner.relations);
-            (relations.catalog.clone(), relations.statements(&definition.reads))
-        };
-        let planned = definition.plan(&catalog, &self.config())?;
-        let (id, text) = (definition.rule.id.clone(), text.to_owned());
-        Ok(Planned { recipe: Recipe { id, text, statements, ..Recipe::default() }, ..planned })
+        let planned = definition.plan(&self.catalog(), &self.config())?;
+        let recipe = self.recipe(&definition.rule.id, text, definition.reads.clone());
+        Ok(Planned { recipe, ..planned })
     }
 
     /// Drops a stream or table. Without `force`, this is refused if a rule reads it; rules that were stopped by hand do

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::millis;
-use super::processes::Share;
+use super::processes::{RuleLook, Share};
 use super::topology::{Part, Topology};
 use crate::engine::RuleStatus;
 use crate::io::{LinkHistory, LinkState, LinkStatus, NO_CLIENT, UNREAD, loss};
@@ -65,6 +65,8 @@ pub struct RuleReport {
     pub last_exception: String,
     /// With several processes: each one's share of these counts.
     pub shares: Vec<Share>,
+    /// Details from the other processes, with their numbers, if they were requested.
+    pub looks: Vec<(usize, RuleLook)>,
 }
 
 impl RuleReport {

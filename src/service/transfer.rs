@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json};
 use super::connections::stored_connections;
 use super::error::ServiceError;
 use super::store::{Change, RecordKind, Records};
-use super::{Service, UploadError, Uploads, locked};
+use super::{Service, Uploads, locked};
 use crate::definition::connection::Connection;
 use crate::io::reach;
 use crate::pipeline::EXPORTED;
@@ -380,6 +380,7 @@ impl Service {
                         "the import is stored, but the uploads from before it are not deleted: {error}; restart the service"
                     );
                 }
+                self.hand_uploads_over().await;
                 Ok(imported)
             }
             Err(error) => {
@@ -389,6 +390,7 @@ impl Service {
                         "the uploads from before the import are not restored: {error}; restart the service"
                     );
                 }
+                self.hand_uploads_over().await;
                 let back = self.inner.store.without_writing(async {
                     self.reset().await?;
                     Ok::<_, ServiceError>(self.take_over(before, Everything::default(), &never).await)
@@ -410,11 +412,12 @@ impl Service {
     /// Stores the files of an import that replaces everything. Refused files are added to `refused` with the reason.
     async fn bring_uploads(&self, uploads: BTreeMap<String, String>, refused: &mut BTreeMap<String, String>) {
         for (name, content) in uploads {
-            let file = name.clone();
-            let brought = match self.is_one_of_several() {
-                true => Err(UploadError::Alone),
-                false => self.replace_uploads(move |uploads| uploads.bring(&file, content.as_bytes())).await,
-            };
+            let (file, copy) = (name.clone(), self.is_one_of_several().then(|| content.clone().into_bytes()));
+            let mut brought =
+                self.replace_uploads(move |uploads| uploads.bring(&file, content.as_bytes())).await.map(drop);
+            if let (Ok(()), Some(copy)) = (&brought, copy) {
+                brought = self.upload_elsewhere(&name, Some(copy)).await;
+            }
             if let Err(error) = brought {
                 refused.insert(name, error.to_string());
             }

@@ -4,6 +4,7 @@
 //! streams and tables, which share their name space.
 
 mod looks;
+mod processes;
 mod threads;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 pub use self::looks::{ViewReport, ViewRows};
 use super::error::ServiceError;
+use super::processes::Recipe;
 use super::store::{Change, RecordKind, Records};
 use super::{Service, locked};
 use crate::definition::stream::{Catalog, RelationKind};
@@ -34,15 +36,17 @@ pub struct ManagedView {
 }
 
 /// A view that can begin.
-struct PlannedView {
-    spec: RuleSpec,
+pub(super) struct PlannedView {
+    pub spec: RuleSpec,
     /// the interval at which its state is stored, ms; `None`: it is not
     checkpoint: Option<i64>,
     /// the view as its readers see it
-    shape: Arc<ViewShape>,
+    pub shape: Arc<ViewShape>,
+    /// what other processes need to plan the same
+    recipe: Recipe,
 }
 
-fn parse(sql: &str) -> Result<CreateView, ServiceError> {
+pub(super) fn parse(sql: &str) -> Result<CreateView, ServiceError> {
     parse_view(sql).map_err(|error| ServiceError::Statement(error.to_string()))
 }
 
@@ -122,9 +126,7 @@ impl Service {
 
     /// Changes a view to another plan, and updates its readers.
     async fn change_view(&self, name: &str, planned: PlannedView) -> Result<(), ServiceError> {
-        let engine = self.inner.engine.read().await;
-        let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
-        engine.change_view(planned.spec).await.map_err(|error| ServiceError::Statement(error.to_string()))?;
+        self.run_view(planned.spec, planned.recipe, false).await?;
         locked(&self.inner.relations).define_view(name, &planned.shape);
         Ok(())
     }
@@ -151,13 +153,9 @@ impl Service {
             return Err(ServiceError::Statement(format!("Create view fails: {what} {name} already exists.")));
         }
         self.check_cycle(&create)?;
-        let PlannedView { spec, checkpoint, shape } = self.plan_view(&create, &self.catalog())?;
+        let PlannedView { spec, checkpoint, shape, recipe } = self.plan_view(&create, &self.catalog())?;
         let moved = self.gather(&spec.connected).await;
-        {
-            let engine = self.inner.engine.read().await;
-            let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
-            engine.create_view(spec).await.map_err(|error| ServiceError::Statement(error.to_string()))?;
-        }
+        self.run_view(spec, recipe, true).await?;
         if let Err(error) = self.inner.store.write(vec![Change::put(RecordKind::View, &name, sql)]).await {
             self.end_view(&name).await;
             return Err(error.into());
@@ -279,7 +277,8 @@ impl Service {
 
     async fn end_view(&self, name: &str) {
         if let Some(engine) = self.inner.engine.read().await.as_ref() {
-            engine.drop_view(name).await;
+            self.stop_everywhere(engine, &view_id(name), "", false).await;
+            engine.close_view(name).await;
         }
     }
 
@@ -325,13 +324,11 @@ impl Service {
     /// Starts a stored view. If it cannot begin, its status shows the reason.
     async fn begin_view(&self, name: &str, create: &CreateView) -> Result<(), ServiceError> {
         let begun = async {
-            let PlannedView { mut spec, checkpoint, shape } = self.plan_view(create, &self.catalog())?;
+            let PlannedView { mut spec, checkpoint, shape, recipe } = self.plan_view(create, &self.catalog())?;
             if checkpoint.is_some() {
                 self.load_state(&mut spec).await;
             }
-            let engine = self.inner.engine.read().await;
-            let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
-            engine.create_view(spec).await.map_err(|error| ServiceError::Statement(error.to_string()))?;
+            self.run_view(spec, recipe, true).await?;
             locked(&self.inner.relations).define_view(name, &shape);
             Ok(checkpoint)
         };
@@ -349,7 +346,7 @@ impl Service {
         locked(&self.inner.views).get(name).is_some_and(|view| view.checkpoint.is_some())
     }
 
-    fn plan_view(&self, create: &CreateView, catalog: &Catalog) -> Result<PlannedView, ServiceError> {
+    pub(super) fn plan_view(&self, create: &CreateView, catalog: &Catalog) -> Result<PlannedView, ServiceError> {
         let plan = plan_view(create, catalog);
         let plan = plan.map_err(|error| ServiceError::Plan(Box::new(error)))?;
         let mut sources = Vec::with_capacity(plan.inputs.len());
@@ -372,7 +369,8 @@ impl Service {
         let (checkpoint, shape) = (view.checkpoint, view.shape.clone());
         let id = view_id(&create.name.name);
         let (keeps, connected) = (Keeps::State(None), self.connected_with(create));
+        let recipe = self.recipe(&id, &create.to_string(), reads(create).cloned().collect());
         let spec = RuleSpec { id, plan, sources, sinks: Vec::new(), send_error: false, keeps, connected };
-        Ok(PlannedView { spec, checkpoint, shape })
+        Ok(PlannedView { spec, checkpoint, shape, recipe })
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use slab::Slab;
 
@@ -27,7 +28,7 @@ pub const SUBSCRIPTIONS: usize = 1000;
 const ANSWERS: usize = 16;
 
 /// The identity of a client, from its token.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Identity {
     /// the claims of its JWT
     pub claims: Option<Map<String, Json>>,

@@ -7,16 +7,21 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::process::serve::free_port;
 use super::process::{Client, LIMIT, Plutino, next, send, stream};
 
-/// How long a process may outlive another one that dies.
-const AFTERLIFE: Duration = Duration::from_secs(5);
+/// How long a process may outlive another one that dies: far less, unless the machine is overloaded.
+const AFTERLIFE: Duration = Duration::from_secs(30);
 
-/// Addresses that were free a moment ago.
 fn hosts() -> String {
-    let listeners: Vec<_> = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-    let addresses = listeners.iter().map(|listener| listener.local_addr().expect("an address").to_string());
-    addresses.collect::<Vec<_>>().join(",")
+    format!("127.0.0.1:{},127.0.0.1:{}", free_port(), free_port())
+}
+
+/// Ends one process, and with it the other.
+async fn end(processes: &mut [Plutino; 2]) {
+    processes[0].terminate();
+    assert_eq!(processes[0].exit_code().await, Some(0));
+    assert_eq!(processes[1].exit_code().await, Some(4));
 }
 
 /// Two processes with these rules.
@@ -105,10 +110,7 @@ async fn one_answer(name: &str, workers: &str) {
             assert_eq!(next(receiver).await, Some(json!({"c": 10})));
         }
     }
-    processes.iter().for_each(Plutino::terminate);
-    for process in &mut processes {
-        assert_eq!(process.exit_code().await, Some(0));
-    }
+    end(&mut processes).await;
 }
 
 #[tokio::test]
@@ -180,10 +182,7 @@ async fn processes_send_groups_for_windows_that_both_have_rows_of() {
             }
         }
     }
-    processes.iter().for_each(Plutino::terminate);
-    for process in &mut processes {
-        assert_eq!(process.exit_code().await, Some(0));
-    }
+    end(&mut processes).await;
 }
 
 #[tokio::test]
@@ -211,6 +210,36 @@ async fn a_slow_client_of_another_process_holds_the_engine_up_where_it_may() {
         assert_eq!(next(&mut receiver).await.expect("it goes on")["n"], n);
     }
     drop(sending.await.expect("all is sent"));
+}
+
+/// A rule that fails in one process closes its clients there at once, and its streams go on in the other.
+#[tokio::test]
+async fn a_rule_that_one_process_ends_holds_nobody_up() {
+    // Homes follow from names: some are in each process.
+    let ids = ["a", "b", "c", "d"];
+    let counts = ids.map(|id| {
+        json!({
+            "id": id, "sql": "SELECT collect(text) AS texts FROM demo GROUP BY COUNTWINDOW(1000000)",
+            "options": {"maxStateBytes": 20_000}, "actions": [{"websocket": {"path": format!("/{id}")}}]
+        })
+    });
+    let pass = json!({"id": "pass", "sql": "SELECT n FROM demo", "actions": [{"websocket": {"path": "/passed", "sendSingle": true}}]});
+    let rules: Vec<Value> = counts.into_iter().chain([pass]).collect();
+    let rules = json!({"streams": [stream("demo", "", "")], "rules": rules});
+    let mut processes = pair("cluster-ends", &rules, "1").await;
+    let (mut senders, mut passed) = (clients(&processes, "/demo").await, clients(&processes, "/passed").await);
+    // More than may be on their way to a rule.
+    for n in 0..40_000 {
+        send(&mut senders[n % 2], json!({"n": n, "text": "x".repeat(50)}).to_string()).await;
+        if n % 100 == 99 {
+            for receiver in &mut passed {
+                for _ in 0..100 {
+                    next(receiver).await.expect("it goes on");
+                }
+            }
+        }
+    }
+    end(&mut processes).await;
 }
 
 #[tokio::test]

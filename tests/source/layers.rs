@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &["value"]),
     ("memory", &[]),
     ("metrics", &["sync", "value"]),
-    ("cluster", &[]),
+    ("cluster", &["sync"]),
     ("logging", &["sync"]),
     ("format", &["property", "text", "value"]),
     ("sql", &["text", "time", "value"]),

@@ -175,6 +175,11 @@ impl WorkerLoop {
     fn rows_came(&mut self, from: usize, rows: ForwardedRows) {
         let here = self.rules.contains_key(&rows.rule);
         if !here && self.mail.is_gone(rows.rule) {
+            // Its streams on other threads may go on: they do not wait for a rule that was ended here alone.
+            if let Some(shared) = &self.shared {
+                let taken = RuleLetter::Taken { rule: rows.rule, rows: rows.rows.weight() };
+                shared.post().send(from, taken);
+            }
             return;
         }
         let near = self.shared.as_ref().is_some_and(|shared| shared.post().is_near(from));

@@ -29,6 +29,8 @@ impl WorkerLoop {
     pub(super) fn add_rule(&mut self, rule: NewRule) {
         if let Body::View(view) = &rule.plan.body
             && matches!(view.kind, ViewKind::Derived { .. })
+            // Another process computes it.
+            && !matches!(rule.part, Part::Scan(..))
         {
             return self.add_derived(rule);
         }

@@ -361,8 +361,21 @@ async fn due(at: Option<tokio::time::Instant>) {
     }
 }
 
-/// Closes the sending side and continues reading for a moment: closing a socket with unread bytes would destroy the
-/// close frame on its way to the peer.
+/// Answers a request with a status and a line of text, and ends the connection.
+pub(super) async fn refuse(wire: &mut Wire, status: &str, text: &str) -> io::Result<()> {
+    let challenge = if status.starts_with("401") { "WWW-Authenticate: Bearer\r\n" } else { "" };
+    let answer = format!(
+        "HTTP/1.1 {status}\r\n{challenge}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        text.len()
+    );
+    wire.write_all(answer.as_bytes()).await?;
+    wire.flush().await?;
+    linger(wire).await;
+    Ok(())
+}
+
+/// Ends the sending side and reads on for a moment: closing a socket with unread bytes would tear the close frame
+/// from the peer's hands.
 pub(super) async fn linger(wire: &mut Wire) {
     let _ = timeout(CLOSE_TIMEOUT, async {
         let mut waste = vec![0; 8 * 1024];

@@ -34,8 +34,8 @@ pub const SUBPROTOCOL: &str = "plutino.live.v1";
 /// The path at which clients subscribe by messages.
 pub const PATH: &str = "/live";
 
-/// A client that accepts no bytes for this long is dropped; it may resume.
-const IDLE: Duration = Duration::from_secs(90);
+/// A client that takes no byte for so long is dropped; it may resume.
+pub(super) const IDLE: Duration = Duration::from_secs(90);
 
 /// The longest message from a client, bytes.
 const MESSAGE: usize = 64 * 1024;

@@ -18,6 +18,7 @@ mod events;
 mod fan_out;
 mod fares;
 mod gate;
+mod handover;
 mod jwt;
 mod lease;
 mod links;
@@ -25,6 +26,7 @@ mod live;
 mod opening;
 mod properties;
 mod protocol;
+mod reception;
 mod routes;
 mod server;
 mod server_settings;
@@ -57,6 +59,7 @@ pub use dial::{DialError, ProxyChoice};
 pub use error::ConnectError;
 pub use fan_out::ClientStatus;
 pub use gate::TurnedAway;
+pub use handover::Passage;
 pub use jwt::{JwtError, JwtSettings};
 pub use lease::{CheckError, EndpointStatus, Lease};
 pub use links::{SinkLink, SourceLink};
@@ -142,6 +145,8 @@ struct Hub {
     routes: Routes,
     events: EventPaths,
     views: Arc<Views>,
+    /// set where the rows of the views are in another process
+    passage: OnceLock<Passage>,
     registry: tokio::sync::Mutex<Registry>,
     listening: Mutex<Option<SocketAddr>>,
     refused: Arc<Refusals>,
@@ -188,6 +193,7 @@ impl Websockets {
             routes: Routes::default(),
             events: EventPaths::default(),
             views,
+            passage: OnceLock::new(),
             registry: tokio::sync::Mutex::default(),
             listening: Mutex::default(),
             refused: Arc::default(),
@@ -453,7 +459,8 @@ impl Hub {
         let access = Access::load(&settings, self.refused.clone())?;
         let ServerSettings { ip, port, handshake_timeout, max_connections, max_connections_per_ip, .. } = settings;
         let limits = Limits::new(max_connections, max_connections_per_ip, admission::descriptors());
-        let paths = Paths { routes: self.routes.clone(), events: self.events.clone(), views: self.views.clone() };
+        let (routes, events, views) = (self.routes.clone(), self.events.clone(), self.views.clone());
+        let paths = Paths { routes, events, views, passage: self.passage.get().cloned() };
         let admission = Admission::new(limits);
         let (totals, live_clients) = (self.totals.clone(), self.live_clients.clone());
         let access = Mutex::new(Arc::new(access));

@@ -23,10 +23,11 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::access::Access;
 use super::admission::{Admission, Seat};
 use super::client_queue::Peer;
-use super::connection;
+use super::connection::{self, refuse};
 use super::endpoint::{Endpoint, Stay};
 use super::events;
 use super::gate::{Gate, Refusal};
+use super::handover::{Passage, Traveller};
 use super::live;
 use super::protocol::{Opened, Side, negotiate};
 use super::routes::{self, Segments};
@@ -55,10 +56,12 @@ pub(super) struct Paths {
     pub events: EventPaths,
     /// live views
     pub views: Arc<Views>,
+    /// the way to their rows, where these are in another process
+    pub passage: Option<Passage>,
 }
 
-/// A client that was accepted.
-enum Guest {
+/// A client that is to stay.
+pub(super) enum Guest {
     /// at an endpoint
     Socket(Box<Opened<Wire>>, Stay, Seat),
     /// at an endpoint, to read events
@@ -69,6 +72,8 @@ enum Guest {
     Live(Box<WebSocketStream<Wire>>, Box<live::Asked>, Seat),
     /// a reader of live views, by server-sent events
     LiveEvents(Wire, Box<live::Asked>, Seat),
+    /// at live views of process 0
+    Traveller(Traveller, Passage, Seat),
 }
 
 /// What a data server requires of its clients, and the paths that it offers.
@@ -97,7 +102,7 @@ impl Door {
 pub(super) struct Server {
     /// its address
     pub address: SocketAddr,
-    door: Arc<Door>,
+    pub door: Arc<Door>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -178,42 +183,7 @@ async fn accept(listener: TcpListener, door: Arc<Door>, data: Arc<SocketThreads>
             };
             drop(arrival);
             match greeted {
-                Ok(Ok(Some(Guest::Events(wire, watcher, origin, seat)))) => {
-                    if let Err(error) = watcher.serve(wire, origin.as_deref()).await {
-                        tracing::debug!(client = %from, %error, "a client of server-sent events has disconnected");
-                    }
-                    drop(seat);
-                }
-                Ok(Ok(Some(Guest::Live(websocket, asked, seat)))) => {
-                    let views = door.paths.views.clone();
-                    let place = live::Place::new(&data, &door.live_clients, seat);
-                    let thread = place.handle().clone();
-                    thread.spawn(live::serve(*websocket, views, *asked, place));
-                }
-                Ok(Ok(Some(Guest::LiveEvents(wire, asked, seat)))) => {
-                    let views = door.paths.views.clone();
-                    let place = live::Place::new(&data, &door.live_clients, seat);
-                    let thread = place.handle().clone();
-                    thread.spawn(live::serve_events(wire, views, *asked, place));
-                }
-                Ok(Ok(Some(Guest::Reader(wire, stay, origin, seat)))) => {
-                    data.at(stay.peer.thread).handle.spawn(async move {
-                        let ended = events::run(wire, &stay.endpoint, &stay.peer, origin.as_deref()).await;
-                        ended.into_iter().for_each(|error| stay.endpoint.fails(error));
-                        drop(seat);
-                    });
-                }
-                Ok(Ok(Some(Guest::Socket(opened, stay, seat)))) => {
-                    data.at(stay.peer.thread).handle.spawn(async move {
-                        let path = stay.endpoint.settings.path.as_str();
-                        tracing::debug!(client = %from, path, "a client is connected");
-                        if let Some(error) = connection::run(*opened, &stay.endpoint, &stay.peer).await {
-                            stay.endpoint.fails(error);
-                        }
-                        tracing::debug!(client = %from, path, "a client has disconnected");
-                        drop(seat);
-                    });
-                }
+                Ok(Ok(Some(guest))) => attend(guest, from, &door, &data).await,
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => tracing::debug!(client = %from, %error, "handshake failed"),
                 Err(_) => {
@@ -225,7 +195,52 @@ async fn accept(listener: TcpListener, door: Arc<Door>, data: Arc<SocketThreads>
     }
 }
 
-/// The TLS and HTTP handshakes. `None`: the client got an error response.
+/// Serves a client after its handshake, usually in a task on a data thread.
+pub(super) async fn attend(guest: Guest, from: SocketAddr, door: &Door, data: &SocketThreads) {
+    match guest {
+        Guest::Events(wire, watcher, origin, seat) => {
+            if let Err(error) = watcher.serve(wire, origin.as_deref()).await {
+                tracing::debug!(client = %from, %error, "a client of events has gone");
+            }
+            drop(seat);
+        }
+        Guest::Live(websocket, asked, seat) => {
+            let place = live::Place::new(data, &door.live_clients, seat);
+            let thread = place.handle().clone();
+            thread.spawn(live::serve(*websocket, door.paths.views.clone(), *asked, place));
+        }
+        Guest::LiveEvents(wire, asked, seat) => {
+            let place = live::Place::new(data, &door.live_clients, seat);
+            let thread = place.handle().clone();
+            thread.spawn(live::serve_events(wire, door.paths.views.clone(), *asked, place));
+        }
+        Guest::Traveller(traveller, passage, seat) => {
+            let place = live::Place::new(data, &door.live_clients, seat);
+            let thread = place.handle().clone();
+            thread.spawn(traveller.go(passage, place));
+        }
+        Guest::Reader(wire, stay, origin, seat) => {
+            data.at(stay.peer.thread).handle.spawn(async move {
+                let ended = events::run(wire, &stay.endpoint, &stay.peer, origin.as_deref()).await;
+                ended.into_iter().for_each(|error| stay.endpoint.fails(error));
+                drop(seat);
+            });
+        }
+        Guest::Socket(opened, stay, seat) => {
+            data.at(stay.peer.thread).handle.spawn(async move {
+                let path = stay.endpoint.settings.path.as_str();
+                tracing::debug!(client = %from, path, "a client is connected");
+                if let Some(error) = connection::run(*opened, &stay.endpoint, &stay.peer).await {
+                    stay.endpoint.fails(error);
+                }
+                tracing::debug!(client = %from, path, "a client has gone");
+                drop(seat);
+            });
+        }
+    }
+}
+
+/// TLS and HTTP handshake. `None`: the client was answered and sent away.
 async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketThreads) -> io::Result<Option<Guest>> {
     stream.set_nodelay(true)?;
     let access = door.access();
@@ -246,30 +261,8 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
             Wire::tls(TlsStream::Server(greeted.inspect_err(|_| gate.refuses(Refusal::Tls))?))
         }
     };
-    let mut head = Vec::new();
-    let end = loop {
-        // The end may be split over two reads.
-        let seen = head.len().saturating_sub(3);
-        if wire.read_buf(&mut head).await? == 0 {
-            return Ok(None);
-        }
-        if let Some(place) = head[seen..].windows(4).position(|four| four == b"\r\n\r\n") {
-            break seen + place + 4;
-        }
-        if head.len() > HEAD_BYTES {
-            gate.refuses(Refusal::Request);
-            refuse(&mut wire, "431 Request Header Fields Too Large", "the request is too long\n").await?;
-            return Ok(None);
-        }
-    };
-    let Some(asked) = asked(&head) else {
-        gate.refuses(Refusal::Request);
-        refuse(&mut wire, "400 Bad Request", "Bad Request\n").await?;
-        return Ok(None);
-    };
-    let request = Request::try_parse(&head[..end]).ok().flatten().map(|(_, request)| request);
-    // Clients without access must not learn which paths exist. An unreadable request contains nothing that could give
-    // access.
+    let Some(Head { bytes: head, end, asked, request }) = read_head(&mut wire, gate).await? else { return Ok(None) };
+    // Whoever is not let in does not learn which paths there are. What cannot be read shows nothing that would let it in.
     let passes = match &request {
         Some(request) => gate.check(request.headers(), asked.query()),
         None if gate.is_open() => Ok(Identity::default()),
@@ -287,11 +280,84 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
             return Ok(None);
         }
     };
+    let head = Head { bytes: head, end, asked, request };
+    lead_in(wire, head, from, identity, door, data).await
+}
+
+/// The handshake of a client that another process hands over, after its checks there.
+pub(super) async fn greet_handed(
+    mut wire: Wire,
+    from: SocketAddr,
+    identity: Identity,
+    door: &Door,
+    data: &SocketThreads,
+) -> io::Result<Option<Guest>> {
+    let access = door.access();
+    let Some(head) = read_head(&mut wire, &access.gate).await? else { return Ok(None) };
+    lead_in(wire, head, from, identity, door, data).await
+}
+
+/// The head of a request.
+struct Head {
+    /// the bytes read: the head, and perhaps more
+    bytes: Vec<u8>,
+    /// where the head ends
+    end: usize,
+    asked: Uri,
+    /// `None` if it cannot be read
+    request: Option<Request>,
+}
+
+/// Reads the head of a request. `None`: the client was refused, or has gone.
+async fn read_head(wire: &mut Wire, gate: &Gate) -> io::Result<Option<Head>> {
+    let mut bytes = Vec::new();
+    let end = loop {
+        // The end may lie across two reads.
+        let seen = bytes.len().saturating_sub(3);
+        if wire.read_buf(&mut bytes).await? == 0 {
+            return Ok(None);
+        }
+        if let Some(place) = bytes[seen..].windows(4).position(|four| four == b"\r\n\r\n") {
+            break seen + place + 4;
+        }
+        if bytes.len() > HEAD_BYTES {
+            gate.refuses(Refusal::Request);
+            refuse(wire, "431 Request Header Fields Too Large", "the request is too long\n").await?;
+            return Ok(None);
+        }
+    };
+    let Some(asked) = asked(&bytes) else {
+        gate.refuses(Refusal::Request);
+        refuse(wire, "400 Bad Request", "Bad Request\n").await?;
+        return Ok(None);
+    };
+    let request = Request::try_parse(&bytes[..end]).ok().flatten().map(|(_, request)| request);
+    Ok(Some(Head { bytes, end, asked, request }))
+}
+
+/// The rest of the handshake, after the checks: finds what the client asks for.
+async fn lead_in(
+    mut wire: Wire,
+    head: Head,
+    from: SocketAddr,
+    identity: Identity,
+    door: &Door,
+    data: &SocketThreads,
+) -> io::Result<Option<Guest>> {
+    let access = door.access();
+    let gate = &access.gate;
+    let Head { bytes: mut head, end, asked, request } = head;
     let found = routes::find(&locked(&door.paths.routes), asked.path());
     let view = live_view(&door.paths.views, asked.path());
     // The path of a view takes precedence over a pattern.
     let found = found.filter(|(_, segments)| segments.is_empty() || view.is_none());
     let Some((endpoint, segments)) = found else {
+        if let (Some(_), Some(passage)) = (&view, &door.paths.passage) {
+            let Some(seat) = seat(&mut wire, from, door).await? else { return Ok(None) };
+            wire.detach()?;
+            let traveller = Traveller { wire, sent: head, from, identity };
+            return Ok(Some(Guest::Traveller(traveller, passage.clone(), seat)));
+        }
         if let Some(view) = view {
             let asked = live::Asked {
                 view,
@@ -464,16 +530,4 @@ fn asked(head: &[u8]) -> Option<Uri> {
     let (_method, target, version) = (words.next()?, words.next()?, words.next()?);
     let uri: Uri = target.parse().ok()?;
     (version.starts_with("HTTP/1.") && words.next().is_none()).then_some(uri)
-}
-
-async fn refuse(wire: &mut Wire, status: &str, text: &str) -> io::Result<()> {
-    let challenge = if status.starts_with("401") { "WWW-Authenticate: Bearer\r\n" } else { "" };
-    let answer = format!(
-        "HTTP/1.1 {status}\r\n{challenge}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
-        text.len()
-    );
-    wire.write_all(answer.as_bytes()).await?;
-    wire.flush().await?;
-    connection::linger(wire).await;
-    Ok(())
 }

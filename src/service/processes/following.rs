@@ -4,10 +4,11 @@ use super::super::error::ServiceError;
 use super::super::store::{Change, RecordKind};
 use super::super::{Service, locked};
 use super::Role;
+use super::looks::{RuleLook, WireSeen, turned_away};
 use super::orders::{Answer, Event, Left, Order, Refusal, WireTotals, to_wire};
 use super::report::PartReport;
 use crate::cluster::Control;
-use crate::engine::{Engine, Totals};
+use crate::engine::{Engine, Totals, view_of};
 
 /// The link to process 0.
 pub(in crate::service) struct Following {
@@ -20,11 +21,16 @@ impl Following {
         Following { process, control }
     }
 
-    /// Sends an event to process 0. If process 0 is gone, this process is about to end too.
-    async fn tell(&self, event: &Event) {
-        if let Ok(event) = postcard::to_allocvec(event) {
-            let _ = self.control.ask(event).await;
-        }
+    /// The number of this process.
+    pub(super) fn process(&self) -> usize {
+        self.process
+    }
+
+    /// Sends an event to process 0, and returns whether process 0 wants more of the kind. If process 0 is gone, this
+    /// process is about to end too.
+    pub(super) async fn tell(&self, event: &Event) -> bool {
+        let Ok(event) = postcard::to_allocvec(event) else { return false };
+        self.control.ask(event).await.is_ok_and(|answer| postcard::from_bytes(&answer) == Ok(true))
     }
 }
 
@@ -110,12 +116,21 @@ impl Service {
                 }
                 Answer::Done
             }
-            Order::Report(ids) => {
+            Order::Report { ids, look } => {
                 let mut reports = Vec::with_capacity(ids.len());
                 for id in &ids {
-                    reports.push(self.rule_status(id).await.ok().map(|report| PartReport::of(&report)));
+                    reports.push(self.part_report(id, look).await);
                 }
                 Answer::Reports(reports)
+            }
+            Order::Seen(stream) => {
+                let engine = self.inner.engine.read().await;
+                let seen = engine.as_ref().and_then(|engine| engine.seen_of_stream(&stream));
+                Answer::Seen(seen.map(WireSeen::of))
+            }
+            Order::TurnedAway => {
+                let engine = self.inner.engine.read().await;
+                Answer::TurnedAway(engine.as_ref().map(turned_away).unwrap_or_default())
             }
             Order::Totals => match self.inner.engine.read().await.as_ref() {
                 Some(engine) => {
@@ -125,6 +140,12 @@ impl Service {
                 }
                 None => Answer::Refused(Refusal::Stopping),
             },
+            Order::Tap(tap) => {
+                self.follow_tap(tap).await;
+                Answer::Done
+            }
+            Order::Upload { name, content } => self.follow_upload(name, content).await,
+            Order::KeepUploads(names) => self.keep_uploads(names).await,
             Order::UseZone(zone) => match jiff::tz::TimeZone::get(&zone) {
                 Ok(zone) => match self.use_zone(zone).await {
                     Ok(()) => Answer::Done,
@@ -135,6 +156,22 @@ impl Service {
                 }
             },
         }
+    }
+
+    /// The report of this process about a rule or view; `None` if it does not exist here.
+    async fn part_report(&self, id: &str, look: bool) -> Option<PartReport> {
+        let report = match view_of(id) {
+            Some(_) => None,
+            None => Some(PartReport::of(&self.rule_status(id).await.ok()?)),
+        };
+        let engine = self.inner.engine.read().await;
+        let engine = engine.as_ref()?;
+        let report = match report {
+            Some(report) => report,
+            None => PartReport::of_engine(&engine.rule_status(id).await?),
+        };
+        let look = look.then(|| RuleLook::of(engine, id));
+        Some(report.with_look(look))
     }
 
     /// Makes changes, all or none. The answer contains the changes that undo them.

@@ -15,17 +15,19 @@ use super::super::store::Change;
 use super::super::{Inner, Service, locked};
 use super::orders::{Answer, Begin, Event, Order, Recipe, Refusal, WireTotals, of_wire};
 use super::report::PartReport;
+use super::taps::FarTaps;
 use super::{LEADER, Role, answers};
 use crate::cluster::{Control, ControlSocket};
-use crate::engine::{Engine, LastStatus, Mark, PreparedRule, Replaced, StateAnswer, Stopped, Together, Totals};
+use crate::engine::{
+    Engine, LastStatus, Mark, PreparedRule, Replaced, StateAnswer, Stopped, Together, Totals, view_of,
+};
 use crate::metrics::known_cause;
 
 /// The most states that are being sent to this process at a time, since each takes memory.
 const STATES: usize = 2;
 
-/// How long the other processes may take for a report. It may have to wait for a checkpoint on the same link, up to 256
-/// MiB.
-const REPORTING: Duration = Duration::from_secs(3);
+/// How long the other processes may take for a report.
+pub(super) const REPORTING: Duration = Duration::from_secs(3);
 
 /// The exit code of a process whose cluster ends because another process was asked to end.
 const ANOTHER_ENDS: u8 = 4;
@@ -36,6 +38,7 @@ pub(in crate::service) struct Followers {
     pub(super) host: String,
     links: Vec<Follower>,
     states: Semaphore,
+    pub(super) taps: FarTaps,
 }
 
 /// Why a rule does not run in any process.
@@ -45,7 +48,7 @@ pub(in crate::service) struct NotBegun {
     pub ended: Vec<Arc<LastStatus>>,
 }
 
-struct Follower {
+pub(super) struct Follower {
     process: usize,
     host: String,
     control: Control,
@@ -58,7 +61,7 @@ impl Followers {
             Ok(Follower { process, host, control: socket.start(answers(inner, Service::hear))? })
         };
         let links = controls.into_iter().map(link).collect::<io::Result<_>>()?;
-        Ok(Followers { host: host.to_owned(), links, states: Semaphore::new(STATES) })
+        Ok(Followers { host: host.to_owned(), links, states: Semaphore::new(STATES), taps: FarTaps::default() })
     }
 
     fn of(&self, process: usize) -> Option<&Follower> {
@@ -72,8 +75,14 @@ impl Followers {
     }
 
     /// Sends an order to all processes, and returns their answers.
-    async fn order(&self, order: &Order) -> Vec<(&Follower, Answer)> {
+    pub(super) async fn order(&self, order: &Order) -> Vec<(&Follower, Answer)> {
         join_all(self.links.iter().map(|link| async move { (link, link.order(order).await) })).await
+    }
+
+    /// The same, without answers that do not arrive in time.
+    pub(super) async fn order_within(&self, order: &Order, limit: Duration) -> Vec<Answer> {
+        let asked = self.links.iter().map(|link| tokio::time::timeout(limit, link.order(order)));
+        join_all(asked).await.into_iter().filter_map(Result::ok).collect()
     }
 }
 
@@ -88,7 +97,7 @@ impl Follower {
     }
 
     /// The error for a refused order.
-    fn refuses(&self, refusal: Refusal) -> ServiceError {
+    pub(super) fn refuses(&self, refusal: Refusal) -> ServiceError {
         match refusal {
             Refusal::Stopping => ServiceError::Stopping,
             refusal => ServiceError::Elsewhere { process: self.process, host: self.host.clone(), why: refusal.text() },
@@ -97,7 +106,7 @@ impl Follower {
 }
 
 impl Service {
-    pub(super) fn followers(&self) -> Option<&Followers> {
+    pub(in crate::service) fn followers(&self) -> Option<&Followers> {
         match self.role() {
             Role::Leads(followers) => Some(followers),
             Role::Alone | Role::Follows(_) => None,
@@ -146,6 +155,8 @@ impl Service {
         let Some(followers) = self.followers() else { return };
         let rules = locked(&self.inner.rules).keys().cloned().collect();
         followers.order(&Order::Rules(rules)).await;
+        // Tables read them when they open.
+        self.hand_uploads_over().await;
         let relations = locked(&self.inner.relations).records();
         let changes = self.conf_key_records().into_iter().chain(self.connection_records()).chain(relations);
         for change in changes {
@@ -227,7 +238,7 @@ impl Service {
             let alone = prepared.replace(carry).await;
             return alone.map_err(|error| NotBegun { text: text_of(error), ended: Vec::new() });
         };
-        let home = prepared.home_process();
+        let home = prepared.home().process;
         let mut checkpoint = prepared.take_checkpoint();
         // If the state moves to another process, the running version ends first.
         let moved = match engine.home_of(id).is_some_and(|old| old != home) {
@@ -340,7 +351,9 @@ impl Service {
             let count = usize::from(stopped.is_some());
             let saved = stopped.and_then(|stopped| stopped.saved);
             let stored = matches!(saved, Some(Ok(_)));
-            self.keep_state(None, &id, saved).await;
+            if view_of(&id).is_none_or(|view| self.keeps_view(view)) {
+                self.keep_state(None, &id, saved).await;
+            }
             locked(&unstored).remove(&id);
             let mut counts = locked(&counts);
             *counts = (counts.0 + count, counts.1 + usize::from(stored));
@@ -355,9 +368,8 @@ impl Service {
     /// Adds the counts of the other processes that answer within `limit`.
     pub(in crate::service) async fn add_totals_elsewhere(&self, totals: &mut Totals, limit: Duration) {
         let Some(followers) = self.followers() else { return };
-        let asked = followers.links.iter().map(|link| tokio::time::timeout(limit, link.order(&Order::Totals)));
-        for answer in join_all(asked).await {
-            let Ok(Answer::Totals(WireTotals { delivered, lost, kept })) = answer else { continue };
+        for answer in followers.order_within(&Order::Totals, limit).await {
+            let Answer::Totals(WireTotals { delivered, lost, kept }) = answer else { continue };
             totals.delivered += delivered;
             totals.kept += kept;
             let lost = lost.iter().filter(|(_, count)| *count > 0);
@@ -422,12 +434,13 @@ impl Service {
 
     /// The reports of the other processes about rules: for each process its address, and its reports in the order of
     /// the rules. `None`: it did not answer in time.
-    pub(super) async fn reports_elsewhere(
+    pub(in crate::service) async fn reports_elsewhere(
         &self,
         ids: &[String],
+        look: bool,
     ) -> Vec<(usize, &str, Option<Vec<Option<PartReport>>>)> {
         let Some(followers) = self.followers() else { return Vec::new() };
-        let order = &Order::Report(ids.to_vec());
+        let order = &Order::Report { ids: ids.to_vec(), look };
         let asked = followers.links.iter().map(|follower| async move {
             let reports = match tokio::time::timeout(REPORTING, follower.order(order)).await {
                 Ok(Answer::Reports(reports)) if reports.len() == ids.len() => Some(reports),
@@ -438,14 +451,16 @@ impl Service {
         join_all(asked).await
     }
 
-    /// Handles an event of another process.
-    pub(super) async fn hear(self, event: Event) {
+    /// Handles an event of another process; false: it should send no more of the kind.
+    pub(super) async fn hear(self, event: Event) -> bool {
         match event {
             Event::Failed { id, number, error } => self.fail_rule(&id, number, Some(error)).await,
             Event::Ends(process) => {
                 tracing::warn!("process {process} is told to end: all processes end");
                 self.ask_to_end(ANOTHER_ENDS);
             }
+            Event::Tapped(rows) => return self.hear_rows(rows),
         }
+        true
     }
 }

@@ -15,8 +15,11 @@
 
 mod following;
 mod leading;
+mod looks;
 mod orders;
 mod report;
+mod taps;
+mod uploads;
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -25,6 +28,7 @@ use super::{Inner, Service};
 use crate::cluster::{Answers, ControlSocket, Membership};
 pub(super) use following::Following;
 pub(super) use leading::{Followers, NotBegun};
+pub use looks::{RuleLook, SinkClient};
 pub(super) use orders::{Begin, Recipe, Refusal};
 pub use report::Share;
 
@@ -73,4 +77,15 @@ where
             postcard::to_allocvec(&answer).unwrap_or_default()
         })
     })
+}
+
+impl Service {
+    /// The number of this process, if there are several.
+    pub(super) fn process(&self) -> Option<usize> {
+        match self.role() {
+            Role::Alone => None,
+            Role::Leads(_) => Some(LEADER),
+            Role::Follows(following) => Some(following.process()),
+        }
+    }
 }

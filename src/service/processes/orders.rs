@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::store::Change;
+use super::looks::{WireSeen, WireTurnedAway};
 use super::report::PartReport;
-use crate::engine::{CheckpointError, Saved, StateAnswer};
+use super::taps::{WireRows, WireTap};
+use crate::engine::{CheckpointError, RuleHome, Saved, StateAnswer};
 
 /// An order of process 0.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,10 +40,20 @@ pub enum Order {
     Save { id: String },
     /// The state with this mark is stored.
     Kept { id: String, mark: u64 },
-    /// Reports on these rules, in this order.
-    Report(Vec<String>),
+    /// Reports on these rules, in this order; with `look`, in detail.
+    Report { ids: Vec<String>, look: bool },
+    /// Returns the fields in the messages of a stream.
+    Seen(String),
+    /// Returns the clients that were refused.
+    TurnedAway,
     /// Counts the messages of the rules that have ended.
     Totals,
+    /// Taps a rule or view, and sends the rows as [`Event::Tapped`].
+    Tap(WireTap),
+    /// Stores an uploaded file, or deletes the one of this name.
+    Upload { name: String, content: Option<Vec<u8>> },
+    /// Deletes all uploaded files but these.
+    KeepUploads(Vec<String>),
     /// Sets the time zone of schedules and rules.
     UseZone(String),
 }
@@ -58,30 +70,38 @@ pub enum Answer {
     /// The reports on those rules that exist.
     Reports(Vec<Option<PartReport>>),
     Totals(WireTotals),
+    Seen(Option<WireSeen>),
+    TurnedAway(Vec<WireTurnedAway>),
     Refused(Refusal),
 }
 
-/// What another process reports to process 0.
+/// What another process reports to process 0. The answer is whether process 0 wants more of the kind.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Event {
     /// The code of a rule has failed, in the version with this number.
     Failed { id: String, number: u64, error: String },
     /// The process with this number was asked to end.
     Ends(usize),
+    /// Rows of a tap.
+    Tapped(WireRows),
 }
 
-/// What a process needs to make the same plan of a rule as process 0.
+/// What a process needs to make the same plan of a rule or view as process 0.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Recipe {
     pub id: String,
-    /// The rule as posted.
+    /// The rule as posted, or the statement of the view.
     pub text: String,
-    /// The statements of the streams and tables that it reads.
+    /// The statements of the streams and tables that it reads, directly or through views.
     pub statements: Vec<String>,
+    /// The statements of the views that it reads, each after those that it reads itself.
+    pub views: Vec<String>,
     /// It starts even if a file or peer is missing.
     pub unchecked: bool,
     /// Its number, the same in all processes.
     pub number: u64,
+    /// The place of its state.
+    pub home: RuleHome,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::super::Service;
 use super::super::error::ServiceError;
 use super::super::status::{Counters, Link, RuleReport};
+use super::looks::RuleLook;
 use crate::engine::RuleStatus;
+use crate::io::LinkStatus;
 use crate::metrics::{FeedCounts, Losses, known_cause};
 
 /// The counts of a rule in one process.
@@ -17,6 +19,21 @@ pub struct PartReport {
     parts: Vec<(String, PartCounters)>,
     /// Source or sink, its name, the cause, and the number of lost messages.
     losses: Vec<(String, String, String, u64)>,
+    sources: Vec<(String, PartLink)>,
+    sinks: Vec<PartLink>,
+    /// details, if they were requested
+    pub look: Option<RuleLook>,
+}
+
+/// The counts of the link of a source or sink.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct PartLink {
+    peers: usize,
+    messages: u64,
+    bytes: u64,
+    queued: usize,
+    stored: usize,
+    dropped: Vec<(String, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,27 +99,54 @@ impl PartReport {
         };
         let lost = report.losses.iter();
         PartReport {
-            counts: report.engine.as_ref().map(Counts::of).unwrap_or_default(),
-            feed: report.engine.as_ref().map(|engine| engine.feed).unwrap_or_default(),
-            watermark: report.engine.as_ref().and_then(|engine| engine.watermark),
             parts: report.parts.iter().map(part).collect(),
             losses: lost.map(|(part, name, cause, count)| (part.into(), name.into(), cause.into(), count)).collect(),
+            ..report.engine.as_ref().map(PartReport::of_engine).unwrap_or_default()
+        }
+    }
+
+    /// The engine's counts of a rule or view.
+    pub fn of_engine(status: &RuleStatus) -> PartReport {
+        let source = |(stream, link): &(String, LinkStatus)| (stream.clone(), PartLink::of(link));
+        PartReport {
+            counts: Counts::of(status),
+            feed: status.feed,
+            watermark: status.watermark,
+            sources: status.sources.iter().map(source).collect(),
+            sinks: status.sinks.iter().map(PartLink::of).collect(),
+            ..PartReport::default()
+        }
+    }
+
+    /// The same with details.
+    pub fn with_look(self, look: Option<RuleLook>) -> PartReport {
+        PartReport { look, ..self }
+    }
+
+    /// Adds these counts to those of process 0's engine.
+    pub fn add_to_engine(&self, engine: &mut RuleStatus) {
+        let Counts { rows_in, rows_out, errors, dropped, late, future } = self.counts;
+        engine.rows_in += rows_in;
+        engine.rows_out += rows_out;
+        engine.errors += errors;
+        engine.dropped += dropped;
+        engine.late += late;
+        engine.future += future;
+        engine.feed = engine.feed.and(self.feed);
+        engine.watermark = engine.watermark.max(self.watermark);
+        for (stream, more) in &self.sources {
+            if let Some((_, link)) = engine.sources.iter_mut().find(|(known, _)| known == stream.as_str()) {
+                more.add_to(link);
+            }
+        }
+        for (link, more) in engine.sinks.iter_mut().zip(&self.sinks) {
+            more.add_to(link);
         }
     }
 
     /// Adds these counts to those of process 0.
     fn add_to(self, report: &mut RuleReport) {
-        if let Some(engine) = &mut report.engine {
-            let Counts { rows_in, rows_out, errors, dropped, late, future } = self.counts;
-            engine.rows_in += rows_in;
-            engine.rows_out += rows_out;
-            engine.errors += errors;
-            engine.dropped += dropped;
-            engine.late += late;
-            engine.future += future;
-            engine.feed = engine.feed.and(self.feed);
-            engine.watermark = engine.watermark.max(self.watermark);
-        }
+        report.engine.iter_mut().for_each(|engine| self.add_to_engine(engine));
         let mut losses = Losses::default();
         for (part, name, cause, count) in &self.losses {
             losses.add_named(part, name, cause, *count);
@@ -113,6 +157,34 @@ impl PartReport {
                 more.add_to(counters);
             }
         }
+    }
+}
+
+impl PartLink {
+    fn of(link: &LinkStatus) -> PartLink {
+        let LinkStatus { peers, messages, bytes, queued, stored, .. } = *link;
+        let dropped = link.dropped.iter().map(|(cause, count)| ((*cause).to_owned(), *count)).collect();
+        PartLink { peers, messages, bytes, queued, stored, dropped }
+    }
+
+    fn add_to(&self, link: &mut LinkStatus) {
+        link.peers += self.peers;
+        link.messages += self.messages;
+        link.bytes += self.bytes;
+        link.queued += self.queued;
+        link.stored += self.stored;
+        for (cause, count) in &self.dropped {
+            add_loss(&mut link.dropped, cause, *count);
+        }
+    }
+}
+
+/// Adds lost messages to the counts by cause.
+fn add_loss(dropped: &mut Vec<(&'static str, u64)>, cause: &str, count: u64) {
+    let cause = known_cause(cause);
+    match dropped.iter_mut().find(|(known, _)| *known == cause) {
+        Some((_, known)) => *known += count,
+        None => dropped.push((cause, count)),
     }
 }
 
@@ -132,11 +204,7 @@ impl PartCounters {
             *own = other;
         }
         for (cause, count) in self.dropped {
-            let cause = known_cause(&cause);
-            match counters.dropped.iter_mut().find(|(known, _)| *known == cause) {
-                Some((_, known)) => *known += count,
-                None => counters.dropped.push((cause, count)),
-            }
+            add_loss(&mut counters.dropped, &cause, count);
         }
     }
 }
@@ -148,7 +216,7 @@ impl Service {
     /// [`ServiceError::NoRuleStatus`]
     pub async fn rule_report(&self, id: &str) -> Result<RuleReport, ServiceError> {
         let mut reports = vec![(id.to_owned(), self.rule_status(id).await?)];
-        self.add_shares(&mut reports).await;
+        self.add_shares(&mut reports, true).await;
         Ok(reports.remove(0).1)
     }
 
@@ -161,15 +229,15 @@ impl Service {
                 reports.push((rule.id, report));
             }
         }
-        self.add_shares(&mut reports).await;
+        self.add_shares(&mut reports, false).await;
         reports
     }
 
     /// Adds the counts of the other processes.
-    async fn add_shares(&self, reports: &mut [(String, RuleReport)]) {
+    async fn add_shares(&self, reports: &mut [(String, RuleReport)], look: bool) {
         let ids: Vec<String> = reports.iter().map(|(id, _)| id.clone()).collect();
         let Some(followers) = self.followers() else { return };
-        let elsewhere = self.reports_elsewhere(&ids).await;
+        let elsewhere = self.reports_elsewhere(&ids, look).await;
         for (_, report) in reports.iter_mut() {
             let counts = Some(report.engine.as_ref().map(Counts::of).unwrap_or_default());
             report.shares.push(Share { process: super::LEADER, host: followers.host.clone(), counts });
@@ -178,7 +246,8 @@ impl Service {
             let silent = answer.is_none();
             let mut answer = answer.into_iter().flatten();
             for (_, report) in reports.iter_mut() {
-                let part = answer.next().flatten().unwrap_or_default();
+                let mut part = answer.next().flatten().unwrap_or_default();
+                report.looks.extend(part.look.take().map(|look| (process, look)));
                 let counts = (!silent).then_some(part.counts);
                 report.shares.push(Share { process, host: host.to_owned(), counts });
                 part.add_to(report);

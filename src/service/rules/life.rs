@@ -209,7 +209,7 @@ impl Service {
         let Some(engine) = engine.as_ref() else { return Err(refuse(ServiceError::Stopping)) };
         let ready = match engine.prepare_rule(spec).await {
             Ok(prepared) => {
-                recipe.number = prepared.number();
+                (recipe.number, recipe.home) = (prepared.number(), prepared.home());
                 match self.prepare_elsewhere(recipe).await {
                     Ok(()) => Ok(prepared),
                     Err(refusal) => {

@@ -5,13 +5,12 @@ use std::time::Duration;
 use super::super::diagnosis::{self, Diagnosis, Facts};
 use super::super::error::ServiceError;
 use super::super::operators::{self, OperatorReport};
+use super::super::processes::SinkClient;
 use super::super::status::RuleReport;
 use super::super::{Service, check_id, locked};
 use crate::engine::{NotTapped, StateSize};
-use crate::io::websocket::{ClientStatus, TurnedAway};
-use crate::metrics::{MessageReader, SeenFields, TapReader, TapSettings};
+use crate::metrics::{MessageReader, TapReader, TapSettings};
 use crate::sql::ast::Relation;
-use crate::value::Text;
 
 /// How long the data threads may take to measure a rule's state.
 const MEASURING: Duration = Duration::from_millis(300);
@@ -26,10 +25,14 @@ impl Service {
         }
         let mut found = diagnosis::dropped(&self.dropped_of(definition.reads.iter()));
         let Some(status) = &report.engine else { return found };
-        let (seen, turned_away) = match self.inner.engine.read().await.as_ref() {
+        let (mut seen, mut turned_away) = match self.inner.engine.read().await.as_ref() {
             Some(engine) => (engine.seen(id), engine.turned_away()),
             None => (Vec::new(), Vec::new()),
         };
+        for (_, look) in &report.looks {
+            look.add_seen(&mut seen);
+            turned_away.extend(look.turned_away());
+        }
         let (select, options) = (&*definition.select, &definition.rule.options);
         found.extend(Facts { select, options, status, seen: &seen, turned_away: &turned_away }.of_rule());
         found
@@ -53,18 +56,21 @@ impl Service {
     /// [`ServiceError::NoRuleStatus`], [`ServiceError::NotTapped`]
     pub async fn tap_rule(&self, id: &str, settings: &TapSettings) -> Result<TapReader, ServiceError> {
         check_id(id)?;
-        self.needs_one_process("a look at rows")?;
         self.entry(id).ok_or_else(|| ServiceError::NoRuleStatus(id.to_owned()))?;
         let tapped = match self.inner.engine.read().await.as_ref() {
             Some(engine) => engine.tap(id, settings),
             None => Err(NotTapped::NotRunning),
         };
-        tapped.map_err(|why| ServiceError::NotTapped { id: id.to_owned(), why })
+        let tapped = tapped.map_err(|why| ServiceError::NotTapped { id: id.to_owned(), why })?;
+        Ok(self.tap_everywhere(id, settings, tapped).await)
     }
 
-    /// The clients of a rule's sinks, each with the sink's number.
-    pub async fn clients_of(&self, id: &str) -> Vec<(usize, ClientStatus)> {
-        self.inner.engine.read().await.as_ref().map(|engine| engine.clients(id)).unwrap_or_default()
+    /// The clients of a rule's sinks. Those of other processes come from its report.
+    pub async fn clients_of(&self, id: &str, report: &RuleReport) -> Vec<SinkClient> {
+        let own = self.inner.engine.read().await.as_ref().map(|engine| engine.clients(id)).unwrap_or_default();
+        let process = self.process();
+        let own = own.into_iter().map(|(sink, status)| SinkClient { sink, process, status });
+        own.chain(report.looks.iter().flat_map(|(process, look)| look.clients(*process))).collect()
     }
 
     /// Starts recording a stream.
@@ -79,20 +85,5 @@ impl Service {
             None => return Err(ServiceError::Stopping),
         };
         recorded.map_err(|why| ServiceError::NotRecorded { name: name.to_owned(), why })
-    }
-
-    /// The fields in the last messages of a stream; `None` while no rule reads it.
-    pub async fn seen_of_stream(&self, name: &str) -> Option<SeenFields> {
-        self.inner.engine.read().await.as_ref()?.seen_of_stream(name)
-    }
-
-    /// The fields in the last messages of a rule's streams.
-    pub async fn seen_by(&self, id: &str) -> Vec<(Text, SeenFields)> {
-        self.inner.engine.read().await.as_ref().map(|engine| engine.seen(id)).unwrap_or_default()
-    }
-
-    /// The last clients that the data server refused, with the paths that they requested.
-    pub async fn turned_away(&self) -> Vec<TurnedAway> {
-        self.inner.engine.read().await.as_ref().map(|engine| engine.turned_away()).unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! A rule in a process that takes orders: it opens, begins and stops as process 0 orders.
+//! A rule or view in a process that takes orders: it opens, begins and stops as process 0 orders.
 //!
 //! An opened rule waits in its own task for the order to begin; nothing else in this process waits for it.
 
@@ -10,10 +10,13 @@ use tokio::sync::oneshot;
 use super::super::definition::{Definition, Planned};
 use super::super::error::ServiceError;
 use super::super::processes::{Begin, Recipe, Refusal};
+use super::super::topology::Topology;
 use super::super::{Service, locked};
 use super::entry::{Entry, State};
 use super::life::{has_begun, has_stopped, refusal_of, text_of};
-use crate::engine::{Replaced, Stopped};
+use crate::engine::{Engine, PreparedRule, Replaced, Stopped, view_of};
+use crate::plan::physical::Body;
+use crate::view::Description;
 
 /// Opened rules that wait for the order to begin, by id.
 pub(in crate::service) type ReadyRules = Mutex<HashMap<String, oneshot::Sender<Decision>>>;
@@ -23,6 +26,21 @@ pub(in crate::service) enum Decision {
     Begin(Begin, oneshot::Sender<Result<Option<Replaced>, Refusal>>),
     /// Close it; the channel reports when it is closed.
     Abandon(oneshot::Sender<()>),
+}
+
+/// An opened rule or view.
+struct Opened<'e> {
+    what: What,
+    prepared: PreparedRule<'e>,
+}
+
+enum What {
+    Rule(Arc<Definition>, Topology),
+    View {
+        about: Description,
+        /// it did not exist before
+        new: bool,
+    },
 }
 
 impl Service {
@@ -67,13 +85,11 @@ impl Service {
     ) {
         let engine = self.inner.engine.read().await;
         let Some(engine) = engine.as_ref() else { return };
-        let opened = async {
-            let (definition, planned) = self.plan_part(&recipe).map_err(refusal_of_plan)?;
-            let Planned { spec, nodes, .. } = planned;
-            let prepared = engine.prepare_rule_as(spec, recipe.number).await.map_err(refusal_of)?;
-            Ok((definition, nodes, prepared))
+        let opened = match view_of(&recipe.id) {
+            Some(_) => self.open_view_part(engine, &recipe).await,
+            None => self.open_part(engine, &recipe).await,
         };
-        let (definition, nodes, mut prepared) = match opened.await {
+        let Opened { what, mut prepared } = match opened {
             Ok(opened) => opened,
             Err(refusal) => {
                 locked(&self.inner.ready_rules).remove(&recipe.id);
@@ -86,23 +102,56 @@ impl Service {
             decision = decision => decision.ok(),
             () = self.inner.shutdown.cancelled() => None,
         };
-        match decision {
-            Some(Decision::Begin(begin, done)) => {
-                begin.checkpoint.into_iter().for_each(|checkpoint| prepared.continue_from(checkpoint));
-                let begun = prepared.replace_after(begin.carry, begin.letters).await;
-                let begun = begun.map_err(|error| Refusal::Failed(text_of(error)));
-                if let Ok(replaced) = &begun {
+        if let Some(Decision::Begin(begin, done)) = decision {
+            begin.checkpoint.into_iter().for_each(|checkpoint| prepared.continue_from(checkpoint));
+            let begun = prepared.replace_after(begin.carry, begin.letters).await;
+            let begun = begun.map_err(|error| Refusal::Failed(text_of(error)));
+            match (what, &begun) {
+                (What::Rule(definition, nodes), Ok(replaced)) => {
                     let entry = self.part(&recipe.id, &definition, &recipe.text);
                     let status = engine.rule_status(&recipe.id).await;
                     has_begun(&entry, nodes, status.as_ref(), replaced.as_ref().map(|old| old.last.clone()));
                 }
-                let _ = done.send(begun);
+                (What::View { about, .. }, Ok(_)) => engine.describe_view(&about),
+                (_, Err(_)) => {}
             }
-            Some(Decision::Abandon(done)) => {
-                prepared.undo().await;
-                let _ = done.send(());
+            let _ = done.send(begun);
+            return;
+        }
+        prepared.undo().await;
+        if let What::View { about, new: true } = what {
+            engine.close_view(&about.name).await;
+        }
+        if let Some(Decision::Abandon(done)) = decision {
+            let _ = done.send(());
+        }
+    }
+
+    async fn open_part<'e>(&self, engine: &'e Engine, recipe: &Recipe) -> Result<Opened<'e>, Refusal> {
+        let (definition, planned) = self.plan_part(recipe).map_err(refusal_of_plan)?;
+        let Planned { spec, nodes, .. } = planned;
+        let prepared = engine.prepare_rule_as(spec, recipe.number, Some(recipe.home)).await.map_err(refusal_of)?;
+        Ok(Opened { what: What::Rule(definition, nodes), prepared })
+    }
+
+    async fn open_view_part<'e>(&self, engine: &'e Engine, recipe: &Recipe) -> Result<Opened<'e>, Refusal> {
+        let spec = self.plan_view_part(recipe).map_err(refusal_of_plan)?;
+        let Body::View(plan) = &spec.plan.body else { return Err(Refusal::Failed("it is no view".to_owned())) };
+        let about = plan.about.clone();
+        let new = !engine.has_view(&about.name);
+        if new {
+            engine.open_view(&spec).await.map_err(refusal_of)?;
+        } else {
+            engine.check_path(&spec).map_err(refusal_of)?;
+        }
+        match engine.prepare_rule_as(spec, recipe.number, Some(recipe.home)).await {
+            Ok(prepared) => Ok(Opened { what: What::View { about, new }, prepared }),
+            Err(error) => {
+                if new {
+                    engine.close_view(&about.name).await;
+                }
+                Err(refusal_of(error))
             }
-            None => prepared.undo().await,
         }
     }
 
@@ -110,8 +159,7 @@ impl Service {
     fn plan_part(&self, recipe: &Recipe) -> Result<(Arc<Definition>, Planned), ServiceError> {
         let config = self.config();
         let definition = Definition::read(&recipe.text, Some(&recipe.id), &config.rule)?;
-        let catalog = locked(&self.inner.relations).with_statements(&recipe.statements)?;
-        let planned = definition.plan(&catalog, &config)?;
+        let planned = definition.plan(&*self.catalog_of(recipe)?, &config)?;
         let planned = if recipe.unchecked { planned.unchecked() } else { planned };
         Ok((Arc::new(definition), planned))
     }
@@ -134,7 +182,12 @@ impl Service {
         letters: u64,
     ) -> Option<Stopped> {
         let engine = self.inner.engine.read().await;
-        let stopped = engine.as_ref()?.stop_rule_after(id, keep, letters).await?;
+        let engine = engine.as_ref()?;
+        let stopped = engine.stop_rule_after(id, keep, letters).await;
+        if let Some(view) = view_of(id) {
+            engine.close_view(view).await;
+        }
+        let stopped = stopped?;
         if let Some(entry) = self.entry(id) {
             has_stopped(&entry, Some(stopped.last.clone()), message);
         }

@@ -141,6 +141,7 @@ impl Service {
             last_exception: String::new(),
             parts,
             shares: Vec::new(),
+            looks: Vec::new(),
         };
         report.sum_up();
         Ok(report)

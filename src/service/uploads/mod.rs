@@ -45,8 +45,8 @@ pub enum UploadError {
     NotFound(String),
     #[error("an import is replacing all files: try again when it is done; if it has failed, restart the service")]
     Replacing,
-    #[error("uploads are not possible with several processes (--hosts): put the file into the data folder of each")]
-    Alone,
+    #[error("{0}")]
+    Elsewhere(String),
     #[error("{} is no folder: move away what is there, it must be a folder and no link", .0.display())]
     NoFolder(PathBuf),
     #[error("{}: {error}: check the disk and who may write there", path.display())]

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::super::diagnosis::{self, Diagnosis, Facts, ReadView};
 use super::super::error::ServiceError;
+use super::super::processes::RuleLook;
 use super::super::{Service, locked};
 use super::ManagedView;
 use crate::engine::{Engine, NotTapped, RuleStatus, view_id};
@@ -95,7 +96,15 @@ impl Service {
             return Ok(ViewReport { stopped: Some(why), diagnosis: vec![diagnosis], ..ViewReport::default() });
         };
         let view = locked(&found).status();
-        let status = engine.rule_status(&view_id(name)).await;
+        let mut status = engine.rule_status(&view_id(name)).await;
+        let mut looks = Vec::new();
+        if let Some(status) = &mut status {
+            for (process, _, parts) in self.reports_elsewhere(std::slice::from_ref(&status.id), true).await {
+                let Some(mut part) = parts.into_iter().flatten().next().flatten() else { continue };
+                part.add_to_engine(status);
+                looks.extend(part.look.take().map(|look| (process, look)));
+            }
+        }
         let dropped = self.dropped_of(reads(&managed.create));
         let mut stopped = view.operator.stopped.clone();
         let mut found = diagnosis::dropped(&dropped);
@@ -103,7 +112,7 @@ impl Service {
             if status.sources.is_empty() && stopped.is_none() {
                 stopped = dropped.first().map(|name| diagnosis::was_dropped(name));
             }
-            found.extend(self.silence_of(engine, &managed, &view, status));
+            found.extend(self.silence_of(engine, &managed, &view, status, &looks));
         }
         let thread = engine.thread_of_view(name).unwrap_or_default();
         Ok(ViewReport { view, engine: status, thread, stopped, diagnosis: found })
@@ -116,6 +125,7 @@ impl Service {
         managed: &ManagedView,
         view: &ViewStatus,
         status: &RuleStatus,
+        looks: &[(usize, RuleLook)],
     ) -> Vec<Diagnosis> {
         let Ok(options) = ViewOptions::read(&managed.create) else { return Vec::new() };
         let read = reads(&managed.create).filter_map(|name| {
@@ -124,7 +134,11 @@ impl Service {
             Some(ReadView { name: name.to_string(), rows })
         });
         let read: Vec<ReadView> = read.collect();
-        let (seen, turned_away) = (engine.seen(&status.id), engine.turned_away());
+        let (mut seen, mut turned_away) = (engine.seen(&status.id), engine.turned_away());
+        for (_, look) in looks {
+            look.add_seen(&mut seen);
+            turned_away.extend(look.turned_away());
+        }
         let facts = Facts {
             select: &managed.create.query,
             options: &options.rule_options(),
@@ -152,7 +166,10 @@ impl Service {
             Some(engine) => engine.tap(&id, settings),
             None => Err(NotTapped::NotRunning),
         };
-        tapped.map_err(|why| ServiceError::NotTapped { id, why })
+        match tapped {
+            Ok(tapped) => Ok(self.tap_everywhere(&id, settings, tapped).await),
+            Err(why) => Err(ServiceError::NotTapped { id, why }),
+        }
     }
 
     /// The subscriptions of a view.

@@ -7,6 +7,7 @@ mod kinds;
 mod libraries;
 mod model;
 mod over_views;
+mod processes;
 mod protocol;
 mod recipes;
 mod service;

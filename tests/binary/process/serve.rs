@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 /// Nothing here takes longer, unless it hangs.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -295,10 +296,17 @@ impl Answer {
     }
 }
 
-/// A currently free port. Another process can take it before it is used, which then shows as a failure to start.
+/// A port that nobody has. On Linux nobody else gets it while this test program runs: a socket that does not listen
+/// holds it, beside which another one may be bound that names the port. Elsewhere it is free at this moment.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it is bound").port()
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("the option is known");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port is free");
+    let port = socket.local_addr().expect("it is bound").as_socket().expect("an address of IP").port();
+    if cfg!(target_os = "linux") {
+        std::mem::forget(socket);
+    }
+    port
 }
 
 /// Sends a request with further `headers`, each with its line end; `None`: there was no complete response.

@@ -1,0 +1,91 @@
+//! Clients of live views that connect to a process without the views.
+//!
+//! All processes of a cluster have the paths of the views; process 0 has their rows. Another process checks a client's TLS,
+//! origin and token as usual. Then it opens a connection to process 0, sends the client's address and claims, and copies
+//! bytes in both directions, beginning with the client's request. Process 0 serves the request as if the client had
+//! connected there. Bytes that one end does not read wait in the sockets, so nothing grows, and a client that reads nothing
+//! is dropped like one of process 0.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::TcpStream;
+
+use super::connection::refuse;
+use super::live::{IDLE, Place};
+use super::socket::Wire;
+use crate::view::Identity;
+
+/// The longest introduction, bytes. A token with the claims is shorter: it is in the head of a request.
+const LONGEST: u32 = 64 * 1024;
+
+/// Opens a connection to process 0.
+pub type Passage = Arc<dyn Fn() -> BoxFuture<'static, io::Result<TcpStream>> + Send + Sync>;
+
+/// Describes a client to process 0.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Introduction {
+    pub from: SocketAddr,
+    pub identity: Identity,
+}
+
+/// A client that passed the checks and is to be served by process 0.
+pub(super) struct Traveller {
+    pub wire: Wire,
+    /// the bytes that it has sent: its request
+    pub sent: Vec<u8>,
+    pub from: SocketAddr,
+    pub identity: Identity,
+}
+
+impl Traveller {
+    /// Hands the client over, and copies bytes until one side ends. Runs on a data thread; the socket is detached before.
+    pub async fn go(self, passage: Passage, place: Place) {
+        let from = self.from;
+        if let Err(error) = self.travel(&passage).await {
+            tracing::debug!(client = %from, %error, "a client of process 0 has gone");
+        }
+        drop(place);
+    }
+
+    async fn travel(mut self, passage: &Passage) -> io::Result<()> {
+        self.wire.attach()?;
+        self.wire.set_write_timeout(Some(IDLE));
+        let introduction = Introduction { from: self.from, identity: self.identity };
+        let mut stream = match introduce(passage, &introduction, &self.sent).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(client = %self.from, %error, "cannot hand a client over to process 0");
+                let text = "the process with the views does not answer\n";
+                return refuse(&mut self.wire, "503 Service Unavailable", text).await;
+            }
+        };
+        copy_bidirectional(&mut self.wire, &mut stream).await.map(drop)
+    }
+}
+
+/// Opens a connection to process 0, and sends the introduction and the request of a client.
+async fn introduce(passage: &Passage, introduction: &Introduction, sent: &[u8]) -> io::Result<TcpStream> {
+    let mut stream = passage().await?;
+    let text = serde_json::to_vec(introduction)?;
+    let length = u32::try_from(text.len()).ok().filter(|length| *length <= LONGEST);
+    stream.write_u32(length.ok_or(io::ErrorKind::InvalidInput)?).await?;
+    stream.write_all(&text).await?;
+    stream.write_all(sent).await?;
+    Ok(stream)
+}
+
+/// Reads the introduction of a client that another process hands over.
+pub(super) async fn hear(stream: &mut TcpStream) -> io::Result<Introduction> {
+    let length = stream.read_u32().await?;
+    if length > LONGEST {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut text = vec![0; length as usize];
+    stream.read_exact(&mut text).await?;
+    Ok(serde_json::from_slice(&text)?)
+}
