@@ -55,7 +55,7 @@ struct Which {
 
 async fn list(State(service): State<Service>, Params(which): Params<Which>) -> Response {
     let all = which.force_all.is_some_and(|all| ["1", "t", "true"].iter().any(|yes| all.eq_ignore_ascii_case(yes)));
-    let reports = service.connections(all).await;
+    let reports = service.connections_everywhere(all).await;
     super::json(Json::Array(reports.into_iter().map(shown).collect()).to_string())
 }
 
@@ -73,7 +73,7 @@ async fn create(
 }
 
 async fn describe(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    Ok(super::json(shown(service.connection(&id)?).to_string()))
+    Ok(super::json(shown(service.connection_everywhere(&id).await?).to_string()))
 }
 
 async fn update(

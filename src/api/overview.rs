@@ -42,7 +42,7 @@ async fn overview(State(service): State<Service>) -> Response {
         views.push(of_view(&name, &report));
     }
     let usage = Usage::now();
-    let refused: BTreeMap<&str, u64> = service.refused_handshakes().await.into_iter().collect();
+    let refused: BTreeMap<&str, u64> = service.refused_everywhere().await.into_iter().collect();
     let away = service.turned_away().await;
     let away = away.iter().rev().map(|away| {
         json!({

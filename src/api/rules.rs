@@ -253,7 +253,7 @@ fn operator(operator: &OperatorReport) -> Json {
     })
 }
 
-/// What people want to see of a rule beyond eKuiper's status: links, clients, latency.
+/// Adds what eKuiper's status does not have: links, clients, latency.
 fn put_look(shown: &mut Json, report: &RuleReport, clients: &[SinkClient]) {
     let Some(engine) = &report.engine else { return };
     let sink = |(number, sink): (usize, &LinkStatus)| {

@@ -368,7 +368,7 @@ impl Run {
     }
 }
 
-/// What went wrong while nothing was shown.
+/// Reports what went wrong while nothing was shown.
 fn complain(rules: Vec<RuleStatus>) {
     for rule in rules {
         if let Some((_, error)) = rule.last_error {

@@ -157,7 +157,7 @@ impl Serve {
         let _ = ending.send(true);
         let ends = async {
             if leader.is_some() && told {
-                // Process 0 ends the rules of all, so that nothing is on its way when states are stored.
+                // Process 0 stops the rules of all processes, so that no rows are on their way when states are stored.
                 let all_end = async {
                     service.tell_ends().await;
                     Joined::left(&mut others).await

@@ -570,6 +570,33 @@ async fn conf_keys_connections_and_schedules_are_those_of_process_0() {
     assert!(connect_async(processes[1].data_url("/kept")).await.is_err(), "the endpoint is gone everywhere");
 }
 
+#[tokio::test]
+async fn a_connection_that_one_process_lacks_is_not_connected() {
+    let pair = Pair::new("serve-connection");
+    let processes = pair.start().await;
+    let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = peer.local_addr().expect("it is bound").to_string();
+    // Only the first that dials is answered.
+    let answering = tokio::spawn(async move {
+        let first = tokio_tungstenite::accept_async(peer.accept().await.expect("one dials").0).await;
+        loop {
+            drop(peer.accept().await.map(|(socket, _)| (socket, &first)));
+        }
+    });
+    let connection = json!({"id": "far", "typ": "websocket", "props": {"datasource": "/far", "addr": address}});
+    ask(&processes[0], "POST", "/connections", connection).await;
+    let began = Instant::now();
+    loop {
+        let shown = processes[0].asks("GET", "/connections/far", &Value::Null).await.json();
+        if shown["status"] == "disconnected" {
+            break;
+        }
+        assert!(began.elapsed() < AFTERLIFE, "{shown}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    answering.abort();
+}
+
 /// Rules whose states are in both processes: which one follows from a name.
 const SUMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 

@@ -14,7 +14,7 @@ use crate::plan::view::ViewKind;
 use crate::value::Text;
 use crate::view::Views;
 
-use super::super::command::{Keeps, Leaving, Left, Mark, NewRule, RuleKey, StateAnswer};
+use super::super::command::{Keeps, Leaving, Left, Mark, NewRule, Part, RuleKey, StateAnswer};
 use super::super::context::RuleContext;
 use super::super::output::{Gathering, Output};
 use super::super::relay::Relay;

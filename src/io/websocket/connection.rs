@@ -374,8 +374,8 @@ pub(super) async fn refuse(wire: &mut Wire, status: &str, text: &str) -> io::Res
     Ok(())
 }
 
-/// Ends the sending side and reads on for a moment: closing a socket with unread bytes would tear the close frame
-/// from the peer's hands.
+/// Closes the sending side and continues reading for a moment: closing a socket with unread bytes would destroy the
+/// close frame on its way to the peer.
 pub(super) async fn linger(wire: &mut Wire) {
     let _ = timeout(CLOSE_TIMEOUT, async {
         let mut waste = vec![0; 8 * 1024];

@@ -1,5 +1,6 @@
 //! Connections and endpoints as the API shows them.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::UNNAMED;
@@ -24,8 +25,8 @@ pub struct ConnectionReport {
     pub uses: usize,
 }
 
-/// Whether a connection is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether a connection is connected, the best state first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ConnectionState {
     /// The peer is connected; in the server role: clients can connect.
     Connected,

@@ -140,6 +140,7 @@ impl Service {
                 }
                 None => Answer::Refused(Refusal::Stopping),
             },
+            Order::Links => Answer::Links(self.wire_links().await),
             Order::Tap(tap) => {
                 self.follow_tap(tap).await;
                 Answer::Done

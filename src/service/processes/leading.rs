@@ -49,8 +49,8 @@ pub(in crate::service) struct NotBegun {
 }
 
 pub(super) struct Follower {
-    process: usize,
-    host: String,
+    pub process: usize,
+    pub host: String,
     control: Control,
 }
 
@@ -81,8 +81,13 @@ impl Followers {
 
     /// The same, without answers that do not arrive in time.
     pub(super) async fn order_within(&self, order: &Order, limit: Duration) -> Vec<Answer> {
-        let asked = self.links.iter().map(|link| tokio::time::timeout(limit, link.order(order)));
-        join_all(asked).await.into_iter().filter_map(Result::ok).collect()
+        self.order_each(order, limit).await.into_iter().filter_map(|(_, answer)| answer).collect()
+    }
+
+    /// The same for each process; `None`: its answer did not arrive in time.
+    pub(super) async fn order_each(&self, order: &Order, limit: Duration) -> Vec<(&Follower, Option<Answer>)> {
+        let ask = |link| async move { (link, tokio::time::timeout(limit, Follower::order(link, order)).await.ok()) };
+        join_all(self.links.iter().map(ask)).await
     }
 }
 
@@ -441,14 +446,15 @@ impl Service {
     ) -> Vec<(usize, &str, Option<Vec<Option<PartReport>>>)> {
         let Some(followers) = self.followers() else { return Vec::new() };
         let order = &Order::Report { ids: ids.to_vec(), look };
-        let asked = followers.links.iter().map(|follower| async move {
-            let reports = match tokio::time::timeout(REPORTING, follower.order(order)).await {
-                Ok(Answer::Reports(reports)) if reports.len() == ids.len() => Some(reports),
+        let answers = followers.order_each(order, REPORTING).await.into_iter();
+        let reports = answers.map(|(follower, answer)| {
+            let reports = match answer {
+                Some(Answer::Reports(reports)) if reports.len() == ids.len() => Some(reports),
                 _ => None,
             };
             (follower.process, follower.host.as_str(), reports)
         });
-        join_all(asked).await
+        reports.collect()
     }
 
     /// Handles an event of another process; false: it should send no more of the kind.

@@ -15,6 +15,7 @@
 
 mod following;
 mod leading;
+mod links;
 mod looks;
 mod orders;
 mod report;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::store::Change;
+use super::links::WireLinks;
 use super::looks::{WireSeen, WireTurnedAway};
 use super::report::PartReport;
 use super::taps::{WireRows, WireTap};
@@ -46,6 +47,8 @@ pub enum Order {
     Seen(String),
     /// Returns the clients that were refused.
     TurnedAway,
+    /// Returns the states of connections, and counts of the data server.
+    Links,
     /// Counts the messages of the rules that have ended.
     Totals,
     /// Taps a rule or view, and sends the rows as [`Event::Tapped`].
@@ -72,6 +75,7 @@ pub enum Answer {
     Totals(WireTotals),
     Seen(Option<WireSeen>),
     TurnedAway(Vec<WireTurnedAway>),
+    Links(WireLinks),
     Refused(Refusal),
 }
 
