@@ -132,8 +132,17 @@ pub struct StreamMetrics {
     /// recorders of its messages
     pub recorders: Recorders,
     feed: [AtomicU64; FeedEvent::ALL.len()],
+    gaps: Mutex<OpenGaps>,
     /// Suspicious things about its messages.
     oddities: Mutex<Vec<String>>,
+}
+
+/// Numbers of a feed's sequences that may still come (`gapWait`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenGaps {
+    pub numbers: u64,
+    /// All of them are missing from this time on, ms since the epoch.
+    pub due: i64,
 }
 
 /// Unusual messages of a feed that are not errors.
@@ -276,8 +285,22 @@ impl StreamMetrics {
         }
     }
 
+    /// Counts missing numbers, and sets those that may still come. Once these are due they count as missing, too, even if
+    /// no message follows.
+    pub fn missing(&self, numbers: u64, open: OpenGaps) {
+        let mut gaps = locked(&self.gaps);
+        self.count(FeedEvent::Missing, numbers);
+        *gaps = open;
+    }
+
     fn feed(&self) -> FeedCounts {
-        FeedCounts(std::array::from_fn(|event| self.feed[event].load(Ordering::Relaxed)))
+        let gaps = locked(&self.gaps);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let overdue = if i128::from(gaps.due) <= now as i128 { gaps.numbers } else { 0 };
+        FeedCounts(std::array::from_fn(|event| {
+            let counted = self.feed[event].load(Ordering::Relaxed);
+            if event == FeedEvent::Missing as usize { counted.wrapping_add(overdue) } else { counted }
+        }))
     }
 
     /// Counts a message that is lost for every rule.

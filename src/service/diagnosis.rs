@@ -208,8 +208,10 @@ impl Facts<'_> {
                     let text = format!("{} failed; the last one: {}", counted(fault.count, "row"), fault.text);
                     one(operator, Cause::Errors, text)
                 }
-                None if !missing.is_empty() => missing,
-                None => Vec::new(),
+                None => {
+                    missing.extend(self.held_back(status));
+                    missing
+                }
             };
         }
         let mut found: Vec<Diagnosis> = missing;
@@ -326,15 +328,8 @@ impl Facts<'_> {
         if !self.options.event_time {
             return one("window", Cause::OpenWindow, format!("{rows} came, and no window has ended yet."));
         }
-        let silent: Vec<&str> =
-            status.work.inputs.iter().filter(|input| input.rows == 0).map(|input| input.stream.as_str()).collect();
-        if status.work.inputs.len() > 1 && !silent.is_empty() {
-            let after = self.options.idle_timeout;
-            let text = format!(
-                "The watermark waits for {}: no message has arrived. After idleTimeout ({after} ms) it no longer waits.",
-                silent.join(", ")
-            );
-            return one("window", Cause::IdleStream, text);
+        if let Some(found) = self.held_back(status) {
+            return vec![found];
         }
         let tolerance = self.options.late_tolerance;
         let text = format!(
@@ -342,6 +337,22 @@ impl Facts<'_> {
              end by lateTolerance ({tolerance} ms)."
         );
         one("window", Cause::OpenWindow, text)
+    }
+
+    /// That a stream of several, which brings nothing, holds back the watermark.
+    fn held_back(&self, status: &RuleStatus) -> Option<Diagnosis> {
+        let inputs = &status.work.inputs;
+        let silent: Vec<&str> =
+            inputs.iter().filter(|input| input.rows == 0).map(|input| input.stream.as_str()).collect();
+        if !self.options.event_time || inputs.len() < 2 || silent.is_empty() {
+            return None;
+        }
+        let after = self.options.idle_timeout;
+        let text = format!(
+            "The watermark waits for {}: no message has arrived. After idleTimeout ({after} ms) it no longer waits.",
+            silent.join(", ")
+        );
+        one("window", Cause::IdleStream, text).pop()
     }
 
     /// Why nobody receives a sink's results.

@@ -1,6 +1,6 @@
 //! JSON whose member names match regardless of case, as in request bodies that eKuiper accepts.
 
-use serde::de::{DeserializeOwned, Deserializer, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::{Error, Map, Value};
 
@@ -10,6 +10,9 @@ use serde_json::{Error, Map, Value};
 /// serde's error, with the place in the text.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
     let value: Value = serde_json::from_slice(text)?;
+    if value.is_array() {
+        return from_value(value);
+    }
     // Errors in values have no place, syntax errors do.
     from_value(value).or_else(|_| serde_json::from_slice(text))
 }
@@ -37,7 +40,12 @@ impl<'de> Deserializer<'de> for Loose {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let Value::Object(members) = self.0 else { return self.0.deserialize_struct(name, fields, visitor) };
+        let members = match self.0 {
+            Value::Object(members) => members,
+            // serde would take a list of the members' values.
+            Value::Array(_) => return Err(Error::invalid_type(Unexpected::Seq, &"an object")),
+            other => return other.deserialize_struct(name, fields, visitor),
+        };
         let mut renamed = Map::new();
         for (member, value) in members {
             let known = fields.iter().find(|field| field.eq_ignore_ascii_case(&member));
@@ -76,6 +84,7 @@ mod tests {
         }
         assert!(read(r#"{"id": 5}"#).unwrap_err().contains("at line 1 column"));
         assert!(read("{}").unwrap_err().contains("missing field `id`"));
+        assert!(read(r#"[1, "x"]"#).unwrap_err().contains("expected an object"));
         assert!(read("{").unwrap_err().contains("EOF"));
         assert_eq!(from_slice::<Vec<String>>(b"[\"a\"]").ok(), Some(vec!["a".to_owned()]));
     }

@@ -140,6 +140,51 @@ async fn wrong_units_and_late_rows_are_found() {
 }
 
 #[tokio::test]
+async fn a_peer_that_is_away_and_a_stream_that_is_silent_are_named() {
+    let folder = Folder::new("looks-silent");
+    let served = folder.serve();
+    // A port that nobody listens at any more.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("an address");
+    let extra = json!({"addr": gone.to_string()}).to_string().replace('"', "\\\"");
+    let with = |name: &str, more: &str| json!({"sql": format!("CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/{name}\"{more})")});
+    for stream in [
+        with("away", &format!(", EXTRA=\"{extra}\"")),
+        with("one", ", TIMESTAMP=\"ts\""),
+        with("two", ", TIMESTAMP=\"ts\""),
+    ] {
+        served.asks("POST", "/streams", &stream).await.done();
+    }
+    served.asks("POST", "/rules", &rule("SELECT * FROM away", json!({}))).await.done();
+    let found = status(&served, |status| {
+        let first = &status["diagnosis"][0];
+        first["cause"] == "notConnected" && first["message"].to_string().contains("refused")
+    });
+    let text = found.await["diagnosis"][0]["message"].to_string();
+    assert!(text.contains(&format!("away is not connected to ws://{gone}/away")), "{text}");
+
+    let join = "SELECT count(*) AS n FROM one INNER JOIN two ON one.id = two.id GROUP BY TUMBLINGWINDOW(ss, 1)";
+    let options = json!({"isEventTime": true, "idleTimeout": 3_600_000});
+    let mut joins = rule(join, options);
+    joins["id"] = "joins".into();
+    served.asks("POST", "/rules", &joins).await.done();
+    let mut sender = client(&served, "/one").await;
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is later").as_millis() as i64;
+    send(&mut sender, &[json!({"id": 1, "ts": now - 9000}), json!({"id": 1, "ts": now})]).await;
+    let begun = Instant::now();
+    loop {
+        let status = served.asks("GET", "/rules/joins/status", &Value::Null).await.json();
+        let all = status["diagnosis"].to_string();
+        if all.contains("The watermark waits for two") {
+            assert!(all.contains("idleStream"), "{all}");
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "{all}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn errors_keep_their_rows() {
     let (_folder, served) = serving("errors", rule("SELECT a * 2 AS d FROM demo", json!({}))).await;
     let mut sender = client(&served, "/in").await;

@@ -82,7 +82,12 @@ impl Door {
         let status = answer.status();
         let mut body = answer.into_body();
         if !status.is_success() {
-            let said = body.read_to_string().unwrap_or_default();
+            let body = body.read_to_string().unwrap_or_default();
+            let answer = Answer { status: status.as_u16(), body };
+            let said = answer.message();
+            if said != answer.body.trim_end() {
+                return Err(Failure::Service(said));
+            }
             return Err(Failure::Refused(format!("{base}{path}: {status}: {}", said.trim_end())));
         }
         Ok(body.into_reader())

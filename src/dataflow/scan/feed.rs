@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 use smallvec::SmallVec;
 
 use crate::io::queue::FeedChecks;
-use crate::metrics::{FeedEvent, StreamMetrics};
+use crate::metrics::{FeedEvent, OpenGaps, StreamMetrics};
 use crate::value::field_path::FieldPath;
 use crate::value::{Text, Value, cast};
 
@@ -122,6 +122,7 @@ impl Feed {
             hasher: Hasher::default(),
             sequences: HashMap::new(),
             waiting: VecDeque::new(),
+            open: OpenGaps::default(),
         });
         (dedup.is_some() || gap.is_some()).then_some(Feed { dedup, gap })
     }
@@ -190,6 +191,8 @@ struct Gaps {
     sequences: HashMap<u64, Sequence>,
     /// the sequences with open gaps, by the times until which the gaps wait
     waiting: VecDeque<(i64, u64)>,
+    /// all numbers of open gaps
+    open: OpenGaps,
 }
 
 /// The position of a sequence.
@@ -222,6 +225,11 @@ impl Gap {
 }
 
 impl Sequence {
+    /// The numbers of its open gaps.
+    fn open_numbers(&self) -> u64 {
+        self.open.iter().map(Gap::count).fold(0, u64::wrapping_add)
+    }
+
     fn new(last: i64) -> Sequence {
         Sequence { last, came: u64::MAX, open: Vec::new(), untold: 0, far_behind: 0 }
     }
@@ -233,38 +241,38 @@ impl Sequence {
         wait == 0 || self.far_behind == RESTARTED
     }
 
-    /// Counts numbers that will not arrive any more.
-    fn lose(&mut self, gap: Gap, metrics: &StreamMetrics) {
-        metrics.count(FeedEvent::Missing, gap.count());
+    /// Adds numbers that will not arrive any more to `lost`.
+    fn lose(&mut self, gap: Gap, lost: &mut u64) {
+        *lost = lost.saturating_add(gap.count());
         self.untold = self.untold.saturating_add(gap.count());
     }
 
-    /// Counts the gaps that are due as lost.
-    fn settle(&mut self, now: i64, metrics: &StreamMetrics) {
+    /// Adds the gaps that are due to `lost`.
+    fn settle(&mut self, now: i64, lost: &mut u64) {
         let (due, open) = std::mem::take(&mut self.open).into_iter().partition(|gap| gap.due <= now);
         self.open = open;
         let due: Vec<Gap> = due;
-        due.into_iter().for_each(|gap| self.lose(gap, metrics));
+        due.into_iter().for_each(|gap| self.lose(gap, lost));
     }
 
-    fn wait_for(&mut self, gap: Gap, metrics: &StreamMetrics) {
+    fn wait_for(&mut self, gap: Gap, lost: &mut u64) {
         if gap.first > gap.last {
             return;
         }
         if self.open.len() == OPEN {
             let oldest = self.open.remove(0);
-            self.lose(oldest, metrics);
+            self.lose(oldest, lost);
         }
         self.open.push(gap);
     }
 
     /// Whether a number fills an open gap; the rest of the gap stays open.
-    fn fill(&mut self, number: i64, metrics: &StreamMetrics) -> bool {
+    fn fill(&mut self, number: i64, lost: &mut u64) -> bool {
         let fits = |gap: &Gap| gap.first <= number && number <= gap.last;
         let Some(at) = self.open.iter().position(fits) else { return false };
         let gap = self.open.remove(at);
-        self.wait_for(Gap { last: number - 1, ..gap }, metrics);
-        self.wait_for(Gap { first: number + 1, ..gap }, metrics);
+        self.wait_for(Gap { last: number - 1, ..gap }, lost);
+        self.wait_for(Gap { first: number + 1, ..gap }, lost);
         true
     }
 }
@@ -272,8 +280,17 @@ impl Sequence {
 impl Gaps {
     /// Takes the next number of a key; returns how many are missing before it.
     fn follow(&mut self, key: &Key, number: i64, now: i64, metrics: &StreamMetrics) -> u64 {
-        self.settle(now, metrics);
-        let key = self.hasher.hash_one(key);
+        let (open, mut lost) = (self.open, 0);
+        self.settle(now, &mut lost);
+        let missing = self.place(self.hasher.hash_one(key), number, now, &mut lost, metrics);
+        if lost > 0 || self.open != open {
+            metrics.missing(lost, self.open);
+        }
+        missing
+    }
+
+    /// Finds the place of a number in the sequence of a key, by the key's hash; returns how many are missing before it.
+    fn place(&mut self, key: u64, number: i64, now: i64, lost: &mut u64, metrics: &StreamMetrics) -> u64 {
         let Some(sequence) = self.sequences.get_mut(&key) else {
             if self.sequences.len() < FOLLOWED {
                 self.sequences.insert(key, Sequence::new(number));
@@ -281,7 +298,8 @@ impl Gaps {
             return 0;
         };
         let ahead = i128::from(number) - i128::from(sequence.last);
-        let fills = ahead < 0 && sequence.fill(number, metrics);
+        let open = sequence.open_numbers();
+        let fills = ahead < 0 && sequence.fill(number, lost);
         match ahead {
             1.. => {
                 let shift = u32::try_from(ahead).unwrap_or(u32::MAX);
@@ -293,11 +311,12 @@ impl Gaps {
                     sequence.came.checked_shl(shift).unwrap_or(0) | 1u64.checked_shl(shift - 1).unwrap_or(0);
                 sequence.last = number;
                 if gap.first <= gap.last {
-                    sequence.wait_for(gap, metrics);
+                    sequence.wait_for(gap, lost);
                     if self.wait == 0 {
-                        sequence.settle(now, metrics);
+                        sequence.settle(now, lost);
                     } else {
                         self.waiting.push_back((gap.due, key));
+                        self.open.due = gap.due;
                     }
                 }
             }
@@ -309,19 +328,22 @@ impl Gaps {
                 metrics.count(event, 1);
             }
             _ => {
-                sequence.settle(i64::MAX, metrics);
+                sequence.settle(i64::MAX, lost);
                 *sequence = Sequence { untold: sequence.untold, ..Sequence::new(number) };
             }
         }
+        self.open.numbers = self.open.numbers.wrapping_sub(open).wrapping_add(sequence.open_numbers());
         std::mem::take(&mut sequence.untold)
     }
 
-    /// Counts the numbers that did not arrive in time.
-    fn settle(&mut self, now: i64, metrics: &StreamMetrics) {
+    /// Adds the numbers that did not arrive in time to `lost`.
+    fn settle(&mut self, now: i64, lost: &mut u64) {
         while self.waiting.len() > WAITING || self.waiting.front().is_some_and(|(due, _)| *due <= now) {
             let Some((due, key)) = self.waiting.pop_front() else { return };
             if let Some(sequence) = self.sequences.get_mut(&key) {
-                sequence.settle(due, metrics);
+                let open = sequence.open_numbers();
+                sequence.settle(due, lost);
+                self.open.numbers = self.open.numbers.wrapping_sub(open).wrapping_add(sequence.open_numbers());
             }
         }
     }
@@ -458,6 +480,35 @@ mod tests {
             assert_eq!(check(now, key, number), missing, "{now} {key} {number}");
         }
         assert_eq!(counts(&rule), [("missing", 1 + 93 + 99 + 1), ("reordered", 7)]);
+    }
+
+    #[test]
+    fn what_is_due_is_missing_without_another_message() {
+        let now = || {
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is later");
+            i64::try_from(since.as_millis()).expect("it fits")
+        };
+        let hour = Duration::from_secs(3600);
+        let (mut feed, stream, rule) = waiting(&[], Some((None, "m->n")), hour);
+        let mut check =
+            |now: i64, number: i64| feed.check(&stream, now, |_| Some(json::value(&format!("{{\"n\":{number}}}"))));
+        check(now(), 1);
+        check(now(), 5);
+        assert!(counts(&rule).is_empty());
+        check(now(), 3);
+        assert_eq!(counts(&rule), [("reordered", 1)]);
+        // Two hours ago the same would be due by now.
+        let before = now() - 2 * 3_600_000;
+        let (mut feed, stream, rule) = waiting(&[], Some((None, "m->n")), hour);
+        let mut check =
+            |now: i64, number: i64| feed.check(&stream, now, |_| Some(json::value(&format!("{{\"n\":{number}}}"))));
+        check(before, 1);
+        check(before, 5);
+        check(before, 3);
+        assert_eq!(counts(&rule), [("missing", 2), ("reordered", 1)]);
+        // The next message tells them, and they are not counted again.
+        assert_eq!(check(now(), 6), Verdict::Passes(Some(2)));
+        assert_eq!(counts(&rule), [("missing", 2), ("reordered", 1)]);
     }
 
     #[test]

@@ -235,11 +235,12 @@ impl Target {
     /// # Errors
     /// Those of the system.
     pub fn pause(self, pattern: NamePattern) -> io::Result<Option<Paused>> {
-        let ends_for_good = self.form.compression.is_some() && self.form.file_type == FileType::Json;
-        let paused = Paused { path: self.path.clone(), began: self.began, stamp: self.stamp, messages: self.messages };
-        let goes_on = !ends_for_good && self.length > 0;
-        self.end(pattern, false)?;
-        Ok(goes_on.then_some(paused))
+        if self.form.compression.is_some() && self.form.file_type == FileType::Json {
+            self.end(pattern, false)?;
+            return Ok(None);
+        }
+        let Target { path, began, stamp, messages, length, .. } = self;
+        Ok((length > 0).then_some(Paused { path, began, stamp, messages }))
     }
 
     /// Ends the file, after everything is flushed. `rolls`: a new file follows.

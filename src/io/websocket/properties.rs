@@ -198,7 +198,7 @@ pub(super) const PROPERTIES: &[Row] = &[
     .doc("A field, or a list of them, that identifies the sequence of a message, if there are several; up to 65,536 are tracked"),
     Row::duration("gapWait", |draft, wait| draft.gap_wait = Some(wait))
         .of_source()
-        .doc("How long to wait for a number, from another mirror or connection, before it counts as missing: it is counted, and reported by `meta(gap)`, with the first message after that. Default: `1s` with `mode: mirror` or `maxConnectionAge`, else `0`"),
+        .doc("How long to wait for a number, from another mirror or connection, before it counts as missing: it is counted then, and reported by `meta(gap)` with the next message. Default: `1s` with `mode: mirror` or `maxConnectionAge`, else `0`"),
     Row::duration("pingInterval", |draft, every| draft.settings.ping_interval = unless_zero(every))
         .default("30s")
         .doc("Send a ping this often, and to a sink's peer also after 4096 messages; `0` sends none"),

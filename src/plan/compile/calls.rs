@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::operators::is_logical;
+use super::types::Class;
 use super::{Clause, Compiled, Compiler, Elements, Finished, Parts, Result, Scope, Type};
 use crate::expr::analytic::Analytic;
 use crate::expr::function::{self, Code, Family, Function, Param, Returns, check_call};
@@ -72,7 +73,7 @@ impl Compiler {
                 None => self.expr(arg, clause, own)?,
             });
         }
-        check(function, call, &args)?;
+        check(function, call, &args, self.open_cases > 0)?;
         if function.name == "meta"
             && let [key] = call.args.as_slice()
         {
@@ -146,7 +147,7 @@ impl Compiler {
         for arg in &call.args {
             args.push(self.expr(arg, Clause::Result, None)?);
         }
-        check(function, call, &args)?;
+        check(function, call, &args, self.open_cases > 0)?;
         let arg = args.into_iter().next().unwrap_or_else(|| Compiled::constant(Value::Null));
         let of_row = !arg.aggregate && !arg.late && arg.finished == Finished::No;
         let mut element = Compiled::leaf(SlotRef::Element.expr(), Type::Any);
@@ -183,12 +184,16 @@ fn foreign(name: &str) -> Option<&'static str> {
     })
 }
 
-pub(super) fn check(function: &'static Function, call: &Call, args: &[Compiled]) -> Result<()> {
+/// Checks a call. `in_case`: a row may never come to it, so that declared types refuse nothing.
+pub(super) fn check(function: &'static Function, call: &Call, args: &[Compiled], in_case: bool) -> Result<()> {
     let keys: Vec<_> =
         call.args.iter().enumerate().map(|(index, arg)| meta_key(function, index, arg).is_some()).collect();
     let literals: Vec<_> =
         args.iter().zip(&keys).map(|(arg, key)| arg.literal().filter(|_| arg.written || *key)).collect();
-    let kind = |(arg, key): (&Compiled, &bool)| if *key { Some(Param::MetaKey) } else { certain_kind(&arg.expr) };
+    let declared = |arg: &Compiled| arg.class().filter(|_| !in_case).map(of_class);
+    let kind = |(arg, key): (&Compiled, &bool)| {
+        if *key { Some(Param::MetaKey) } else { certain_kind(&arg.expr).or_else(|| declared(arg)) }
+    };
     let kinds: Vec<_> = args.iter().zip(&keys).map(kind).collect();
     check_call(function, &literals, &kinds).map_err(|error| {
         let span = call.name.span;
@@ -205,6 +210,17 @@ fn meta_key(function: &Function, index: usize, arg: &ast::Expr) -> Option<String
     }
     let is_name = matches!(name.kind, ExprKind::Column(_)) || matches!(arg.kind, ExprKind::Star(_));
     (is_name && function.signature.param(index) == Some(Param::MetaKey)).then(|| arg.to_string())
+}
+
+/// The kind of a declared column.
+fn of_class(class: Class) -> Param {
+    match class {
+        Class::Number => Param::Number,
+        Class::Text => Param::Text,
+        Class::Bool => Param::Bool,
+        Class::Array => Param::Array,
+        Class::Struct => Param::Object,
+    }
 }
 
 /// The kind that an expression always has, whatever a row holds; `None` if it can vary.

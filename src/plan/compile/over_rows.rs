@@ -60,7 +60,7 @@ impl Compiler {
             })?;
             args.push(arg);
         }
-        check(function, call, &args)?;
+        check(function, call, &args, self.open_cases > 0)?;
         self.check_aggregate(function, call, &args)?;
         let aggregate = aggregate.with(args.get(1).and_then(Compiled::literal));
         let aggregate = if call.distinct { aggregate.distinct().unwrap_or(aggregate) } else { aggregate };
@@ -128,7 +128,7 @@ impl Compiler {
                 _ => self.expr(arg, clause, own)?,
             });
         }
-        check(function, call, &args)?;
+        check(function, call, &args, self.open_cases > 0)?;
         let ty = returned(function, &args);
         self.analytic_call(analytic, args, Vec::new(), call, span, ty, clause)
     }
@@ -211,7 +211,7 @@ impl Compiler {
                 });
             }
         }
-        check(function, call, &args)?;
+        check(function, call, &args, self.open_cases > 0)?;
         self.analytic_call(Analytic::ChangedCols, args, names, call, span, Type::Any, Clause::Result)
     }
 
@@ -230,7 +230,7 @@ impl Compiler {
         for arg in &call.args {
             args.push(self.expr(arg, Clause::Result, None)?);
         }
-        check(function, call, &args)?;
+        check(function, call, &args, self.open_cases > 0)?;
         let mut number = RowNumber { partition: Vec::new(), order: Vec::new() };
         if let Some(over) = &call.over {
             for key in &over.partition_by {
