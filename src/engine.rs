@@ -66,7 +66,7 @@ use running::{Place, RuleThreads, joined};
 
 pub use self::ending::{Ended, Totals};
 pub use self::measure::{Measured, Waiting};
-pub use self::memory::PATROL;
+pub use self::memory::{GaveWay, PATROL};
 pub use self::opening::{PreparedRule, RuleHome};
 pub use self::replacing::Replaced;
 pub use self::status::{LastStatus, NotRecorded, NotTapped, RuleStatus, TableStatus};
@@ -204,6 +204,8 @@ struct RunningTable {
     copies: Vec<(usize, Arc<dyn OpenSource>)>,
     /// The metrics of the first copy: all copies get the same rows.
     metrics: Arc<RuleMetrics>,
+    /// For want of memory: it takes no more rows.
+    emptied: bool,
 }
 
 /// An instance of a stream. A stream that is read in different places is opened in each.
@@ -334,7 +336,9 @@ impl Engine {
     }
 
     fn start_in(settings: EngineSettings, clock: Clock, mut part: Option<Part>) -> Result<Engine, EngineError> {
-        let views = Arc::new(Views::new(clock.clone()));
+        let views = Arc::new(
+            Views::new(clock.clone()).sparing(|| crate::memory::pressure() >= crate::memory::Pressure::Clients),
+        );
         tokio::spawn(views::tick(Arc::downgrade(&views)));
         let (workers, traffic) = (settings.workers.max(1), Traffic::default());
         let processes = part.as_ref().map_or_else(Processes::alone, Processes::of);

@@ -51,6 +51,8 @@ static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 static BUDGET: AtomicU64 = AtomicU64::new(0);
 static MEASURED: AtomicI64 = AtomicI64::new(i64::MIN / 2);
 static LEVEL: AtomicU8 = AtomicU8::new(0);
+/// The memory of the process when something was last given up, bytes; 0: nothing was since it became short.
+static GIVEN_UP_AT: AtomicU64 = AtomicU64::new(0);
 /// Counts of refusals, cuts and failures, by step.
 static ACTS: [AtomicU64; 3] = [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)];
 
@@ -94,6 +96,27 @@ pub fn level() -> Pressure {
     }
 }
 
+/// Whether something has to be given up. Freed memory is used again before the system gets it back: after something was
+/// given up, nothing else is until the process has grown further.
+pub fn needs_more() -> bool {
+    needs_more_at(resident().unwrap_or(0), GIVEN_UP_AT.load(Ordering::Relaxed), budget())
+}
+
+fn needs_more_at(resident: u64, given_up_at: u64, budget: u64) -> bool {
+    given_up_at == 0 || resident >= given_up_at.saturating_add(budget / 50)
+}
+
+/// Something was given up.
+pub fn gave_up() {
+    GIVEN_UP_AT.store(resident().unwrap_or(1).max(1), Ordering::Relaxed);
+}
+
+/// Memory is not so short any more.
+pub fn is_enough() {
+    GIVEN_UP_AT.store(0, Ordering::Relaxed);
+}
+
+/// Counts a refusal, cut or failure by this step.
 pub fn count(step: Pressure) {
     if let Some(acts) = (step as usize).checked_sub(1).and_then(|index| ACTS.get(index)) {
         acts.fetch_add(1, Ordering::Relaxed);
@@ -145,6 +168,13 @@ mod tests {
             assert_eq!(Pressure::of(resident, 1000), step, "{resident}");
         }
         assert_eq!(Pressure::of(u64::MAX, 0), Pressure::None);
+    }
+
+    #[test]
+    fn one_thing_is_given_up_at_a_time() {
+        assert!(needs_more_at(990, 0, 1000));
+        assert!(!needs_more_at(1005, 990, 1000), "what was freed is used again first");
+        assert!(needs_more_at(1010, 990, 1000));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::status::Report;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
 use crate::cluster::{Cluster, Introduction, Membership};
 use crate::config::Config;
-use crate::engine::{Engine, EngineSettings, PATROL, RuleSpec, RuleStatus};
+use crate::engine::{Engine, EngineSettings, GaveWay, PATROL, RuleSpec, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::egress::Egress;
 use crate::io::printable;
@@ -272,9 +272,11 @@ impl Run {
             let relieves = async {
                 loop {
                     tokio::time::sleep(PATROL).await;
-                    if let Some(rule) = engine.relieve_memory().await {
-                        engine.stop_rule(&rule, false).await;
-                        say(&format!("warning: rule {rule} is stopped: memory is short, and its state is the largest"));
+                    if let Some(largest) = engine.relieve_memory().await {
+                        if let GaveWay::Rule(rule) = &largest {
+                            engine.stop_rule(rule, false).await;
+                        }
+                        say(&format!("warning: memory is short: {largest}, which holds most of it"));
                     }
                 }
             };

@@ -75,6 +75,8 @@ pub enum Command {
     },
     /// Measures this worker's copies of lookup tables.
     MeasureTables(oneshot::Sender<Vec<(Text, TableSize)>>),
+    /// Drops all rows of a lookup table, for want of memory. It takes no more.
+    EmptyTable { slot: usize, name: Text },
     /// Starts this worker's copy of a lookup table.
     AddTable {
         /// The slot of its signal.

@@ -414,6 +414,10 @@ impl WorkerLoop {
                 let activator = self.tables.create(schema, frames, metrics);
                 self.slots.insert(slot, activator);
             }
+            Command::EmptyTable { slot, name } => {
+                self.tables.empty(&name);
+                self.activate(slot);
+            }
             Command::DropTable { slot, name } => {
                 self.slots.remove(&slot);
                 self.tables.drop(&name);

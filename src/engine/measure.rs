@@ -44,20 +44,6 @@ pub struct Waiting {
 pub(super) type Last = tokio::sync::Mutex<Option<(Instant, Arc<Measured>)>>;
 
 impl Engine {
-    /// Fails the rule with the largest state because memory is short. Returns its id.
-    pub(super) async fn fail_largest(&self, limit: Duration) -> Option<String> {
-        let measured = self.measure(limit).await;
-        let (id, size) = measured.rules.iter().max_by_key(|(_, size)| size.bytes)?;
-        let running = self.running();
-        let metrics = &running.rules.get(id)?.metrics;
-        metrics.fail(format!(
-            "memory is short, and this rule has the largest state ({} bytes): use shorter windows or fewer groups, set \
-             maxStateBytes, or raise basic.maxMemory",
-            size.bytes
-        ));
-        Some(id.clone())
-    }
-
     /// Measures states and tables. Threads that do not answer within `limit` are left out. A measurement of the last
     /// second is reused.
     pub async fn measure(&self, limit: Duration) -> Arc<Measured> {

@@ -81,7 +81,7 @@ impl Engine {
             }
         }
         let metrics = first.unwrap_or_default();
-        self.running().tables.insert(name, RunningTable { copies, metrics });
+        self.running().tables.insert(name, RunningTable { copies, metrics, emptied: false });
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::{Inner, Service, locked};
-use crate::engine::PATROL;
+use crate::engine::{GaveWay, PATROL};
 use crate::time::{Anchor, Clock, count_step};
 
 /// The kinds of tasks.
@@ -149,13 +149,16 @@ pub(super) fn keep(service: &Service) {
 async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
     let Some(inner) = inner.upgrade() else { return false };
     let service = Service { inner };
-    let failed = match service.inner.engine.read().await.as_ref() {
-        Some(engine) => {
-            engine.relieve_memory().await;
-            engine.failed()
-        }
+    let (gave_way, failed) = match service.inner.engine.read().await.as_ref() {
+        Some(engine) => (engine.relieve_memory().await, engine.failed()),
         None => return false,
     };
+    if let Some(GaveWay::View(name)) = gave_way {
+        service.note_problem(
+            &name,
+            "memory was short, and it held the most of it: raise basic.maxMemory, or keep fewer rows",
+        );
+    }
     for (id, number) in failed {
         service.mark_failed(&id, number).await;
     }

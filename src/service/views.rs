@@ -81,6 +81,13 @@ impl Service {
         view.ok_or_else(|| ServiceError::NoRelation { what: "view", name: name.to_owned() })
     }
 
+    /// Notes why a view does not run.
+    pub(super) fn note_problem(&self, name: &str, why: &str) {
+        if let Some(view) = locked(&self.inner.views).get_mut(name) {
+            view.problem = Some(why.to_owned());
+        }
+    }
+
     pub(super) fn has_view(&self, name: &str) -> bool {
         locked(&self.inner.views).contains_key(name)
     }
@@ -126,7 +133,9 @@ impl Service {
 
     /// Changes a view to another plan, and updates its readers.
     async fn change_view(&self, name: &str, planned: PlannedView) -> Result<(), ServiceError> {
-        self.run_view(planned.spec, planned.recipe, false).await?;
+        // A view that could not begin, or had to give way, is not there.
+        let is_new = !self.inner.engine.read().await.as_ref().is_some_and(|engine| engine.has_view(name));
+        self.run_view(planned.spec, planned.recipe, is_new).await?;
         locked(&self.inner.relations).define_view(name, &planned.shape);
         Ok(())
     }

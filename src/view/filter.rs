@@ -90,6 +90,22 @@ impl Filter {
         self.params.iter().map(|(name, values)| (name.to_string(), value(values))).collect()
     }
 
+    /// The memory that a subscription to this part takes, bytes, estimated.
+    pub fn bytes(&self) -> usize {
+        /// of a value, in the filter, its cohort and the parts of the view
+        const VALUE: usize = 256;
+        /// of each byte of a value
+        const COPIES: usize = 4;
+        let held = |len: usize| VALUE + COPIES * len;
+        let params = self.params.iter().flat_map(|(_, values)| values);
+        let params: usize = params.map(|value| held(value.form.as_ref().map_or(0, |form| form.len()))).sum();
+        let claims: usize = self.claims.iter().flat_map(|(_, values)| values).map(|value| held(value.len())).sum();
+        let combinations = self.params.iter().map(|(_, values)| values.len());
+        let parts = combinations.chain(self.claims.iter().map(|(_, values)| values.len()));
+        let parts = parts.fold(1usize, usize::saturating_mul).min(COMBINATIONS);
+        params + claims + parts * VALUE
+    }
+
     /// A hash of the filter, equal for equal parts.
     pub fn identity(&self) -> String {
         let forms: Vec<(&Text, Vec<&Form>)> =

@@ -36,6 +36,8 @@ pub struct Views {
     views: Mutex<BTreeMap<Text, Arc<ViewCell>>>,
     sockets: AtomicUsize,
     most_sockets: usize,
+    /// whether there is no memory for more subscriptions
+    is_short: fn() -> bool,
     /// subscriptions with a rate
     rated: AtomicIsize,
     /// the last step of the clock, ms
@@ -83,10 +85,22 @@ impl Views {
             views: Mutex::default(),
             sockets: AtomicUsize::new(0),
             most_sockets: SOCKETS,
+            is_short: || false,
             rated: AtomicIsize::new(0),
             heartbeats: Mutex::new((0..seconds).map(|_| Vec::new()).collect()),
             expiring: Mutex::default(),
         }
+    }
+
+    /// The same, taking no more subscriptions while memory is short.
+    #[must_use]
+    pub fn sparing(self, is_short: fn() -> bool) -> Views {
+        Views { is_short, ..self }
+    }
+
+    /// Whether there is no memory for more subscriptions.
+    pub(super) fn is_short(&self) -> bool {
+        (self.is_short)()
     }
 
     /// The same with room for so many sockets.

@@ -24,6 +24,9 @@ use crate::value::Text;
 /// The most subscriptions of a socket.
 pub const SUBSCRIPTIONS: usize = 1000;
 
+/// The memory that the subscriptions of a socket may take, bytes, estimated.
+const SUBSCRIBED: usize = 4 << 20;
+
 /// The most replies that wait; beyond it, no more messages of the client are read.
 const ANSWERS: usize = 16;
 
@@ -51,6 +54,8 @@ pub struct Session {
     identity: Identity,
     expired: bool,
     subscriptions: Slab<Subscription>,
+    /// the memory that they take, bytes, estimated
+    subscribed: usize,
     answers: VecDeque<Frame>,
     /// subscriptions that may have something to fetch, without repetition
     ready: VecDeque<u32>,
@@ -64,6 +69,7 @@ struct Subscription {
     place: Place,
     s: u64,
     every: Rate,
+    bytes: usize,
 }
 
 impl Session {
@@ -76,6 +82,7 @@ impl Session {
             identity,
             expired: false,
             subscriptions: Slab::new(),
+            subscribed: 0,
             answers: VecDeque::from([Frame::hello(HEARTBEAT_MS as u64)]),
             ready: VecDeque::new(),
             heartbeat: false,
@@ -228,6 +235,10 @@ impl Session {
             let message = format!("a socket has at most {SUBSCRIPTIONS} subscriptions; open another one");
             return Err(ClientError::new(ErrorCode::TooManySubscriptions, message));
         }
+        if self.views.is_short() {
+            let message = "memory is short; subscribe later";
+            return Err(ClientError::new(ErrorCode::TooManySubscriptions, message));
+        }
         let Some(cell) = self.views.find(&request.view) else { return Err(self.views.unknown(&request.view)) };
         let every = Rate::rounded(request.every);
         let mut view = locked(&cell);
@@ -238,6 +249,14 @@ impl Session {
             let message = format!("this socket has this subscription already: it is number {s}");
             return Err(ClientError::new(ErrorCode::Duplicate, message));
         }
+        let bytes = filter.bytes();
+        if self.subscribed + bytes > SUBSCRIBED {
+            let message = format!(
+                "the parameters of this socket's subscriptions need more than {SUBSCRIBED} bytes; open another one"
+            );
+            return Err(ClientError::new(ErrorCode::TooManySubscriptions, message));
+        }
+        self.subscribed += bytes;
         let entry = self.subscriptions.vacant_entry();
         let slot = entry.key() as u32;
         let params = filter.params_json();
@@ -246,7 +265,7 @@ impl Session {
         let about = view.about().clone();
         drop(view);
         let frame = Frame::subscribed(request.id.as_ref(), joined.s, &about, &params, every, joined.resumed);
-        entry.insert(Subscription { id: request.id, view: cell, place: joined.place, s: joined.s, every });
+        entry.insert(Subscription { id: request.id, view: cell, place: joined.place, s: joined.s, every, bytes });
         if every.is_limited() {
             self.views.rated(1);
         }
@@ -270,6 +289,7 @@ impl Session {
     fn end(&mut self, slot: u32, why: EndReason, now: i64) -> Frame {
         let subscription = self.subscriptions.remove(slot as usize);
         self.ready.retain(|ready| *ready != slot);
+        self.subscribed -= subscription.bytes;
         self.leave(&subscription, now);
         Frame::unsubscribed(subscription.s, why)
     }

@@ -424,3 +424,27 @@ fn net_changes_of_cuts_are_recorded_for_readers() {
     assert!(view.take_changes().is_empty());
     assert_eq!(view.len(), 2);
 }
+
+#[test]
+fn subscriptions_of_a_socket_have_room_and_no_more() {
+    let views = Arc::new(Views::new(Clock::Manual(Arc::default())));
+    views.create(description("fleet"));
+    let mut session = Session::new(views.clone(), Arc::new(Mailbox::new(String::new())), Identity::default(), 0);
+    let subscribe = |session: &mut Session, value: usize| {
+        let site = format!("{value:050000}");
+        session.receive(&json!({"t": "subscribe", "view": "fleet", "params": {"site": site}}).to_string(), 0);
+        answers(session, 0).pop().expect("an answer")
+    };
+    let codes: Vec<Json> = (0..30).map(|value| subscribe(&mut session, value)["code"].clone()).collect();
+    assert_eq!(codes[0], Json::Null);
+    assert_eq!(codes[29], json!("too_many_subscriptions"));
+    // What it gives up makes room.
+    session.receive(&json!({"t": "unsubscribe", "s": 1}).to_string(), 0);
+    answers(&mut session, 0);
+    assert_eq!(subscribe(&mut session, 40)["code"], Json::Null);
+    let short = Arc::new(Views::new(Clock::Manual(Arc::default())).sparing(|| true));
+    short.create(description("fleet"));
+    let mut session = Session::new(short, Arc::new(Mailbox::new(String::new())), Identity::default(), 0);
+    session.receive(&json!({"t": "subscribe", "view": "fleet"}).to_string(), 0);
+    assert_eq!(answers(&mut session, 0)[0]["code"], json!("too_many_subscriptions"));
+}

@@ -123,6 +123,14 @@ impl Tables {
         }
     }
 
+    /// Drops all rows of a table when it runs next. It takes no more.
+    pub fn empty(&self, name: &str) {
+        let Some(table) = self.tables.get(name) else { return };
+        let mut rows = Vec::new();
+        each(table.found(), &mut |row| rows.push(row.clone()));
+        table.updates.borrow_mut().empty(rows);
+    }
+
     /// The size of each table.
     pub fn sizes(&self) -> Vec<(Text, TableSize)> {
         self.tables.iter().map(|(name, table)| (name.clone(), table.size())).collect()

@@ -31,6 +31,10 @@ pub(super) struct Updates {
     pub(super) content: HashMap<GroupKey, TableRow>,
     /// The number of the next row.
     number: u64,
+    /// rows that leave when it runs next
+    leaving: Vec<TableRow>,
+    /// it takes no more rows: memory was short
+    closed: bool,
     /// views that follow the rows
     followers: Vec<Weak<Inbox>>,
 }
@@ -48,6 +52,8 @@ enum TableError {
     Json { table: Text, error: String },
     #[error("table {table}: a row must be an object, found a {found}")]
     NoObject { table: Text, found: String },
+    #[error("table {table}: memory was short, so it was emptied and takes no more rows: create it again")]
+    Closed { table: Text },
 }
 
 impl Updates {
@@ -57,7 +63,8 @@ impl Updates {
         frames: FrameReceiver,
         metrics: Arc<RuleMetrics>,
     ) -> Updates {
-        Updates { schema, zone, frames, metrics, content: HashMap::new(), number: 0, followers: Vec::new() }
+        let (content, leaving, followers) = Default::default();
+        Updates { schema, zone, frames, metrics, content, number: 0, leaving, closed: false, followers }
     }
 
     /// Takes waiting rows, up to a limit; returns whether there are more.
@@ -68,6 +75,7 @@ impl Updates {
             followers.iter().for_each(|inbox| inbox.push(row.change(diff > 0)));
             change(row, diff);
         };
+        self.leaving.drain(..).for_each(|row| change(row, -1));
         // Lowered before looking, so that a batch that arrives meanwhile raises it again.
         self.frames.lower();
         for _ in 0..BATCHES_A_TURN {
@@ -81,12 +89,21 @@ impl Updates {
         true
     }
 
+    /// Drops these rows, which are all that it has, and takes no more.
+    pub(super) fn empty(&mut self, rows: Vec<TableRow>) {
+        (self.leaving, self.closed) = (rows, true);
+        self.content = HashMap::new();
+    }
+
     /// From now on, changes also go to this inbox.
     pub(super) fn follow(&mut self, inbox: &Rc<Inbox>) {
         self.followers.push(Rc::downgrade(inbox));
     }
 
     fn frame(&mut self, frame: &Frame, change: &mut dyn FnMut(TableRow, isize)) -> Result<(), TableError> {
+        if self.closed {
+            return Err(TableError::Closed { table: self.name() });
+        }
         let bytes = match frame {
             Frame::Row(frame) => {
                 self.metrics.row();
@@ -107,7 +124,7 @@ impl Updates {
     /// The rows of a message.
     fn rows_of(&self, bytes: &[u8]) -> Result<Vec<Arc<RowFrame>>, TableError> {
         if self.schema.format != Format::Json {
-            let rows = decode(&self.schema, bytes);
+            let rows = decode(&self.schema, bytes, usize::MAX);
             let rows = rows.map_err(|error| TableError::Format { table: self.name(), error })?;
             return Ok(rows.into_iter().map(put).collect());
         }

@@ -1,7 +1,7 @@
 //! Clients that try to make the service use more memory than allowed.
 #![cfg(target_os = "linux")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -10,7 +10,13 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::durability::resident;
 use crate::losses::{client, lost, until};
-use crate::process::serve::{Folder, LIMIT};
+use crate::process::serve::{Folder, LIMIT, Served};
+
+/// A number of the metrics; 0 if there is none.
+async fn metric(served: &Served, series: &str) -> u64 {
+    let page = served.asks("GET", "/metrics", &Value::Null).await.body;
+    page.lines().find_map(|line| line.strip_prefix(series)?.parse().ok()).unwrap_or(0)
+}
 
 #[tokio::test]
 async fn slow_readers_give_way_before_the_budget_is_used_up() {
@@ -36,17 +42,81 @@ async fn slow_readers_give_way_before_the_budget_is_used_up() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(most < BUDGET / 10 * 13, "{most} bytes");
-    until("something gave way", async || {
-        let page = served.asks("GET", "/metrics", &Value::Null).await.body;
-        page.lines().any(|line| {
-            let count = line.strip_prefix("plutino_memory_acts_total{step=\"queues\"} ");
-            count.is_some_and(|count| count.parse::<u64>().is_ok_and(|count| count > 0))
-        })
-    })
-    .await;
+    until("something gave way", async || metric(&served, "plutino_memory_acts_total{step=\"queues\"} ").await > 0)
+        .await;
     until("it is counted", async || lost(&served).await.iter().any(|(cause, _)| cause == "memory is short")).await;
     // The rule continues: it has no state.
     assert_eq!(served.asks("GET", "/rules/r/status", &Value::Null).await.json()["status"], "running");
     let ended = async { while lazy.next().await.is_some_and(|next| next.is_ok()) {} };
     let _ = timeout(LIMIT.min(Duration::from_secs(5)), ended).await;
+}
+
+/// Sends rows with new keys until something gives way.
+async fn fill(served: &Served) {
+    const BUDGET: u64 = 200 << 20;
+    let mut sender = client(served, "/in").await;
+    let text = "x".repeat(100 << 10);
+    let began = Instant::now();
+    for n in 0.. {
+        let row = json!({"k": format!("k{n}"), "x": text}).to_string();
+        sender.send(Message::text(row)).await.expect("the source is there");
+        if n % 20 == 0 && metric(served, "plutino_memory_acts_total{step=\"rules\"} ").await > 0 {
+            return;
+        }
+        assert!(began.elapsed() < LIMIT, "nothing gives way");
+        assert!(resident(served.child.id()) << 10 < BUDGET / 10 * 15, "memory grows beyond the budget");
+    }
+}
+
+async fn serve_with_budget(folder: &Folder) -> Served {
+    folder.write("etc/plutino.yaml", "basic: {maxMemory: 200MiB}\n");
+    let served = folder.serve();
+    let stream = json!({"sql": "CREATE STREAM s () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")"});
+    served.asks("POST", "/streams", &stream).await.done();
+    // One that remembers next to nothing.
+    let rule = json!({"id": "small", "sql": "SELECT lag(k) AS l FROM s", "actions": [{"nop": {}}]});
+    served.asks("POST", "/rules", &rule).await.done();
+    served
+}
+
+async fn runs(served: &Served, rule: &str) -> bool {
+    served.asks("GET", &format!("/rules/{rule}/status"), &Value::Null).await.json()["status"] == "running"
+}
+
+#[tokio::test]
+async fn a_table_that_grows_gives_way_and_not_the_rules_beside_it() {
+    let folder = Folder::new("budget-table");
+    let served = serve_with_budget(&folder).await;
+    let table = "CREATE TABLE t () WITH (DATASOURCE=\"rows\", TYPE=\"memory\", KIND=\"lookup\", KEY=\"k\")";
+    served.asks("POST", "/tables", &json!({ "sql": table })).await.done();
+    for (id, sql, sink) in [
+        ("feeds", "SELECT k, x FROM s", json!({"memory": {"topic": "rows", "keyField": "k"}})),
+        ("joins", "SELECT s.k FROM s INNER JOIN t ON s.k = t.k", json!({"nop": {}})),
+    ] {
+        let rule = json!({"id": id, "sql": sql, "actions": [sink]});
+        served.asks("POST", "/rules", &rule).await.done();
+    }
+    fill(&served).await;
+    until("the table is empty", async || metric(&served, "plutino_table_rows{table=\"t\"} ").await == 0).await;
+    for rule in ["small", "feeds", "joins"] {
+        assert!(runs(&served, rule).await, "{rule}");
+    }
+    assert_eq!(metric(&served, "plutino_memory_acts_total{step=\"rules\"} ").await, 1);
+}
+
+#[tokio::test]
+async fn a_view_that_grows_gives_way_with_its_rows() {
+    let folder = Folder::new("budget-view");
+    let served = serve_with_budget(&folder).await;
+    let view = "CREATE VIEW v WITH (KEY=\"k\") AS SELECT k, x FROM s";
+    served.asks("POST", "/views", &json!({ "sql": view })).await.done();
+    fill(&served).await;
+    until("it says why", async || {
+        served.asks("GET", "/views/v/status", &Value::Null).await.body.contains("memory was short")
+    })
+    .await;
+    assert!(runs(&served, "small").await);
+    // It can be made anew.
+    served.asks("PUT", "/views/v", &json!({ "sql": view })).await.done();
+    assert!(!served.asks("GET", "/views/v/status", &Value::Null).await.body.contains("memory was short"));
 }
