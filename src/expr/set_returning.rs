@@ -32,6 +32,9 @@ impl std::fmt::Display for SetReturning {
     }
 }
 
+/// The most rows of one row: other rules wait while they are made.
+const MOST_ROWS: usize = 1 << 18;
+
 impl SetReturning {
     /// The function's name.
     pub fn name(self) -> &'static str {
@@ -45,6 +48,9 @@ impl SetReturning {
     /// error: nothing is sent for the row.
     pub fn rows(self, value: &Value) -> Result<Vec<SrfRow>, EvalError> {
         match (self, &*json::expand(value)) {
+            (SetReturning::Unnest, Value::Array(elements)) if elements.len() > MOST_ROWS => {
+                Err(self.refuses("unnest should use an array of at most 262144 elements"))
+            }
             (SetReturning::Unnest, Value::Array(elements)) => Ok(elements.iter().map(SrfRow::of).collect()),
             (SetReturning::Extract, Value::Object(members)) => Ok(vec![SrfRow::Columns(members.clone())]),
             (SetReturning::Unnest, _) => Err(self.refuses("unnest should use array")),

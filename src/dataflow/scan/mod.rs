@@ -34,7 +34,7 @@ use crate::value::{Text, Value};
 
 use super::command::RuleKey;
 use super::context::RuleContext;
-use super::decode::decode;
+use super::decode::{DecodeError, MOST_ROWS, decode};
 use super::output::Output;
 use super::timers::Turn;
 
@@ -291,8 +291,18 @@ impl StreamScan {
         }
     }
 
+    /// The rows that a message may have. What comes from a socket may be a stranger's.
+    fn most_rows(arrival: Arrival<'_>) -> usize {
+        if arrival.origin.is_some() { MOST_ROWS } else { usize::MAX }
+    }
+
     /// Splits a frame into messages; `text` is the same as `bytes` if that is known to be UTF-8.
     fn framed(&mut self, bytes: &[u8], text: Option<&str>, arrival: Arrival<'_>) {
+        if self.schema.framing == Framing::Lines
+            && bytes.iter().filter(|byte| **byte == b'\n').nth(Self::most_rows(arrival)).is_some()
+        {
+            return self.undecodable(format_args!("{}", DecodeError::Rows), None);
+        }
         match (self.schema.framing, text) {
             (Framing::Message, Some(text)) => self.text(text, arrival),
             (Framing::Message, None) => self.bytes(bytes, arrival),
@@ -320,7 +330,7 @@ impl StreamScan {
     }
 
     fn decoded_by_format(&mut self, bytes: &[u8], arrival: Arrival<'_>) {
-        match decode(&self.schema, bytes) {
+        match decode(&self.schema, bytes, Self::most_rows(arrival)) {
             Ok(rows) => {
                 rows.into_iter().for_each(|row| self.decoded(&RowFrame { row, ..RowFrame::default() }, arrival))
             }
@@ -332,6 +342,7 @@ impl StreamScan {
         if self.schema.format != Format::Json {
             return self.decoded_by_format(text.as_bytes(), arrival);
         }
+        self.scanner.limit(Self::most_rows(arrival));
         // A value that does not fit the schema loses its whole array for the rules that read it, unless it is skipped.
         let array = self.array_rows.is_none()
             && self.schema.columns.is_some()

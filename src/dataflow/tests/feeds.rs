@@ -250,3 +250,27 @@ fn messages_that_take_long_are_left_when_the_turn_is_over() {
         assert_eq!(feed.kept.0.lock().expect("no panic while it is held").len(), 3, "{with}");
     }
 }
+
+#[test]
+fn a_message_of_a_stranger_has_so_many_rows() {
+    use crate::dataflow::decode::MOST_ROWS;
+
+    let rows = |count: usize| format!("[{}]", vec!["{}"; count].join(","));
+    let lines = |count: usize| "{}\n".repeat(count);
+    for (with, text) in [("FORMAT=\"json\"", rows as fn(usize) -> String), ("FRAMING=\"lines\"", lines)] {
+        for (count, from_socket, taken) in
+            [(MOST_ROWS, true, true), (MOST_ROWS + 1, true, false), (MOST_ROWS + 1, false, true)]
+        {
+            let mut feed = Feed::new("", with, "SELECT n FROM s WHERE n = 1", &RuleOptions::default());
+            let origin = from_socket.then(|| Arc::new(crate::io::queue::Origin { meta: crate::value::Value::Null }));
+            let frames = vec![Frame::Text(text(count).into())];
+            feed.scan.run(&[FrameBatch { frames, origin, received: Instant::now() }], 0);
+            assert_eq!(feed.error().is_empty(), taken, "{with} {count} {from_socket}: {}", feed.error());
+        }
+    }
+    for (with, separator) in [("FORMAT=\"delimited\"", ","), ("FORMAT=\"urlencoded\"", "&")] {
+        let mut feed = Feed::new("", with, "SELECT * FROM s", &RuleOptions::default());
+        feed.run(&[&separator.repeat(70_000)]);
+        assert!(feed.error().contains("at most 65536 values"), "{}", feed.error());
+    }
+}

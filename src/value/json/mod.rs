@@ -86,6 +86,8 @@ pub enum Problem {
     Trailing,
     #[error("longer than 4 GiB")]
     TooLong,
+    #[error("more rows than a message may have: send it in parts")]
+    TooMany,
 }
 
 impl JsonError {

@@ -95,16 +95,23 @@ pub struct Scanner {
     wanted: Wanted,
     spans: Spans,
     known: Known,
+    /// the most objects of an array
+    most: usize,
 }
 
 impl Scanner {
     pub fn new(wanted: Wanted) -> Self {
         let spans = Spans::absent(wanted.keys.len());
-        Scanner { wanted, spans, known: Known::default() }
+        Scanner { wanted, spans, known: Known::default(), most: usize::MAX }
     }
 
     pub fn wanted(&self) -> &Wanted {
         &self.wanted
+    }
+
+    /// Sets how many objects an array may have; a longer one is refused.
+    pub fn limit(&mut self, most: usize) {
+        self.most = most;
     }
 
     /// Validates the message and calls `row` for its object, or for each object of its array in order, with the
@@ -144,8 +151,12 @@ impl Scanner {
         }
         expect_object(text, first)?;
         let first_end = self.object(text, first, 2)?;
-        let mut at = first_end;
+        let (mut at, mut elements) = (first_end, 1);
         while let Some(element) = next_element(text, at)? {
+            elements += 1;
+            if elements > self.most {
+                return Err(JsonError::new(element, Problem::TooMany));
+            }
             expect_object(text, element)?;
             at = skip::value(text, element, 1)?;
         }
