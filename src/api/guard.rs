@@ -48,6 +48,8 @@ struct Guard {
 enum Refused {
     #[error("the request needs exactly one header Host")]
     Hosts,
+    #[error("there are no websockets here: they are on the port of source.httpServerPort")]
+    Websocket,
     #[error("the host {0:?} is not this service: add it to basic.restHosts")]
     Host(String),
     #[error("pages of {0:?} may not use this service: add the origin to basic.restOrigins")]
@@ -61,7 +63,7 @@ enum Refused {
 impl Refused {
     fn status(&self) -> StatusCode {
         match self {
-            Refused::Hosts => StatusCode::BAD_REQUEST,
+            Refused::Hosts | Refused::Websocket => StatusCode::BAD_REQUEST,
             Refused::Host(_) | Refused::Origin(_) | Refused::Site => StatusCode::FORBIDDEN,
             Refused::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         }
@@ -89,6 +91,14 @@ impl Guard {
     /// Checks a request; returns the origin of the page that sent it, if one did.
     fn check(&self, request: &Request) -> Result<Option<HeaderValue>, Refused> {
         let headers = request.headers();
+        // Handshakes are GETs that a rule or a redirect can send here.
+        let upgrades = headers.get_all(header::UPGRADE).iter();
+        if upgrades
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.to_ascii_lowercase().contains("websocket"))
+        {
+            return Err(Refused::Websocket);
+        }
         let host = self.host(request)?;
         let origin = self.origin(headers, host)?;
         let site = headers.get("sec-fetch-site");
@@ -270,6 +280,14 @@ mod tests {
         for (site, passes) in [("cross-site", false), ("same-site", false), ("same-origin", true), ("none", true)] {
             assert_eq!(of(&[("sec-fetch-site", site)]).is_ok(), passes, "{site}");
         }
+    }
+
+    #[test]
+    fn there_are_no_websockets() {
+        let guard = listening("127.0.0.1", &[], &[]);
+        let of = |upgrade: &str| check(&guard, &[("host", "localhost"), ("upgrade", upgrade)]);
+        assert!(of("WebSocket").unwrap_err().contains("no websockets here"));
+        assert_eq!(of("h2c"), Ok(false));
     }
 
     #[test]

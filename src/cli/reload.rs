@@ -85,6 +85,13 @@ impl Reloader {
             let what = "is gone: put it back, or restart the service to go on without it";
             return Err(Failure::Refused(format!("{} {what}", gone.display())));
         }
+        if asks(&self.running.server)
+            && !asks(&new.server)
+            && let Some(blank) = new.files.iter().find(|file| is_blank(file))
+        {
+            let what = "is empty, which would open the data server: restart the service if that is meant";
+            return Err(Failure::Refused(format!("{} {what}", blank.display())));
+        }
         let differences = self.running.differences(&new);
         let has_changed = |name| differences.at_once.contains(&name);
         let tls = match (&self.tls, &new.rest_tls) {
@@ -125,10 +132,7 @@ fn log(problem: &Problem) {
 /// Logs one line if strangers can use the data server, which eKuiper's defaults allow.
 pub fn warn_of_open_data_server(server: &ServerSettings) {
     let local = server.ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let asks = !server.tokens.is_empty()
-        || server.jwt.is_some()
-        || server.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
-    if !local && !asks {
+    if !local && !asks(server) {
         tracing::warn!(
             "the data server listens on {}:{} for anybody: set source.httpServerIp, source.httpServerTokens, \
              source.httpServerJwt or source.httpServerTls.clientCaFile",
@@ -136,6 +140,18 @@ pub fn warn_of_open_data_server(server: &ServerSettings) {
             server.port
         );
     }
+}
+
+/// Whether clients of the data server must show who they are.
+fn asks(server: &ServerSettings) -> bool {
+    !server.tokens.is_empty()
+        || server.jwt.is_some()
+        || server.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some())
+}
+
+/// Whether nothing is in a file: it was cut off, by an editor or a full disk.
+fn is_blank(file: &Path) -> bool {
+    std::fs::read(file).is_ok_and(|bytes| bytes.trim_ascii().is_empty())
 }
 
 /// Loads the certificates of the REST API.

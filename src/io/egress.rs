@@ -126,13 +126,17 @@ fn plain(address: IpAddr) -> IpAddr {
     /// NAT64 (RFC 6052)
     const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
     let IpAddr::V6(long) = address else { return address };
-    if let Some(short) = long.to_ipv4_mapped() {
-        return short.into();
+    let ends_with = Ipv4Addr::from_bits(long.to_bits() as u32);
+    match long.segments() {
+        // Mapped, translated (RFC 2765), and by NAT64.
+        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => ends_with.into(),
+        _ if long.to_bits() >> 32 == NAT64.to_bits() >> 32 => ends_with.into(),
+        // 6to4 (RFC 3056).
+        [0x2002, ..] => Ipv4Addr::from_bits((long.to_bits() >> 80) as u32).into(),
+        // Compatible (RFC 4291); `::` and `::1` are not.
+        [0, 0, 0, 0, 0, 0, high, _] if high != 0 => ends_with.into(),
+        _ => address,
     }
-    if long.to_bits() >> 32 == NAT64.to_bits() >> 32 {
-        return Ipv4Addr::from_bits(long.to_bits() as u32).into();
-    }
-    address
 }
 
 /// Further addresses at which clouds provide credentials: Alibaba, Azure, Oracle, and Amazon over IPv6.
@@ -278,6 +282,10 @@ mod tests {
             "fe80::1",
             "::ffff:127.0.0.1",
             "64:ff9b::a9fe:a9fe",
+            "::127.0.0.1",
+            "::ffff:0:127.0.0.1",
+            "2002:7f00:1::",
+            "2002:a9fe:a9fe::5",
             "255.255.255.255",
             "100.100.100.200",
             "168.63.129.16",
@@ -287,7 +295,7 @@ mod tests {
             assert!(!check(&[], "example.org", address), "{address}");
             assert!(check(&["*"], "example.org", address), "{address}");
         }
-        for address in ["10.0.0.1", "192.168.1.1", "93.184.216.34", "2001:db8::1", "fd00::1"] {
+        for address in ["10.0.0.1", "192.168.1.1", "93.184.216.34", "2001:db8::1", "fd00::1", "2002:5db8:d822::1"] {
             assert!(check(&[], "example.org", address), "{address}");
         }
     }

@@ -78,7 +78,13 @@ async fn a_file_that_is_gone_opens_nothing() {
     served.says(&["ERROR", "the old one stays in effect", "etc/plutino.yaml is gone"]);
     assert_eq!([let_in(&served, "one").await, let_in(&served, "two").await], [101, 401]);
 
-    // An empty file means that no token is needed. The log warns about this; it is not an error.
+    // A file that was cut off opens nothing either.
+    folder.write("etc/plutino.yaml", "\n");
+    served.signal("-HUP");
+    served.says(&["ERROR", "the old one stays in effect", "etc/plutino.yaml is empty"]);
+    assert_eq!([let_in(&served, "one").await, let_in(&served, "two").await], [101, 401]);
+
+    // A file without tokens means that none is needed. The log warns about this; it is not an error.
     folder.write("etc/plutino.yaml", "nothing: {}");
     served.signal("-HUP");
     let line = served.says(&["unknown section nothing is ignored"]);

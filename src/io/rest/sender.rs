@@ -88,7 +88,8 @@ async fn deliver(
             }
             Verdict::Again { error, counts, wait: asked } => {
                 outbox.fails(&error, true);
-                errors += u64::from(counts);
+                // A host that a message names need not exist: it must not hold up all that follow.
+                errors += u64::from(counts || sink.origin.is_none());
                 if errors >= attempts {
                     return taken.lost(index, SERVER_ERROR);
                 }

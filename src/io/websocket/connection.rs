@@ -67,14 +67,17 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
             First::Read(end) => end.verdict(&terms),
             First::Farewell(Some(Farewell { code, reason })) => {
                 socket.say_goodbye(code, reason).await;
-                // A peer that has not answered in time still has to read what the kernel holds for it.
                 let end = rest(reader, CLOSE_TIMEOUT, &pulse).await;
-                // A peer that ends without answering has read everything so far.
-                let broke = matches!(end, Some(ReadEnd::Broken(ReadError::Io(_))));
                 let cause = match code {
                     code::POLICY => Some(Cause::SlowClient),
                     code::AGAIN => Some(Cause::Memory),
                     _ => None,
+                };
+                // A peer that ends without an answer has read so far. One that does not answer in time has what the kernel
+                // holds for it still to read, unless it was too slow for that before.
+                let broke = match end {
+                    Some(end) => matches!(end, ReadEnd::Broken(ReadError::Io(_))),
+                    None => cause.is_some(),
                 };
                 let error = cause.map(|_| format!("disconnected: {reason}"));
                 Verdict { code: None, cause, error, broke }

@@ -6,7 +6,7 @@
 //! `access_token=…` (RFC 6750, 2.1 and 2.3). Refusals are counted by cause.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -190,15 +190,16 @@ impl Gate {
         self.origins.is_empty() && self.tokens.is_empty() && self.jwt.is_none()
     }
 
-    /// Whether a request may pass, and the sender's identity, as far as the token shows it.
-    pub(super) fn check(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Identity, Refusal> {
-        if let Some(origin) = headers.get(header::ORIGIN) {
+    /// Whether a request of a client at `from` may pass, and the sender's identity, as far as the token shows it.
+    pub(super) fn check(&self, headers: &HeaderMap, query: Option<&str>, from: IpAddr) -> Result<Identity, Refusal> {
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        if let Some(origin) = origins.next() {
             let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
             let passes = match self.origins.is_empty() {
-                true => is_same_host(&origin, headers),
+                true => is_same_host(&origin, headers, from.to_canonical().is_loopback()),
                 false => self.origins.iter().any(|known| known == "*" || *known == origin),
             };
-            if !passes {
+            if !passes || origins.next().is_some() {
                 return Err(Refusal::Origin);
             }
         }
@@ -226,15 +227,29 @@ impl Gate {
     }
 }
 
-/// Whether a page comes from the host that its request names.
-fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+/// Whether a page comes from the host that its request names. A browser on this machine (`local`) must name the machine:
+/// a name of a stranger may lead here, too (DNS rebinding).
+fn is_same_host(origin: &str, headers: &HeaderMap, local: bool) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) else { return false };
     let name = |host: &str| match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name.to_ascii_lowercase(),
         _ => host.to_ascii_lowercase(),
     };
     let page = origin.split_once("://").map(|(_, host)| name(host));
-    page.is_some_and(|page| !page.is_empty() && page == name(host))
+    page.is_some_and(|page| !page.is_empty() && page == name(host) && (!local || is_this_machine(&page)))
+}
+
+/// Whether a host is an address, or a name of this machine.
+fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    // An address cannot be rebound.
+    if address.parse::<IpAddr>().is_ok() || host == "localhost" || host.ends_with(".localhost") {
+        return true;
+    }
+    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    !own.trim().is_empty() && host.eq_ignore_ascii_case(own.trim())
 }
 
 fn hash(token: &str) -> [u8; 32] {
@@ -255,8 +270,10 @@ mod tests {
         let origin = |value| [(header::ORIGIN, value)];
         let bearer = |value| [(header::AUTHORIZATION, value)];
         let check = |gate: &Gate, headers: &[(header::HeaderName, &str)], query: Option<&str>| {
-            let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-            gate.check(&headers, query).map(|_| ())
+            let mut all = HeaderMap::new();
+            headers.iter().for_each(|(name, value)| _ = all.append(name, value.parse().unwrap()));
+            let headers = all;
+            gate.check(&headers, query, "10.0.0.9".parse().unwrap()).map(|_| ())
         };
         let open = gate(&[], &[]);
         let at = |host, page| [(header::HOST, host), (header::ORIGIN, page)];
@@ -271,6 +288,23 @@ mod tests {
         assert_eq!(check(&pages, &origin("https://board.example.evil.example"), None), Err(Refusal::Origin));
         assert_eq!(check(&pages, &origin("null"), None), Err(Refusal::Origin));
         assert_eq!(check(&gate(&["*"], &[]), &origin("null"), None), Ok(()));
+        let twice = [(header::ORIGIN, "https://board.example"), (header::ORIGIN, "https://evil.example")];
+        assert_eq!(check(&pages, &twice, None), Err(Refusal::Origin));
+        // A name that leads to this machine need not be one of it.
+        for (host, passes) in [
+            ("evil.example:10081", false),
+            ("localhost:10081", true),
+            ("board.localhost", true),
+            ("127.0.0.1:10081", true),
+            ("[::1]:10081", true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            headers.insert(header::ORIGIN, format!("http://{host}").parse().unwrap());
+            for from in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+                assert_eq!(open.check(&headers, None, from.parse().unwrap()).is_ok(), passes, "{host} {from}");
+            }
+        }
         let secret = gate(&[], &["one", "two words"]);
         assert_eq!(check(&secret, none, None), Err(Refusal::Token));
         assert_eq!(check(&secret, &bearer("Bearer one"), None), Ok(()));

@@ -27,7 +27,8 @@ const HEADER_BYTES: usize = 256;
 /// alphabetically first one is used.
 pub(super) fn find(routes: &HashMap<String, Arc<Endpoint>>, path: &str) -> Option<(Arc<Endpoint>, Segments)> {
     if let Some(endpoint) = routes.get(path) {
-        return Some((endpoint.clone(), Segments::new()));
+        // A client may ask for a pattern as it is written.
+        return Some((endpoint.clone(), matched(path, path).unwrap_or_default()));
     }
     let patterns = routes.iter().filter(|(route, _)| route.contains('{'));
     let matching = patterns.filter_map(|(route, endpoint)| Some((route, endpoint, matched(route, path)?)));
@@ -99,6 +100,7 @@ mod tests {
             ("/ocpp/{id}", "/other/1", None),
             ("/sym/{{.s}}", "/sym/x", None),
             ("/a", "/a", Some(vec![])),
+            ("/ocpp/{id}", "/ocpp/{id}", Some(vec![("id", "{id}")])),
         ] {
             let expected: Option<Segments> = expected.map(|segments| {
                 segments.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()

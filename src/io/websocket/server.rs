@@ -264,7 +264,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
     let Some(Head { bytes: head, end, asked, request }) = read_head(&mut wire, gate).await? else { return Ok(None) };
     // Whoever is not let in does not learn which paths there are. What cannot be read shows nothing that would let it in.
     let passes = match &request {
-        Some(request) => gate.check(request.headers(), asked.query()),
+        Some(request) => gate.check(request.headers(), asked.query(), from.ip()),
         None if gate.is_open() => Ok(Identity::default()),
         None => Err(Refusal::Request),
     };
