@@ -14,8 +14,8 @@ use crate::plan::physical::RulePlan;
 use crate::value::Text;
 
 use super::division::Division;
+use super::encoding::Encoding;
 use super::event_clock::EventClocks;
-use super::output::Encoding;
 use super::row::ScannedRow;
 use super::state::checkpoint::CheckpointError;
 use super::state::measure::{StateSize, TableSize};

@@ -101,7 +101,7 @@ impl Exchange {
         })
     }
 
-    /// Whether something was found that has not been sent.
+    /// Whether there is anything that was not sent.
     pub fn holds_rows(&self) -> bool {
         self.lanes.iter().any(|lane| matches!(lane, Lane::Away(forward) if forward.holds_rows()))
     }

@@ -13,6 +13,7 @@ pub mod context;
 mod dead_letters;
 mod decode;
 pub mod division;
+pub mod encoding;
 pub mod event_clock;
 mod exchange;
 mod feed;

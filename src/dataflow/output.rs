@@ -6,66 +6,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::expr::Scope;
-use crate::format::address::Address;
-use crate::format::sink_format::{Batcher, Give, Made, SinkFormat};
-use crate::io::queue::{MessageBatch, Outlet, RowOutlet};
-use crate::metrics::{Place, Point, RuleMetrics, Taps};
+use crate::format::sink_format::{Batcher, Give};
+use crate::io::queue::MessageBatch;
+use crate::metrics::{Place, Point, RuleMetrics};
 use crate::plan::physical::Projection;
+use crate::value::Value;
 use crate::value::json;
-use crate::value::{Row, Value};
 
 use super::dead_letters::{DeadLetters, Letterbox};
+use super::encoding::{Elsewhere, Encoding, Form, Gathering, lossy};
 use super::project::{RawText, RowError, decode_row, encode_members, encode_row, shown};
 use super::slots::SlotNames;
-use super::timers::{Alarm, WorkerClock};
-
-/// A batch is sent when it has this many bytes. A message that a slow client has not received keeps its whole batch in
-/// memory, so batches stay small.
-const BATCH_BYTES: usize = 64 * 1024;
-
-/// Rows are sent when there are this many.
-const BATCH_ROWS: usize = 512;
-
-/// The largest message, bytes. Longer ones are lost and counted: the result of a window without LIMIT may have any
-/// length, and no client accepts such a message.
-const MAX_MESSAGE: usize = 256 << 20;
-
-/// If each row is a message, the rows of a result are held back up to this many bytes, until the result is complete.
-/// Longer results are sent while they are made.
-const HELD_BYTES: usize = 8 << 20;
 
 /// The most error texts kept while a message is open, to be sent after it.
 const ERRORS_KEPT: usize = 64;
-
-/// One form of the results, and the sinks that want it.
-#[derive(Clone)]
-pub struct Encoding {
-    /// Identifies the form in other processes: a hash of its format and its sinks' addresses.
-    pub name: u64,
-    pub format: Arc<SinkFormat>,
-    pub outlets: Vec<Arc<dyn Outlet>>,
-    /// Sinks that take rows.
-    pub rows: Vec<Arc<dyn RowOutlet>>,
-}
-
-/// Sends results to the clients of other processes.
-pub trait Elsewhere {
-    /// Sends messages of one form of the results ([`Encoding::name`]) to all other processes. `unheard` are the sinks
-    /// with messages that no client here has received.
-    fn send(&self, form: u64, batch: &Arc<MessageBatch>, unheard: Vec<Unheard>);
-
-    /// Whether it accepts more. The rule is woken when that changes.
-    fn ready(&self) -> bool;
-}
-
-/// A sink that has not found a client for all messages of a batch so far.
-pub struct Unheard {
-    pub outlet: Arc<dyn Outlet>,
-    /// Its number among the sinks of the form.
-    pub place: usize,
-    /// The number of messages that a client has received.
-    pub heard: usize,
-}
 
 /// The results of a rule.
 pub struct Output {
@@ -95,62 +49,10 @@ pub struct Output {
     elsewhere: Option<Rc<dyn Elsewhere>>,
 }
 
-/// The clock, and the alarm that wakes the rule when a batch is due.
-pub struct Gathering {
-    pub clock: Rc<WorkerClock>,
-    pub alarm: Alarm,
-}
-
-struct Form {
-    encoding: Encoding,
-    /// The largest message, bytes.
-    limit: usize,
-    /// The open message is too long: its rows are dropped.
-    too_long: bool,
-    /// Set for messages that are not plain JSON.
-    batcher: Option<Batcher>,
-    bytes: Vec<u8>,
-    /// The size of the last batch: the next one will have about the same.
-    usual: usize,
-    ends: Vec<u32>,
-    /// The address of each message, if not all go to the same place.
-    addresses: Vec<Address>,
-    /// The number of rows in the open message.
-    rows: usize,
-    /// Whether any of them has members.
-    filled: bool,
-    /// The start of the open message in `bytes`; if each row is a message, that of the first open one.
-    start: usize,
-    /// The number of complete messages before it.
-    done: usize,
-    /// Decoded rows, if a sink wants them.
-    decoded: Vec<Row>,
-    /// The number of decoded rows that belong to complete messages.
-    decoded_done: usize,
-}
-
 impl Output {
     /// An output to these sinks.
     pub fn new(encodings: Vec<Encoding>, send_nil: bool, send_error: bool, metrics: Arc<RuleMetrics>) -> Self {
-        let forms = encodings
-            .into_iter()
-            .map(|encoding| Form {
-                batcher: (!encoding.format.is_plain()).then(|| Batcher::new(encoding.format.clone())),
-                encoding,
-                limit: MAX_MESSAGE,
-                too_long: false,
-                bytes: Vec::new(),
-                usual: 0,
-                ends: Vec::new(),
-                addresses: Vec::new(),
-                rows: 0,
-                filled: false,
-                start: 0,
-                done: 0,
-                decoded: Vec::new(),
-                decoded_done: 0,
-            })
-            .collect();
+        let forms = encodings.into_iter().map(Form::new).collect();
         Output {
             forms,
             row: Vec::new(),
@@ -192,26 +94,26 @@ impl Output {
     /// Sends results that another process made. Returns how many messages a client has received, by sink. A form that
     /// is not here has no sinks here.
     pub fn send_on(&self, form: u64, batch: &Arc<MessageBatch>) -> Vec<usize> {
-        let known = self.forms.iter().find(|known| known.encoding.name == form);
-        let outlets = known.into_iter().flat_map(|form| &form.encoding.outlets);
+        let known = self.forms.iter().find(|known| known.name() == form);
+        let outlets = known.into_iter().flat_map(|form| form.outlets());
         outlets.map(|outlet| if outlet.is_everywhere() { outlet.send_on(batch) } else { 0 }).collect()
     }
 
     /// Whether the sinks accept more results of other processes.
     pub fn takes_on(&self) -> bool {
-        let mut outlets = self.forms.iter().flat_map(|form| &form.encoding.outlets);
+        let mut outlets = self.forms.iter().flat_map(|form| form.outlets());
         outlets.all(|outlet| !outlet.is_everywhere() || outlet.ready())
     }
 
     /// Whether results may be gathered into batches; then [`Output::gather`] and [`Output::tick`] must be called.
     pub fn gathers(&self) -> bool {
-        self.forms.iter().any(|form| form.encoding.format.gathers())
+        self.forms.iter().any(Form::gathers)
     }
 
     /// Sets the largest message, bytes; longer ones are errors.
     #[cfg(test)]
     pub fn limit_messages(&mut self, limit: usize) {
-        self.forms.iter_mut().for_each(|form| form.limit = limit);
+        self.forms.iter_mut().for_each(|form| form.limit_messages(limit));
     }
 
     /// Whether errors are sent to sinks.
@@ -224,10 +126,7 @@ impl Output {
         if self.elsewhere.is_some() {
             return true;
         }
-        let waits = |form: &Form| {
-            !form.encoding.rows.is_empty() || form.encoding.outlets.iter().any(|outlet| outlet.may_wait())
-        };
-        self.forms.iter().any(waits) || self.dead_letters.as_ref().is_some_and(|letters| letters.may_wait())
+        self.forms.iter().any(Form::may_wait) || self.dead_letters.as_ref().is_some_and(|letters| letters.may_wait())
     }
 
     /// Enables batches.
@@ -250,9 +149,7 @@ impl Output {
 
     fn each_batcher(&mut self, run: impl Fn(&mut Batcher, Give<'_>)) {
         for (index, form) in self.forms.iter_mut().enumerate() {
-            let Some(mut batcher) = form.batcher.take() else { continue };
-            let made = form.give(&self.metrics, |give| run(&mut batcher, give));
-            form.batcher = Some(batcher);
+            let made = form.batch(&self.metrics, &run);
             if index == 0 {
                 self.messages += made;
             }
@@ -326,7 +223,7 @@ impl Output {
             if index == 0 {
                 self.messages += messages;
             }
-            full |= form.bytes.len() >= BATCH_BYTES || form.decoded.len() >= BATCH_ROWS;
+            full |= form.is_full();
         }
         for error in std::mem::take(&mut self.errors) {
             self.send_error(&error);
@@ -338,7 +235,7 @@ impl Output {
 
     /// Whether the rows of the open message should be sent before it is complete.
     pub fn overflows(&self) -> bool {
-        self.forms.iter().any(|form| form.encoding.format.send_single && form.bytes.len() >= HELD_BYTES)
+        self.forms.iter().any(Form::overflows)
     }
 
     /// Sends the rows of the open message, each of which is a message.
@@ -400,7 +297,7 @@ impl Output {
         if let Some(dead_letters) = &mut self.dead_letters {
             dead_letters.hand_over();
         }
-        if self.forms.iter().all(|form| form.done == 0 && form.decoded_done == 0) {
+        if self.forms.iter().all(Form::is_idle) {
             self.received = None;
             return;
         }
@@ -419,262 +316,8 @@ impl Output {
 
     /// Whether all sinks accept more. A full one raises the rule's signal when it has room.
     pub fn ready(&self) -> bool {
-        let ready = |form: &Form| {
-            form.encoding.outlets.iter().all(|outlet| outlet.ready())
-                && form.encoding.rows.iter().all(|outlet| outlet.ready())
-        };
-        self.forms.iter().all(ready)
+        self.forms.iter().all(Form::is_ready)
             && self.dead_letters.as_ref().is_none_or(|letters| letters.ready())
             && self.elsewhere.as_ref().is_none_or(|elsewhere| elsewhere.ready())
     }
-}
-
-impl Form {
-    /// Whether clients in other processes get it, too.
-    fn is_everywhere(&self) -> bool {
-        self.encoding.outlets.iter().any(|outlet| outlet.is_everywhere())
-    }
-
-    /// Whether it needs rows as values.
-    fn wants_rows(&self) -> bool {
-        self.batcher.is_some() || !self.encoding.rows.is_empty()
-    }
-
-    /// Whether it needs rows as JSON.
-    fn wants_text(&self) -> bool {
-        self.batcher.is_none() && !self.encoding.outlets.is_empty()
-    }
-
-    fn add(&mut self, row: &[u8], members: usize, decoded: Option<&Row>) {
-        if let Some(decoded) = decoded.filter(|_| self.wants_rows())
-            && (self.batcher.is_some() || members > 0 || !self.encoding.format.omit_if_empty)
-        {
-            self.decoded.push(decoded.clone());
-        }
-        if self.batcher.is_some() {
-            return;
-        }
-        if self.encoding.outlets.is_empty() {
-            return;
-        }
-        if self.bytes.capacity() == 0 {
-            self.bytes.reserve(self.usual);
-        }
-        if self.too_long || self.bytes.len() - self.start + row.len() >= self.limit {
-            // If each row is a message, the limit applies to each.
-            let alone = self.encoding.format.send_single && row.len() < self.limit;
-            if !alone {
-                self.too_long = true;
-                return;
-            }
-        }
-        if self.encoding.format.send_single {
-            if members > 0 || !self.encoding.format.omit_if_empty {
-                self.bytes.extend_from_slice(row);
-                self.close();
-                self.rows += 1;
-            }
-        } else {
-            self.bytes.push(if self.rows == 0 { b'[' } else { b',' });
-            self.bytes.extend_from_slice(row);
-            self.rows += 1;
-            self.filled |= members > 0;
-        }
-    }
-
-    /// Ends the open list; returns the number of messages that the form has gained.
-    fn end(&mut self, gathering: Option<&Gathering>, metrics: &RuleMetrics) -> u64 {
-        if let Some(mut batcher) = self.batcher.take() {
-            // Earlier rows are encoded already.
-            let rows = match self.decoded_done {
-                0 => std::mem::take(&mut self.decoded),
-                done => self.decoded.split_off(done),
-            };
-            let now = gathering.map_or(0, |gathering| gathering.clock.now());
-            let mut wake = None;
-            let made = self.give(metrics, |give| wake = batcher.rows(rows, now, give));
-            if let (Some(gathering), Some(at)) = (gathering, wake) {
-                gathering.alarm.at(at);
-            }
-            self.batcher = Some(batcher);
-            return made;
-        }
-        let decoded = (self.decoded.len() - self.decoded_done) as u64;
-        self.decoded_done = self.decoded.len();
-        if self.encoding.outlets.is_empty() {
-            // Each row is a message.
-            return decoded;
-        }
-        if std::mem::take(&mut self.too_long) {
-            let what = if self.encoding.format.send_single { "a result row" } else { "the result" };
-            let limit = self.limit >> 20;
-            metrics.error_at(
-                Place::Encode,
-                format!("{what} is longer than {limit} MiB and is not sent; use LIMIT, fewer columns or sendSingle"),
-            );
-            if !self.encoding.format.send_single {
-                self.abandon();
-                return 0;
-            }
-        }
-        if self.encoding.format.send_single {
-            // Its rows are closed one by one; those since the last end are counted here.
-            return self.spill();
-        }
-        if self.rows == 0 {
-            return 0;
-        }
-        if self.encoding.format.omit_if_empty && !self.filled {
-            self.abandon();
-            return 0;
-        }
-        self.bytes.push(b']');
-        self.close();
-        self.begin();
-        self.rows = 0;
-        self.filled = false;
-        1
-    }
-
-    /// If each row is a message: ends the open ones, and returns their number.
-    fn spill(&mut self) -> u64 {
-        if !self.encoding.format.send_single || self.batcher.is_some() {
-            return 0;
-        }
-        self.begin();
-        std::mem::take(&mut self.rows) as u64
-    }
-
-    fn close(&mut self) {
-        // Rows are sent in batches long before this limit.
-        self.ends.push(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX));
-    }
-
-    /// The next message begins here.
-    fn begin(&mut self) {
-        self.start = self.bytes.len();
-        self.done = self.ends.len();
-    }
-
-    /// Runs a function that gives messages; returns their number. Errors are counted.
-    fn give(&mut self, metrics: &RuleMetrics, run: impl FnOnce(Give<'_>)) -> u64 {
-        let mut made = 0;
-        run(&mut |result| match result {
-            Ok(Made::Rows(rows)) => {
-                made += rows.len() as u64;
-                // Rows of an open message stay after them.
-                let count = rows.len();
-                self.decoded.splice(self.decoded_done..self.decoded_done, rows);
-                self.decoded_done += count;
-            }
-            Ok(Made::For(address, message)) => {
-                self.bytes.extend_from_slice(&message);
-                self.addresses.push(address);
-                self.close();
-                self.begin();
-                made += 1;
-            }
-            // The text of an error has no address, so nobody gets it; the error is counted nevertheless.
-            Ok(Made::Message(_)) if self.encoding.format.to.is_some() => {}
-            Ok(Made::Message(message)) => {
-                self.bytes.extend_from_slice(&message);
-                self.close();
-                self.begin();
-                made += 1;
-            }
-            Err(error) => metrics.error_at(Place::Encode, error.to_string()),
-        });
-        made
-    }
-
-    /// Sends an error's text as a message.
-    fn report(&mut self, error: &str, metrics: &RuleMetrics) {
-        if let Some(mut batcher) = self.batcher.take() {
-            self.give(metrics, |give| batcher.error(error, give));
-            self.batcher = Some(batcher);
-            return;
-        }
-        if !self.encoding.outlets.is_empty() {
-            self.bytes.extend_from_slice(error.as_bytes());
-            self.close();
-            self.begin();
-        }
-        if !self.encoding.rows.is_empty() {
-            self.decoded.insert(self.decoded_done, vec![("error".into(), error.into())]);
-            self.decoded_done += 1;
-        }
-    }
-
-    /// Offers the complete messages to taps.
-    fn show(&self, taps: &Taps) {
-        let mut start = 0;
-        for &end in &self.ends[..self.done] {
-            taps.offer(Point::Sink, || lossy(&self.bytes[start..end as usize]));
-            start = end as usize;
-        }
-        self.decoded[..self.decoded_done].iter().for_each(|row| taps.offer(Point::Sink, || shown(row)));
-    }
-
-    fn hand_over_rows(&mut self, received: Option<Instant>, metrics: &RuleMetrics) {
-        if self.decoded_done == 0 {
-            return;
-        }
-        let open = self.decoded.split_off(self.decoded_done);
-        let mut rows = std::mem::replace(&mut self.decoded, open);
-        self.decoded_done = 0;
-        let mut error = |text: String| metrics.error_at(Place::Encode, text);
-        if let Some((last, others)) = self.encoding.rows.split_last() {
-            for outlet in others {
-                outlet.send(rows.clone(), received, &mut error);
-            }
-            last.send(std::mem::take(&mut rows), received, &mut error);
-        }
-    }
-
-    /// Sends the complete messages, also to other processes; the open one stays.
-    fn hand_over_texts(&mut self, received: Option<Instant>, elsewhere: Option<&dyn Elsewhere>) {
-        if self.done == 0 {
-            return;
-        }
-        let open = self.bytes.split_off(self.start);
-        let bytes = std::mem::replace(&mut self.bytes, open);
-        let base = self.start as u32;
-        let open_ends = self.ends.split_off(self.done).into_iter().map(|end| end - base).collect();
-        let ends = std::mem::replace(&mut self.ends, open_ends);
-        // The next row allocates memory again, so that thousands of idle rules hold none.
-        self.usual = bytes.len().min(BATCH_BYTES);
-        (self.start, self.done) = (0, 0);
-        let text = self.encoding.format.is_text();
-        let batch = MessageBatch::new(bytes.into(), ends, text, received);
-        let addresses = std::mem::take(&mut self.addresses);
-        let batch = Arc::new(if addresses.is_empty() { batch } else { batch.addressed(addresses) });
-        let Some(elsewhere) = elsewhere else {
-            self.encoding.outlets.iter().for_each(|outlet| outlet.send(&batch));
-            return;
-        };
-        let mut unheard = Vec::new();
-        for (place, outlet) in self.encoding.outlets.iter().enumerate() {
-            if !outlet.is_everywhere() {
-                outlet.send(&batch);
-                continue;
-            }
-            let heard = outlet.send_on(&batch);
-            if heard < batch.len() {
-                unheard.push(Unheard { outlet: outlet.clone(), place, heard });
-            }
-        }
-        elsewhere.send(self.encoding.name, &batch, unheard);
-    }
-
-    fn abandon(&mut self) {
-        self.decoded.truncate(self.decoded_done);
-        self.bytes.truncate(self.start);
-        self.ends.truncate(self.done);
-        self.rows = 0;
-        self.filled = false;
-    }
-}
-
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -25,8 +25,8 @@ use crate::io::queue::MessageBatch;
 
 use super::cluster::Post;
 use super::command::RuleKey;
+use super::encoding::{Elsewhere, Unheard};
 use super::letters::{ResultBatch, ResultsTaken, RuleLetter};
-use super::output::{Elsewhere, Unheard};
 
 /// The most bytes of a rule's results on their way to a process before the rule waits.
 const IN_FLIGHT: usize = 8 << 20;

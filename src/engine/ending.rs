@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use crate::dataflow::command::Command;
-use crate::io::queue::WayOut;
+use crate::io::queue::SinkHandle;
 use crate::io::source::OpenSource;
 use crate::io::{LinkStatus, UNPROCESSED, UNREAD, UNSENT};
 use crate::sync::locked;
@@ -149,7 +149,7 @@ impl Engine {
             for sink in rule.sinks.iter().map(|sink| &sink.sink) {
                 progress += sink.status().messages;
                 // Only clients can be stuck: memory sinks write to rules, whose own sinks are checked too.
-                if let WayOut::Messages(outlet) = sink.outlet() {
+                if let SinkHandle::Messages(outlet) = sink.outlet() {
                     waits |= !outlet.ready();
                 }
             }

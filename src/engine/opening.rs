@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataflow::command::{Command, Keeps, Leaving, Letters, RuleKey, StreamKey};
 use crate::dataflow::division::Division;
-use crate::dataflow::output::Encoding;
+use crate::dataflow::encoding::Encoding;
 use crate::definition::stream::RelationKind;
 use crate::io::connector::{ConnectorError, SinkSpec, SourceSpec};
-use crate::io::queue::{self, Signal, WayOut};
+use crate::io::queue::{self, Signal, SinkHandle};
 use crate::io::source::OpenSource;
 use crate::io::spool::StoreKey;
 use crate::io::thread_queues::ThreadQueues;
@@ -440,8 +440,8 @@ impl PreparedRule<'_> {
             self.opened.push(known.is_none());
             let outlet = sink.outlet();
             let shape = match &outlet {
-                WayOut::Messages(_) => action.format.clone(),
-                WayOut::Rows(_) => action.format.of_rows(),
+                SinkHandle::Messages(_) => action.format.clone(),
+                SinkHandle::Rows(_) => action.format.of_rows(),
             };
             let encodings = if action.dead_letter { &mut self.dead_letters } else { &mut self.encodings };
             let index = encodings.iter().position(|known| *known.format == shape).unwrap_or_else(|| {
@@ -453,8 +453,8 @@ impl PreparedRule<'_> {
                 encodings[index].name ^= cluster::hash(&settings.address());
             }
             match outlet {
-                WayOut::Messages(outlet) => encodings[index].outlets.push(outlet),
-                WayOut::Rows(outlet) => encodings[index].rows.push(outlet),
+                SinkHandle::Messages(outlet) => encodings[index].outlets.push(outlet),
+                SinkHandle::Rows(outlet) => encodings[index].rows.push(outlet),
             }
             self.sinks.push(RunningSink { spec: action.spec, sink });
         }
@@ -469,8 +469,8 @@ impl PreparedRule<'_> {
         let same = old.streams.len() == self.streams.len() && old.streams.iter().all(|id| self.streams.contains(id));
         let may_share = |sink: &&RunningSink| {
             same || match sink.sink.outlet() {
-                WayOut::Messages(outlet) => !outlet.may_wait(),
-                WayOut::Rows(_) => false,
+                SinkHandle::Messages(outlet) => !outlet.may_wait(),
+                SinkHandle::Rows(_) => false,
             }
         };
         old.sinks.iter().filter(may_share).cloned().collect()

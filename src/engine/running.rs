@@ -18,8 +18,8 @@ use crate::dataflow::command::{
     Command, Keeps, Leaving, Left, Letters, Mark, NewRule, Part, Saved, StateAnswer, StreamKey,
 };
 use crate::dataflow::division::Division;
+use crate::dataflow::encoding::Encoding;
 use crate::dataflow::event_clock::EventClocks;
-use crate::dataflow::output::Encoding;
 use crate::dataflow::state::checkpoint;
 use crate::dataflow::worker::Commands;
 use crate::metrics::RuleMetrics;

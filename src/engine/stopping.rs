@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::dataflow::command::{Leaving, Letters, StateAnswer, StreamKey};
-use crate::io::queue::{Backlog, WayOut};
+use crate::io::queue::{Backlog, SinkHandle};
 use crate::io::sink::OpenSink;
 use crate::io::source::OpenSource;
 use crate::io::{UNPROCESSED, UNSENT, loss};
@@ -122,7 +122,7 @@ impl Engine {
 
 /// Whether the clients of a sink also get results from other processes.
 fn is_everywhere(sink: &dyn OpenSink) -> bool {
-    matches!(sink.outlet(), WayOut::Messages(outlet) if outlet.is_everywhere())
+    matches!(sink.outlet(), SinkHandle::Messages(outlet) if outlet.is_everywhere())
 }
 
 /// The sources that ended with a rule, each with its number in the rule.

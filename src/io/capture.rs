@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::io::queue::{MessageBatch, Outlet, WayOut};
+use crate::io::queue::{MessageBatch, Outlet, SinkHandle};
 use crate::io::sink::{LocalCounts, OpenSink, SinkSettings};
 use crate::io::{LinkStatus, dropped};
 use crate::sync::locked;
@@ -62,8 +62,8 @@ impl SinkSettings for Arc<Capture> {
 }
 
 impl OpenSink for Arc<Capture> {
-    fn outlet(&self) -> WayOut {
-        WayOut::Messages(self.clone())
+    fn outlet(&self) -> SinkHandle {
+        SinkHandle::Messages(self.clone())
     }
 
     fn status(&self) -> LinkStatus {

@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::io::queue::{MessageBatch, Outlet, WayOut};
+use crate::io::queue::{MessageBatch, Outlet, SinkHandle};
 use crate::io::sink::{LocalCounts, OpenSink, SinkSettings};
 use crate::io::{LinkStatus, dropped};
 use crate::sync::locked;
@@ -133,8 +133,8 @@ impl SinkSettings for Arc<EventSink> {
 }
 
 impl OpenSink for Arc<EventSink> {
-    fn outlet(&self) -> WayOut {
-        WayOut::Messages(self.clone())
+    fn outlet(&self) -> SinkHandle {
+        SinkHandle::Messages(self.clone())
     }
 
     fn status(&self) -> LinkStatus {

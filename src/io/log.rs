@@ -11,7 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use futures_util::future::BoxFuture;
 
-use crate::io::queue::{MessageBatch, Outlet, Signal, WayOut};
+use crate::io::queue::{MessageBatch, Outlet, Signal, SinkHandle};
 use crate::io::sink::{LocalCounts, OpenSink, SinkSettings};
 use crate::io::{LinkStatus, dropped};
 
@@ -119,8 +119,8 @@ impl Outlet for LogSink {
 }
 
 impl OpenSink for Arc<LogSink> {
-    fn outlet(&self) -> WayOut {
-        WayOut::Messages(self.clone())
+    fn outlet(&self) -> SinkHandle {
+        SinkHandle::Messages(self.clone())
     }
 
     fn status(&self) -> LinkStatus {

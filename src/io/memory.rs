@@ -24,7 +24,7 @@ use serde_json::{Map, Value as Json};
 use crate::format::template::{Template, TemplateError};
 use crate::io::properties;
 use crate::io::queue::{
-    BATCH_FRAMES, Change, Frame, FrameBatch, FrameSender, Refused, RowFrame, RowOutlet, Signal, WayOut,
+    BATCH_FRAMES, Change, Frame, FrameBatch, FrameSender, Refused, RowFrame, RowOutlet, Signal, SinkHandle,
 };
 use crate::io::sink::{OpenSink, SinkSettings};
 use crate::io::source::{OpenSource, SourceSettings};
@@ -523,8 +523,8 @@ impl MemoryWriter {
 }
 
 impl OpenSink for Arc<MemoryWriter> {
-    fn outlet(&self) -> WayOut {
-        WayOut::Rows(self.clone())
+    fn outlet(&self) -> SinkHandle {
+        SinkHandle::Rows(self.clone())
     }
 
     fn status(&self) -> LinkStatus {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::io::LinkStatus;
-use crate::io::queue::{MessageBatch, Outlet, WayOut};
+use crate::io::queue::{MessageBatch, Outlet, SinkHandle};
 use crate::io::sink::{LocalCounts, OpenSink, SinkSettings};
 use crate::property::{Property, Type};
 
@@ -41,8 +41,8 @@ impl Outlet for Nop {
 }
 
 impl OpenSink for Arc<Nop> {
-    fn outlet(&self) -> WayOut {
-        WayOut::Messages(self.clone())
+    fn outlet(&self) -> SinkHandle {
+        SinkHandle::Messages(self.clone())
     }
 
     fn status(&self) -> LinkStatus {

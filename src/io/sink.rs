@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::{self, BoxFuture};
 
 use super::LinkStatus;
-use super::queue::{MessageBatch, WayOut};
+use super::queue::{MessageBatch, SinkHandle};
 use super::reach::{Reach, ReachError, Variables};
 use super::spool::CacheSettings;
 use super::websocket::ClientStatus;
@@ -50,7 +50,7 @@ pub trait SinkSettings {
 /// An open sink. After it is dropped, nothing more is sent.
 pub trait OpenSink: Send + Sync {
     /// The handle for workers.
-    fn outlet(&self) -> WayOut;
+    fn outlet(&self) -> SinkHandle;
 
     fn status(&self) -> LinkStatus;
 

@@ -4,5 +4,7 @@ mod admission;
 mod deflate;
 mod floods;
 mod frames;
+mod shared;
+mod slow_clients;
 mod tls_peers;
 mod websocket;

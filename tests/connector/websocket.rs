@@ -1,4 +1,4 @@
-//! The websocket connector against real peers: roles, sharing, policies, ends, and bad input.
+//! The websocket connector against real peers: roles, handshakes, bad input and errors; and helpers for the other files.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,21 +11,20 @@ use plutino::io::events::EventSink;
 use plutino::io::queue::{FrameReceiver, FrameSender, MessageBatch, Received, Signal, inbound};
 use plutino::io::sink::OpenSink;
 use plutino::io::source::OpenSource;
-use plutino::io::websocket::{ConnectError, ServerSettings, ServerTls, Settings, SinkLink, Websockets};
+use plutino::io::websocket::{ConnectError, ServerSettings, ServerTls, Settings, Websockets};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame as WireFrame, FrameHeader};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// A thread with a runtime of its own, as the engine's data threads are.
+/// A thread with its own runtime, like the data threads of the engine.
 fn data_thread() -> tokio::runtime::Handle {
     let (give, take) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -46,9 +45,9 @@ pub fn hub_with(change: impl FnOnce(&mut ServerSettings)) -> Websockets {
     Websockets::new(settings, vec![data_thread(), data_thread()])
 }
 
-/// A stream's end of the queue.
+/// The receiving end of a stream's queue.
 pub struct Stream {
-    receiver: FrameReceiver,
+    pub receiver: FrameReceiver,
     wake: Arc<Notify>,
     waiting: std::collections::VecDeque<String>,
 }
@@ -142,7 +141,7 @@ pub async fn close_code(client: &mut Client) -> CloseCode {
     }
 }
 
-/// Waits for what another thread is about to bring about.
+/// Waits until another thread has made the condition true.
 pub async fn until(mut holds: impl FnMut() -> bool) {
     timeout(LIMIT, async {
         while !holds() {
@@ -150,7 +149,7 @@ pub async fn until(mut holds: impl FnMut() -> bool) {
         }
     })
     .await
-    .expect("it comes about");
+    .expect("the condition becomes true");
 }
 
 #[tokio::test]
@@ -461,75 +460,6 @@ async fn a_flush_that_ends_within_a_batch_keeps_the_order() {
     }
 }
 
-async fn slow(hub: &Websockets, policy: &str) -> (SinkLink, Client, Client, Arc<Notify>) {
-    let (signal, wake) = signal();
-    let settings = sink(json!({"path": "/out", "slowClient": policy, "clientQueue": {"messages": 100}}));
-    let link = hub.open_sink(settings, 0, signal).await.unwrap();
-    let addr = hub.listening().unwrap();
-    let (slow, quick) = (client(addr, "/out").await, client(addr, "/out").await);
-    (link, slow, quick, wake)
-}
-
-/// Large enough to fill a socket's buffers soon.
-fn large() -> String {
-    "x".repeat(64 * 1024)
-}
-
-#[tokio::test]
-async fn drop_oldest_delays_neither_the_others_nor_the_end() {
-    let hub = hub();
-    let (link, _slow, mut quick, _) = slow(&hub, "dropOldest").await;
-    let large = large();
-    for _ in 0..1000 {
-        link.messages().send(&batch(&[&large]));
-        assert_eq!(text(&mut quick).await.len(), large.len());
-    }
-    assert!(link.messages().ready());
-    let status = link.status();
-    assert!(matches!(status.dropped[..], [("slow client", n)] if n > 0), "{:?}", status.dropped);
-    assert!(status.queued <= 200);
-    let lost: u64 = link.clients().iter().map(|client| client.dropped).sum();
-    assert_eq!(status.dropped[0].1, lost);
-    drop(quick);
-    timeout(LIMIT, link.close(Duration::from_millis(10))).await.expect("a client that never reads delays no end");
-}
-
-#[tokio::test]
-async fn disconnect_sends_a_slow_client_away() {
-    let hub = hub();
-    let (link, _slow, mut quick, _) = slow(&hub, "disconnect").await;
-    let large = large();
-    timeout(LIMIT, async {
-        while link.status().peers == 2 {
-            link.messages().send(&batch(&[&large]));
-            assert_eq!(text(&mut quick).await.len(), large.len());
-        }
-    })
-    .await
-    .expect("the slow client goes");
-    assert!(link.status().last_error.unwrap().1.contains("too slow"));
-}
-
-#[tokio::test]
-async fn block_makes_the_engine_wait_and_loses_nothing() {
-    let hub = hub();
-    let (link, mut slow, mut quick, wake) = slow(&hub, "block").await;
-    let large = large();
-    let outlet = link.messages();
-    let mut sent = 0;
-    while outlet.ready() {
-        outlet.send(&batch(&[&large]));
-        assert_eq!(text(&mut quick).await.len(), large.len());
-        sent += 1;
-    }
-    for _ in 0..sent {
-        assert_eq!(text(&mut slow).await.len(), large.len());
-    }
-    timeout(LIMIT, wake.notified()).await.expect("the signal is raised");
-    assert!(outlet.ready());
-    assert!(link.status().dropped.is_empty());
-}
-
 #[tokio::test]
 async fn a_port_in_use_is_told_with_the_fix() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -624,155 +554,4 @@ async fn thousands_of_connects_leave_nothing_behind() {
     }
     until(|| link.status().peers == 0).await;
     assert!(sink_link.clients().is_empty());
-}
-
-#[tokio::test]
-async fn a_source_that_is_prepared_hands_nothing_over_and_loses_nothing() {
-    let hub = hub();
-    let (frames, mut stream) = stream();
-    let link = hub.prepare_source(source("/in", json!({})), 0, frames).await.unwrap();
-    let mut client = client(hub.listening().unwrap(), "/in").await;
-    for text in ["a", "b"] {
-        client.send(text.into()).await.unwrap();
-    }
-    assert_eq!(link.status().messages, 0);
-    assert!(matches!(stream.receiver.receive(), Received::Empty));
-    link.begin().await;
-    assert_eq!(stream.next().await, "a");
-    assert_eq!(stream.next().await, "b");
-
-    // One that never begins can be closed all the same.
-    let (frames, _stream) = self::stream();
-    let idle = hub.prepare_source(source("/idle", json!({})), 0, frames).await.unwrap();
-    let mut waiting = self::client(hub.listening().unwrap(), "/idle").await;
-    waiting.send("x".into()).await.unwrap();
-    let closing = tokio::spawn(async move { idle.close().await });
-    assert_eq!(close_code(&mut waiting).await, CloseCode::Away);
-    drop(waiting);
-    timeout(LIMIT, closing).await.unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn links_that_open_with_different_messages_have_connections_of_their_own() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap().to_string();
-    let hub = hub();
-    let wishes = |on_open: Value| json!({"addr": addr, "path": "/x", "onOpen": on_open, "reconnect": {"initial": 5}});
-    let (frames, _stream) = stream();
-    let one = hub.open_source(source("", wishes(json!(["a", "b"]))), 0, frames).await.unwrap();
-    let mut peer = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
-    assert_eq!([text(&mut peer).await, text(&mut peer).await], ["a", "b"]);
-    // A second link with the same messages shares the connection, and its results come after them.
-    let two = hub.open_sink(sink(wishes(json!(["a", "b"]))), 0, signal().0).await.unwrap();
-    two.messages().send(&batch(&["result"]));
-    assert_eq!(text(&mut peer).await, "result");
-    // One with other messages has a connection of its own.
-    let three = hub.open_sink(sink(wishes(json!(["b", "c"]))), 0, signal().0).await.unwrap();
-    let mut other = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
-    assert_eq!([text(&mut other).await, text(&mut other).await], ["b", "c"]);
-    three.close(Duration::ZERO).await;
-    drop(other);
-    // A connection that comes back opens with its messages again.
-    drop(peer);
-    let mut peer = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
-    assert_eq!([text(&mut peer).await, text(&mut peer).await], ["a", "b"]);
-    // What comes in when the source has gone is nobody's, and is counted.
-    one.close().await;
-    peer.send("unread".into()).await.unwrap();
-    until(|| two.unread() == 1).await;
-}
-
-#[tokio::test]
-async fn the_largest_limit_of_messages_holds_on_a_shared_path() {
-    let hub = hub();
-    let _sink = hub.open_sink(sink(json!({"path": "/x", "maxMessageSize": 10})), 0, signal().0).await.unwrap();
-    let (frames, mut stream) = stream();
-    let _source = hub.open_source(source("/x", json!({"maxMessageSize": 100})), 0, frames).await.unwrap();
-    let mut client = client(hub.listening().unwrap(), "/x").await;
-    let message = "y".repeat(90);
-    client.send(Message::text(message.clone())).await.unwrap();
-    assert_eq!(stream.next().await, message);
-}
-
-#[tokio::test]
-async fn a_server_may_choose_none_of_the_subprotocols() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap().to_string();
-    let hub = hub();
-    let (frames, mut stream) = stream();
-    let offered = json!({"addr": addr, "subprotocols": ["v2", "v1"]});
-    let link = hub.open_source(source("/x", offered), 0, frames).await.unwrap();
-    // This server knows no subprotocols.
-    let mut peer = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
-    peer.send("a".into()).await.unwrap();
-    assert_eq!(stream.next().await, "a");
-    assert_eq!(link.status().last_error.map(|(_, error)| error), None);
-}
-
-#[tokio::test]
-async fn the_words_of_a_peer_command_no_terminal() {
-    let hub = hub();
-    let (frames, _stream) = stream();
-    let link = hub.open_source(source("/in", json!({})), 0, frames).await.unwrap();
-    let mut client = client(hub.listening().unwrap(), "/in").await;
-    let frame = CloseFrame { code: CloseCode::Error, reason: "\u{1b}[2J".into() };
-    client.close(Some(frame)).await.unwrap();
-    until(|| link.status().last_error.is_some()).await;
-    let error = link.status().last_error.unwrap().1;
-    assert!(error.ends_with("\\u{1b}[2J"), "{error}");
-}
-
-#[tokio::test]
-async fn an_endpoint_that_is_held_lives_without_sources_and_sinks() {
-    let hub = hub();
-    let hold = hub.hold(source("/kept", json!({"connectionSelector": "kept"}))).await.unwrap();
-    let address = hub.listening().unwrap();
-    let mut early = client(address, "/kept").await;
-    early.send(Message::text("nobody reads this")).await.unwrap();
-    let (frames, mut stream) = stream();
-    let link = hub.open_source(source("/kept", json!({"connectionSelector": "kept"})), 1, frames).await.unwrap();
-    let other = hub.open_sink(sink(json!({"path": "/kept"})), 0, signal().0).await.unwrap();
-    until(|| hold.uses() == 1).await;
-    let [unnamed] = &hub.endpoints().await[..] else { panic!("one endpoint") };
-    assert_eq!((unnamed.path.as_str(), unnamed.uses, unnamed.held), ("/kept", 1, false));
-    early.send(Message::text("1")).await.unwrap();
-    let first = stream.next().await;
-    // What came while the source was being opened may have reached it.
-    assert!(first == "1" || stream.next().await == "1");
-    other.messages().send(&batch(&["a"]));
-    assert_eq!(text(&mut early).await, "a");
-    link.close().await;
-    other.close(Duration::ZERO).await;
-    assert!(hub.endpoints().await.is_empty() && hub.has_path("/kept"));
-    hold.close().await;
-    assert_eq!(close_code(&mut early).await, CloseCode::Away);
-    assert!(try_client(address, "/kept").await.is_err_and(|error| error.to_string().contains("404")));
-    hub.end().await;
-    assert!(hub.listening().is_none());
-}
-
-#[tokio::test]
-async fn a_dialled_connection_is_held_and_shared() {
-    let hub = hub();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let peer = json!({"addr": listener.local_addr().unwrap().to_string(), "pingInterval": "1h"});
-    let hold = hub.hold(source("/feed", peer.clone())).await.unwrap();
-    let mut accepted = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
-    until(|| hold.status().state == LinkState::Connected).await;
-    let (frames, mut stream) = stream();
-    let link = hub.open_source(source("/feed", peer.clone()), 1, frames).await.unwrap();
-    let written =
-        hub.open_sink(sink(json!({"addr": peer["addr"], "path": "/feed", "checkConnection": true})), 0, signal().0);
-    let written = written.await.unwrap();
-    accepted.send(Message::text("1")).await.unwrap();
-    assert_eq!(stream.next().await, "1");
-    written.messages().send(&batch(&["a"]));
-    assert_eq!(accepted.next().await.unwrap().unwrap(), Message::text("a"));
-    link.close().await;
-    written.close(Duration::ZERO).await;
-    assert_eq!(hold.status().state, LinkState::Connected);
-    let bye = tokio::spawn(async move { while let Some(Ok(_)) = accepted.next().await {} });
-    hold.close().await;
-    bye.await.unwrap();
-    assert_eq!(hold.status().state, LinkState::Disconnected);
 }

@@ -27,8 +27,9 @@ use std::time::Instant;
 use serde_json::Value as Json;
 
 use super::context::RuleContext;
+use super::encoding::Encoding;
 use super::operator::RuleOperator;
-use super::output::{Encoding, Output};
+use super::output::Output;
 use super::queue::RuleQueue;
 use super::scan::{StreamScan, Target};
 use super::timers::{Alarm, Timers, WorkerClock};

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use super::{Kept, Rule, by_clock, catalog};
 use crate::dataflow::command::{Command, NewRule};
+use crate::dataflow::encoding::Encoding;
 use crate::dataflow::operate::Progress;
-use crate::dataflow::output::Encoding;
 use crate::dataflow::timers::Turn;
 use crate::dataflow::worker::DataThread;
 use crate::definition::rule::RuleOptions;

@@ -16,7 +16,8 @@ use crate::view::Views;
 
 use super::super::command::{Keeps, Leaving, Left, Mark, NewRule, Part, RuleKey, StateAnswer};
 use super::super::context::RuleContext;
-use super::super::output::{Gathering, Output};
+use super::super::encoding::Gathering;
+use super::super::output::Output;
 use super::super::relay::Relay;
 use super::super::timers::Alarm;
 use super::super::view::Beginning;

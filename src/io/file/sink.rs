@@ -22,7 +22,7 @@ use crate::format::template::TemplateError;
 use crate::io::LinkStatus;
 use crate::io::batch_queue::QueueLimit;
 use crate::io::outbox::Outbox;
-use crate::io::queue::WayOut;
+use crate::io::queue::SinkHandle;
 use crate::io::reach::{FileRoots, Reach, ReachError};
 use crate::io::sink::{OpenSink, SinkSettings};
 use crate::property::{self, Entry, Invalid, Property, Warning};
@@ -294,8 +294,8 @@ pub struct FileLink {
 }
 
 impl OpenSink for FileLink {
-    fn outlet(&self) -> WayOut {
-        WayOut::Messages(self.outbox.clone())
+    fn outlet(&self) -> SinkHandle {
+        SinkHandle::Messages(self.outbox.clone())
     }
 
     fn status(&self) -> LinkStatus {

@@ -34,7 +34,7 @@ use crate::io::LinkStatus;
 use crate::io::batch_queue::QueueLimit;
 use crate::io::egress::{Destination, Egress};
 use crate::io::outbox::Outbox;
-use crate::io::queue::{Signal, WayOut};
+use crate::io::queue::{Signal, SinkHandle};
 use crate::io::reach::{Reach, ReachError};
 use crate::io::sink::{OpenSink, SinkSettings};
 use crate::io::spool::{CacheSettings, Held};
@@ -262,8 +262,8 @@ pub struct RestLink {
 }
 
 impl OpenSink for RestLink {
-    fn outlet(&self) -> WayOut {
-        WayOut::Messages(self.outbox.clone())
+    fn outlet(&self) -> SinkHandle {
+        SinkHandle::Messages(self.outbox.clone())
     }
 
     fn status(&self) -> LinkStatus {

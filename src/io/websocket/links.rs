@@ -14,7 +14,7 @@ use super::fan_out::SinkQueue;
 use super::lease::Hold;
 use super::stored::StoredSink;
 use super::subscriber::Subscriber;
-use crate::io::queue::{Outlet, WayOut};
+use crate::io::queue::{Outlet, SinkHandle};
 use crate::io::sink::OpenSink;
 use crate::io::source::{OpenSource, Pause};
 use crate::io::{LinkState, LinkStatus};
@@ -149,8 +149,8 @@ impl SinkLink {
 }
 
 impl OpenSink for SinkLink {
-    fn outlet(&self) -> WayOut {
-        WayOut::Messages(self.messages())
+    fn outlet(&self) -> SinkHandle {
+        SinkHandle::Messages(self.messages())
     }
 
     fn status(&self) -> LinkStatus {
