@@ -96,7 +96,7 @@ const BASIC: &[Row] = &[
         Ok(())
     })
     .default(ALLOWED_VARIABLES)
-    .doc("Variables that `${NAME}` may name in properties set over the API; a `*` at the end stands for the rest of the name"),
+    .doc("Variables that `${NAME}` may name in properties set over the API; a `*` at the end matches the rest of the name"),
     Row::checked_texts("egressAllow", "a list of addresses, networks or hosts such as 127.0.0.1:8080, 169.254.0.0/16 or localhost", |draft, texts| {
         let allowed: Option<Vec<Allowed>> = texts.iter().map(|text| Allowed::parse(text)).collect();
         draft.config.egress_allow = allowed.ok_or(Wrong::Value)?;

@@ -114,7 +114,7 @@ pub fn reference() -> String {
     format!(
         "## memory\n\n\
          Connects rules inside the process: a sink writes rows to a topic, sources and tables with TYPE=\"memory\" read \
-         it. DATASOURCE of a source is its topic; `+` stands for any one level, `#` at the end for all further ones. \
+         it. DATASOURCE of a source is its topic; `+` matches any one level, `#` at the end all further ones. \
          Rows arrive one by one and keep the types of their values; FORMAT has no effect. Nothing is kept for readers \
          that come later. A slow reader makes the rules that write to it wait; where rules form a cycle, up to \
          {CYCLE_ROWS} rows wait instead, and further ones are dropped and counted.\n\n{}",

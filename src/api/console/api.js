@@ -1,4 +1,4 @@
-// The REST API. Where it asks for a token, so does the console; the token stays in this tab.
+// The REST API. If it requires a token, the console asks for it; the token stays in this tab.
 
 import { h, put } from "./dom.js";
 
@@ -21,14 +21,14 @@ function headers(more = {}) {
   return token ? { ...more, Authorization: `Bearer ${token}` } : more;
 }
 
-/** The answer to a request, once it is a right one; asks for a token where one is needed. */
+/** The response to a request, once it succeeds; asks for a token if one is required. */
 async function request(method, path, body, signal) {
   for (;;) {
     const options = { method, signal, headers: headers(body === undefined ? {} : { "Content-Type": "application/json" }) };
     if (body !== undefined) options.body = JSON.stringify(body);
     const answer = await fetch(path, options);
     if (answer.status !== 401) return answer;
-    asking ??= askForToken("The service asks for a token.", TOKEN).finally(() => { asking = null; });
+    asking ??= askForToken("The service requires a token.", TOKEN).finally(() => { asking = null; });
     if (!(await asking)) throw new Refused(401, "A token is needed.");
   }
 }

@@ -46,8 +46,8 @@ export function relation(kind) {
       const found = await get(`${path}/seen`, signal);
       const share = (field) => `${Math.round((100 * field.present) / found.messages)} %`;
       put(seen, found.messages === 0
-        ? h("p", { class: "faint" }, "No message was seen. Messages are looked at while a rule reads the stream.")
-        : [h("p", { class: "faint" }, `Of the last ${short(found.messages)} messages that were looked at:`),
+        ? h("p", { class: "faint" }, "No messages were seen. Messages are inspected while a rule reads the stream.")
+        : [h("p", { class: "faint" }, `Of the last ${short(found.messages)} messages:`),
           table(["Field", "Types", "#Present", "Example"], found.fields.map((field) =>
             [field.name, field.types.join(", "), share(field), h("code", {}, field.example)]))]);
     };

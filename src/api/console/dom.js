@@ -37,7 +37,7 @@ export function put(element, ...children) {
 }
 
 /** A table of headings and rows of cells. A heading that begins with # is that of numbers. */
-export function table(headings, rows, empty = "Nothing is here.") {
+export function table(headings, rows, empty = "Nothing here.") {
   if (rows.length === 0) return h("p", { class: "faint" }, empty);
   const isNumber = headings.map((heading) => typeof heading === "string" && heading.startsWith("#"));
   const of = (index) => (isNumber[index] ? "number" : null);

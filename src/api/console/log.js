@@ -26,7 +26,7 @@ export async function log(here, { signal }) {
     const wanted = filter.value.toLowerCase();
     const down = list.scrollTop + list.clientHeight >= list.scrollHeight - 8;
     const shown = lines.filter((line) => line.text.toLowerCase().includes(wanted));
-    put(list, shown.length === 0 ? h("span", { class: "faint" }, "No line is here.") : shown.map((line) => line.text + "\n"));
+    put(list, shown.length === 0 ? h("span", { class: "faint" }, "No lines.") : shown.map((line) => line.text + "\n"));
     if (down) list.scrollTop = list.scrollHeight;
   }
 

@@ -36,7 +36,7 @@ export function rules(here, { signal }) {
       draw();
     };
     const arrow = (index) => (index === sorted ? (down ? " ↓" : " ↑") : "");
-    put(list, shown.length === 0 ? h("p", { class: "faint" }, "No rule is here.") : h("div", { class: "scroll" }, h("table", {},
+    put(list, shown.length === 0 ? h("p", { class: "faint" }, "No rules.") : h("div", { class: "scroll" }, h("table", {},
       h("thead", {}, h("tr", {}, COLUMNS.map(([name, number], index) =>
         h("th", { class: number ? "number" : null, "aria-sort": index === sorted ? (down ? "descending" : "ascending") : null },
           h("button", { "data-key": name, click: sort(index) }, name + arrow(index)))))),

@@ -37,7 +37,7 @@ export function trialPanel(what, signal) {
         const stream = sql.match(/\bFROM\s+`?([A-Za-z_][\w-]*)/i)?.[1];
         if (!stream) throw new Error("There is no FROM in the statement.");
         const data = lines.map((line, index) => {
-          try { return JSON.parse(line); } catch (error) { throw new Error(`Line ${index + 1} of the messages is no JSON: ${error.message}`); }
+          try { return JSON.parse(line); } catch (error) { throw new Error(`Line ${index + 1} of the messages is not JSON: ${error.message}`); }
         });
         body.mockSource = { [stream]: { data: data.flat(), interval: 0, loop: false } };
       }
@@ -58,13 +58,13 @@ export function trialPanel(what, signal) {
       await stop();
       // A page is not told why another port refuses it.
       const hidden = error instanceof TypeError;
-      const token = async () => { if (await askForToken("The data server asks for a token.")) start(); };
-      put(said, note("bad", hidden ? "The data server cannot be reached, or asks for a token. " : error.message,
+      const token = async () => { if (await askForToken("The data server requires a token.")) start(); };
+      put(said, note("bad", hidden ? "The data server cannot be reached, or requires a token. " : error.message,
         hidden && h("button", { click: token }, "Give a token")));
     }
   }
   signal.addEventListener("abort", stop);
   return h("section", {}, h("h2", {}, "Trial run"),
-    h("p", { class: "faint" }, "Messages for the first stream, one a line; without any, live messages are taken. Nothing is kept."),
+    h("p", { class: "faint" }, "Messages for the first stream, one a line; if empty, live messages are used. Nothing is stored."),
     pasted, h("div", { class: "bar changes" }, button), said, rows);
 }

@@ -40,7 +40,7 @@ export async function view(here, { id, signal }) {
     const values = Object.fromEntries([...inputs].filter(([, input]) => input.value).map(([name, input]) => [name, input.value]));
     socket = new PlutinoLive(`${url}/live`, { token: dataToken, onState: (state, why) => {
       put(said, state === "open" ? "" : note("", `The view is not connected (${state}${why ? `: ${why}` : ""}).`,
-        h("button", { click: async () => { if (await askForToken("The data server asks for a token.")) watch(); } }, "Give a token")));
+        h("button", { click: async () => { if (await askForToken("The data server requires a token.")) watch(); } }, "Give a token")));
     } });
     socket.subscribe(id, {
       params: values, every: EVERY,

@@ -146,7 +146,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .check(of_latest)
         .doc(
             "The last x that is not null, that of this row included; the default, or null, before there is one. \
-             Where `OVER (WHEN …)` is false the row is not looked at.\n\n\
+             Where `OVER (WHEN …)` is false the row is ignored.\n\n\
              | x | `latest(x)` | `latest(x, 0)` |\n\
              | --- | --- | --- |\n\
              | null | null | 0 |\n\

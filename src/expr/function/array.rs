@@ -142,7 +142,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     of("array_last_position", WITH_VALUE, Returns::Int, |args, _| Ok(position(places(args)?.next_back())))
         .nulls(Nulls::Own)
         .doc(
-            "Where a value stands last in the array, from 0; -1 where it does not.",
+            "The last position of a value in the array, from 0; -1 if it is absent.",
             &[("array_last_position(array_create(1, 2, 1), 1)", "2")],
         ),
     Function::new(
@@ -168,7 +168,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[("array_min(array_create(\"b\", \"a\"))", "\"a\"")],
     ),
     of("array_position", WITH_VALUE, Returns::Int, |args, _| Ok(position(places(args)?.next()))).nulls(Nulls::Own).doc(
-        "Where a value stands first in the array, from 0; -1 where it does not.",
+        "The first position of a value in the array, from 0; -1 if it is absent.",
         &[("array_position(array_create(1, 2, 1), 1)", "0"), ("array_position(array_create(1), 2)", "-1")],
     ),
     of("array_remove", WITH_VALUE, Returns::Array, |args, _| {

@@ -46,7 +46,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             ],
         ),
     of("parse_json", &[("text", Param::Text)], Returns::Any, Code::Scalar(parse_json)).doc(
-        "The value that a JSON text stands for. Whole numbers of 64 bits are exact.",
+        "The value of a JSON text. Whole numbers of 64 bits are exact.",
         &[
             ("parse_json(\"{\\\"a\\\":[1,null]}\")", "{\"a\":[1,null]}"),
             ("parse_json(\"9007199254740993\")", "9007199254740993"),

@@ -74,7 +74,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     })
     .not_deterministic()
     .doc(
-        "What the source tells about a message besides its data: `meta(key)`, `meta(stream.key)`, `meta(key->part)`, \
+        "The metadata of a message: `meta(key)`, `meta(stream.key)`, `meta(key->part)`, \
          or `meta(*)` for all as an object. Clients of the data server: `client` (an id that no other connection \
          has), `remote` (the address), `path_name` for each `{name}` of the path, and `header_user_agent` and so \
          on for the headers of the handshake, without secrets; not `client`, `remote` and headers in `meta(*)`. With \

@@ -116,7 +116,7 @@ pub(super) const EVENT_PROPERTIES: &[Row] = &[
 pub(super) const PROPERTIES: &[Row] = &[
     // Where the peer is.
     Row::text("path", |draft, path| draft.path = Some(path.to_owned())).doc(
-        "Path of the endpoint; begins with `/`. A client role sends a query string along, a server role ignores it. In the server role `{name}` stands for one segment, whatever it is, and `meta(path_name)` tells it",
+        "Path of the endpoint; begins with `/`. A client role sends a query string along, a server role ignores it. In the server role `{name}` matches any one segment, and `meta(path_name)` is its value",
     ),
     Row::text("datasource", |draft, path| draft.datasource = Some(path.to_owned()))
         .doc("The same as `path`; `datasource` wins where both are set"),
