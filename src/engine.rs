@@ -290,6 +290,11 @@ struct StatePlace {
 }
 
 impl RunningRule {
+    /// Whether its home has the windows of a state that is divided by key.
+    fn has_windows_apart(&self) -> bool {
+        self.division.as_ref().is_some_and(|division| division.home().is_some())
+    }
+
     fn state_place(&self) -> StatePlace {
         let threads = match &self.division {
             // Its owners are the threads of this process alone.

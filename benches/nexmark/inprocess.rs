@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use plutino::config::Config;
 use plutino::dataflow::command::{Command, NewRule};
-use plutino::dataflow::output::Encoding;
+use plutino::dataflow::encoding::Encoding;
 use plutino::dataflow::worker::DataThread;
 use plutino::io::queue::{self, BATCH_FRAMES, Frame, FrameBatch, MessageBatch, Outlet};
 use plutino::metrics::RuleMetrics;

@@ -8,14 +8,15 @@ use bytes::BytesMut;
 use futures_util::future::join_all;
 use plutino::dataflow::cluster::Traffic;
 use plutino::dataflow::command::{Command, NewRule, Part};
+use plutino::dataflow::division::Division;
+use plutino::dataflow::encoding::Encoding;
 use plutino::dataflow::event_clock::EventClocks;
-use plutino::dataflow::output::Encoding;
 use plutino::dataflow::worker::DataThread;
 use plutino::definition::rule::RuleOptions;
 use plutino::definition::stream::Catalog;
 use plutino::io::queue::{self, BATCH_FRAMES, Frame, FrameBatch, FrameSender, MessageBatch, Outlet};
 use plutino::metrics::RuleMetrics;
-use plutino::plan::physical::Body;
+use plutino::plan::physical::{Body, RulePlan, WindowSpec};
 use plutino::sql::parse_create;
 use plutino::time::Clock;
 use tokio::sync::oneshot;
@@ -24,11 +25,32 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use crate::cpu::Cpu;
 use crate::workload::{CREATE, Workload};
 
-/// Rows of all threads.
+/// Rows of a workload, over all threads.
 pub const ROWS: usize = 4_000_000;
 
 /// The number of generated rows; they are sent repeatedly.
 const MADE: usize = 512 * 1024;
+
+/// A rule to measure, and its rows.
+pub struct Job {
+    pub name: &'static str,
+    pub plan: RulePlan,
+    /// How often the batches are sent.
+    pub rounds: usize,
+    /// Batches, each with the number of the input that it is for.
+    pub batches: Vec<(usize, FrameBatch)>,
+}
+
+/// What one run gave.
+pub struct Measured {
+    pub rows_per_second: f64,
+    /// Processor time of the data threads for each row, ns.
+    pub cpu: f64,
+    /// The time of the busiest data thread; the mean of all is 1.
+    pub busiest: f64,
+    /// Rows that came too late for their windows.
+    pub late: u64,
+}
 
 /// Counts results, and discards them.
 #[derive(Default)]
@@ -40,76 +62,104 @@ impl Outlet for Dropped {
     }
 }
 
-/// Rows per second, and the CPU time of the data threads for each, ns.
-pub async fn measure(workload: &Workload, workers: usize) -> (f64, f64) {
-    let batches = batches(workload);
-    let traffic = Traffic::default();
-    let zone = jiff::tz::TimeZone::UTC;
-    let threads = DataThread::start_all(workers, &zone, &Clock::System, &Arc::default(), &traffic, None);
-    let threads = threads.expect("threads");
-    let (senders, metrics) = begin(workload, &threads).await;
-    let (before, begun) = (Cpu::of("self"), Instant::now());
-    let share = ROWS / BATCH_FRAMES / workers;
-    let feeding = senders.iter().enumerate().map(|(thread, sender)| {
-        let own = batches.iter().skip(thread).step_by(workers).cycle().take(share);
-        async move {
-            for batch in own {
-                sender.send(batch.clone()).await.expect("the stream takes it");
+impl Job {
+    pub fn of(workload: &Workload) -> Job {
+        let mut catalog = Catalog::default();
+        catalog.create(&parse_create(CREATE).expect("it is right")).expect("it is new");
+        let hour = 3_600_000;
+        let options = RuleOptions { event_time: workload.event_time, late_tolerance: hour, ..RuleOptions::default() };
+        let plan = plutino::plan::plan(workload.sql, &options, &catalog).expect("it is right");
+        let batch = |number: usize| {
+            let rows = (0..BATCH_FRAMES).map(|row| workload.row(0, number * BATCH_FRAMES + row));
+            let texts: Vec<String> = rows.collect();
+            (0, batch(&texts.iter().map(String::as_bytes).collect::<Vec<_>>()))
+        };
+        let batches = (0..MADE / BATCH_FRAMES).map(batch).collect();
+        Job { name: workload.name, plan, rounds: ROWS / MADE, batches }
+    }
+
+    /// Deals the batches out to so many threads, and waits until all have run.
+    pub async fn measure(&self, workers: usize) -> Measured {
+        let traffic = Traffic::default();
+        let zone = jiff::tz::TimeZone::UTC;
+        let threads = DataThread::start_all(workers, &zone, &Clock::System, &Arc::default(), &traffic, None);
+        let threads = threads.expect("threads");
+        let (senders, metrics) = begin(&self.plan, &threads).await;
+        let (before, begun) = (Cpu::of("self"), Instant::now());
+        let feeding = senders.iter().enumerate().map(|(thread, inputs)| async move {
+            for _ in 0..self.rounds {
+                for (input, batch) in self.batches.iter().skip(thread).step_by(workers) {
+                    inputs[*input].send(batch.clone()).await.expect("the stream takes it");
+                }
             }
+        });
+        join_all(feeding).await;
+        drain(&threads, &traffic).await;
+        let wall = begun.elapsed();
+        let spent = Cpu::of("self").since(&before);
+        let rows = (self.batches.iter().map(|(_, batch)| batch.frames.len()).sum::<usize>() * self.rounds) as f64;
+        assert_eq!(
+            (metrics.rows_in(), metrics.errors()),
+            (rows as u64, 0),
+            "{}: {:?}",
+            self.name,
+            metrics.last_error()
+        );
+        threads.into_iter().for_each(DataThread::stop);
+        Measured {
+            rows_per_second: rows / wall.as_secs_f64(),
+            cpu: spent.threads.iter().sum::<u64>() as f64 / rows,
+            busiest: spent.busiest(),
+            late: metrics.late.load(Ordering::Relaxed),
         }
-    });
-    join_all(feeding).await;
-    drain(&threads, &traffic).await;
-    let wall = begun.elapsed();
-    let spent = Cpu::of("self").since(&before);
-    let rows = (share * BATCH_FRAMES * workers) as f64;
-    let lost = metrics.errors() + metrics.late.load(Ordering::Relaxed);
-    assert_eq!((metrics.rows_in(), lost), (rows as u64, 0), "{}: {:?}", workload.name, metrics.last_error());
-    threads.into_iter().for_each(DataThread::stop);
-    (rows / wall.as_secs_f64(), spent.threads.iter().sum::<u64>() as f64 / rows)
+    }
 }
 
-/// Its rows, in batches like those from a socket under load.
-fn batches(workload: &Workload) -> Vec<FrameBatch> {
-    let batch = |number: usize| {
-        let texts: Vec<String> = (0..BATCH_FRAMES).map(|row| workload.row(0, number * BATCH_FRAMES + row)).collect();
-        let mut buffer = BytesMut::new();
-        texts.iter().for_each(|text| buffer.extend_from_slice(text.as_bytes()));
-        let mut buffer = buffer.freeze();
-        let frame =
-            |text: &String| Frame::Text(Utf8Bytes::try_from(buffer.split_to(text.len())).expect("the rows are UTF-8"));
-        FrameBatch { frames: texts.iter().map(frame).collect(), origin: None, received: Instant::now() }
-    };
-    (0..MADE / BATCH_FRAMES).map(batch).collect()
+/// One batch whose messages share one allocation, as those do that a socket has read together.
+pub fn batch(texts: &[&[u8]]) -> FrameBatch {
+    let mut buffer = BytesMut::new();
+    texts.iter().for_each(|text| buffer.extend_from_slice(text));
+    let mut buffer = buffer.freeze();
+    let frame =
+        |text: &&[u8]| Frame::Text(Utf8Bytes::try_from(buffer.split_to(text.len())).expect("the rows are UTF-8"));
+    FrameBatch { frames: texts.iter().map(frame).collect(), origin: None, received: Instant::now() }
 }
 
-/// The stream and the rule on all threads.
-async fn begin(workload: &Workload, threads: &[DataThread]) -> (Vec<FrameSender>, Arc<RuleMetrics>) {
-    let mut catalog = Catalog::default();
-    catalog.create(&parse_create(CREATE).expect("it is right")).expect("it is new");
-    let hour = 3_600_000;
-    let options = RuleOptions { event_time: workload.event_time, late_tolerance: hour, ..RuleOptions::default() };
-    let plan = plutino::plan::plan(workload.sql, &options, &catalog).expect("it is right");
+/// The streams and the rule on all threads. Returns the ways to the inputs of each thread.
+async fn begin(plan: &RulePlan, threads: &[DataThread]) -> (Vec<Vec<FrameSender>>, Arc<RuleMetrics>) {
     let clocks = EventClocks::new(plan.inputs.len());
     let metrics = Arc::new(RuleMetrics::default());
+    let division = match &plan.body {
+        Body::Stateful(body) if !body.exchange.is_empty() && threads.len() > 1 => {
+            let windows = !matches!(body.window, WindowSpec::Each);
+            Some(Division::new(0..threads.len(), windows.then_some(0)))
+        }
+        _ => None,
+    };
     let mut senders = Vec::new();
     for (index, thread) in threads.iter().enumerate() {
-        let (sender, frames) = queue::inbound(thread.signal(0));
-        let schema = plan.inputs[0].stream.schema();
-        thread.command(Command::AddStream { key: 0, schema, checks: Default::default(), frames });
-        senders.push(sender);
-        let part = match &plan.body {
-            Body::Rows(_) => Part::Whole,
+        let mut of_thread = Vec::new();
+        for (key, input) in plan.inputs.iter().enumerate() {
+            let (sender, frames) = queue::inbound(thread.signal(key));
+            let schema = input.stream.schema();
+            thread.command(Command::AddStream { key, schema, checks: Default::default(), frames });
+            of_thread.push(sender);
+        }
+        senders.push(of_thread);
+        let part = match (&plan.body, &division) {
+            (Body::Rows(_), _) => Part::Whole,
             _ if threads.len() == 1 => Part::Whole,
+            (_, Some(division)) => Part::Exchange(division.clone(), clocks.clone()),
             _ if index == 0 => Part::Home(clocks.clone()),
             _ => Part::Scan(0, clocks.clone()),
         };
+        let inputs = plan.inputs.len();
         let results = Arc::new(Dropped::default());
         let (done, begun) = oneshot::channel();
         thread.command(Command::AddRule(Box::new(NewRule {
             key: 1,
-            streams: vec![Some(0)],
-            slot: 1,
+            streams: (0..inputs).map(Some).collect(),
+            slot: inputs,
             plan: plan.clone(),
             id: "r".to_owned(),
             encodings: vec![Encoding { name: 0, format: Arc::default(), outlets: vec![results], rows: Vec::new() }],

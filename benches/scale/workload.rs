@@ -35,7 +35,19 @@ pub const WORKLOADS: &[Workload] = &[
         event_time: true,
     },
     Workload {
-        name: "gathered: last value of 10 keys",
+        name: "lag of 1000 keys",
+        sql: "SELECT k, v - lag(v, 1, 0) OVER (PARTITION BY k) AS d FROM input",
+        keys: 1000,
+        event_time: false,
+    },
+    Workload {
+        name: "last value of 1000 keys",
+        sql: "SELECT k, last_value(v, true) AS v FROM input GROUP BY k, TUMBLINGWINDOW(ss, 10)",
+        keys: 1000,
+        event_time: true,
+    },
+    Workload {
+        name: "last value of 10 keys",
         sql: "SELECT k, last_value(v, true) AS v FROM input GROUP BY k, TUMBLINGWINDOW(ss, 10)",
         keys: 10,
         event_time: true,

@@ -19,6 +19,10 @@ use super::window::Partials;
 /// How long rows may wait for others, ms.
 const LONGEST: u64 = 10;
 
+/// The same in event time, where what is stored of the rule need not be up to date. The watermark that people see may be
+/// behind by as much.
+const LONGEST_IN_EVENT_TIME: u64 = 1_000;
+
 /// The most groups that wait; if groups grow with their rows, the most rows.
 const MOST: usize = 4 * 1024;
 
@@ -70,10 +74,12 @@ impl Combiner {
     /// Whether the groups may wait for more rows at `now`, when event time has reached `reached`.
     pub fn may_wait(&mut self, now: i64, reached: i64) -> bool {
         let since = *self.since.get_or_insert(now);
+        let in_event_time = self.plan.event_time.is_some() && !self.plan.stored;
+        let longest = if in_event_time { LONGEST_IN_EVENT_TIME } else { LONGEST };
         self.accumulates()
             && self.partials.weight() < MOST
             && self.partials.first_end().is_none_or(|end| end > reached)
-            && now.abs_diff(since) < LONGEST
+            && now.abs_diff(since) < longest
     }
 
     /// Moves the groups to `rows`, and decides how the next rows are sent.

@@ -45,6 +45,12 @@ pub enum Command {
         /// Receives how many letters with rows this thread has sent to others.
         done: oneshot::Sender<u64>,
     },
+    /// Lets a rule whose state is divided run all rows of its keys, and send home what is due of its windows.
+    SendHome {
+        rule: RuleKey,
+        /// Receives how many letters this thread has sent home.
+        done: oneshot::Sender<u64>,
+    },
     /// Ends a rule. The content of its windows is dropped, except for the returned state.
     DropRule {
         leaving: Leaving,

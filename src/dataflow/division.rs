@@ -1,5 +1,8 @@
 //! How the state of a rule is divided by key: which worker has that of which keys, how much each has, and whether all
 //! rows that were sent to them have come.
+//!
+//! Where the rule has windows, the owners of keys send what a slice of a window holds to one worker, home, once the slice
+//! is over for them. Home makes the results. To the other workers it is a rule of its own there (`at_home`).
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -11,6 +14,19 @@ use crate::sync::Count;
 use crate::value::Value;
 use crate::value::key::KeyPart;
 
+/// The mark of the key of a rule's part at home.
+const AT_HOME: u64 = 1 << 63;
+
+/// The key under which home has the windows of a rule.
+pub fn at_home(rule: u64) -> u64 {
+    rule | AT_HOME
+}
+
+/// The rule that a key is of, whichever part of it.
+pub fn rule_of(key: u64) -> u64 {
+    key & !AT_HOME
+}
+
 /// See the module. Clones share it; each process has its own.
 #[derive(Clone, Debug)]
 pub struct Division(Arc<Shared>);
@@ -18,7 +34,8 @@ pub struct Division(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     owners: Box<[usize]>,
-    /// What each owner remembers, bytes.
+    home: Option<usize>,
+    /// What each owner remembers, bytes, and then home.
     sizes: Box<[AtomicU64]>,
     /// Letters with rows that have come to the owners, from workers of this process and from others.
     near: Count,
@@ -26,11 +43,16 @@ struct Shared {
 }
 
 impl Division {
-    /// Among these workers.
-    pub fn new(owners: impl IntoIterator<Item = usize>) -> Division {
+    /// Among these workers. `home`: the one to which they send what their windows hold, where the rule has some.
+    pub fn new(owners: impl IntoIterator<Item = usize>, home: Option<usize>) -> Division {
         let owners: Box<[usize]> = owners.into_iter().collect();
-        let sizes = owners.iter().map(|_| AtomicU64::new(0)).collect();
-        Division(Arc::new(Shared { owners, sizes, near: Count::default(), far: Count::default() }))
+        let sizes = (0..=owners.len()).map(|_| AtomicU64::new(0)).collect();
+        Division(Arc::new(Shared { owners, home, sizes, near: Count::default(), far: Count::default() }))
+    }
+
+    /// The worker that makes the results of windows, if the rule has some.
+    pub fn home(&self) -> Option<usize> {
+        self.0.home
     }
 
     /// The workers, by their number as owners.
@@ -56,9 +78,10 @@ impl Division {
         ((u128::from(hasher.finish()) * self.0.owners.len() as u128) >> 64) as usize
     }
 
-    /// Records what an owner remembers, bytes. Returns the sum of all.
-    pub fn measured(&self, owner: usize, bytes: u64) -> u64 {
-        self.0.sizes[owner].store(bytes, Ordering::Relaxed);
+    /// Records what an owner remembers, bytes, or home (`None`). Returns the sum of all.
+    pub fn measured(&self, owner: Option<usize>, bytes: u64) -> u64 {
+        let place = owner.unwrap_or(self.0.owners.len());
+        self.0.sizes[place].store(bytes, Ordering::Relaxed);
         self.0.sizes.iter().map(|size| size.load(Ordering::Relaxed)).sum()
     }
 
@@ -82,7 +105,7 @@ mod tests {
 
     #[test]
     fn equal_keys_have_one_owner_and_keys_are_spread() {
-        let division = Division::new([4, 5, 6]);
+        let division = Division::new([4, 5, 6], None);
         let mut counts = [0; 3];
         for key in 0..3000 {
             let row = [Value::from("x"), Value::Int(key), Value::Float(key as f64)];
@@ -93,12 +116,12 @@ mod tests {
         }
         assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
         assert_eq!((division.owner(5), division.owner(3)), (Some(1), None));
-        assert_eq!((division.measured(0, 10), division.measured(2, 5)), (10, 15));
+        assert_eq!((division.measured(Some(0), 10), division.measured(None, 5)), (10, 15));
     }
 
     #[tokio::test]
     async fn letters_are_awaited_by_where_they_come_from() {
-        let division = Division::new([0, 1]);
+        let division = Division::new([0, 1], None);
         let awaited = tokio::spawn({
             let division = division.clone();
             async move { division.have_come(2, 1).await }

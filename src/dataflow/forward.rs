@@ -4,16 +4,17 @@
 //! together with everything that advances the watermark; the queue decides which rows are late. At most about
 //! `IN_FLIGHT` rows are on their way: beyond that, the streams of this thread wait for the rule.
 //!
-//! If the plan allows it, rows are accumulated here, and groups are sent (`combine`). They wait only while this thread
-//! has more messages. In event time, home knows about this and ends no window before they arrive. In processing time
-//! they count when they arrive, at most 10 ms later. This thread decides whether an accumulated row is behind what the
-//! thread has seen.
+//! If the plan allows it, rows are accumulated here, and groups are sent (`combine`). In processing time they wait only
+//! while this thread has more messages, and count when they arrive, at most 10 ms later. In event time they wait until their
+//! slice is over for this thread, or home asks for them: home knows that there may be some, and ends no window without
+//! them. Whether an accumulated row is behind what this thread has seen is decided here.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use timely::scheduling::Activator;
 
+use crate::time::Alignment;
 use crate::value::Value;
 
 use super::batch::RowBatch;
@@ -22,6 +23,7 @@ use super::combine::Combiner;
 use super::command::RuleKey;
 use super::event_clock::{EventClocks, LateBy, Verdict};
 use super::letters::{Advance, ForwardedRows, RuleLetter};
+use super::window::Partial;
 
 /// The most rows of one rule and thread that are on their way before the thread's streams wait.
 const IN_FLIGHT: usize = 32 * 1024;
@@ -39,8 +41,14 @@ pub struct Forward {
     advances: RefCell<Vec<Advance>>,
     /// For each input: the largest timestamp, less the tolerance.
     reached: Box<[Cell<i64>]>,
-    /// For each input: whether more messages waited at the last send.
+    /// Of each input: whether more messages wait, as its receiver knows it.
     behind: Box<[Cell<bool>]>,
+    /// The same as it is.
+    is_behind: Box<[Cell<bool>]>,
+    /// The slices of accumulated rows, in event time.
+    slices: Option<Alignment>,
+    /// Set while the receiver knows that rows may be held here: until its time comes to this, nothing must be sent.
+    quiet_until: Cell<Option<i64>>,
     in_flight: Cell<usize>,
     /// The number of letters sent.
     letters: Cell<u64>,
@@ -63,6 +71,9 @@ impl Forward {
             advances: RefCell::default(),
             reached: (0..clocks.inputs()).map(|_| Cell::new(i64::MIN)).collect(),
             behind: (0..clocks.inputs()).map(|_| Cell::new(false)).collect(),
+            is_behind: (0..clocks.inputs()).map(|_| Cell::new(false)).collect(),
+            slices: None,
+            quiet_until: Cell::new(None),
             clocks,
             in_flight: Cell::new(0),
             letters: Cell::new(0),
@@ -71,10 +82,10 @@ impl Forward {
         }
     }
 
-    /// Accumulates rows, and sends groups. The rule must have a single input.
+    /// Accumulates rows, and sends groups; `slices`: their slices, in event time. The rule has a single input.
     #[must_use]
-    pub fn combining(self, combiner: Combiner) -> Forward {
-        Forward { combiner: Some(RefCell::new(combiner)), ..self }
+    pub fn combining(self, combiner: Combiner, slices: Option<Alignment>) -> Forward {
+        Forward { combiner: Some(RefCell::new(combiner)), slices, ..self }
     }
 
     /// Sets the inputs of the rule's streams.
@@ -132,29 +143,56 @@ impl Forward {
 
     /// Sends what the scan of an input has found up to `now`; `behind`: more messages wait for the scan.
     pub fn hand_over(&self, input: u16, now: i64, behind: bool) {
-        let (known, reached) = (&self.behind[usize::from(input)], self.reached[usize::from(input)].get());
-        if known.get() == behind && self.holds_nothing() {
+        let (known, reached) = (self.behind[usize::from(input)].get(), self.reached[usize::from(input)].get());
+        self.is_behind[usize::from(input)].set(behind);
+        let quiet = self.quiet_until.get().is_some_and(|until| reached < until);
+        if (quiet || known == behind) && self.holds_nothing() {
             return;
         }
-        // Home ends no window without this thread while it knows that more is coming.
-        if behind
-            && known.get()
+        // Home ends no window without this thread as long as it knows that more may come.
+        if (quiet || behind && known)
             && let Some(combiner) = &self.combiner
             && combiner.borrow_mut().may_wait(now, reached)
         {
             return;
         }
-        known.set(behind);
-        self.send(input, behind);
+        self.send(input, true);
     }
 
-    fn send(&self, input: u16, behind: bool) {
+    /// Sends what was found. `goes_on`: if rows are accumulated by slices, more may be held from now on.
+    fn send(&self, input: u16, goes_on: bool) {
         let mut rows = self.rows.replace(RowBatch::of_width(self.width));
         self.combiner.iter().for_each(|combiner| combiner.borrow_mut().take(&mut rows));
         self.in_flight.set(self.in_flight.get() + rows.weight());
         self.letters.set(self.letters.get() + 1);
-        let advances = self.advances.take();
-        let letter = ForwardedRows { rule: self.rule, rows, advances, input, behind };
+        let place = usize::from(input);
+        let is_behind = self.is_behind[place].get();
+        // Who has been asked for its rows, and has more messages, says so until they have run.
+        let catches_up = self.behind[place].get() && is_behind;
+        let has_time = self.reached[place].get() > i64::MIN;
+        let holds = goes_on && has_time && self.slices.is_some() && self.accumulates() && !catches_up;
+        let slice_end = |slices: &Alignment| slices.bounds(self.reached[place].get()).1;
+        self.quiet_until.set(self.slices.as_ref().filter(|_| holds).map(slice_end));
+        let behind = is_behind && !holds;
+        self.behind[place].set(behind);
+        let letter = ForwardedRows { rule: self.rule, rows, advances: self.advances.take(), input, behind, holds };
+        self.post.send(self.home, RuleLetter::Rows(letter));
+    }
+
+    /// Home asks for what may be held here.
+    pub fn give(&self) {
+        self.send(0, false);
+    }
+
+    /// Sends slices whose rows were accumulated on this thread, and how far its time has come, if that is of interest.
+    pub fn ship(&self, slices: Vec<Partial>, reached: Option<i64>) {
+        let mut rows = RowBatch::of_width(self.width);
+        slices.into_iter().for_each(|slice| rows.push_partial(slice));
+        self.in_flight.set(self.in_flight.get() + rows.weight());
+        self.letters.set(self.letters.get() + 1);
+        // The slices are those that ended on the way to it.
+        let advances = reached.map(|reached| Advance { row: 0, input: 0, reached }).into_iter().collect();
+        let letter = ForwardedRows { rule: self.rule, rows, advances, input: 0, behind: false, holds: false };
         self.post.send(self.home, RuleLetter::Rows(letter));
     }
 
@@ -181,7 +219,7 @@ impl Forward {
     /// something back.
     pub fn flush(&self) {
         if !self.holds_nothing() {
-            self.send(0, self.behind[0].get());
+            self.send(0, false);
         }
     }
 
@@ -189,9 +227,9 @@ impl Forward {
         !self.holds_rows() && self.advances.borrow().is_empty()
     }
 
-    /// The worker that it sends to.
-    pub fn to(&self) -> usize {
-        self.home
+    /// Whether it sends rows of this rule, or of a part of it, to this worker.
+    pub fn leads_to(&self, rule: RuleKey, worker: usize) -> bool {
+        (self.rule, self.home) == (rule, worker)
     }
 
     pub fn letters(&self) -> u64 {
@@ -207,6 +245,7 @@ mod tests {
     use super::super::context::RuleContext;
     use super::super::output::Output;
     use super::super::scan::{StreamScan, Target};
+    use super::super::window::slices_ahead;
     use super::*;
     use crate::definition::rule::RuleOptions;
     use crate::definition::stream::Catalog;
@@ -241,10 +280,11 @@ mod tests {
             };
             let output = Output::new(Vec::new(), false, false, Default::default());
             let (context, output) = (Rc::new(context), Rc::new(RefCell::new(output)));
+            let slices = slices_ahead(&body, &context.zone);
             let combiner = Combiner::new(*body, context.clone(), output.clone());
             let seat = of_process(vec![Default::default()], &Default::default()).pop().expect("a seat");
             let shared = SharedWorker::take(seat);
-            let forward = Forward::new(7, 0, shared.post().clone(), EventClocks::new(1), 2).combining(combiner);
+            let forward = Forward::new(7, 0, shared.post().clone(), EventClocks::new(1), 2).combining(combiner, slices);
             let forward = Rc::new(forward);
             let input = &plan.inputs[0];
             let mut scan = StreamScan::new(input.stream.schema(), jiff::tz::TimeZone::UTC);
@@ -261,19 +301,31 @@ mod tests {
             }
         }
 
-        /// Hands over; returns the letters sent: the rows and groups of each, and whether more follows.
-        fn sent(&mut self, behind: bool) -> Vec<(usize, usize, bool)> {
+        /// Hands over; returns the letters that were sent: the rows and groups of each, and what comes after it.
+        fn sent(&mut self, behind: bool) -> Vec<(usize, usize, Next)> {
             self.forward.hand_over(0, self.now, behind);
             self.came()
         }
 
-        /// The letters that have arrived since the last call.
-        fn came(&mut self) -> Vec<(usize, usize, bool)> {
+        /// The same for the answer to home's question.
+        fn given(&mut self) -> Vec<(usize, usize, Next)> {
+            self.forward.give();
+            self.came()
+        }
+
+        /// The letters that have come since the last.
+        fn came(&mut self) -> Vec<(usize, usize, Next)> {
             while self.shared.step() {}
             let letters = self.shared.receive().into_iter().map(|(_, letter)| match letter {
-                RuleLetter::Rows(ForwardedRows { rows, behind, .. }) => {
+                RuleLetter::Rows(ForwardedRows { rows, behind, holds, .. }) => {
                     let groups = rows.partials.iter().map(|(_, partial)| partial.groups.len()).sum();
-                    (rows.times.len(), groups, behind)
+                    let next = match (behind, holds) {
+                        (true, false) => Next::More,
+                        (false, true) => Next::Asked,
+                        (false, false) => Next::Nothing,
+                        (true, true) => panic!("who is asked need not tell"),
+                    };
+                    (rows.times.len(), groups, next)
                 }
                 other => panic!("{other:?}"),
             });
@@ -281,37 +333,54 @@ mod tests {
         }
     }
 
+    /// What a letter says of the next one.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Next {
+        /// Nothing is held, and no messages wait.
+        Nothing,
+        /// Messages wait.
+        More,
+        /// It comes when it is asked for.
+        Asked,
+    }
+
     #[test]
-    fn groups_wait_while_home_knows_that_more_comes() {
+    fn groups_wait_while_home_knows_that_there_may_be_some() {
         let mut letters = Letters::new();
         letters.rows(100, [1, 1, 1, 2, 2]);
-        assert_eq!(letters.sent(true), [(0, 2, true)], "home does not know yet");
+        assert_eq!(letters.sent(true), [(0, 2, Next::Asked)], "home does not know yet");
         letters.rows(200, [1, 1, 1, 2, 2]);
         assert_eq!(letters.sent(true), []);
-        assert!(letters.forward.holds_rows());
-        letters.rows(300, [1, 2, 2]);
-        assert_eq!(letters.sent(false), [(0, 2, false)]);
-        assert!(!letters.forward.holds_rows());
         assert_eq!(letters.sent(false), []);
+        assert!(letters.forward.holds_rows());
+        assert_eq!(letters.given(), [(0, 2, Next::Nothing)]);
+        assert!(!letters.forward.holds_rows());
+        letters.rows(300, [1, 1, 1, 2, 2]);
+        assert_eq!(letters.sent(false), [(0, 2, Next::Asked)]);
+        assert_eq!(letters.sent(true), []);
+        assert_eq!(letters.given(), [(0, 0, Next::More)]);
+        letters.rows(400, [1, 1]);
+        assert_eq!(letters.sent(true), [], "home waits for what is behind");
+        assert_eq!(letters.sent(false), [(0, 1, Next::Asked)]);
     }
 
     #[test]
     fn groups_go_when_their_window_ends_when_they_are_many_and_after_a_while() {
         let mut letters = Letters::new();
         letters.rows(100, [1, 1, 1]);
-        assert_eq!(letters.sent(true), [(0, 1, true)]);
+        assert_eq!(letters.sent(true), [(0, 1, Next::Asked)]);
         letters.rows(200, [1, 1, 1]);
         assert_eq!(letters.sent(true), []);
         letters.rows(1000, [1, 1, 1]);
-        assert_eq!(letters.sent(true), [(0, 2, true)], "the first window has ended");
+        assert_eq!(letters.sent(true), [(0, 2, Next::Asked)], "the first window has ended");
         (0..4).for_each(|_| letters.rows(1001, 0..4096));
-        assert_eq!(letters.sent(true), [(0, 4096, true)]);
+        assert_eq!(letters.sent(true), [(0, 4096, Next::Asked)]);
         letters.rows(1002, [1, 1, 1]);
         assert_eq!(letters.sent(true), []);
-        letters.now += 9;
+        letters.now += 999;
         assert_eq!(letters.sent(true), []);
         letters.now += 1;
-        assert_eq!(letters.sent(true), [(0, 1, true)], "it has waited long enough");
+        assert_eq!(letters.sent(true), [(0, 1, Next::Asked)], "it has waited long enough");
         letters.rows(1003, [1]);
         assert_eq!(letters.sent(true), []);
         letters.forward.flush();
@@ -322,24 +391,27 @@ mod tests {
     fn rows_go_as_they_are_while_each_has_a_group_of_its_own() {
         let mut letters = Letters::new();
         letters.rows(100, 0..100);
-        assert_eq!(letters.sent(false), [(0, 100, false)]);
-        // Groups are tried again, after twice as many letters each time.
+        assert_eq!(letters.sent(false), [(0, 100, Next::Nothing)]);
+        let after = |number: usize, all: usize| if number == all { Next::Asked } else { Next::Nothing };
+        // It is tried again, and twice as many letters later each time.
         for tries in [4, 8, 16] {
-            for _ in 0..tries {
+            for number in 1..=tries {
                 letters.rows(100, 0..100);
-                assert_eq!(letters.sent(false), [(100, 0, false)]);
+                assert_eq!(letters.sent(false), [(100, 0, after(number, tries))]);
             }
             letters.rows(100, 0..100);
-            assert_eq!(letters.sent(false), [(0, 100, false)]);
+            assert_eq!(letters.sent(false), []);
+            assert_eq!(letters.given(), [(0, 100, Next::Nothing)]);
         }
-        for _ in 0..32 {
+        for number in 1..=32 {
             letters.rows(100, [1]);
-            assert_eq!(letters.sent(false), [(1, 0, false)]);
+            assert_eq!(letters.sent(false), [(1, 0, after(number, 32))]);
         }
         for _ in 0..3 {
             letters.rows(100, [1, 1, 1, 1]);
-            assert_eq!(letters.sent(false), [(0, 1, false)]);
+            assert_eq!(letters.sent(false), []);
         }
+        assert_eq!(letters.given(), [(0, 1, Next::Nothing)]);
     }
 
     fn full() -> Letters {
@@ -364,12 +436,12 @@ mod tests {
         let mut letters = full();
         letters.scan.set_behind(true);
         let frames = || vec![Frame::Text(r#"{"ts":100,"k":1}"#.into()); 3];
-        for sent in [vec![(0, 1, true)], vec![]] {
+        for _ in 0..2 {
             letters.scan.run(&[FrameBatch { frames: frames(), origin: None, received: Instant::now() }], 0);
-            assert_eq!(letters.came(), sent);
+            assert_eq!(letters.came(), []);
         }
         assert!(!letters.scan.ready());
-        assert_eq!(letters.came(), [(0, 1, true)]);
+        assert_eq!(letters.came(), [(0, 1, Next::More)]);
         assert!(!letters.scan.ready());
         assert_eq!(letters.came(), []);
     }

@@ -17,6 +17,8 @@ pub enum RuleLetter {
     Rows(ForwardedRows),
     /// The receiver of this letter had sent rows that were taken: it may send as many more.
     Taken { rule: RuleKey, rows: usize },
+    /// Time stands still for the sender until the receiver has sent the rows that it may hold, or that it holds none.
+    Ask(RuleKey),
     /// Results for the clients of the receiver's process.
     Results(ResultBatch),
     /// The receiver of this letter had sent results that were taken: it may send as many more bytes.
@@ -61,6 +63,9 @@ pub struct ForwardedRows {
     pub input: u16,
     /// Whether more messages for it wait on the sender's thread.
     pub behind: bool,
+    /// From now on the sender may hold rows whose slices end after its time, until it is asked for them. It does not tell
+    /// how far its time comes within a slice, nor whether messages wait.
+    pub holds: bool,
 }
 
 /// Progress of an input in event time.

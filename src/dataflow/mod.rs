@@ -33,6 +33,7 @@ pub mod scan;
 mod slots;
 mod sort;
 pub mod state;
+mod stream_time;
 pub mod table;
 #[cfg(test)]
 mod tests;

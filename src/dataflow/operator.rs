@@ -19,6 +19,7 @@ use super::analytic::{Elements, Memories};
 use super::batch::RowBatch;
 use super::context::RuleContext;
 use super::division::Division;
+use super::forward::Forward;
 use super::join::{Give, Others};
 use super::lookup::Lookup;
 use super::operate::{Operate, Progress};
@@ -82,12 +83,27 @@ pub struct RuleOperator {
     told: FlowCounts,
     /// Set where the state is divided by key.
     own: Option<Own>,
+    /// Set where home makes the results of windows.
+    shipping: Option<Shipping>,
 }
 
 /// The part of a divided state that is here.
 struct Own {
     division: Division,
-    owner: usize,
+    /// Which owner of keys this is; `None`: it has the windows of all.
+    owner: Option<usize>,
+}
+
+/// The way of what windows hold to home.
+struct Shipping {
+    home: Rc<Forward>,
+    /// The end of the slice up to which home knows this thread's time.
+    told: Option<i64>,
+}
+
+/// The plan of home, where other threads have done all that comes before the groups.
+pub fn at_home(plan: Stateful) -> Stateful {
+    Stateful { ordered: false, steps: Vec::new(), admit: None, filter: None, ..plan }
 }
 
 /// A row that continues once for each of its elements.
@@ -178,6 +194,7 @@ impl RuleOperator {
             flow: FlowCounts::default(),
             told: FlowCounts::default(),
             own: None,
+            shipping: None,
             plan,
             inputs,
             context,
@@ -186,10 +203,18 @@ impl RuleOperator {
         }
     }
 
-    /// Only the state of this owner's keys is here.
+    /// Only the state of this owner's keys is here. `home`: the way to the thread that makes the results of windows, if
+    /// the rule has some.
     #[must_use]
-    pub fn owned_by(self, division: Division, owner: usize) -> Self {
-        RuleOperator { own: Some(Own { division, owner }), ..self }
+    pub fn of_owner(self, division: Division, owner: usize, home: Option<Rc<Forward>>) -> Self {
+        let shipping = home.map(|home| Shipping { home, told: None });
+        RuleOperator { own: Some(Own { division, owner: Some(owner) }), shipping, ..self }
+    }
+
+    /// It gets the slices of all owners of keys, and makes the results. The plan is to be [`at_home`].
+    #[must_use]
+    pub fn of_home(self, division: Division) -> Self {
+        RuleOperator { own: Some(Own { division, owner: None }), ..self }
     }
 
     pub fn rows(&mut self, mut batch: RowBatch) {
@@ -260,7 +285,10 @@ impl RuleOperator {
                     return Progress::More;
                 }
             } else if self.stepping_back {
-                self.windows.advance(None, &mut self.closed);
+                match &self.shipping {
+                    Some(shipping) => shipping.home.ship(self.windows.take_slices(None), None),
+                    None => self.windows.advance(None, &mut self.closed),
+                }
                 if self.closed.is_empty() {
                     self.windows.restart(&self.plan, &self.context.zone, self.alarm.clone());
                     self.stepping_back = false;
@@ -277,7 +305,8 @@ impl RuleOperator {
                 }
             } else if let Some((time, input)) = self.next_row() {
                 // Windows that end with the arrival of the row are sent first.
-                if self.plan.ordered || self.plan.counts_hits || self.windows.rows_end_windows() {
+                let ends_windows = self.plan.ordered || self.plan.counts_hits || self.windows.rows_end_windows();
+                if ends_windows && self.shipping.is_none() {
                     self.windows.advance(Some(self.windows.before(time)), &mut self.closed);
                     if !self.closed.is_empty() {
                         continue;
@@ -291,6 +320,13 @@ impl RuleOperator {
                 if turn.spend(1) {
                     return Progress::More;
                 }
+            } else if self.shipping.is_some() {
+                let full = self.shipping.as_ref().is_some_and(|shipping| shipping.home.is_full());
+                if full && !turn.is_endless() {
+                    return Progress::WaitUntil(now + SINK_WAIT);
+                }
+                self.ship();
+                return Progress::Done;
             } else {
                 self.windows.advance(self.frontier, &mut self.closed);
                 if self.closed.is_empty() {
@@ -307,6 +343,26 @@ impl RuleOperator {
                 return Progress::WaitUntil(until);
             }
         }
+    }
+
+    /// Sends home what windows hold: in event time the slices that are over, and that they are; by the clock all that has
+    /// come, since home decides when a window is over.
+    fn ship(&mut self) {
+        let RuleOperator { windows, shipping: Some(Shipping { home, told }), frontier, plan, .. } = self else {
+            return;
+        };
+        let Some(reached) = frontier.filter(|_| plan.event_time.is_some()) else {
+            let slices = windows.take_slices(None);
+            if !slices.is_empty() {
+                home.ship(slices, None);
+            }
+            return;
+        };
+        if reached == i64::MIN || told.is_some_and(|told| reached < told) {
+            return;
+        }
+        *told = windows.slice_end(reached);
+        home.ship(windows.take_slices(Some(reached)), Some(reached));
     }
 
     /// The time and input of the next row; its slots are then in `narrow`.

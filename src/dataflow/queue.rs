@@ -4,9 +4,8 @@
 //! the minimum over the rule's streams of the largest timestamp seen, less the tolerance. Rows that do not pass the
 //! filter advance it too.
 //!
-//! Other threads send the rows that they have scanned as letters (`forward`), each with everything that has advanced
-//! the watermark before it. A thread with waiting messages holds its stream's time back to what it has seen; a thread
-//! without waiting messages does not.
+//! Other threads send the rows that they have scanned as letters (`forward`), each with everything that has advanced the
+//! watermark before it. What a thread with waiting messages means for the time of its stream says `stream_time`.
 //!
 //! A row is late if it is behind the watermark, whichever thread it comes from. If threads accumulate rows, only the
 //! slices of the rows are known here. Then a row is late if it is behind what its own thread has seen, or if its slice
@@ -27,6 +26,7 @@ use super::command::RuleKey;
 use super::event_clock::{EventClocks, LateBy, Verdict};
 use super::letters::{Advance, ForwardedRows, RuleLetter};
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, expect_len};
+use super::stream_time::StreamTime;
 use super::window::Partial;
 
 /// With this many rows, the streams of a rule wait until it has taken them.
@@ -60,41 +60,6 @@ pub struct RuleQueue {
     senders: Option<Senders>,
     /// Set if they accumulate rows by these slices, in event time.
     slices: Option<Alignment>,
-}
-
-/// The progress of an input in event time.
-struct StreamTime {
-    /// By thread that reads it.
-    threads: Box<[ThreadTime]>,
-    /// When the last row arrived, by the clock.
-    seen: Cell<i64>,
-    /// Whether it moves the watermark; tables do not.
-    counts: bool,
-}
-
-/// The progress of one thread with an input.
-struct ThreadTime {
-    /// The largest timestamp, less the tolerance; `i64::MIN` before the first.
-    reached: Cell<i64>,
-    /// Whether messages wait there.
-    behind: Cell<bool>,
-}
-
-impl StreamTime {
-    fn new(threads: usize, counts: bool, now: i64) -> StreamTime {
-        let thread = || ThreadTime { reached: Cell::new(i64::MIN), behind: Cell::new(false) };
-        StreamTime { threads: (0..threads).map(|_| thread()).collect(), seen: Cell::new(now), counts }
-    }
-
-    fn reached(&self) -> i64 {
-        if let [alone] = &*self.threads {
-            return alone.reached.get();
-        }
-        let reached = |thread: &ThreadTime| thread.reached.get();
-        let behind = self.threads.iter().filter(|thread| thread.behind.get() && reached(thread) > i64::MIN);
-        let furthest = || self.threads.iter().map(reached).max().unwrap_or(i64::MIN);
-        behind.map(reached).min().unwrap_or_else(furthest)
-    }
 }
 
 /// The other threads that send rows of a rule.
@@ -145,9 +110,7 @@ impl RuleQueue {
     /// Also takes rows from the other workers of a cluster of `workers`.
     #[must_use]
     pub fn gathering(mut self, rule: RuleKey, clocks: EventClocks, post: Post<RuleLetter>, workers: usize) -> Self {
-        for stream in &mut self.streams {
-            *stream = StreamTime::new(workers, stream.counts, stream.seen.get());
-        }
+        self.streams.iter_mut().for_each(|stream| *stream = stream.over(workers));
         self.clocks = clocks;
         self.senders = Some(Senders { rule, own: post.index(), post, untold: RefCell::new(vec![0; workers].into()) });
         self
@@ -157,6 +120,14 @@ impl RuleQueue {
     #[must_use]
     pub fn by_slices(self, slices: Option<Alignment>) -> Self {
         RuleQueue { slices, ..self }
+    }
+
+    /// These workers send what they have accumulated once their time has come: time is that of the one that is furthest
+    /// behind.
+    #[must_use]
+    pub fn behind_all_of(mut self, workers: &[usize]) -> Self {
+        self.streams.iter_mut().for_each(|stream| stream.is_behind_all_of(workers));
+        self
     }
 
     /// Whether other threads also send rows.
@@ -238,7 +209,7 @@ impl RuleQueue {
 
     /// Whether a row of a thread is in time; see the module's description.
     fn judge_time(&self, stream: &StreamTime, thread: usize, time: i64) -> Result<(), LateBy> {
-        let (watermark, reached) = (self.watermark.get(), stream.threads[thread].reached.get());
+        let (watermark, reached) = (self.watermark.get(), stream.reached_on(thread));
         let limit = match &self.slices {
             None => watermark,
             Some(_) if time < reached => reached,
@@ -249,9 +220,7 @@ impl RuleQueue {
     }
 
     fn reach(&self, stream: &StreamTime, thread: usize, reached: i64) {
-        let known = &stream.threads[thread].reached;
-        if reached > known.get() {
-            known.set(reached);
+        if stream.reach(thread, reached) {
             self.changes.set(self.changes.get() + 1);
         }
     }
@@ -259,11 +228,15 @@ impl RuleQueue {
     /// Takes rows that another thread has scanned and that arrived at `now`. In processing time this is also their
     /// time, because the windows at the time of their scan may be over.
     pub fn accept(&self, from: usize, letter: ForwardedRows, now: i64, event_time: bool) -> Refused {
-        let ForwardedRows { mut rows, advances, input, behind, .. } = letter;
+        let ForwardedRows { mut rows, advances, input, behind, holds, .. } = letter;
         let mut refused = Refused::default();
         if event_time {
             let sent = rows.weight();
-            self.streams[usize::from(input)].threads[from].behind.set(behind);
+            let stream = &self.streams[usize::from(input)];
+            stream.set_behind(from, behind);
+            let reached = advances.iter().map(|advance| advance.reached).fold(stream.reached_on(from), i64::max);
+            let slice_end = |slices: &Alignment| slices.bounds(reached).1.saturating_sub(1);
+            stream.set_held(from, self.slices.as_ref().filter(|_| holds).map(slice_end));
             (refused.late, refused.late_by) = self.remove_late(from, &mut rows, &advances, now);
             // Late rows are not waiting here, so their sender may continue at once.
             self.tell(from, sent - rows.weight());
@@ -341,7 +314,7 @@ impl RuleQueue {
     /// Sets whether more messages for an input are waiting on this thread.
     pub fn set_behind(&self, input: u16, behind: bool) {
         if let Some(Senders { own, .. }) = self.senders {
-            self.streams[usize::from(input)].threads[own].behind.set(behind);
+            self.streams[usize::from(input)].set_behind(own, behind);
         }
     }
 
@@ -369,6 +342,9 @@ impl RuleQueue {
                 next = Some(next.map_or(idle_at, |next| next.min(idle_at)));
             }
             least = least.min(stream.reached());
+            if self.slices.is_some() {
+                self.ask(stream);
+            }
         }
         // If all streams are idle, the watermark does not advance.
         if least != i64::MAX && least > self.watermark.get() {
@@ -376,6 +352,13 @@ impl RuleQueue {
             self.changes.set(self.changes.get() + 1);
         }
         next
+    }
+
+    /// Asks the threads that hold back the time of a stream for what they hold.
+    fn ask(&self, stream: &StreamTime) {
+        if let Some(Senders { rule, post, .. }) = &self.senders {
+            stream.to_ask().for_each(|thread| post.send(thread, RuleLetter::Ask(*rule)));
+        }
     }
 
     /// Grows with each change of the checkpointed state.
@@ -414,9 +397,10 @@ impl RuleQueue {
         let reached = expect_len(reached, self.streams.len())?;
         from.finish()?;
         let own = self.own();
-        let put = |cell: &Cell<i64>, restored: i64| cell.set(both(cell.get(), restored));
-        put(&self.watermark, watermark);
-        self.streams.iter().zip(reached).for_each(|(stream, reached)| put(&stream.threads[own].reached, reached));
+        self.watermark.set(both(self.watermark.get(), watermark));
+        for (stream, reached) in self.streams.iter().zip(reached) {
+            stream.set_reached(own, both(stream.reached_on(own), reached));
+        }
         Ok(())
     }
 
@@ -514,7 +498,7 @@ mod tests {
         let advance = |(row, time): (usize, &i64)| Advance { row, input, reached: *time };
         let mut advances: Vec<Advance> = times.iter().enumerate().map(advance).collect();
         advances.dedup_by(|next, last| next.reached <= last.reached);
-        ForwardedRows { rule: 7, rows, advances, input, behind }
+        ForwardedRows { rule: 7, rows, advances, input, behind, holds: false }
     }
 
     #[test]

@@ -277,10 +277,7 @@ impl WorkerLoop {
                     output.borrow_mut().tick();
                 }
             }
-            let idle = self.step();
-            if idle {
-                self.answer();
-            }
+            let idle = self.step() && self.answer();
             if !idle || !self.ready.is_empty() || self.may_go_on() {
                 // Sockets of this thread get their turn before the next round.
                 tokio::task::yield_now().await;
@@ -346,13 +343,19 @@ impl WorkerLoop {
         }
     }
 
-    /// Notifies those who wait for the streams to be drained.
-    fn answer(&mut self) {
+    /// Notifies those who wait for the streams to be drained. False: there is more to do.
+    fn answer(&mut self) -> bool {
         if self.draining.is_empty() && self.settling.is_empty() && self.ending.is_empty() {
-            return;
+            return true;
         }
         if !self.streams.values().all(|stream| stream.input.is_empty()) || !self.tables.is_idle() {
-            return;
+            return true;
+        }
+        // Rows that are held for later ones have not come to their rules.
+        let mut held = self.rules.values().flat_map(|rule| &rule.lanes).filter(|lane| lane.holds_rows()).peekable();
+        if held.peek().is_some() {
+            held.for_each(|lane| lane.flush());
+            return false;
         }
         // A rule that works or pauses between two turns has not processed all its input.
         let busy = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.is_busy());
@@ -363,7 +366,7 @@ impl WorkerLoop {
             }
         }
         if !self.draining.is_empty() && self.rules.values().any(busy) {
-            return;
+            return true;
         }
         if !self.draining.is_empty() {
             self.gathering.values().for_each(|(_, output)| output.borrow_mut().finish());
@@ -380,6 +383,7 @@ impl WorkerLoop {
             ended.for_each(|(_, output)| output.borrow_mut().finish());
             let _ = done.send(());
         }
+        true
     }
 
     fn command(&mut self, command: Command) {
@@ -388,6 +392,9 @@ impl WorkerLoop {
             Command::AddRule(rule) => self.add_rule(*rule),
             Command::EndScan { leaving, done } => {
                 let _ = done.send(self.end_scan(&leaving));
+            }
+            Command::SendHome { rule, done } => {
+                let _ = done.send(self.send_home(rule));
             }
             Command::DropRule { leaving, done } => {
                 let _ = done.send(self.leave(leaving));

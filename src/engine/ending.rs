@@ -12,7 +12,8 @@ use futures_util::future::join_all;
 
 use tokio::sync::oneshot;
 
-use crate::dataflow::command::Command;
+use crate::dataflow::command::{Command, RuleKey};
+use crate::dataflow::division::at_home;
 use crate::io::queue::SinkHandle;
 use crate::io::source::OpenSource;
 use crate::io::{LinkStatus, UNPROCESSED, UNREAD, UNSENT};
@@ -111,6 +112,12 @@ impl Engine {
             for rules in self.stages() {
                 self.ask(|done| Command::EndOfInput { rules: rules.clone(), done }).await;
                 self.settle().await;
+                let windows = self.windows_apart(&rules);
+                if !windows.is_empty() {
+                    // By now they have what the owners of the keys held.
+                    self.ask(|done| Command::EndOfInput { rules: windows.clone(), done }).await;
+                    self.settle().await;
+                }
             }
             self.close_sources(|_| true).await;
         };
@@ -278,6 +285,13 @@ impl Engine {
                 return;
             }
         }
+    }
+
+    /// The windows of those rules whose homes have them apart from the state of the keys.
+    fn windows_apart(&self, rules: &[RuleKey]) -> Arc<[RuleKey]> {
+        let running = self.running();
+        let apart = running.rules.values().filter(|rule| rules.contains(&rule.key) && rule.has_windows_apart());
+        apart.map(|rule| at_home(rule.key)).collect()
     }
 
     /// The rules in stages, writers before readers; rules in a cycle share a stage. Must be called after the outside

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::dataflow::command::Command;
+use crate::dataflow::division::at_home;
 use crate::dataflow::state::measure::{StateSize, TableSize};
 use crate::dataflow::worker::DataThread;
 
@@ -57,6 +58,9 @@ impl Engine {
         for (id, rule) in self.running().rules.iter().filter(|(_, rule)| rule.home.is_some()) {
             let StatePlace { key, threads, .. } = rule.state_place();
             threads.into_iter().for_each(|thread| by_thread[thread].push((key, id.clone())));
+            if rule.has_windows_apart() {
+                by_thread[rule.threads.home].push((at_home(key), id.clone()));
+            }
         }
         let asked = self.threads.iter().zip(by_thread).map(|(thread, rules)| measure_thread(thread, rules, until));
         let mut measured = Measured::default();

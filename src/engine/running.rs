@@ -5,7 +5,7 @@
 //! for the rows that they have sent, so that none is lost or counted twice.
 //!
 //! A state that is divided by key is on all threads of the rule. They end their scans first; once all rows have come to
-//! the threads of their keys, each gives its part away.
+//! the threads of their keys, each gives its part away. What they have sent home by then is waited for.
 //!
 //! With several processes, home is in one of them. In the others, all threads of the rule scan and send rows there.
 
@@ -15,15 +15,15 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use crate::dataflow::command::{
-    Command, Keeps, Leaving, Left, Letters, Mark, NewRule, Part, Saved, StateAnswer, StreamKey,
+    Command, Keeps, Leaving, Left, Letters, Mark, NewRule, Part, RuleKey, Saved, StateAnswer, StreamKey,
 };
-use crate::dataflow::division::Division;
+use crate::dataflow::division::{Division, at_home};
 use crate::dataflow::encoding::Encoding;
 use crate::dataflow::event_clock::EventClocks;
 use crate::dataflow::state::checkpoint;
 use crate::dataflow::worker::Commands;
 use crate::metrics::RuleMetrics;
-use crate::plan::physical::{Body, RulePlan};
+use crate::plan::physical::{Body, RulePlan, WindowSpec};
 
 use super::{Engine, PreparedRule};
 
@@ -105,6 +105,9 @@ impl RuleCommands {
             let scans = self.all().map(|thread| end_scan(thread, without_state(&leaving)));
             let near = join_all(scans).await.into_iter().sum();
             division.have_come(near, leaving.letters.far).await;
+            let sent = self.all().map(|thread| send_home(thread, leaving.rule));
+            let near = join_all(sent).await.into_iter().sum();
+            self.drop_windows(&leaving, Letters { near, far: 0 }).await;
             return self.drop_parts(&leaving).await;
         }
         let others = self.others.iter().map(|thread| drop_rule(thread, without_state(&leaving)));
@@ -116,6 +119,7 @@ impl RuleCommands {
     /// The same for a rule that may not have begun on all threads: nobody waits for its rows.
     pub async fn undo(self, leaving: Leaving) {
         if self.division.is_some() {
+            self.drop_windows(&leaving, Letters::default()).await;
             self.drop_parts(&without_state(&leaving)).await;
         } else {
             self.leave(leaving).await;
@@ -124,6 +128,15 @@ impl RuleCommands {
 
     fn all(&self) -> impl Iterator<Item = &Commands> {
         std::iter::once(&self.home).chain(&self.others)
+    }
+
+    /// Takes the windows of a divided state off home, once so many letters have come for them.
+    async fn drop_windows(&self, leaving: &Leaving, letters: Letters) {
+        if self.division.as_ref().is_some_and(|division| division.home().is_some()) {
+            let (settle, ends) = Default::default();
+            let leaving = Leaving { rule: at_home(leaving.rule), settle, ends, save: None, letters };
+            drop_rule(&self.home, leaving).await;
+        }
     }
 
     /// Takes the parts of a divided state off all threads.
@@ -169,6 +182,13 @@ async fn end_scan(thread: &Commands, leaving: Leaving) -> u64 {
     let (done, ended) = oneshot::channel();
     thread.send(Command::EndScan { leaving, done });
     ended.await.unwrap_or_default()
+}
+
+/// Lets a thread send home what its part of a rule owes; returns how many letters it has sent.
+async fn send_home(thread: &Commands, rule: RuleKey) -> u64 {
+    let (done, sent) = oneshot::channel();
+    thread.send(Command::SendHome { rule, done });
+    sent.await.unwrap_or_default()
 }
 
 /// Removes a rule from a thread.
@@ -268,7 +288,8 @@ impl<'e> PreparedRule<'e> {
         let first = self.threads.process * all;
         let owners: Vec<usize> = (0..all).filter(|thread| self.threads.contains(*thread)).collect();
         let divides = !body.exchange.is_empty() && owners.len() > 1;
-        divides.then(|| Division::new(owners.into_iter().map(|thread| first + thread)))
+        let home = (!matches!(body.window, WindowSpec::Each)).then_some(first + self.threads.home);
+        divides.then(|| Division::new(owners.into_iter().map(|thread| first + thread), home))
     }
 }
 

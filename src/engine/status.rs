@@ -285,6 +285,7 @@ impl RunningRule {
     pub(super) fn status(&self, id: &str, sources: Vec<(String, LinkStatus)>) -> RuleStatus {
         let sinks: Vec<LinkStatus> = self.sinks.iter().map(|sink| sink.sink.status()).collect();
         let metrics = &self.metrics;
+        let has_home = self.division.is_none() || self.has_windows_apart();
         RuleStatus {
             id: id.to_owned(),
             rows_in: metrics.rows_in(),
@@ -293,7 +294,7 @@ impl RunningRule {
             dropped: dropped(&sinks),
             late: metrics.late.load(Ordering::Relaxed),
             spread: self.spread.clone(),
-            home: self.home.as_ref().filter(|_| self.division.is_none()).map(Home::thread),
+            home: self.home.as_ref().filter(|_| has_home).map(Home::thread),
             future: metrics.future.load(Ordering::Relaxed),
             feed: metrics.feed(),
             watermark: metrics.watermark(),

@@ -243,6 +243,8 @@ pub struct Stateful {
     /// Whether the rule reads what it has sent so far (`last_hit_count` …).
     pub counts_hits: bool,
     pub state_limit: Option<StateLimit>,
+    /// The state is stored (`qos`).
+    pub stored: bool,
 }
 
 impl Stateful {
@@ -265,6 +267,7 @@ impl Stateful {
             exchange: Vec::new(),
             window_aggregates: Vec::new(),
             state_limit: None,
+            stored: false,
             aggregates: Vec::new(),
             row_slots,
             kept_slots: Vec::new(),

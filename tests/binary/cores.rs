@@ -50,6 +50,12 @@ async fn windows_hold_the_rows_of_all_threads() {
             rule("groups", by_event_time, event_time.clone()),
             rule("alone", by_event_time, json!({"isEventTime": true, "lateTolerance": "1h", "concurrency": 1})),
             rule("two", by_event_time, json!({"isEventTime": true, "lateTolerance": "1h", "concurrency": 2})),
+            rule(
+                "lists",
+                "SELECT k, array_cardinality(collect(v)) AS n, last_value(k, true) AS l FROM cores_in \
+                 GROUP BY k, TUMBLINGWINDOW(ss, 10)",
+                event_time.clone(),
+            ),
             rule("copy", "SELECT v FROM cores_in WHERE v >= 0", json!({})),
             rule("counted", "SELECT acc_count(*) AS n FROM cores_in", json!({})),
             rule("others", "SELECT acc_count(*) AS n FROM cores_other", json!({})),
@@ -63,7 +69,7 @@ async fn windows_hold_the_rows_of_all_threads() {
     });
     let plutino = Plutino::run("cores-windows", &rules, &["--workers", "3"]).await;
     let mut receivers = Vec::new();
-    for id in ["groups", "alone", "two", "join"] {
+    for id in ["groups", "alone", "two", "join", "lists"] {
         receivers.push(plutino.connect(&format!("/{id}")).await);
     }
     let mut copies = plutino.connect("/copy").await;
@@ -101,6 +107,8 @@ async fn windows_hold_the_rows_of_all_threads() {
     for receiver in &mut receivers[..3] {
         assert_eq!(groups(receiver, 3).await, expected);
     }
+    let lists = (0..3).map(|k| json!({"k": k, "n": SENDERS * MESSAGES as usize / 3, "l": k}));
+    assert_eq!(groups(&mut receivers[4], 3).await, lists.collect::<Vec<_>>());
     let joined = SENDERS * SENDERS * (MESSAGES as usize / 3);
     assert_eq!(next(&mut receivers[3]).await, Some(json!({"k": 1, "n": joined})));
 }
@@ -246,6 +254,64 @@ async fn updates_and_restarts_carry_a_state_that_threads_share_by_key() {
         served = start(workers);
         served.asks("POST", "/rules/r/start", &json!(null)).await.done();
     }
+}
+
+/// A rule whose windows are put together of the keys of all threads is updated under load, and goes on with new windows.
+#[tokio::test]
+async fn updates_of_windows_that_threads_share_by_key_lose_no_later_window() {
+    let folder = Folder::new("cores-windows-by-key");
+    let mut command = folder.command();
+    command.args(["--workers", "3"]);
+    let served = Served::start(command);
+    let create = "CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\", TIMESTAMP=\"ts\")";
+    served.asks("POST", "/streams", &json!({"sql": create})).await.done();
+    let version = |limit: u64| {
+        let sink = json!({"websocket": {"path": "/out", "clientQueue": {"messages": limit}}});
+        let sql = "SELECT k, collect(v) AS l, window_end() AS e FROM demo GROUP BY k, TUMBLINGWINDOW(ss, 1)";
+        let options = json!({"isEventTime": true, "lateTolerance": 0, "maxFutureSkew": 0});
+        json!({"id": "r", "sql": sql, "options": options, "actions": [sink]})
+    };
+    served.asks("POST", "/rules", &version(100_000)).await.done();
+    let status = served.asks("GET", "/rules/r/status?details", &json!(null)).await.json();
+    assert_eq!(status["threads"]["plan"], "exchange by (k)");
+    assert!(status["threads"]["home"].is_u64(), "{status}");
+    let (mut output, _) = connect_async(served.data_url("/out")).await.expect("the sink is there");
+    let mut senders = Vec::new();
+    for _ in 0..4 {
+        senders.push(connect_async(served.data_url("/in")).await.expect("the source is there").0);
+    }
+    for round in 1..=6 {
+        for sender in &mut senders {
+            for k in 0..50 {
+                let row = json!({"k": k, "v": 1, "ts": round * 500});
+                sender.feed(Message::text(row.to_string())).await.expect("the source stays");
+            }
+            sender.flush().await.expect("the source stays");
+        }
+        served.asks("PUT", "/rules/r", &version(100_000 + round)).await.done();
+    }
+    for k in 0..8 {
+        let row = json!({"k": k, "v": k, "ts": 1_000_000});
+        senders[0].send(Message::text(row.to_string())).await.expect("the source stays");
+    }
+    senders[0]
+        .send(Message::text(json!({"k": 0, "v": 0, "ts": 2_000_000}).to_string()))
+        .await
+        .expect("the source stays");
+    let message = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            let Message::Text(text) = output.next().await.expect("the sink stays").expect("a message") else {
+                continue;
+            };
+            let rows: Vec<Value> = serde_json::from_str(&text).expect("a list of rows");
+            if rows.iter().any(|row| row["e"] == 1_001_000) {
+                return rows;
+            }
+        }
+    });
+    let mut rows = message.await.expect("the window comes");
+    rows.sort_by_key(|row| row["k"].as_i64());
+    assert_eq!(rows, (0..8).map(|k| json!({"k": k, "l": [k], "e": 1_001_000})).collect::<Vec<_>>());
 }
 
 #[tokio::test]

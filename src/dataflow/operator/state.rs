@@ -187,7 +187,7 @@ impl RuleOperator {
 
     /// Forgets the keys of other threads, where the state is divided.
     fn keep_own_keys(&mut self) {
-        let Some(Own { division, owner }) = &self.own else { return };
+        let Some(Own { division, owner: Some(owner) }) = &self.own else { return };
         let (steps, inputs, keys) = (&self.plan.steps, &self.inputs, &self.plan.exchange);
         self.memories.retain(|step, memory| {
             let Step { input, kind: StepKind::Analytic(call), .. } = &steps[step] else { return true };

@@ -11,14 +11,14 @@ use tokio::sync::oneshot;
 use super::{Kept, by_clock, catalog, event_time};
 use crate::dataflow::cluster::Traffic;
 use crate::dataflow::command::{Command, Keeps, Leaving, Left, Letters, NewRule, Part, StateAnswer};
-use crate::dataflow::division::Division;
+use crate::dataflow::division::{Division, at_home};
 use crate::dataflow::encoding::Encoding;
 use crate::dataflow::event_clock::EventClocks;
 use crate::dataflow::worker::DataThread;
 use crate::definition::rule::RuleOptions;
 use crate::io::queue::{self, Frame, FrameBatch, FrameSender};
 use crate::metrics::RuleMetrics;
-use crate::plan::physical::Body;
+use crate::plan::physical::{Body, WindowSpec};
 use crate::time::Clock;
 
 /// How many threads there are.
@@ -76,7 +76,10 @@ impl Threads {
         let plan = crate::plan::plan(sql, options, &catalog()).unwrap_or_else(|error| panic!("{sql}: {error}"));
         let clocks = EventClocks::new(plan.inputs.len());
         let division = match &plan.body {
-            Body::Stateful(body) if !body.exchange.is_empty() => Some(Division::new(0..THREADS)),
+            Body::Stateful(body) if !body.exchange.is_empty() => {
+                let windows = !matches!(body.window, WindowSpec::Each);
+                Some(Division::new(0..THREADS, windows.then_some(HOME)))
+            }
             _ => None,
         };
         let part = |thread: usize| match plan.body {
@@ -130,6 +133,10 @@ impl Threads {
         }
     }
 
+    pub(super) fn now(&self) -> i64 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
     pub(super) fn send(&self, thread: usize, rows: impl IntoIterator<Item = Json>) {
         let frames = rows.into_iter().map(|row| Frame::Text(row.to_string().into())).collect();
         let batch = FrameBatch { frames, origin: None, received: Instant::now() };
@@ -181,13 +188,20 @@ impl Threads {
     /// No more rows will come.
     pub(super) fn end(&self) {
         self.drain();
-        self.ask(|done| Command::EndOfInput { rules: Arc::new([1, 2]), done });
-        self.drain();
+        for rules in [[1, 2], [at_home(1), at_home(2)]] {
+            self.ask(|done| Command::EndOfInput { rules: rules.into(), done });
+            self.drain();
+        }
+    }
+
+    pub(super) fn messages(&self) -> Vec<Json> {
+        let texts = self.kept.0.lock().expect("no panic while it is held").clone();
+        texts.iter().map(|text| serde_json::from_str(text).expect("JSON")).collect()
     }
 
     pub(super) fn rows(&self) -> Vec<Json> {
-        let texts = self.kept.0.lock().expect("no panic while it is held").clone();
-        texts.iter().flat_map(|text| serde_json::from_str::<Vec<Json>>(text).expect("a list of rows")).collect()
+        let rows = |message: Json| message.as_array().expect("a list of rows").clone();
+        self.messages().into_iter().flat_map(rows).collect()
     }
 
     pub(super) fn stop(self) {

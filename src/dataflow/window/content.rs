@@ -166,6 +166,15 @@ impl Content {
         }
     }
 
+    /// The same for another thread, of a slice with this end; `None` if nothing came. The rows count as seen already.
+    pub fn into_partial(self, end: i64) -> Option<Partial> {
+        let Content { span, groups, .. } = self;
+        let times = span?;
+        // How many rows a group has is not known; if it does not go together with what is there, it counts as one.
+        let (rows, weight) = (vec![1; groups.len()], groups.len().max(1));
+        Some(Partial { times, end, groups, rows, seen: 0, weight })
+    }
+
     /// Drops the oldest quarter of the groups or rows, at least one; returns their number.
     pub fn evict(&mut self) -> usize {
         let groups = quarter(self.groups.len());

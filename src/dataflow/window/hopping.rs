@@ -155,6 +155,24 @@ impl Hopping {
         }
     }
 
+    /// Takes the slices that end at or before `frontier`; `None`: all of them.
+    pub fn take_slices(&mut self, frontier: Option<i64>) -> Vec<Partial> {
+        let mut taken = Vec::new();
+        while let Some(first) = self.open.first_entry()
+            && frontier.is_none_or(|frontier| first.get().0 <= frontier)
+        {
+            let (end, content) = first.remove();
+            self.groups = content.groups.len();
+            taken.extend(content.into_partial(end));
+        }
+        taken
+    }
+
+    /// The end of the slice that a time is in.
+    pub fn slice_end(&self, time: i64) -> i64 {
+        self.slices.bounds(time).1
+    }
+
     /// The number of windows with rows that have not ended.
     pub fn open(&self) -> u64 {
         let Some(first) = self.next_end else { return 0 };

@@ -126,6 +126,25 @@ impl Windows {
         }
     }
 
+    /// Takes the slices that end at or before `frontier` (`None`: all), for the thread that makes results of them.
+    pub fn take_slices(&mut self, frontier: Option<i64>) -> Vec<Partial> {
+        match self {
+            Windows::Hopping(windows) => windows.take_slices(frontier),
+            // Others are not divided.
+            Windows::Each | Windows::Sliding(_) | Windows::Session(_) | Windows::Count(_) | Windows::State(_) => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// The end of the slice that a time is in, where windows have slices.
+    pub fn slice_end(&self, time: i64) -> Option<i64> {
+        match self {
+            Windows::Hopping(windows) => Some(windows.slice_end(time)),
+            Windows::Each | Windows::Sliding(_) | Windows::Session(_) | Windows::Count(_) | Windows::State(_) => None,
+        }
+    }
+
     /// Whether the arrival of a row may end windows that it does not belong to, even if rows are not ordered.
     pub fn rows_end_windows(&self) -> bool {
         match self {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::metrics::Place;
 
 use super::super::command::{Command, Letters, RuleKey};
+use super::super::division::rule_of;
 use super::super::letters::{ForwardedRows, ResultBatch, ResultsTaken, RuleLetter};
 use super::super::output::Output;
 use super::super::queue::Refused;
@@ -100,8 +101,13 @@ impl WorkerLoop {
             match letter {
                 RuleLetter::Rows(rows) => self.rows_came(from, rows),
                 RuleLetter::Taken { rule, rows } => {
+                    let Some(running) = self.rules.get(&rule_of(rule)) else { continue };
+                    let all = running.lanes.iter().chain(&running.shipping);
+                    all.filter(|lane| lane.leads_to(rule, from)).for_each(|lane| lane.taken(rows));
+                }
+                RuleLetter::Ask(rule) => {
                     let lanes = self.rules.get(&rule).map_or(&[][..], |rule| &rule.lanes);
-                    lanes.iter().filter(|lane| lane.to() == from).for_each(|lane| lane.taken(rows));
+                    lanes.iter().filter(|lane| lane.leads_to(rule, from)).for_each(|lane| lane.give());
                 }
                 RuleLetter::Results(results) => self.results_came(from, results),
                 RuleLetter::ResultsTaken(taken) => self.results_taken(from, &taken),
@@ -251,7 +257,7 @@ mod tests {
     use super::*;
 
     fn rows(rule: RuleKey) -> ForwardedRows {
-        ForwardedRows { rule, rows: RowBatch::of_width(0), advances: Vec::new(), input: 0, behind: false }
+        ForwardedRows { rule, rows: RowBatch::of_width(0), advances: Vec::new(), input: 0, behind: false, holds: false }
     }
 
     #[test]

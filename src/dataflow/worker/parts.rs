@@ -9,16 +9,17 @@ use crate::plan::physical::{Body, Input, Role, Stateful};
 use crate::view::Views;
 
 use super::super::build::{self, Installed, RuleParts};
+use super::super::cluster::Post;
 use super::super::combine::Combiner;
 use super::super::command::{Keeps, Part, RuleKey};
 use super::super::context::RuleContext;
-use super::super::division::Division;
+use super::super::division::{Division, at_home};
 use super::super::event_clock::EventClocks;
 use super::super::exchange::{Exchange, Lane};
 use super::super::forward::Forward;
 use super::super::lookup::Lookup;
 use super::super::operate::Operate;
-use super::super::operator::RuleOperator;
+use super::super::operator::{self, RuleOperator};
 use super::super::output::Output;
 use super::super::queue::RuleQueue;
 use super::super::scan::Target;
@@ -41,7 +42,31 @@ pub(super) struct Begun {
     pub fingerprint: Option<Fingerprint>,
 }
 
+/// Which part of a rule's state is here.
+enum Portion {
+    /// All of it.
+    Whole,
+    /// That of the keys of this owner, and the way to home, if the rule has windows.
+    Keys(Division, usize, Option<Rc<Forward>>),
+    /// The windows of all owners.
+    Windows(Division),
+}
+
 impl Begun {
+    /// The same for the windows of a state that is divided, which is not stored.
+    fn at_home(&self) -> Option<Begun> {
+        let Body::Stateful(plan) = &self.body else { return None };
+        Some(Begun {
+            key: at_home(self.key),
+            body: Body::Stateful(Box::new(operator::at_home((**plan).clone()))),
+            inputs: self.inputs.clone(),
+            context: self.context.clone(),
+            output: self.output.clone(),
+            keeps: Keeps::Nothing,
+            fingerprint: None,
+        })
+    }
+
     /// The slots of its rows.
     fn width(&self) -> usize {
         self.inputs.iter().map(|input| input.scan.width()).max().unwrap_or(0)
@@ -74,8 +99,9 @@ impl WorkerLoop {
                 let forward = Rc::new(match &begun.body {
                     Body::Stateful(plan) if plan.merges => {
                         begun.output.borrow_mut().name_slots(SlotNames::of(&begun.inputs));
-                        let plan = (**plan).clone();
-                        forward.combining(Combiner::new(plan, begun.context.clone(), begun.output.clone()))
+                        let (plan, slices) = ((**plan).clone(), slices_ahead(plan, &self.zone));
+                        let combiner = Combiner::new(plan, begun.context.clone(), begun.output.clone());
+                        forward.combining(combiner, slices)
                     }
                     _ => forward,
                 });
@@ -88,11 +114,11 @@ impl WorkerLoop {
             }
             (_, Part::Home(clocks), Some(_)) => {
                 let queue = self.shared_queue(&begun, clocks);
-                queued(self.add_state(begun, None, queue, running))
+                queued(self.add_state(begun, Portion::Whole, queue, running))
             }
             _ => {
                 let queue = self.queue(&begun);
-                queued(self.add_state(begun, None, queue, running))
+                queued(self.add_state(begun, Portion::Whole, queue, running))
             }
         }
     }
@@ -102,11 +128,22 @@ impl WorkerLoop {
         let keys = begun.stateful().map(|plan| plan.exchange.clone()).unwrap_or_default();
         let (key, width) = (begun.key, begun.width());
         let post = self.shared.as_ref().map(|shared| shared.post().clone());
-        let own = post.as_ref().and_then(|post| division.owner(post.index()));
-        let own = own.map(|owner| {
+        let here = post.as_ref().map(Post::index);
+        let windows = begun.at_home().filter(|_| here.is_some() && division.home() == here);
+        let own = here.and_then(|here| division.owner(here)).map(|owner| {
+            let home = division.home().zip(post.clone());
+            let home = home.map(|(to, post)| Forward::new(at_home(key), to, post, clocks.clone(), width));
+            running.shipping = home.map(Rc::new);
             let queue = self.shared_queue(&begun, clocks.clone());
-            (owner, self.add_state(begun, Some((division.clone(), owner)), queue, running))
+            let portion = Portion::Keys(division.clone(), owner, running.shipping.clone());
+            let queue = self.add_state(begun, portion, queue, running);
+            let state = self.slots.get(&running.slot).cloned();
+            running.shipping.iter().for_each(|home| home.fed_by(state.clone().into_iter().collect()));
+            (owner, queue)
         });
+        if let Some(windows) = windows {
+            self.add_windows(windows, &division, running);
+        }
         let lanes = division.owners().iter().enumerate().filter_map(|(owner, worker)| match &own {
             Some((here, queue)) if *here == owner => Some(Lane::Here(queue.clone())),
             _ => {
@@ -118,6 +155,19 @@ impl WorkerLoop {
         let lanes = lanes.collect();
         running.division = Some(division.clone());
         Exchange::new(division, keys, clocks, lanes)
+    }
+
+    /// Adds the windows of a rule whose keys are divided: a rule of its own to those that send to it.
+    fn add_windows(&mut self, begun: Begun, division: &Division, rule: &RunningRule) {
+        // Slots are counted from 0 on.
+        let mut running = RunningRule::new(!rule.slot, rule.output.clone());
+        running.event_time = rule.event_time;
+        let queue = self.shared_queue(&begun, EventClocks::new(begun.inputs.len()));
+        let queue = if rule.event_time { queue.behind_all_of(division.owners()) } else { queue };
+        let key = begun.key;
+        self.add_state(begun, Portion::Windows(division.clone()), queue, &mut running);
+        self.rules.insert(key, running);
+        self.deliver_early(key);
     }
 
     /// The queue of a rule whose rows come from this thread.
@@ -139,11 +189,11 @@ impl WorkerLoop {
         queue.gathering(begun.key, clocks, shared.post().clone(), shared.peers()).by_slices(slices)
     }
 
-    /// Builds the dataflow behind a queue. `part`: it has the state of this owner's keys only.
+    /// Builds the dataflow behind a queue.
     fn add_state(
         &mut self,
         begun: Begun,
-        part: Option<(Division, usize)>,
+        portion: Portion,
         queue: RuleQueue,
         running: &mut RunningRule,
     ) -> Rc<RuleQueue> {
@@ -152,15 +202,18 @@ impl WorkerLoop {
         let queue = Rc::new(queue);
         let (clock, timers) = (self.clock.clone(), self.timers.clone());
         let slot = running.slot;
-        let alarm = if event_time { Alarm::silent() } else { Alarm::new(timers.clone(), slot) };
+        // What goes home has no windows to end here.
+        let ends_none = event_time || matches!(portion, Portion::Keys(_, _, Some(_)));
+        let alarm = if ends_none { Alarm::silent() } else { Alarm::new(timers.clone(), slot) };
         let (id, metrics) = (context.id.clone(), output.borrow().metrics().clone());
         let operator: Rc<RefCell<dyn Operate>> = match body {
             Body::Stateful(plan) => {
                 let lookups = self.lookups(&plan, &inputs);
                 let operator = RuleOperator::new(*plan, inputs, lookups, context, output, clock.clone(), alarm);
-                Rc::new(RefCell::new(match part {
-                    Some((division, owner)) => operator.owned_by(division, owner),
-                    None => operator,
+                Rc::new(RefCell::new(match portion {
+                    Portion::Whole => operator,
+                    Portion::Keys(division, owner, home) => operator.of_owner(division, owner, home),
+                    Portion::Windows(division) => operator.of_home(division),
                 }))
             }
             Body::View(view) => {

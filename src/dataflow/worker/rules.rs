@@ -160,6 +160,12 @@ impl WorkerLoop {
         rule.lanes.iter().map(|lane| lane.letters()).sum()
     }
 
+    /// Runs the rows of a rule whose state is divided. Returns how many letters its part here has sent home in all.
+    pub(super) fn send_home(&mut self, rule: RuleKey) -> u64 {
+        self.settle(&[rule]);
+        self.rules.get(&rule).and_then(|rule| rule.shipping.as_ref()).map_or(0, |home| home.letters())
+    }
+
     /// Runs everything that the streams of a rule have received.
     fn settle_streams(&mut self, leaving: &Leaving) {
         let rule = self.rules.get(&leaving.rule);

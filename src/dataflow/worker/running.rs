@@ -31,6 +31,8 @@ pub(super) struct RunningRule {
     pub lanes: Vec<Rc<Forward>>,
     /// how its state is divided, if it is
     pub division: Option<Division>,
+    /// the way of what its windows hold to the thread that makes results of it, where this one has a part of its state
+    pub shipping: Option<Rc<Forward>>,
     /// sends its results to other processes, if there are any
     pub relay: Option<Rc<Relay>>,
     /// its state, if it has one
@@ -54,6 +56,7 @@ impl RunningRule {
             queue: None,
             lanes: Vec::new(),
             division: None,
+            shipping: None,
             relay: None,
             operator: None,
             memory: None,

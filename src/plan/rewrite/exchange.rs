@@ -1,7 +1,8 @@
 //! Whether the state of a rule can be divided by key, so that each thread has that of some keys.
 //!
-//! Rows of one key go to one thread, which sees them in their order. That is enough where each row is a result of its own
-//! and all that is remembered of earlier rows is remembered by a key that the rows have when they are scanned.
+//! Rows of one key go to one thread, which sees them in their order. That is enough where all that is remembered of rows is
+//! remembered by a key that they have when they are scanned: by analytic functions for each row, or by groups of a
+//! window. Windows that merge need no exchange: there each thread accumulates what it has.
 
 use std::collections::BTreeSet;
 
@@ -15,17 +16,24 @@ pub(super) fn keys(plan: &Stateful, inputs: &[Input]) -> Vec<Vec<usize>> {
     let mut streams = inputs.iter().enumerate().filter(|(_, input)| input.role == Role::Stream);
     let (Some((number, stream)), None) = (streams.next(), streams.next()) else { return one_place };
     let others_are_tables = inputs.iter().all(|input| !matches!(input.role, Role::Table { .. }));
-    let each_row = matches!(plan.window, WindowSpec::Each) && plan.result_steps.is_empty();
-    if !each_row || !others_are_tables || plan.counts_hits {
+    let divides = match plan.window {
+        WindowSpec::Each => plan.result_steps.is_empty(),
+        // What is on its way between two threads is in no checkpoint.
+        WindowSpec::Hopping { .. } => !plan.stored && !plan.merges && groups_alone(plan),
+        _ => false,
+    };
+    if !divides || !others_are_tables || plan.counts_hits {
         return one_place;
     }
     let scanned = stream.slots.start..stream.slots.start + stream.scan.width();
     let partition = |kind: &StepKind| match kind {
-        StepKind::Analytic(call) => Some(columns(&call.partition).collect::<BTreeSet<usize>>()),
+        StepKind::Analytic(call) => Some(columns(&call.partition)),
         StepKind::Compute(_) | StepKind::Elements(_) => None,
     };
-    let common = plan.steps.iter().filter_map(|step| partition(&step.kind)).reduce(|common, next| &common & &next);
-    let common: Vec<usize> = common.unwrap_or_default().into_iter().filter(|slot| scanned.contains(slot)).collect();
+    let partitions = plan.steps.iter().filter_map(|step| partition(&step.kind));
+    let groups = matches!(plan.window, WindowSpec::Hopping { .. }).then(|| columns(&plan.keys));
+    let common = partitions.chain(groups).reduce(|common, next| &common & &next).unwrap_or_default();
+    let common: Vec<usize> = common.into_iter().filter(|slot| scanned.contains(slot)).collect();
     if common.is_empty() {
         return one_place;
     }
@@ -34,7 +42,12 @@ pub(super) fn keys(plan: &Stateful, inputs: &[Input]) -> Vec<Vec<usize>> {
     keys
 }
 
+/// Whether the groups of a window are all that it keeps.
+fn groups_alone(plan: &Stateful) -> bool {
+    plan.incremental && plan.computed.is_empty() && plan.window_aggregates.is_empty()
+}
+
 /// The expressions that are just a slot: their values are the same wherever they are read.
-fn columns(exprs: &[Expr]) -> impl Iterator<Item = usize> {
-    exprs.iter().filter_map(|expr| if let Expr::Slot(slot) = expr { Some(*slot) } else { None })
+fn columns(exprs: &[Expr]) -> BTreeSet<usize> {
+    exprs.iter().filter_map(|expr| if let Expr::Slot(slot) = expr { Some(*slot) } else { None }).collect()
 }

@@ -40,6 +40,7 @@ pub fn rewrite(logical: &Logical, options: &RuleOptions) -> Result<RulePlan, Pla
         return Ok(RulePlan { inputs, body: Body::Rows(projection), send_nil, concurrency });
     }
     let mut body = stateful(logical, &stages, placed, &slots)?;
+    body.stored = options.qos > 0;
     if !pauses(logical) {
         body.exchange = exchange::keys(&body, &inputs);
     }
@@ -166,6 +167,7 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
         limit: logical.limit,
         counts_hits: counts_hits(logical),
         state_limit: None,
+        stored: false,
     };
     stateful.incremental = incremental(&stateful);
     stateful.kept_slots = kept_slots(&stateful);

@@ -1,0 +1,148 @@
+//! The progress of an input of a rule in event time, over the threads that read it.
+//!
+//! A thread without messages holds nothing back: time is that of the thread that is furthest. A thread that has messages
+//! waiting holds time back to what it has seen. One that may hold accumulated rows holds it back to the end of their
+//! slice; it is asked for them when the others have passed that.
+
+use std::cell::Cell;
+
+/// See the module. Times are ms since the epoch; `i64::MIN`: nothing was seen.
+pub struct StreamTime {
+    threads: Box<[ThreadTime]>,
+    /// When the last row arrived, by the clock.
+    pub seen: Cell<i64>,
+    /// Whether it moves the watermark; tables do not.
+    pub counts: bool,
+    /// Set where time is that of the thread among these that is furthest behind.
+    least_of: Option<Box<[usize]>>,
+}
+
+/// The progress of one thread with an input.
+struct ThreadTime {
+    /// The largest timestamp, less the tolerance.
+    reached: Cell<i64>,
+    /// Messages wait there.
+    behind: Cell<bool>,
+    /// Set while it may hold rows: time must not go beyond this without asking it.
+    holds: Cell<Option<i64>>,
+    /// It was asked for what it holds, and has not answered.
+    asked: Cell<bool>,
+}
+
+impl StreamTime {
+    pub fn new(threads: usize, counts: bool, now: i64) -> StreamTime {
+        let thread = || ThreadTime {
+            reached: Cell::new(i64::MIN),
+            behind: Cell::new(false),
+            holds: Cell::new(None),
+            asked: Cell::new(false),
+        };
+        let threads = (0..threads).map(|_| thread()).collect();
+        StreamTime { threads, seen: Cell::new(now), counts, least_of: None }
+    }
+
+    /// The same for so many threads.
+    #[must_use]
+    pub fn over(&self, threads: usize) -> StreamTime {
+        StreamTime::new(threads, self.counts, self.seen.get())
+    }
+
+    /// Time is that of the thread among these that is furthest behind.
+    pub fn is_behind_all_of(&mut self, threads: &[usize]) {
+        self.least_of = Some(threads.into());
+    }
+
+    /// The time of the input.
+    pub fn reached(&self) -> i64 {
+        if let [alone] = &*self.threads {
+            return alone.reached.get();
+        }
+        if let Some(threads) = &self.least_of {
+            let reached = threads.iter().map(|thread| self.reached_on(*thread));
+            return reached.min().unwrap_or(i64::MIN);
+        }
+        let limits = self
+            .threads
+            .iter()
+            .filter(|thread| thread.reached.get() > i64::MIN)
+            .filter_map(|thread| if thread.behind.get() { Some(thread.reached.get()) } else { thread.holds.get() });
+        limits.fold(self.furthest(), i64::min)
+    }
+
+    /// The time of the thread that is furthest.
+    fn furthest(&self) -> i64 {
+        self.threads.iter().map(|thread| thread.reached.get()).max().unwrap_or(i64::MIN)
+    }
+
+    /// The time of a thread.
+    pub fn reached_on(&self, thread: usize) -> i64 {
+        self.threads[thread].reached.get()
+    }
+
+    /// The time of a thread goes on, unless it is further; returns whether it does.
+    pub fn reach(&self, thread: usize, reached: i64) -> bool {
+        let known = &self.threads[thread].reached;
+        let goes_on = reached > known.get();
+        if goes_on {
+            known.set(reached);
+        }
+        goes_on
+    }
+
+    /// Sets the time of a thread.
+    pub fn set_reached(&self, thread: usize, reached: i64) {
+        self.threads[thread].reached.set(reached);
+    }
+
+    /// Sets whether more messages wait on a thread.
+    pub fn set_behind(&self, thread: usize, behind: bool) {
+        self.threads[thread].behind.set(behind);
+    }
+
+    /// A thread has told what it holds from now on: time must not go beyond this without asking it.
+    pub fn set_held(&self, thread: usize, holds: Option<i64>) {
+        self.threads[thread].holds.set(holds);
+        self.threads[thread].asked.set(false);
+    }
+
+    /// The threads that are to be asked for what they hold, each once until it has answered.
+    pub fn to_ask(&self) -> impl Iterator<Item = usize> {
+        let furthest = self.furthest();
+        let asks = move |thread: &ThreadTime| {
+            thread.holds.get().is_some_and(|holds| holds < furthest) && !thread.asked.replace(true)
+        };
+        self.threads.iter().enumerate().filter(move |(_, thread)| asks(thread)).map(|(number, _)| number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_may_hold_rows_is_asked_for_them_once_the_others_have_passed_their_slice() {
+        let stream = StreamTime::new(3, true, 0);
+        stream.reach(1, 3_000);
+        stream.set_held(1, Some(9_999));
+        stream.reach(2, 5_000);
+        assert_eq!((stream.reached(), stream.to_ask().count()), (5_000, 0), "the slice goes on");
+        stream.reach(2, 12_000);
+        assert_eq!(stream.reached(), 9_999);
+        assert_eq!(stream.to_ask().collect::<Vec<_>>(), [1]);
+        assert_eq!(stream.to_ask().count(), 0, "it was asked");
+        stream.set_held(1, None);
+        assert_eq!(stream.reached(), 12_000);
+        stream.set_behind(1, true);
+        assert_eq!(stream.reached(), 3_000, "it has more messages");
+    }
+
+    #[test]
+    fn time_may_be_that_of_the_thread_that_is_furthest_behind() {
+        let mut stream = StreamTime::new(4, true, 0);
+        stream.is_behind_all_of(&[1, 3]);
+        assert!(stream.reach(1, 7));
+        assert_eq!(stream.reached(), i64::MIN, "thread 3 has told nothing");
+        assert!(stream.reach(3, 5) && !stream.reach(3, 4));
+        assert_eq!(stream.reached(), 5);
+    }
+}
