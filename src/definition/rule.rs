@@ -248,6 +248,8 @@ impl RuleReader<'_> {
             }
             self.problems[before..].iter_mut().for_each(|problem| problem.part = Part::Sink);
         }
+        // Rules are kept, and there may be thousands.
+        actions.shrink_to_fit();
         actions
     }
 

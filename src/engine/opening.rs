@@ -255,6 +255,7 @@ impl PreparedRule<'_> {
     async fn join_streams(&mut self, sources: Vec<Option<SourceSpec>>) -> Result<Signal, EngineError> {
         let engine = self.engine;
         let plan = self.plan.take().expect("the plan goes when the rule runs");
+        self.streams.reserve_exact(plan.inputs.len());
         let _locks = engine.locks.pass(plan.inputs.iter().map(|input| &input.stream.name)).await;
         let all = engine.threads.len();
         let readers = self.readers.min(all);
@@ -422,6 +423,9 @@ impl PreparedRule<'_> {
     /// Opens the sinks. Sinks that the running version has too are taken over with their queues.
     async fn open_sinks(&mut self, sinks: Vec<SinkAction>, signal: &Signal) -> Result<(), EngineError> {
         let mut shared = self.sinks_to_share();
+        self.sinks.reserve_exact(sinks.len());
+        // Only other processes ask by a form's name.
+        let several = self.engine.processes.are_several();
         for action in sinks {
             let known = shared.iter().position(|known| known.spec == action.spec);
             let store = action.spec.store_key(&self.id, 0).map(|key| {
@@ -445,11 +449,11 @@ impl PreparedRule<'_> {
             };
             let encodings = if action.dead_letter { &mut self.dead_letters } else { &mut self.encodings };
             let index = encodings.iter().position(|known| *known.format == shape).unwrap_or_else(|| {
-                let name = cluster::hash(&format!("{shape:?}"));
+                let name = if several { cluster::hash(&format!("{shape:?}")) } else { 0 };
                 encodings.push(Encoding { name, format: Arc::new(shape), outlets: Vec::new(), rows: Vec::new() });
                 encodings.len() - 1
             });
-            if let SinkSpec::Websocket(settings) = &action.spec {
+            if several && let SinkSpec::Websocket(settings) = &action.spec {
                 encodings[index].name ^= cluster::hash(&settings.address());
             }
             match outlet {

@@ -9,7 +9,10 @@ use crate::io::environment::{self, Unset};
 use crate::property::{self, Findings, Noun, Property};
 
 /// Reads properties by a connector's rows into a target with the rows' defaults.
-pub(super) fn read<T: Default>(rows: &'static [Property<T>], props: &Map<String, Json>) -> (T, Findings) {
+pub(super) fn read<T: Clone + Default + Send + Sync + 'static>(
+    rows: &'static [Property<T>],
+    props: &Map<String, Json>,
+) -> (T, Findings) {
     let (expanded, unset) = match environment::expand_properties(props) {
         Ok(expanded) => (expanded, Unset::new()),
         Err(unset) => {

@@ -1,7 +1,10 @@
 //! Reads a JSON object by the rows of a table. One pass finds every fault and every warning.
 
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use serde_json::{Map, Value as Json};
 
@@ -91,11 +94,19 @@ pub fn read<T>(rows: &'static [Property<T>], noun: Noun, values: &Map<String, Js
     found
 }
 
-/// A target in which each row's default is set.
-pub fn default<T: Default>(rows: &'static [Property<T>]) -> T {
-    let mut target = T::default();
-    set_defaults(rows, &mut target);
-    target
+/// A target with the default of each row. It is made once for each table and copied then, since every start of a rule
+/// reads several tables.
+pub fn default<T: Clone + Default + Send + Sync + 'static>(rows: &'static [Property<T>]) -> T {
+    type Made = HashMap<(TypeId, usize, usize), Box<dyn Any + Send + Sync>>;
+    static MADE: LazyLock<Mutex<Made>> = LazyLock::new(Mutex::default);
+    let table = (TypeId::of::<T>(), rows.as_ptr().addr(), rows.len());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let target = made.entry(table).or_insert_with(|| {
+        let mut target = T::default();
+        set_defaults(rows, &mut target);
+        Box::new(target)
+    });
+    target.downcast_ref().cloned().unwrap_or_default()
 }
 
 /// Whether a row has this name.

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Target {
     on: bool,
     name: String,

@@ -40,8 +40,8 @@ pub struct Definition {
     pub reads: Vec<Text>,
     /// the named connections of its sinks
     pub selects: Vec<String>,
-    /// its members as posted
-    json: Json,
+    /// the number of the action that contains each sink, dead letters aside: an action may contain several
+    of_action: Box<[u32]>,
     /// warnings about parts that have no effect
     warnings: Vec<String>,
 }
@@ -146,7 +146,11 @@ impl Definition {
             Some(tags) => Some(serde_json::from_value(tags.clone()).map_err(|_| wrong("tags is no list of texts"))?),
         };
         let selects = rule.actions.iter().filter_map(|action| Some(selector(&action.props)?.to_owned())).collect();
-        Ok(Definition { rule, select: Arc::new(select), version, tags, reads, selects, json, warnings })
+        let actions = member(&json, "actions").and_then(Json::as_array).into_iter().flatten();
+        let sinks = |action: &Json| action.as_object().map_or(0, serde_json::Map::len);
+        let of_action = (0..).zip(actions).flat_map(|(number, action)| std::iter::repeat_n(number, sinks(action)));
+        let of_action = of_action.collect();
+        Ok(Definition { rule, select: Arc::new(select), version, tags, reads, selects, of_action, warnings })
     }
 
     /// Its display name; its id if it has none.
@@ -183,15 +187,10 @@ impl Definition {
         plan::explain(sql, options, catalog).map_err(|error| of_parser(sql, error))
     }
 
-    /// The sinks as written: an action may contain several.
+    /// The sinks as written.
     fn targets(&self) -> Vec<Target<'_>> {
-        let actions = member(&self.json, "actions").and_then(Json::as_array).into_iter().flatten();
-        let sinks = |(action, sinks): (usize, _)| {
-            let sinks: Option<&serde_json::Map<String, Json>> = Json::as_object(sinks);
-            let sinks = sinks.into_iter().flatten();
-            sinks.map(move |(kind, props)| Target { kind, action, props })
-        };
-        actions.enumerate().flat_map(sinks).collect()
+        let sinks = self.rule.actions.iter().filter(|sink| !sink.dead_letter).zip(&self.of_action);
+        sinks.map(|(sink, &action)| Target { kind: &sink.kind, action, props: &sink.written }).collect()
     }
 
     /// The source of a stream by its statement and the configuration; warnings are logged.

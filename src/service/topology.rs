@@ -4,7 +4,8 @@
 //! shows for each of them what is counted. The operators, and the places of conditions, are those that eKuiper makes
 //! from the same statement.
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
+use smallvec::SmallVec;
 
 use crate::plan::physical::{Body, Input, Role, RulePlan, StepKind};
 use crate::sql::ast::{BinaryOp, Expr, ExprKind, Field, InSet, JoinKind, Select, WindowKind};
@@ -16,15 +17,15 @@ pub struct Topology {
     pub sources: Box<[Text]>,
     /// whether the rule has state
     pub stateful: bool,
-    parts: Vec<Node>,
+    parts: Box<[Node]>,
 }
 
 /// One part with its name (`source_demo`, `op_2_decoder`, …), and the parts after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Node {
-    name: String,
+    name: Text,
     part: Part,
-    to: Vec<usize>,
+    to: SmallVec<[u32; 2]>,
 }
 
 /// The task of a part.
@@ -56,21 +57,21 @@ pub enum Part {
 pub(super) struct Target<'a> {
     pub kind: &'a str,
     /// the number of the rule's action that contains it
-    pub action: usize,
+    pub action: u32,
     /// its properties
-    pub props: &'a Json,
+    pub props: &'a Map<String, Json>,
 }
 
 impl Topology {
     /// A rule with a single log sink.
     #[cfg(test)]
     pub(super) fn of_log() -> Topology {
-        let node = |name: &str, part, to| Node { name: name.to_owned(), part, to };
-        let parts = vec![
-            node("op_1_encode", Part::Sending { sink: 0, encodes: true }, vec![1]),
-            node("sink_log_0", Part::Sink(0), Vec::new()),
+        let node = |name: &str, part, to: &[u32]| Node { name: name.into(), part, to: to.into() };
+        let parts = [
+            node("op_1_encode", Part::Sending { sink: 0, encodes: true }, &[1]),
+            node("sink_log_0", Part::Sink(0), &[]),
         ];
-        Topology { sources: Box::new([]), stateful: false, parts }
+        Topology { sources: Box::new([]), stateful: false, parts: parts.into() }
     }
 
     /// The parts of a plan, made from its statement and the rule's sinks.
@@ -137,12 +138,12 @@ impl Topology {
             flow.send(sink, target);
         }
         let sources = read().map(|(_, input)| input.stream.name.clone()).collect();
-        Topology { sources, stateful: stateful.is_some(), parts: flow.parts }
+        Topology { sources, stateful: stateful.is_some(), parts: flow.parts.into() }
     }
 
     /// All parts in order, with their names and the names of the parts after them.
     pub fn nodes(&self) -> impl Iterator<Item = (&str, Part, Vec<&str>)> {
-        let name = |&to: &usize| self.parts[to].name.as_str();
+        let name = |&to: &u32| self.parts[to as usize].name.as_str();
         self.parts.iter().map(move |node| (node.name.as_str(), node.part, node.to.iter().map(name).collect()))
     }
 
@@ -165,8 +166,8 @@ impl Topology {
     pub fn topology(&self) -> (Vec<String>, Vec<(String, Vec<String>)>) {
         let edges = self.parts.iter().filter(|node| !matches!(node.part, Part::Sink(_)));
         let edges = edges.map(|node| {
-            let to = node.to.iter().map(|&to| self.parts[to].name.clone()).collect();
-            (node.name.clone(), to)
+            let to = node.to.iter().map(|&to| self.parts[to as usize].name.to_string()).collect();
+            (node.name.to_string(), to)
         });
         (self.sources.iter().map(|source| format!("source_{source}")).collect(), edges.collect())
     }
@@ -177,7 +178,7 @@ impl Topology {
         let mut lines = Lines::default();
         let mut filters = vec![false; self.sources.len()];
         let (mut source, mut common) = (0, Vec::new());
-        for node in &self.parts {
+        for node in &*self.parts {
             match node.part {
                 Part::Source(at) => source = at,
                 Part::Operator { scan: true, .. } => filters[source] = true,
@@ -288,9 +289,9 @@ impl Flow {
     fn add(&mut self, name: String, part: Part) -> usize {
         let at = self.parts.len();
         for end in self.ends.drain(..) {
-            self.parts[end].to.push(at);
+            self.parts[end].to.push(at as u32);
         }
-        self.parts.push(Node { name, part, to: Vec::new() });
+        self.parts.push(Node { name: name.into(), part, to: SmallVec::new() });
         self.ends.push(at);
         at
     }

@@ -18,7 +18,7 @@ use crate::value::Text;
 const MOST_ROWS: u64 = 1_000_000;
 
 /// The properties as written, before they are combined.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Draft {
     format: SinkFormat,
     encoding: Encoding,
@@ -26,7 +26,7 @@ struct Draft {
     header: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 enum Encoding {
     #[default]
     Json,

@@ -15,7 +15,7 @@ use crate::io::tls_properties::{self, TakesTls, TlsDraft};
 use crate::property::{Findings, Property, Warning, Wrong};
 
 /// The properties as written, before they are combined.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Draft {
     /// settings that depend on a single property
     sink: RestSink,

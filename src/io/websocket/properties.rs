@@ -17,7 +17,7 @@ use crate::property::{Property, Wrong};
 use crate::value::field_path::FieldPath;
 
 /// The properties as written, before they are combined.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Draft {
     /// settings that depend on a single property
     pub settings: Settings,
@@ -35,6 +35,7 @@ pub(super) struct Draft {
 }
 
 /// The value of `perMessageDeflate`.
+#[derive(Clone)]
 pub(super) struct DeflateDraft {
     /// `None`: the role decides
     pub on: Option<bool>,
