@@ -4,22 +4,13 @@
 //! The minimum of many batches counts, since other work on the machine only adds to it; the median shows how much.
 //! `cargo bench --bench window -- hopping` runs those whose names contain the word.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::Arc;
+mod operator;
+
 use std::time::Instant;
 
+use operator::Rule;
 use plutino::dataflow::batch::RowBatch;
-use plutino::dataflow::context::RuleContext;
-use plutino::dataflow::operator::RuleOperator;
-use plutino::dataflow::output::Output;
-use plutino::dataflow::queue::RuleQueue;
-use plutino::dataflow::timers::{Alarm, WorkerClock};
-use plutino::definition::rule::RuleOptions;
-use plutino::definition::stream::Catalog;
-use plutino::metrics::RuleMetrics;
-use plutino::plan::physical::{Body, ColumnSource, Input};
-use plutino::time::Clock;
+use plutino::plan::physical::{ColumnSource, Input};
 use plutino::value::Value;
 
 /// One measurement.
@@ -84,12 +75,11 @@ fn main() {
     if "memory".contains(&wanted) {
         let groups = 1_000_000;
         let before = resident();
-        let mut rule =
+        let mut bench =
             Bench::new(&Case { rows: groups, ..case("", "s GROUP BY device, TUMBLINGWINDOW(dd, 1)", groups, groups) });
-        let batch = rule.next();
-        rule.operator.rows(batch);
-        rule.operator.settle();
-        println!("an open group of 3 aggregates: {} bytes", (resident() - before - rule.bytes()) / groups);
+        let batch = bench.next();
+        bench.rule.run(batch, 0);
+        println!("an open group of 3 aggregates: {} bytes", (resident() - before - bench.bytes()) / groups);
     }
 }
 
@@ -106,7 +96,7 @@ fn measure(case: &Case) -> (f64, f64) {
 
 /// A rule and what comes in.
 struct Bench {
-    operator: RuleOperator,
+    rule: Rule,
     batch: RowBatch,
     /// the time span of a batch, ms
     span: i64,
@@ -115,36 +105,16 @@ struct Bench {
 
 impl Bench {
     fn new(case: &Case) -> Bench {
-        let mut catalog = Catalog::default();
-        for name in ["s", "r"] {
-            let create = format!("CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/{name}\")");
-            let create = plutino::sql::parse_create(&create).expect("the statement is right");
-            catalog.create(&create).expect("the name is free");
-        }
-        let sql = format!("{SELECT} {}", case.from);
-        let plan = plutino::plan::plan(&sql, &RuleOptions::default(), &catalog).expect("the rule is right");
-        let Body::Stateful(body) = plan.body else { panic!("the rule has a window") };
-        let width = plan.inputs.iter().map(|input| input.scan.columns.len()).max().unwrap_or(0);
-        let queue = RuleQueue::new(width, plan.inputs.iter().map(|_| true), 0, 0);
+        let rule = Rule::new(&format!("{SELECT} {}", case.from));
+        let mut batch = RowBatch::of_width(rule.width);
         for row in 0..case.rows {
-            let input = row % plan.inputs.len();
+            let input = row % rule.inputs.len();
             // Each device occurs on each stream.
-            let device = row / plan.inputs.len() % case.groups;
-            let mut slots = slots(&plan.inputs[input], device, row);
-            queue.push(input as u16, (row * 1000 / case.rate) as i64, Instant::now(), &mut slots);
+            let device = row / rule.inputs.len() % case.groups;
+            let mut slots = slots(&rule.inputs[input], device, row);
+            batch.push(input as u16, (row * 1000 / case.rate) as i64, Instant::now(), &mut slots);
         }
-        let context = RuleContext {
-            id: "bench".into(),
-            started: 0,
-            zone: jiff::tz::TimeZone::UTC,
-            hits: Default::default(),
-            pause: Default::default(),
-        };
-        let output = Rc::new(RefCell::new(Output::new(Vec::new(), false, false, Arc::new(RuleMetrics::default()))));
-        let clock = Rc::new(WorkerClock::new(Clock::System));
-        let (context, alarm) = (Rc::new(context), Alarm::silent());
-        let operator = RuleOperator::new(*body, plan.inputs, Default::default(), context, output, clock, alarm);
-        Bench { operator, batch: queue.take(), span: (case.rows * 1000 / case.rate) as i64, at: 0 }
+        Bench { rule, batch, span: (case.rows * 1000 / case.rate) as i64, at: 0 }
     }
 
     /// The next batch.
@@ -159,9 +129,7 @@ impl Bench {
     fn run(&mut self) -> f64 {
         let batch = self.next();
         let begin = Instant::now();
-        self.operator.rows(batch);
-        self.operator.advance(Some(self.at));
-        self.operator.settle();
+        self.rule.run(batch, self.at);
         begin.elapsed().as_nanos() as f64
     }
 
