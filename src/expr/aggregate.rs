@@ -5,6 +5,7 @@
 //! slices.
 
 mod kept;
+mod moving;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod tests;
 use std::fmt;
 
 pub use kept::{Distinct, End, First, Last, List, Merged, Values};
+pub use moving::Moving;
 pub use statistics::{Ranked, Spread};
 
 use serde::{Deserialize, Serialize};
@@ -222,6 +224,8 @@ pub enum Accumulator {
     First(First),
     /// the aggregates with DISTINCT
     Values(Box<Values>),
+    /// The answer is known: the values are kept elsewhere ([`Moving`]).
+    Known(Value),
     /// Merging failed, because the values of two slices cannot be compared. The whole group gets the error: no result
     /// is better than a wrong one.
     Failed(EvalError),
@@ -423,6 +427,7 @@ impl Accumulator {
             Accumulator::Distinct(distinct) => Ok(distinct.answer()),
             Accumulator::First(first) => Ok(first.answer()),
             Accumulator::Values(values) => values.answer(),
+            Accumulator::Known(answer) => Ok(answer.clone()),
             Accumulator::Failed(error) => Err(error.clone()),
         }
     }

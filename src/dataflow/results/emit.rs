@@ -1,9 +1,9 @@
 //! Makes and sends result rows: HAVING, row numbers, ORDER BY, LIMIT, the select list.
 
 use super::error::{ResultError, reporter};
-use super::{Results, Stage, fill_aggregates};
+use super::{Results, Stage};
 use crate::dataflow::sort::{ResultRow, Sorter, number};
-use crate::dataflow::window::Group;
+use crate::dataflow::window::GroupRows;
 use crate::expr::Scope;
 use crate::expr::function::CallContext;
 use crate::metrics::Place;
@@ -11,21 +11,20 @@ use crate::plan::physical::{OrderBy, Stateful, WindowSpec};
 use crate::value::Value;
 
 impl Results {
-    /// Makes the result row of a group.
+    /// Makes the result row of a group, which is taken.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a stage")]
     pub(super) fn group(
         &mut self,
         plan: &Stateful,
         context: &CallContext<'_>,
-        mut group: Group,
+        groups: &mut GroupRows,
+        group: usize,
         found: &mut Vec<ResultRow>,
         sorter: &mut Sorter<ResultRow>,
         sent: &mut u64,
     ) {
         self.slots.resize(plan.result_slots(), Value::Absent);
-        for (&slot, value) in plan.kept_slots.iter().zip(&mut group.first) {
-            self.slots[slot] = std::mem::take(value);
-        }
-        let filled = fill_aggregates(&group, plan, &mut self.slots).map_err(ResultError::Aggregate);
+        let filled = groups.fill(group, plan, &mut self.slots).map_err(ResultError::Aggregate);
         match filled.and_then(|()| self.has(plan, context)) {
             Ok(true) => {}
             Ok(false) => return,

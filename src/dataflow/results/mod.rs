@@ -25,9 +25,9 @@ use super::row::KeptRow;
 use super::sort::{ResultRow, Sorter};
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
 use super::timers::Turn;
-use super::window::{Arrival, Closed, Group, Groups, accumulate};
+use super::window::{Arrival, Closed, GroupRows, Groups, accumulate};
+use crate::expr::Scope;
 use crate::expr::function::CallContext;
-use crate::expr::{EvalError, Scope};
 use crate::metrics::{FlowCounts, Place};
 use crate::plan::physical::Stateful;
 use crate::value::Value;
@@ -64,8 +64,8 @@ struct Emission {
 /// The stage of a result.
 enum Stage {
     Rows(Source, Taken),
-    /// Groups become result rows.
-    Groups(indexmap::map::IntoIter<GroupKey, Group>, Vec<ResultRow>, Sorter<ResultRow>),
+    /// Groups become result rows, from this one on.
+    Groups(GroupRows, usize, Vec<ResultRow>, Sorter<ResultRow>),
     /// Result rows are sent.
     Results(vec::IntoIter<ResultRow>),
 }
@@ -145,9 +145,8 @@ impl Results {
 
     /// Starts the result of a window.
     pub fn begin(&mut self, plan: &Stateful, now: i64, closed: Closed, others: &Others<'_>) {
-        let Closed { start, end, content } = closed;
-        let bounds = Some((start, end));
-        self.start(plan, now, bounds, end, content.rows, content.groups, others);
+        let Closed { start, end, groups, rows } = closed;
+        self.start(plan, now, Some((start, end)), end, rows, groups, others);
     }
 
     /// Makes the result of a single row, or starts to. Its slots may be taken.
@@ -168,7 +167,7 @@ impl Results {
         } else {
             rows.push(Rc::new(arrival.keep()));
         }
-        self.start(plan, now, None, time, rows, groups, others);
+        self.start(plan, now, None, time, rows, groups.into_rows(), others);
     }
 
     /// Processes a row that is already a result row.
@@ -203,11 +202,11 @@ impl Results {
         bounds: Option<(i64, i64)>,
         time: i64,
         rows: Vec<Rc<KeptRow>>,
-        groups: Groups,
+        groups: GroupRows,
         others: &Others<'_>,
     ) {
         let stage = if plan.incremental {
-            Stage::Groups(groups.into_iter(), Vec::new(), Sorter::new(self.strategy.sorted))
+            Stage::Groups(groups, 0, Vec::new(), Sorter::new(self.strategy.sorted))
         } else {
             let of_window = self.window_answers(plan, now, bounds, time, &rows, others);
             let source = if plan.joins.is_empty() {
@@ -246,17 +245,18 @@ impl Results {
                     }
                     self.taken(plan, others, &context, source, taken)
                 }
-                Stage::Groups(mut groups, mut found, mut sorter) => {
+                Stage::Groups(mut groups, mut next, mut found, mut sorter) => {
                     let mut whole = true;
-                    for (_, group) in groups.by_ref() {
-                        self.group(plan, &context, group, &mut found, &mut sorter, &mut emission.sent);
+                    while next < groups.len() {
+                        self.group(plan, &context, &mut groups, next, &mut found, &mut sorter, &mut emission.sent);
+                        next += 1;
                         if self.is_over(turn, 1) {
                             whole = false;
                             break;
                         }
                     }
                     if !whole {
-                        emission.stage = Stage::Groups(groups, found, sorter);
+                        emission.stage = Stage::Groups(groups, next, found, sorter);
                         break;
                     }
                     self.ordered(plan, found, sorter, &context)
@@ -358,13 +358,6 @@ fn compute(plan: &Stateful, slots: &mut [Value], context: &CallContext<'_>) -> R
     let first = plan.first_computed();
     for (index, computed) in plan.computed.iter().enumerate() {
         slots[first + index] = computed.eval(&Scope { slots, context })?.into_owned();
-    }
-    Ok(())
-}
-
-fn fill_aggregates(group: &Group, plan: &Stateful, slots: &mut [Value]) -> Result<(), EvalError> {
-    for (index, accumulator) in group.accumulators.iter().enumerate() {
-        slots[plan.row_slots + index] = accumulator.answer()?;
     }
     Ok(())
 }

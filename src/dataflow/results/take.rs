@@ -4,12 +4,12 @@ use std::rc::Rc;
 
 use super::error::{ResultError, reporter};
 use super::strategy::Strategy;
-use super::{Passed, Results, Source, Stage, Taken, compute, context_of, fill_aggregates};
+use super::{Passed, Results, Source, Stage, Taken, compute, context_of};
 use crate::dataflow::join::{Joined, Others};
 use crate::dataflow::row::KeptRow;
 use crate::dataflow::sort::{ResultRow, Sorter, at};
 use crate::dataflow::timers::Turn;
-use crate::dataflow::window::{Groups, accumulate, add_all};
+use crate::dataflow::window::{GroupRows, accumulate, add_all};
 use crate::expr::Scope;
 use crate::expr::aggregate::Accumulator;
 use crate::expr::function::CallContext;
@@ -222,9 +222,9 @@ impl Results {
             }
         }
         if plan.grouped {
-            return Stage::Groups(groups.into_iter(), Vec::new(), Sorter::new(self.strategy.sorted));
+            return Stage::Groups(groups.into_rows(), 0, Vec::new(), Sorter::new(self.strategy.sorted));
         }
-        match self.window_has(plan, context, &groups, &mut found) {
+        match self.window_has(plan, context, &groups.into_rows(), &mut found) {
             Ok(true) => self.ordered(plan, found, Sorter::new(self.strategy.sorted), context),
             Ok(false) => Stage::Results(Vec::new().into_iter()),
             Err(error) => {
@@ -239,11 +239,11 @@ impl Results {
         &mut self,
         plan: &Stateful,
         context: &CallContext<'_>,
-        groups: &Groups,
+        groups: &GroupRows,
         found: &mut [ResultRow],
     ) -> Result<bool, ResultError> {
-        if let (Some(group), Some((_, first))) = (groups.values().next(), found.first_mut()) {
-            fill_aggregates(group, plan, first).map_err(ResultError::Aggregate)?;
+        if let (false, Some((_, first))) = (groups.is_empty(), found.first_mut()) {
+            groups.fill_answers(0, plan, first).map_err(ResultError::Aggregate)?;
             let answers = first[plan.row_slots..plan.first_number()].to_vec();
             let fill = |row: &mut Vec<Value>| row[plan.row_slots..plan.first_number()].clone_from_slice(&answers);
             found.iter_mut().for_each(|(_, row)| fill(row));

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::plan::fingerprint::Fingerprint;
 
 /// The version of the format after the header. Increase it whenever a stored type changes.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 /// The magic bytes of a checkpoint.
 const MAGIC: [u8; 4] = *b"PLcp";
 /// The magic bytes of several checkpoints in one: how many they are, then each behind its length.
@@ -322,7 +322,7 @@ mod tests {
         let mut writer = Writer::new(&PLAN);
         writer.put(&parts).unwrap();
         let bytes = writer.finish();
-        let mut expected = b"PLcp\x03\x00".to_vec();
+        let mut expected = b"PLcp\x04\x00".to_vec();
         expected.extend(PLAN);
         expected.extend(b"\x07\x04\x00\x03\x05\x04\0\0\0\0\0\0\xe0\x3f\x05\x02\xc3\xa9");
         expected.extend(b"\x02\x02\x02\x00\x0fdivided by zero");
@@ -345,7 +345,7 @@ mod tests {
         bytes.truncate(HEAD);
         bytes[MAGIC.len()] = 9;
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
-        assert!(error(&bytes, &PLAN).unwrap().contains("has version 9, this Plutino uses 3"));
+        assert!(error(&bytes, &PLAN).unwrap().contains("has version 9, this Plutino uses 4"));
         assert!(error(b"", &PLAN).unwrap().contains("is damaged"));
         assert!(error(b"no checkpoint, but long enough for one", &PLAN).unwrap().contains("begin like one"));
         let mut reader = CheckpointReader::open(&Writer::new(&PLAN).finish(), &PLAN).map(|_| ());

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::dataflow::window::Group;
 use crate::expr::aggregate::{Accumulator, Aggregate};
 use crate::expr::{EvalError, Scope};
 use crate::plan::physical::{AggregateCall, Stateful};
@@ -32,6 +31,15 @@ pub struct Held {
     pub touched: i64,
     newer: u32,
     older: u32,
+}
+
+/// What is known of a group's rows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Group {
+    /// The kept slots of the group's first row.
+    pub first: Vec<Value>,
+    /// One for each aggregate.
+    pub accumulators: Vec<Accumulator>,
 }
 
 /// State of a group that depends on event time.

@@ -1,21 +1,19 @@
 //! The content of a window: accumulators for each group, or the rows themselves if the result needs them.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 
-use crate::dataflow::row::{KeptRow, KeyHasher};
+use crate::dataflow::row::KeptRow;
 use crate::dataflow::state::quarter;
-use crate::expr::aggregate::Accumulator;
 use crate::expr::function::CallContext;
-use crate::expr::{EvalError, Expr, Scope};
-use crate::plan::physical::{AggregateCall, Stateful};
+use crate::expr::{EvalError, Scope};
+use crate::plan::physical::Stateful;
 use crate::value::Value;
 use crate::value::key::GroupKey;
+
+use super::groups::{GroupRows, Groups, agree, merge};
 
 /// A closed window.
 #[derive(Debug)]
@@ -24,13 +22,26 @@ pub struct Closed {
     pub start: i64,
     /// Its end, exclusive. For windows over rows: the time of the row that closed it.
     pub end: i64,
-    pub content: Content,
+    /// Its groups, if the plan is incremental.
+    pub groups: GroupRows,
+    /// Its rows in order, if it is not.
+    pub rows: Vec<Rc<KeptRow>>,
 }
 
 impl Closed {
+    /// The window from `start` to `end` with what it holds.
+    pub fn new(start: i64, end: i64, content: Content) -> Closed {
+        Closed { start, end, groups: content.groups.into_rows(), rows: content.rows }
+    }
+
+    /// Whether there is nothing to make a result of.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.groups.is_empty()
+    }
+
     /// A description as JSON.
     pub fn shown(&self) -> String {
-        let Closed { start, end, content: Content { rows, groups, .. } } = self;
+        let Closed { start, end, rows, groups } = self;
         format!("{{\"window_start\":{start},\"window_end\":{end},\"rows\":{},\"groups\":{}}}", rows.len(), groups.len())
     }
 }
@@ -66,17 +77,6 @@ pub struct Content {
     pub rows: Vec<Rc<KeptRow>>,
 }
 
-/// Groups by key, in the order of their first rows.
-pub type Groups = IndexMap<GroupKey, Group, KeyHasher>;
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Group {
-    /// The kept slots of the group's first row.
-    pub first: Vec<Value>,
-    /// One for each aggregate.
-    pub accumulators: Vec<Accumulator>,
-}
-
 /// Rows of one slice that a thread has accumulated for the thread of the rule's state.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Partial {
@@ -103,7 +103,7 @@ impl Partial {
 impl Content {
     /// Empty content with room for this many groups: a window usually has as many as the one before.
     pub fn with_room(groups: usize) -> Self {
-        Content { groups: Groups::with_capacity_and_hasher(groups, KeyHasher::default()), ..Content::default() }
+        Content { groups: Groups::with_room(groups), ..Content::default() }
     }
 
     /// Adds a row.
@@ -136,15 +136,7 @@ impl Content {
             self.count(last);
         }
         self.rows.extend(later.rows.iter().cloned());
-        for (key, group) in &later.groups {
-            match self.groups.get_mut(key) {
-                None => {
-                    self.groups.insert(key.clone(), group.clone());
-                }
-                // An error stays in the accumulator and is reported with its result.
-                Some(mine) => mine.append(&group.accumulators),
-            }
-        }
+        self.groups.append(&later.groups);
     }
 
     /// Merges groups that were accumulated elsewhere. Those that cannot be merged are lost: `lose` gets the error, and
@@ -153,15 +145,20 @@ impl Content {
         let Partial { times: (first, last), groups, rows, .. } = partial;
         self.count(first);
         self.count(last);
-        for ((key, group), rows) in groups.into_iter().zip(rows) {
-            match self.groups.get_mut(&key) {
-                None => {
-                    self.groups.insert(key, group);
+        if self.groups.is_empty() {
+            self.groups = groups;
+            return;
+        }
+        for ((key, first, accumulators), rows) in groups.iter().zip(rows) {
+            match self.groups.find(key.parts()) {
+                None => self.groups.push(key.clone(), first, accumulators),
+                Some(group) => {
+                    let mine = self.groups.accumulators(group);
+                    match agree(mine, accumulators) {
+                        Ok(()) => merge(mine, accumulators),
+                        Err(error) => lose(error, rows),
+                    }
                 }
-                Some(mine) => match agree(&mine.accumulators, &group.accumulators) {
-                    Ok(()) => mine.append(&group.accumulators),
-                    Err(error) => lose(error, rows),
-                },
             }
         }
     }
@@ -178,7 +175,7 @@ impl Content {
     /// Drops the oldest quarter of the groups or rows, at least one; returns their number.
     pub fn evict(&mut self) -> usize {
         let groups = quarter(self.groups.len());
-        self.groups.drain(..groups);
+        self.groups.drop_first(groups);
         let rows = quarter(self.rows.len());
         self.rows.drain(..rows);
         groups + rows
@@ -190,29 +187,12 @@ impl Content {
     }
 }
 
-impl Group {
-    /// Merges later content.
-    pub fn append(&mut self, later: &[Accumulator]) {
-        for (mine, later) in self.accumulators.iter_mut().zip(later) {
-            let _ = mine.merge(later);
-        }
-    }
-}
-
 impl Arrival<'_> {
     /// The row to keep. Its slots are taken.
     pub fn keep(&mut self) -> KeptRow {
         let slots = self.row[self.slots.clone()].iter_mut().map(std::mem::take).collect();
         KeptRow { time: self.time, input: self.input, slots }
     }
-}
-
-/// Checks whether all accumulators can be merged.
-///
-/// # Errors
-/// The values of two of them cannot be compared.
-pub fn agree(before: &[Accumulator], later: &[Accumulator]) -> Result<(), EvalError> {
-    before.iter().zip(later).try_for_each(|(before, later)| before.check_merge(later))
 }
 
 /// Adds a row to its group; returns the number of the group. `key` is scratch.
@@ -230,17 +210,14 @@ pub fn accumulate(
         if groups.is_empty() { None } else { Some(0) }
     } else {
         group_key(plan, scope, key)?;
-        groups.get_index_of(key.parts())
+        groups.find(key.parts())
     };
     match found {
-        Some(index) => {
-            add_to(&mut groups[index].accumulators, plan, scope)?;
-            Ok(index)
+        Some(group) => {
+            groups.add(group, plan, scope)?;
+            Ok(group)
         }
-        None => {
-            let group = new_group(plan, scope)?;
-            Ok(groups.insert_full(key.clone(), group).0)
-        }
+        None => groups.begin(key, plan, scope),
     }
 }
 
@@ -252,58 +229,6 @@ pub fn group_key(plan: &Stateful, scope: &Scope<'_>, key: &mut GroupKey) -> Resu
     key.clear();
     for expr in &plan.keys {
         key.push(&*expr.eval(scope)?);
-    }
-    Ok(())
-}
-
-/// A new group with this first row.
-///
-/// # Errors
-/// An argument of an aggregate cannot be used.
-pub fn new_group(plan: &Stateful, scope: &Scope<'_>) -> Result<Group, EvalError> {
-    let new = plan.aggregates.iter().map(|call| Accumulator::new(call.aggregate, call.integral));
-    let mut accumulators: Vec<Accumulator> = new.collect();
-    add_to(&mut accumulators, plan, scope)?;
-    Ok(Group { first: plan.kept_slots.iter().map(|&slot| scope.slots[slot].clone()).collect(), accumulators })
-}
-
-/// Adds a row to the accumulators of its group: to all of them, or to none if one does not accept it.
-///
-/// # Errors
-/// An argument of an aggregate cannot be used.
-#[inline]
-pub fn add_to(accumulators: &mut [Accumulator], plan: &Stateful, scope: &Scope<'_>) -> Result<(), EvalError> {
-    add_all(accumulators, &plan.aggregates, scope)
-}
-
-/// Adds a row to the accumulators of these calls: to all of them, or to none if one does not accept it.
-///
-/// # Errors
-/// An argument of an aggregate cannot be used.
-#[inline]
-pub fn add_all(accumulators: &mut [Accumulator], calls: &[AggregateCall], scope: &Scope<'_>) -> Result<(), EvalError> {
-    // Arguments are usually columns: their values are read in place.
-    if calls.iter().all(|call| matches!(call.arg, None | Some(Expr::Slot(_)))) {
-        let column = |call: &AggregateCall| match call.arg {
-            Some(Expr::Slot(slot)) => Some(&scope.slots[slot]),
-            _ => None,
-        };
-        if calls.len() > 1 {
-            calls.iter().zip(&*accumulators).try_for_each(|(call, accumulator)| accumulator.check(column(call)))?;
-        }
-        return calls.iter().zip(accumulators).try_for_each(|(call, accumulator)| accumulator.add(column(call)));
-    }
-    let mut values: SmallVec<[Option<Cow<'_, Value>>; 6]> = SmallVec::new();
-    for (call, accumulator) in calls.iter().zip(&*accumulators) {
-        let value = match &call.arg {
-            None => None,
-            Some(arg) => Some(arg.eval(scope)?),
-        };
-        accumulator.check(value.as_deref())?;
-        values.push(value);
-    }
-    for (accumulator, value) in accumulators.iter_mut().zip(&values) {
-        accumulator.add(value.as_deref())?;
     }
     Ok(())
 }

@@ -75,7 +75,8 @@ impl Count {
         if !self.rows.is_multiple_of(self.slice) {
             return added;
         }
-        let content = std::mem::take(&mut self.open);
+        let room = self.open.groups.len();
+        let content = std::mem::replace(&mut self.open, Content::with_room(room));
         if self.slice == self.length {
             give(content, closed);
             return added;
@@ -93,6 +94,6 @@ impl Count {
 
 fn give(content: Content, closed: &mut ClosedWindows) {
     if let Some((start, end)) = content.span {
-        closed.push_back(Closed { start, end, content });
+        closed.push_back(Closed::new(start, end, content));
     }
 }

@@ -131,8 +131,8 @@ impl Hopping {
                 if !self.tumbling {
                     self.closed.push(start, content);
                 } else if !content.is_empty() {
-                    // A change of the zone's offset may shorten a window; it ends where the next one starts.
-                    closed.push_back(Closed { start, end, content });
+                    // A zone's change of offset may cut a window short; it ends where the next one begins.
+                    closed.push_back(Closed::new(start, end, content));
                 }
             }
             if !self.tumbling {
@@ -140,7 +140,7 @@ impl Hopping {
                 self.closed.drop_before(start);
                 let content = self.closed.merged();
                 if !content.is_empty() {
-                    closed.push_back(Closed { start, end, content });
+                    closed.push_back(Closed::new(start, end, content));
                 }
             }
             self.next_end = None;

@@ -6,6 +6,7 @@
 
 mod content;
 mod count;
+mod groups;
 mod hopping;
 mod partial;
 mod session;
@@ -21,7 +22,8 @@ use super::timers::Alarm;
 
 use content::{Content, merges_ahead};
 
-pub use content::{Arrival, Closed, ClosedWindows, Group, Groups, Partial, accumulate, add_all};
+pub use content::{Arrival, Closed, ClosedWindows, Partial, accumulate};
+pub use groups::{GroupRows, Groups, add_all};
 pub use partial::{Partials, slices_ahead};
 pub use slices::gcd;
 
@@ -106,7 +108,7 @@ impl Windows {
             Windows::Each => {
                 let mut content = Content::default();
                 content.add(plan, arrival)?;
-                closed.push_back(Closed { start: arrival.time, end: arrival.time, content });
+                closed.push_back(Closed::new(arrival.time, arrival.time, content));
                 Ok(())
             }
             Windows::Hopping(windows) => windows.row(plan, arrival),

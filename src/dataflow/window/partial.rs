@@ -10,7 +10,8 @@ use crate::plan::physical::{Stateful, WindowSpec};
 use crate::time::Alignment;
 use crate::value::key::GroupKey;
 
-use super::content::{Groups, Partial, accumulate, merges_ahead};
+use super::content::{Partial, accumulate, merges_ahead};
+use super::groups::Groups;
 use super::slices::slices_of;
 
 /// The rows of a rule since they were last taken.
@@ -137,6 +138,5 @@ pub fn slices_ahead(plan: &Stateful, zone: &TimeZone) -> Option<Alignment> {
 
 /// A partial with room for this many groups, in the slice that ends at `end`; its first row has this time.
 fn begin(time: i64, end: i64, room: usize) -> Partial {
-    let groups = Groups::with_capacity_and_hasher(room, Default::default());
-    Partial { times: (time, time), end, groups, ..Partial::default() }
+    Partial { times: (time, time), end, groups: Groups::with_room(room), ..Partial::default() }
 }

@@ -106,7 +106,7 @@ impl Session {
         };
         let content = std::mem::take(&mut self.content);
         if !content.is_empty() {
-            closed.push_back(Closed { start, end, content });
+            closed.push_back(Closed::new(start, end, content));
         }
     }
 }

@@ -2,30 +2,46 @@
 //! delay after it.
 //!
 //! Rows arrive in order of time. If groups have small accumulators, each group keeps its rows' accumulators in two
-//! stacks (see `slices`), so that the cost of a window does not depend on its number of rows; otherwise the rows are
-//! kept.
+//! stacks (see `slices`), so that the cost of a window does not depend on its number of rows. Medians, percentiles and
+//! counts of different values can remove rows again ([`Moving`]). For other aggregates the rows are kept.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::dataflow::row::KeyHasher;
 use crate::dataflow::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
 use crate::dataflow::state::quarter;
 use crate::dataflow::timers::Alarm;
-use crate::expr::aggregate::Accumulator;
+use crate::expr::aggregate::{Accumulator, Moving};
 use crate::expr::{EvalError, Scope};
-use crate::plan::physical::{Stateful, WindowSpec};
+use crate::plan::physical::{AggregateCall, Stateful, WindowSpec};
 use crate::value::Value;
 use crate::value::key::GroupKey;
 
-use super::content::{Arrival, Closed, ClosedWindows, Content, Group, agree, group_key, merges_ahead, new_group};
+use super::content::{Arrival, Closed, ClosedWindows, Content, group_key};
+use super::groups::{GroupRows, add_all, agree, begin, merge};
+
+/// The aggregates of the rule, by how a group keeps what it knows of the rows.
+struct Calls {
+    /// Small accumulators, which are merged.
+    merged: Vec<AggregateCall>,
+    /// Those of which rows leave again.
+    moving: Vec<AggregateCall>,
+    /// For each aggregate of the rule whether it is one of `moving`.
+    order: Vec<bool>,
+    /// Whether the rule has no others, and keeps no rows.
+    all: bool,
+}
 
 /// Rows that later windows may contain.
 pub struct Sliding {
     length: i64,
     delay: i64,
+    calls: Calls,
     held: Held,
     /// windows without a delay wait for the other rows with the same time
     together: bool,
@@ -49,24 +65,46 @@ struct SlidingGroups {
     rows: VecDeque<(i64, GroupKey)>,
 }
 
-/// The rows of one group in two stacks.
+/// The rows of one group in two stacks. The accumulators of a row are as many as the rule has aggregates; those of all
+/// rows are in one vector, so that a row takes no allocation.
 #[derive(Default, Serialize, Deserialize)]
 struct SlidingGroup {
+    /// the kept slots of each row, oldest first
+    first: VecDeque<Value>,
+    /// how many rows the two stacks have
+    rows: (usize, usize),
     /// oldest last: the accumulators of each row merged with all later ones up to the newest of these
-    front: Vec<Group>,
+    front: Vec<Accumulator>,
     /// later ones, oldest first, unmerged
-    back: Vec<Group>,
+    back: Vec<Accumulator>,
     /// all of `back` merged
     back_merged: Vec<Accumulator>,
+    /// one for each moving aggregate
+    moving: Vec<Moving>,
+    /// their arguments for each row, oldest first
+    arguments: VecDeque<Value>,
+}
+
+impl Calls {
+    fn of(plan: &Stateful) -> Calls {
+        let moves = |call: &AggregateCall| Moving::new(call.aggregate).is_some();
+        let order: Vec<bool> = plan.aggregates.iter().map(moves).collect();
+        let (moving, merged): (Vec<_>, Vec<_>) = plan.aggregates.iter().cloned().partition(moves);
+        let all = plan.incremental && merged.iter().all(|call| call.aggregate.is_small());
+        Calls { merged, moving, order, all }
+    }
 }
 
 impl Sliding {
     /// Windows of `length` ms before a row and `delay` ms after it.
     pub fn new(length: i64, delay: i64, alarm: Alarm, plan: &Stateful) -> Self {
-        let held =
-            if merges_ahead(plan) { Held::Groups(SlidingGroups::default()) } else { Held::Rows(VecDeque::new()) };
+        let calls = Calls::of(plan);
+        let held = match calls.all {
+            true => Held::Groups(SlidingGroups::default()),
+            false => Held::Rows(VecDeque::new()),
+        };
         let together = delay == 0 && plan.event_time.is_some_and(|watermark| watermark.holds_back);
-        Sliding { length, delay, held, together, waiting: VecDeque::new(), alarm }
+        Sliding { length, delay, calls, held, together, waiting: VecDeque::new(), alarm }
     }
 
     /// Adds the state to a checkpoint.
@@ -120,7 +158,7 @@ impl Sliding {
         if self.waiting.is_empty() {
             self.held.drop_before(time.saturating_sub(self.length));
         }
-        let added = self.held.add(plan, arrival);
+        let added = self.held.add(plan, &self.calls, arrival);
         if self.delay > 0 || self.together {
             if fires {
                 self.waiting.push_back(time);
@@ -157,15 +195,23 @@ impl Sliding {
     fn fire(&mut self, time: i64, closed: &mut ClosedWindows) {
         let start = time.saturating_sub(self.length);
         self.held.drop_before(start);
-        let content = self.held.content();
-        if !content.is_empty() {
-            closed.push_back(Closed { start, end: time.saturating_add(self.delay), content });
+        let end = time.saturating_add(self.delay);
+        let window = match &self.held {
+            Held::Rows(rows) => {
+                let mut all = Content::default();
+                rows.iter().for_each(|(_, content)| all.append(content));
+                Closed::new(start, end, all)
+            }
+            Held::Groups(groups) => Closed { start, end, groups: groups.merged(&self.calls), rows: Vec::new() },
+        };
+        if !window.is_empty() {
+            closed.push_back(window);
         }
     }
 }
 
 impl Held {
-    fn add(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) -> Result<(), EvalError> {
+    fn add(&mut self, plan: &Stateful, calls: &Calls, arrival: &mut Arrival<'_>) -> Result<(), EvalError> {
         match self {
             Held::Rows(rows) => {
                 let mut content = Content::default();
@@ -175,7 +221,7 @@ impl Held {
                 }
                 Ok(())
             }
-            Held::Groups(groups) => groups.add(plan, arrival),
+            Held::Groups(groups) => groups.add(plan, calls, arrival),
         }
     }
 
@@ -205,32 +251,23 @@ impl Held {
             }
         }
     }
-
-    /// Everything that is held.
-    fn content(&self) -> Content {
-        match self {
-            Held::Rows(rows) => {
-                let mut all = Content::default();
-                rows.iter().for_each(|(_, content)| all.append(content));
-                all
-            }
-            Held::Groups(groups) => groups.content(),
-        }
-    }
 }
 
 impl SlidingGroups {
-    fn add(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) -> Result<(), EvalError> {
+    fn add(&mut self, plan: &Stateful, calls: &Calls, arrival: &mut Arrival<'_>) -> Result<(), EvalError> {
         if !arrival.passes {
             return Ok(());
         }
         let scope = Scope { slots: arrival.row, context: arrival.context };
         let key = &mut *arrival.key;
         group_key(plan, &scope, key)?;
-        let row = new_group(plan, &scope)?;
         match self.groups.get_mut(key.parts()) {
-            Some(group) => group.push(row)?,
-            None => self.groups.entry(key.clone()).or_default().push(row)?,
+            Some(group) => group.push(plan, calls, &scope)?,
+            None => {
+                let mut group = SlidingGroup::default();
+                group.push(plan, calls, &scope)?;
+                self.groups.insert(key.clone(), group);
+            }
         }
         self.rows.push_back((arrival.time, key.clone()));
         Ok(())
@@ -248,12 +285,11 @@ impl SlidingGroups {
         }
     }
 
-    fn content(&self) -> Content {
-        let mut content = Content::default();
-        for (key, group) in &self.groups {
-            content.groups.insert(key.clone(), group.merged());
-        }
-        content
+    /// The groups as they are, each with its oldest row.
+    fn merged(&self, calls: &Calls) -> GroupRows {
+        let mut merged = GroupRows::default();
+        self.groups.values().for_each(|group| group.merge_into(calls, &mut merged));
+        merged
     }
 }
 
@@ -261,51 +297,98 @@ impl SlidingGroup {
     /// Adds a row.
     ///
     /// # Errors
-    /// The row cannot be combined with the existing ones, such as text with numbers in `min`: it is not added.
-    fn push(&mut self, row: Group) -> Result<(), EvalError> {
-        if let Some(front) = self.front.last() {
-            agree(&front.accumulators, &row.accumulators)?;
+    /// An argument of an aggregate cannot be used, or the row cannot be combined with the existing ones, such as
+    /// text with numbers in `min`: it is not added.
+    fn push(&mut self, plan: &Stateful, calls: &Calls, scope: &Scope<'_>) -> Result<(), EvalError> {
+        if self.moving.len() < calls.moving.len() {
+            self.moving = calls.moving.iter().filter_map(|call| Moving::new(call.aggregate)).collect();
         }
-        if self.back.is_empty() {
-            self.back_merged = row.accumulators.clone();
+        let mut arguments: SmallVec<[Cow<'_, Value>; 4]> = SmallVec::new();
+        for (call, moving) in calls.moving.iter().zip(&self.moving) {
+            let argument = call.arg.as_ref().map_or(Ok(Cow::Owned(Value::Null)), |arg| arg.eval(scope))?;
+            moving.check(&argument)?;
+            arguments.push(argument);
+        }
+        let at = self.back.len();
+        begin(&mut self.back, &calls.merged);
+        let (before, row) = self.back.split_at_mut(at);
+        let front: &[Accumulator] = if self.rows.0 > 0 { last(&self.front, row.len()) } else { &[] };
+        let merged: &[Accumulator] = if before.is_empty() { &[] } else { &self.back_merged[..] };
+        let added = add_all(row, &calls.merged, scope);
+        if let Err(error) = added.and_then(|()| agree(front, row)).and_then(|()| agree(merged, row)) {
+            self.back.truncate(at);
+            return Err(error);
+        }
+        if at == 0 {
+            self.back_merged.clear();
+            self.back_merged.extend_from_slice(row);
         } else {
-            agree(&self.back_merged, &row.accumulators)?;
-            for (merged, new) in self.back_merged.iter_mut().zip(&row.accumulators) {
-                merged.merge(new)?;
-            }
+            merge(&mut self.back_merged, row);
         }
-        self.back.push(row);
+        for (moving, argument) in self.moving.iter_mut().zip(&arguments) {
+            moving.add(argument);
+        }
+        self.arguments.extend(arguments.into_iter().map(Cow::into_owned));
+        self.first.extend(plan.kept_slots.iter().map(|&slot| scope.slots[slot].clone()));
+        self.rows.1 += 1;
         Ok(())
     }
 
     /// Removes the oldest row.
     fn pop(&mut self) {
-        if self.front.is_empty() {
-            while let Some(mut row) = self.back.pop() {
-                if let Some(after) = self.front.last() {
-                    row.append(&after.accumulators);
-                }
-                self.front.push(row);
-            }
-            self.back_merged = Vec::new();
+        let (kept, arguments) = (self.kept(), self.moving.len().min(self.arguments.len()));
+        if self.rows.0 == 0 {
+            self.turn();
         }
-        self.front.pop();
+        let calls = self.front.len().checked_div(self.rows.0).unwrap_or(0);
+        self.front.truncate(self.front.len() - calls);
+        self.first.drain(..kept);
+        for (moving, argument) in self.moving.iter_mut().zip(self.arguments.drain(..arguments)) {
+            moving.remove(&argument);
+        }
+        self.rows.0 = self.rows.0.saturating_sub(1);
+    }
+
+    /// Makes the rows at the back those at the front.
+    fn turn(&mut self) {
+        let calls = self.back.len().checked_div(self.rows.1).unwrap_or(0);
+        for row in (0..self.rows.1).rev() {
+            let at = self.front.len();
+            self.front.extend(self.back.drain(row * calls..));
+            let (after, row) = self.front.split_at_mut(at);
+            merge(row, last(after, calls));
+        }
+        self.rows = (self.rows.1, 0);
+        self.back_merged.clear();
     }
 
     fn is_empty(&self) -> bool {
-        self.front.is_empty() && self.back.is_empty()
+        self.rows == (0, 0)
     }
 
-    fn merged(&self) -> Group {
-        match (self.front.last(), self.back.first()) {
-            (Some(front), None) => front.clone(),
-            (Some(front), Some(_)) => {
-                let mut merged = front.clone();
-                merged.append(&self.back_merged);
-                merged
-            }
-            (None, Some(first)) => Group { first: first.first.clone(), accumulators: self.back_merged.clone() },
-            (None, None) => Group::default(),
-        }
+    /// How many slots are kept of each row.
+    fn kept(&self) -> usize {
+        self.first.len().checked_div(self.rows.0 + self.rows.1).unwrap_or(0)
     }
+
+    fn merge_into(&self, calls: &Calls, groups: &mut GroupRows) {
+        let (before, later) = match self.rows {
+            (0, _) => (&self.back_merged[..], &[][..]),
+            (rows, _) => (last(&self.front, self.front.len() / rows), &self.back_merged[..]),
+        };
+        let mut merged = before.iter().enumerate().map(|(call, before)| {
+            let mut merged = before.clone();
+            // An error stays in the accumulator and is reported with its result.
+            let _ = later.get(call).map(|later| merged.merge(later));
+            merged
+        });
+        let mut moving = self.moving.iter().map(|moving| Accumulator::Known(moving.answer()));
+        let next = |&moves: &bool| if moves { moving.next() } else { merged.next() };
+        groups.push(self.first.iter().take(self.kept()), calls.order.iter().filter_map(next));
+    }
+}
+
+/// The accumulators of the last row, where each row has this many; none if there is no row.
+fn last(rows: &[Accumulator], calls: usize) -> &[Accumulator] {
+    &rows[rows.len().saturating_sub(calls)..]
 }

@@ -112,6 +112,6 @@ fn give(content: Content, end: i64, closed: &mut ClosedWindows) {
     if let Some((start, _)) = content.span
         && !content.is_empty()
     {
-        closed.push_back(Closed { start, end, content });
+        closed.push_back(Closed::new(start, end, content));
     }
 }

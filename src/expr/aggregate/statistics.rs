@@ -100,30 +100,7 @@ impl Ranked {
     }
 
     pub(super) fn answer(&self) -> Value {
-        let count = self.numbers.len();
-        if count == 0 {
-            return Value::Null;
-        }
-        match self.aggregate {
-            Aggregate::PercentileDisc(Share(share)) => {
-                // 0.55 · 100 is slightly more than 55 in floats, which must not become rank 56.
-                let rank = (share * count as f64 * (1.0 - 2.0 * f64::EPSILON)).ceil() as usize;
-                self.number(rank.clamp(1, count) - 1).0
-            }
-            Aggregate::PercentileCont(Share(share)) => self.between(share * (count - 1) as f64),
-            _ if count % 2 == 1 => self.number(count / 2).0,
-            _ => self.between((count - 1) as f64 / 2.0),
-        }
-    }
-
-    /// The number at a rank, counted from 0. A rank with a fraction is interpolated between two numbers.
-    fn between(&self, rank: f64) -> Value {
-        let (low, next) = self.number(rank as usize);
-        let part = rank.fract();
-        let low = low.as_f64().unwrap_or_default();
-        let high = next.and_then(|next| next.as_f64()).unwrap_or(low);
-        // Weighted, because the difference of two floats can overflow.
-        Value::Float(if part == 0.0 || low == high { low } else { low * (1.0 - part) + high * part })
+        of_ranks(self.aggregate, self.numbers.len(), |rank| self.number(rank))
     }
 
     /// The number at a rank, counted from 0, and the next number.
@@ -131,5 +108,31 @@ impl Ranked {
         let mut numbers = self.numbers.clone();
         let (_, number, above) = numbers.select_nth_unstable_by(rank, order_of_numbers);
         (number.clone(), above.iter().min_by(|a, b| order_of_numbers(a, b)).cloned())
+    }
+}
+
+/// The median or percentile of so many numbers. `number` gives the one at a rank, counted from 0, and the next one.
+pub(super) fn of_ranks(aggregate: Aggregate, count: usize, number: impl Fn(usize) -> (Value, Option<Value>)) -> Value {
+    if count == 0 {
+        return Value::Null;
+    }
+    // A rank with a fraction is interpolated between two numbers.
+    let between = |rank: f64| {
+        let (low, next) = number(rank as usize);
+        let part = rank.fract();
+        let low = low.as_f64().unwrap_or_default();
+        let high = next.and_then(|next| next.as_f64()).unwrap_or(low);
+        // Weighted, because the difference of two floats can overflow.
+        Value::Float(if part == 0.0 || low == high { low } else { low * (1.0 - part) + high * part })
+    };
+    match aggregate {
+        Aggregate::PercentileDisc(Share(share)) => {
+            // 0.55 · 100 is slightly more than 55 in floats, which must not become rank 56.
+            let rank = (share * count as f64 * (1.0 - 2.0 * f64::EPSILON)).ceil() as usize;
+            number(rank.clamp(1, count) - 1).0
+        }
+        Aggregate::PercentileCont(Share(share)) => between(share * (count - 1) as f64),
+        _ if count % 2 == 1 => number(count / 2).0,
+        _ => between((count - 1) as f64 / 2.0),
     }
 }

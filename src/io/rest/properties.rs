@@ -33,7 +33,7 @@ pub(super) struct Draft {
 }
 
 /// What the properties of a token request say.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct TokenDraft {
     url: String,
     body: String,
