@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::process::serve::{Folder, Served};
+use crate::process::serve::{Folder, Served, free_port};
+use crate::process::{Plutino, stream};
 use chromium::Page;
 
 /// Runs if it is ever interpreted as markup.
@@ -129,6 +130,58 @@ async fn the_console_shows_a_service_and_changes_it() {
     edit(&mut page, &served).await;
     assert_eq!(page.value("window.attacked === undefined").await, true);
     assert!(page.complaints.is_empty(), "{:?}", page.complaints);
+}
+
+#[tokio::test]
+async fn the_console_of_a_run_shows_it_and_offers_no_change() {
+    let Some(mut page) = Page::open().await else { return };
+    let view = "CREATE VIEW fleet WITH (KEY=\"device\") AS SELECT device, temperature FROM telemetry";
+    let rule =
+        |id: &str, sql: &str| json!({"id": id, "sql": sql, "actions": [{"websocket": {"path": format!("/{id}")}}]});
+    let rules = json!({
+        "streams": [stream("telemetry", "", "")],
+        "views": [view],
+        "rules": [rule("hot", "SELECT * FROM telemetry WHERE temperatur > 75"), rule("all", "SELECT * FROM telemetry")],
+    });
+    let port = free_port();
+    let mut plutino = Plutino::run("console-looks", &rules, &[&format!("--console={port}")]).await;
+    let console = format!("http://127.0.0.1:{port}/console/");
+    let mut sender = plutino.connect("/telemetry").await;
+    for n in 0..20 {
+        let row = json!({"device": format!("d{}", n % 4), "temperature": n});
+        sender.send(Message::text(row.to_string())).await.expect("it is taken");
+    }
+    for (path, ready) in [
+        ("", shows("Clients that were refused")),
+        ("rules", shows("hot")),
+        ("rules/hot", shows("did you mean temperature?")),
+        ("edit", "document.querySelector('.editor textarea')".to_owned()),
+        ("catalog", shows("telemetry")),
+        ("streams/telemetry", shows("temperature")),
+        ("views/fleet", "document.querySelectorAll('[data-view] tbody tr').length === 4".to_owned()),
+        ("log", "document.querySelector('[data-log]')".to_owned()),
+    ] {
+        page.go(&format!("{console}#/{path}")).await;
+        page.until(&ready).await;
+        // It is known once the first look at the whole has come.
+        page.until("document.body.hasAttribute('data-read-only')").await;
+        let hidden =
+            "[...document.querySelectorAll('.changes')].every(one => getComputedStyle(one).display === 'none')";
+        assert_eq!(page.value(hidden).await, true, "{path}");
+    }
+    page.go(&format!("{console}#/rules/all")).await;
+    page.until(&shows("Rows as they pass")).await;
+    page.until("document.querySelector('[data-key=stop]')").await;
+    let hidden = "getComputedStyle(document.querySelector('[data-key=stop]').parentElement).display === 'none'";
+    assert_eq!(page.value(hidden).await, true);
+    // A tap is a look.
+    page.click("section .bar button").await;
+    page.until(&shows("waiting for rows")).await;
+    sender.send(Message::text(r#"{"device":"tapped"}"#)).await.expect("it is taken");
+    page.until(&shows("tapped")).await;
+    assert!(page.complaints.is_empty(), "{:?}", page.complaints);
+    plutino.terminate();
+    assert_eq!(plutino.exit_code().await, Some(0));
 }
 
 /// A statement with an error, a correct one, a trial of it, and the rule made from it.
