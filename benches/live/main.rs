@@ -11,6 +11,9 @@ mod failure;
 #[path = "../throughput/process.rs"]
 #[allow(dead_code)]
 mod process;
+#[path = "../throughput/relay.rs"]
+#[allow(dead_code)]
+mod relay;
 #[path = "../service/client.rs"]
 #[allow(dead_code)]
 mod rest;
@@ -31,11 +34,27 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The rows of the table, by the name that `--only` takes.
-const ROWS: [&str; 9] =
-    ["aggregate", "routed", "parameters", "fanout", "subscription", "snapshots", "stalled", "resumed", "state"];
+const ROWS: [&str; 10] = [
+    "aggregate",
+    "routed",
+    "parameters",
+    "fanout",
+    "peers",
+    "subscription",
+    "snapshots",
+    "stalled",
+    "resumed",
+    "state",
+];
 
+/// All clients of `fanout` and `peers` watch the same rows: how many clients, how often, how many rows each time.
+const WATCHING: (u64, usize, usize) = (100, 500, 100);
+
+#[derive(Clone)]
 struct Options {
     binary: PathBuf,
+    /// runs the peers that are written in Python
+    python: PathBuf,
     only: Vec<String>,
     /// counts are divided by it, for a quick run
     smaller: usize,
@@ -90,6 +109,30 @@ impl Service {
 
     fn memory(&self) -> Outcome<f64> {
         Ok(self.process.memory()?.now as f64 * 1024.0)
+    }
+
+    /// Waits until a view has so many rows.
+    async fn has_rows(&self, view: &str, rows: usize) -> Outcome<()> {
+        let end = Instant::now() + PATIENCE;
+        while self.json(&format!("/views/{view}/status"))?["rows"].as_u64() < Some(rows as u64) {
+            if Instant::now() > end {
+                return wrong(format!("view {view} does not get its {rows} rows"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until the last row of `fleet` is that of a round.
+    async fn has_newest(&self, round: usize) -> Outcome<()> {
+        let end = Instant::now() + PATIENCE;
+        while self.json("/views/fleet/rows?id=9999")?["rows"][0]["t"].as_f64() != Some(round as f64 + 0.5) {
+            if Instant::now() > end {
+                return wrong(format!("the last row of round {round} does not come"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
     }
 
     async fn feed(&self) -> Outcome<Socket> {
@@ -219,8 +262,7 @@ async fn routed(options: &Options) -> Outcome<()> {
 
 async fn parameters(options: &Options) -> Outcome<()> {
     let clients = 10_000 / options.smaller;
-    let quiet =
-        Options { binary: options.binary.clone(), only: vec!["parameters".to_owned()], smaller: options.smaller };
+    let quiet = Options { only: vec!["parameters".to_owned()], ..options.clone() };
     let (many, _) = route(&quiet, clients, 100, 500).await?;
     let (few, _) = route(&quiet, 100, 100, 500).await?;
     let value = format!("{many:.2} against {few:.2} µs, {:.2} ×", many / few);
@@ -238,35 +280,76 @@ async fn fanout(options: &Options) -> Outcome<()> {
         [("view", "/views", FLEET, "/live/fleet"), ("rule", "/rules", rule.as_str(), "/out")]
     {
         let service = Service::start(options, name, &[(path, text)])?;
-        let mut feed = service.feed().await?;
-        let (clients, rounds, changed) = (100, 500, 100);
-        let seen = Arc::new(Seen::new()?);
-        let delivered = Arc::new(AtomicU64::default());
-        for _ in 0..clients {
-            let mut socket = Socket::connect(service.data, watched).await?;
-            let (seen, delivered) = (seen.clone(), delivered.clone());
-            tokio::spawn(async move {
-                let count = |text: &[u8]| {
-                    let rows = memchr::memmem::find_iter(text, b"\"sent\":").count() as u64;
-                    delivered.fetch_add(rows, Ordering::Relaxed);
-                    false
-                };
-                socket.read(&seen, count).await
-            });
-        }
-        if name == "view" {
-            until(&seen.ready, clients, "snapshots").await?;
-        }
-        let before = service.process.cpu()?;
-        for round in 0..rounds {
-            feed.send(&messages(0..changed, round + 2, 0)).await?;
-            until(&delivered, (round as u64 + 1) * changed as u64 * clients, "rows").await?;
-        }
-        let rows = delivered.load(Ordering::Relaxed) as f64;
-        costs.push((service.process.cpu()? - before).as_secs_f64() * 1e6 / rows);
+        costs.push(delivery(&service.process, service.data, watched, name == "view").await?);
     }
     let value = format!("{:.3} µs a row, {:.2} × the rule", costs[0], costs[0] / costs[1]);
     print("all of 100 clients watch one view", &value, "≤ 1.1 × W4's");
+    Ok(())
+}
+
+/// CPU µs of a process for each row that it delivers to one of many clients of a path.
+async fn delivery(process: &Process, port: u16, watched: &str, is_view: bool) -> Outcome<f64> {
+    let mut feed = Socket::connect(port, "/in").await?;
+    let (clients, rounds, changed) = WATCHING;
+    let seen = Arc::new(Seen::new()?);
+    let delivered = Arc::new(AtomicU64::default());
+    for _ in 0..clients {
+        let mut socket = Socket::connect(port, watched).await?;
+        let (seen, delivered) = (seen.clone(), delivered.clone());
+        tokio::spawn(async move {
+            let count = |text: &[u8]| {
+                let rows = memchr::memmem::find_iter(text, b"\"sent\":").count() as u64;
+                delivered.fetch_add(rows, Ordering::Relaxed);
+                false
+            };
+            socket.read(&seen, count).await
+        });
+    }
+    if is_view {
+        until(&seen.ready, clients, "snapshots").await?;
+    }
+    let before = process.cpu()?;
+    for round in 0..rounds {
+        feed.send(&messages(0..changed, round + 2, 0)).await?;
+        until(&delivered, (round as u64 + 1) * changed as u64 * clients, "rows").await?;
+    }
+    let rows = delivered.load(Ordering::Relaxed) as f64;
+    Ok((process.cpu()? - before).as_secs_f64() * 1e6 / rows)
+}
+
+/// The work of `fanout` by what one would use instead: a relay without state, and Perspective's Python server.
+async fn peers(options: &Options) -> Outcome<()> {
+    let folder = Folder::make("live-peers")?;
+    let port = free_port()?;
+    let mut command = Command::new(std::env::current_exe().doing("finding this program")?);
+    command.args(["relay", relay::Kind::All.name(), &port.to_string()]);
+    let mut process = Process::start("relay", command, folder.path())?;
+    let until = Instant::now() + PATIENCE;
+    while Socket::connect(port, "/in").await.is_err() {
+        process.alive()?;
+        if Instant::now() > until {
+            return wrong("the relay does not listen");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let cost = delivery(&process, port, "/out", false).await?;
+    print("the same by a raw relay, which has no state", &format!("{cost:.3} µs a row"), "–");
+    drop(process);
+    let (clients, rounds, changed) = WATCHING;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/live/perspective_peer.py");
+    let counts = [clients.to_string(), (rounds / 10).to_string(), changed.to_string()];
+    let output = Command::new(&options.python).arg(script).args(counts).output().doing("starting Python")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    match output.status.code() {
+        Some(0) => {
+            let told: Value =
+                serde_json::from_str(&said).map_err(|error| Failure::Wrong(format!("{error}: {said}")))?;
+            let cost = told["cpu"].as_f64().unwrap_or(0.0) * 1e6 / told["rows"].as_f64().unwrap_or(1.0);
+            print("the same by Perspective's Python server", &format!("{cost:.2} µs a row"), "–");
+        }
+        Some(77) => print("the same by Perspective's Python server", &format!("skipped: {}", said.trim()), "–"),
+        _ => return wrong(format!("Perspective: {}", String::from_utf8_lossy(&output.stderr))),
+    }
     Ok(())
 }
 
@@ -275,6 +358,7 @@ async fn subscription(options: &Options) -> Outcome<()> {
     let mut feed = service.feed().await?;
     let total = 10_000;
     feed.send(&messages(0..total, 1, 0)).await?;
+    service.has_rows("fleet", total).await?;
     let seen = Arc::new(Seen::new()?);
     let mut sockets = Vec::new();
     for _ in 0..total / 1_000 {
@@ -303,9 +387,7 @@ async fn snapshots(options: &Options) -> Outcome<()> {
     let service = Service::start(options, "snapshots", &[("/views", FLEET)])?;
     let (rows, clients) = (10_000, 2_048 / options.smaller);
     service.feed().await?.send(&messages(0..rows, 1, 0)).await?;
-    while service.json("/views/fleet/status")?["rows"].as_u64() != Some(rows as u64) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    service.has_rows("fleet", rows).await?;
     let seen = Arc::new(Seen::new()?);
     let mut connected = Vec::with_capacity(clients);
     for _ in 0..clients {
@@ -339,34 +421,45 @@ async fn snapshots(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-async fn stalled(options: &Options) -> Outcome<()> {
+/// Bytes by which the service grows while changes go by, and the deltas that a client gets which reads again after them.
+async fn stall(options: &Options, total: usize, watched: bool) -> Outcome<(f64, u64)> {
     let service = Service::start(options, "stalled", &[("/views", FLEET)])?;
     let mut feed = service.feed().await?;
-    let total = 1_000_000 / options.smaller;
     let seen = Seen::new()?;
     // Its rows are larger than the socket buffers, so it is behind from the start.
     feed.send(&messages(0..10_000, 1, 0)).await?;
-    let mut socket = Socket::connect(service.data, "/live/fleet").await?;
-    socket.read(&seen, |text| text.starts_with(b"{\"t\":\"ready\"")).await?;
-    feed.send(&messages(0..10_000, 2, 0)).await?;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    service.has_rows("fleet", 10_000).await?;
+    let mut socket = Socket::connect(service.data, if watched { "/live/fleet" } else { "/live" }).await?;
+    if watched {
+        socket.read(&seen, |text| text.starts_with(b"{\"t\":\"ready\"")).await?;
+    }
+    // What every feed needs is there before it counts.
+    for round in 0..20 {
+        feed.send(&messages(0..10_000, round + 2, 0)).await?;
+    }
+    service.has_newest(21).await?;
     let before = service.memory()?;
     for round in 0..total / 10_000 {
-        feed.send(&messages(0..10_000, round + 3, 0)).await?;
+        feed.send(&messages(0..10_000, round + 22, 0)).await?;
     }
-    let last = total / 10_000 + 2;
-    while service.json("/views/fleet/rows?id=9999")?["rows"][0]["t"].as_f64() != Some(last as f64 + 0.5) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let last = total / 10_000 + 21;
+    service.has_newest(last).await?;
     let grown = service.memory()? - before;
     let before = seen.deltas.load(Ordering::Relaxed);
-    let wanted = format!("\"t\":{last}.5");
-    let is_last = |text: &[u8]| memchr::memmem::find(text, wanted.as_bytes()).is_some();
-    socket.read(&seen, is_last).await?;
-    let deltas = seen.deltas.load(Ordering::Relaxed) - before;
+    if watched {
+        let wanted = format!("\"t\":{last}.5");
+        socket.read(&seen, |text| memchr::memmem::find(text, wanted.as_bytes()).is_some()).await?;
+    }
+    Ok((grown, seen.deltas.load(Ordering::Relaxed) - before))
+}
+
+async fn stalled(options: &Options) -> Outcome<()> {
+    let total = 1_000_000 / options.smaller;
+    let (without, _) = stall(options, total, false).await?;
+    let (grown, deltas) = stall(options, total, true).await?;
     print(
         &format!("a client that stopped reading while {total} changes went by"),
-        &format!("{grown:.0} bytes of growth, then {deltas} deltas"),
+        &format!("{grown:.0} bytes of growth ({without:.0} without it), then {deltas} deltas"),
         "0 bytes, 1 delta beyond what its socket held",
     );
     Ok(())
@@ -426,9 +519,7 @@ async fn state(options: &Options) -> Outcome<()> {
     for from in (0..rows).step_by(10_000) {
         feed.send(&messages(from..from + 10_000, 1, 123_456)).await?;
     }
-    while service.json("/views/numbers/status")?["rows"].as_u64() < Some(rows as u64) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    service.has_rows("numbers", rows).await?;
     let each = (service.memory()? - before) / rows as f64;
     print(&format!("state of a view with {rows} keys of three numbers"), &format!("{each:.0} bytes a row"), "≤ 250");
     Ok(())
@@ -439,18 +530,26 @@ fn print(name: &str, value: &str, aim: &str) {
 }
 
 fn options() -> Outcome<Options> {
-    let mut options = Options { binary: PathBuf::from(env!("CARGO_BIN_EXE_plutino")), only: Vec::new(), smaller: 1 };
+    let mut options = Options {
+        binary: PathBuf::from(env!("CARGO_BIN_EXE_plutino")),
+        python: PathBuf::from("python3"),
+        only: Vec::new(),
+        smaller: 1,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| Failure::Usage(format!("{argument} needs a value")));
         match argument.as_str() {
             "--bench" => {}
             "--binary" => options.binary = value()?.into(),
+            "--python" => options.python = value()?.into(),
             "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
             "--smaller" => {
                 options.smaller = value()?.parse().map_err(|_| Failure::Usage("--smaller is a number".to_owned()))?;
             }
-            other => return Err(Failure::Usage(format!("unknown argument {other}: --binary, --only, --smaller"))),
+            other => {
+                return Err(Failure::Usage(format!("unknown argument {other}: --binary, --python, --only, --smaller")));
+            }
         }
     }
     if let Some(unknown) = options.only.iter().find(|only| !ROWS.contains(&only.as_str())) {
@@ -467,6 +566,7 @@ async fn run(options: &Options) -> Outcome<()> {
             "routed" => routed(options).await?,
             "parameters" => parameters(options).await?,
             "fanout" => fanout(options).await?,
+            "peers" => peers(options).await?,
             "subscription" => subscription(options).await?,
             "snapshots" => snapshots(options).await?,
             "stalled" => stalled(options).await?,
@@ -477,12 +577,13 @@ async fn run(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let done = match options() {
-        Ok(options) => run(&options).await,
-        Err(error) => Err(error),
-    };
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = relay::asked(&arguments).unwrap_or_else(|| {
+        let options = options()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing("starting tokio")?;
+        runtime.block_on(run(&options))
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
