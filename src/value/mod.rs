@@ -14,6 +14,7 @@ pub mod datetime_text;
 pub mod field_path;
 pub mod json;
 pub mod key;
+pub mod numbered;
 pub mod operator;
 pub mod timestamp_format;
 pub mod types;

@@ -6,18 +6,17 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::Sequence;
-use super::filter::Filter;
+use super::filter::Selection;
 use super::frame::{Frame, GapReason};
 use super::mailbox::Mailbox;
-use super::rate::Rate;
 use crate::value::Text;
+use crate::value::numbered::HasKey;
 
 /// The clients of one cohort.
 #[derive(Debug)]
 pub struct Cohort {
     pub s: u64,
-    pub filter: Filter,
-    pub every: Rate,
+    pub selection: Selection,
     /// identifies run, definition, parameters and claims
     pub epoch: Text,
     /// the division of its parts; `None`: it sees nothing
@@ -33,9 +32,17 @@ pub struct Cohort {
     /// ticks so far
     pub ticks: u64,
     /// the last encoded delta
-    pub shared: Option<Shared>,
+    pub shared: Option<Box<Shared>>,
     /// the last encoded snapshot
     pub snapshot: Option<(i64, Arc<Snapshot>)>,
+}
+
+impl HasKey for Cohort {
+    type Key = Selection;
+
+    fn key(&self) -> &Selection {
+        &self.selection
+    }
 }
 
 /// A delta for all members that hold the cut where it begins.
@@ -83,15 +90,15 @@ pub struct Member {
     pub phase: Phase,
 }
 
-/// What a member is sent next.
+/// What a member is sent next. Each member has one: what few need is boxed.
 #[derive(Clone, Debug)]
 pub enum Phase {
     /// deltas
     Follow,
     /// a notice that its cursor cannot resume, then a snapshot
-    Gap { from: Text, why: GapReason },
+    Gap { from: Box<str>, why: GapReason },
     /// the view was redefined: a gap, the subscription, a snapshot
-    Redefined { from: Text },
+    Redefined { from: Box<str> },
     /// the subscription, then a snapshot
     Resubscribe,
     /// a snapshot
@@ -99,15 +106,26 @@ pub enum Phase {
     /// the frames of a snapshot, from this one on
     Snapshot { snapshot: Arc<Snapshot>, next: usize },
     /// rows of a snapshot too large for one turn, from this entry on
-    Scan { next: usize, count: usize },
-    /// rows of a delta too large for one turn; changes after `upto` follow afterwards
-    CatchUp { keys: Arc<[u32]>, next: usize, upto: Sequence },
+    Scan { next: u32, count: usize },
+    /// rows of a delta too large for one turn
+    CatchUp(Box<CatchUp>),
     /// it has rows of different cuts: one more delta brings them to the same cut
     Settle,
     /// it has a cut without a cursor: the next delta has one
     Complete,
     /// the view is gone
     Gone,
+}
+
+/// A delta that is sent as its client reads.
+#[derive(Clone, Debug)]
+pub struct CatchUp {
+    /// entries with changes
+    pub keys: Arc<[u32]>,
+    /// the first of them that was not sent
+    pub next: usize,
+    /// later changes are missing in it
+    pub upto: Sequence,
 }
 
 impl Cohort {

@@ -1,5 +1,7 @@
 //! The part of a view that a client sees: its parameters and claims, typed and normalized.
 
+use std::hash::{Hash, Hasher};
+
 use serde_json::{Map, Value as Json};
 use smallvec::SmallVec;
 
@@ -7,18 +9,58 @@ use super::client::{ClientError, ErrorCode};
 use super::description::Description;
 use super::form::{Form, ParamValue};
 use super::lives::PartKey;
+use super::rate::Rate;
 use crate::value::Text;
 
 /// The most combinations of values in one subscription.
 pub const COMBINATIONS: usize = 1000;
 
-/// The part of a client. Equal parts have equal filters.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// A part column with the values that a claim allows.
+type Claimed = (Text, Box<[Text]>);
+
+/// The part of a client. Equal parts have equal filters: values are compared by their forms.
+///
+/// Many clients have parameters of their own, so this takes no more memory than it needs.
+#[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// parameters by name, with distinct values
-    pub params: Vec<(Text, Vec<ParamValue>)>,
+    params: Box<[(Text, Box<[ParamValue]>)]>,
     /// part columns with the values of the claims
-    pub claims: Vec<(Text, Vec<Text>)>,
+    claims: Box<[Claimed]>,
+}
+
+impl Filter {
+    /// What makes two filters equal.
+    fn forms(&self) -> impl Iterator<Item = (&Text, impl Iterator<Item = &Form>)> {
+        self.params.iter().map(|(name, values)| (name, values.iter().map(|value| &value.form)))
+    }
+}
+
+impl PartialEq for Filter {
+    fn eq(&self, other: &Filter) -> bool {
+        self.params.len() == other.params.len()
+            && self.claims == other.claims
+            && self.forms().zip(other.forms()).all(|((name, forms), (known, others))| name == known && forms.eq(others))
+    }
+}
+
+impl Eq for Filter {}
+
+impl Hash for Filter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for (name, forms) in self.forms() {
+            name.hash(state);
+            forms.for_each(|form| form.hash(state));
+        }
+        self.claims.hash(state);
+    }
+}
+
+/// What clients of one cohort ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Selection {
+    pub filter: Filter,
+    pub every: Rate,
 }
 
 impl Filter {
@@ -31,7 +73,7 @@ impl Filter {
         sent: &[(Text, Vec<Json>)],
         claims: Option<&Map<String, Json>>,
     ) -> Result<Filter, ClientError> {
-        let mut params = Vec::new();
+        let mut params: Vec<(Text, Box<[ParamValue]>)> = Vec::new();
         for (name, values) in sent {
             let part = about.parts.iter().find(|part| part.is_param && part.name == *name);
             let Some(part) = part else { return Err(unknown(about, name)) };
@@ -50,10 +92,10 @@ impl Filter {
             }
             typed.sort_by(ParamValue::order);
             typed.dedup_by(|a, b| a.form == b.form);
-            params.push((name.clone(), typed));
+            params.push((name.clone(), typed.into()));
         }
         params.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let filter = Filter { params, claims: read_claims(about, claims)? };
+        let filter = Filter { params: params.into(), claims: read_claims(about, claims)?.into() };
         let combinations = filter.columns(about).iter().fold(1usize, |all, (_, forms)| all.saturating_mul(forms.len()));
         if combinations > COMBINATIONS {
             let message = format!(
@@ -71,7 +113,7 @@ impl Filter {
         let sent: Vec<(Text, Vec<Json>)> =
             self.params.iter().map(|(name, values)| (name.clone(), json(values))).collect();
         let mut claims = Map::new();
-        for (column, values) in &self.claims {
+        for (column, values) in self.claims.iter() {
             // The claims must fix the same columns as before, otherwise the client has to send its token again.
             let claim = about.parts.iter().find(|part| part.name == *column).and_then(|part| part.claim.as_deref());
             if let Some(claim) = claim {
@@ -104,13 +146,6 @@ impl Filter {
         let parts = combinations.chain(self.claims.iter().map(|(_, values)| values.len()));
         let parts = parts.fold(1usize, usize::saturating_mul).min(COMBINATIONS);
         params + claims + parts * VALUE
-    }
-
-    /// A hash of the filter, equal for equal parts.
-    pub fn identity(&self) -> String {
-        let forms: Vec<(&Text, Vec<&Form>)> =
-            self.params.iter().map(|(name, values)| (name, values.iter().map(|value| &value.form).collect())).collect();
-        format!("{forms:?} {:?}", self.claims)
     }
 
     /// The fixed columns, by their ascending positions among the part columns, with the allowed forms.
@@ -147,7 +182,7 @@ impl Filter {
     }
 }
 
-fn read_claims(about: &Description, claims: Option<&Map<String, Json>>) -> Result<Vec<(Text, Vec<Text>)>, ClientError> {
+fn read_claims(about: &Description, claims: Option<&Map<String, Json>>) -> Result<Vec<Claimed>, ClientError> {
     let mut read = Vec::new();
     for part in &about.parts {
         let Some(claim) = &part.claim else { continue };
@@ -168,7 +203,7 @@ fn read_claims(about: &Description, claims: Option<&Map<String, Json>>) -> Resul
         };
         values.sort_unstable();
         values.dedup();
-        read.push((part.name.clone(), values));
+        read.push((part.name.clone(), values.into()));
     }
     Ok(read)
 }

@@ -112,6 +112,7 @@ impl ParamValue {
         let form = match &typed {
             Json::Null => None,
             Json::String(text) => Some(text.as_str().into()),
+            Json::Number(number) => form(&number_value(number)).ok()?,
             other => Some(other.to_string().into()),
         };
         Some(ParamValue { form, json: typed })
@@ -131,6 +132,12 @@ impl ParamValue {
             .then_with(|| numbers().unwrap_or(Ordering::Equal))
             .then_with(|| self.form.cmp(&other.form))
     }
+}
+
+/// A number of a client as rows have it.
+fn number_value(number: &serde_json::Number) -> Value {
+    let whole = number.as_i64().map(Value::Int).or_else(|| number.as_u64().map(Value::Unsigned));
+    whole.unwrap_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)))
 }
 
 /// A whole number as an integer.
@@ -167,6 +174,10 @@ mod tests {
         assert_eq!(form(&Value::array([])), Err(NotScalar));
         for sent in [json!(7), json!(7.0), json!("7")] {
             assert_eq!(ParamValue::read(ColumnType::Any, &sent).unwrap().form.as_deref(), Some("7"));
+        }
+        for float in [1e21, 1e-6, 1e-9, 9_223_372_036_854_775_808.0, 0.1, -2.5e300] {
+            let sent = ParamValue::read(ColumnType::Float, &json!(float)).unwrap().form;
+            assert_eq!(Ok(sent), form(&Value::Float(float)), "{float}");
         }
     }
 

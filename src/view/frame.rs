@@ -221,7 +221,7 @@ pub fn delta(
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\":[");
         for (entry, _) in changes.iter().filter(|(_, change)| *change == kind) {
-            let Some(found) = rows.entries.get(*entry as usize) else { continue };
+            let Some(found) = rows.entries.get(*entry) else { continue };
             separate(&mut out);
             match (kind, &found.row) {
                 (Change::Insert | Change::Update, Some(row)) => out.extend_from_slice(row),

@@ -4,6 +4,8 @@
 //! part with all rows. A life records from which cut to which a row was in a part. The lives of a part are ordered by
 //! their last change, so the changes since a cut are found by walking from the newest back to that cut.
 //!
+//! A division of many rows is filled in turns, when its first client comes.
+//!
 //! A division by all key columns has only a few rows per part: its parts are made when a client watches them. Any other
 //! division has a part for each existing value, so that a new client finds its rows without a search of all rows. Ended
 //! lives are kept only in parts that are watched or were watched within RETAIN.
@@ -16,6 +18,7 @@ use smallvec::SmallVec;
 
 use super::Sequence;
 use super::form::Form;
+use crate::value::numbered::{HasKey, Numbered};
 
 const NONE: u32 = u32::MAX;
 
@@ -41,7 +44,7 @@ struct Life {
 /// The rows with the same values in the columns of a division.
 #[derive(Debug)]
 pub struct Part {
-    key: PartKey,
+    key: Box<[Form]>,
     newest: u32,
     pub rows: usize,
     /// bytes of the rows
@@ -54,6 +57,14 @@ pub struct Part {
     pub cohorts: SmallVec<[u32; 1]>,
     /// until when ended lives are kept without a watching cohort, ms
     until: i64,
+}
+
+impl HasKey for Part {
+    type Key = [Form];
+
+    fn key(&self) -> &[Form] {
+        &self.key
+    }
 }
 
 /// What a change of a part means for a client.
@@ -80,14 +91,15 @@ pub struct Division {
     pub columns: SmallVec<[u8; 4]>,
     /// parts are made only when watched
     lazy: bool,
-    by_key: HashMap<PartKey, u32, RandomState>,
-    pub parts: Slab<Part>,
+    pub parts: Numbered<Part>,
     lives: Slab<Life>,
     current: Current,
     /// ended lives with the time of their end, ms, oldest first
     ended: VecDeque<(i64, u32)>,
     /// parts without cohorts, with the time until which they are kept
     leaving: VecDeque<(i64, u32)>,
+    /// rows with numbers from this one on are not in it yet
+    filled: u32,
     /// cohorts on all parts
     pub watchers: usize,
     /// when the division is forgotten if it has no cohorts, ms
@@ -137,15 +149,30 @@ impl Division {
         Division {
             columns,
             lazy,
-            by_key: HashMap::default(),
-            parts: Slab::new(),
+            parts: Numbered::default(),
             lives: Slab::new(),
             current,
             ended: VecDeque::new(),
             leaving: VecDeque::new(),
+            filled: if lazy { NONE } else { 0 },
             watchers: 0,
             until: i64::MAX,
         }
+    }
+
+    /// Whether all rows are in it.
+    pub fn is_filled(&self) -> bool {
+        self.filled == NONE
+    }
+
+    /// Rows with numbers from this one on are not in it yet.
+    pub fn filled(&self) -> u32 {
+        self.filled
+    }
+
+    /// All rows with numbers below this are in it; `None`: all rows.
+    pub fn set_filled(&mut self, filled: Option<u32>) {
+        self.filled = filled.unwrap_or(NONE);
     }
 
     /// The number of ended lives that are kept.
@@ -159,17 +186,17 @@ impl Division {
             Current::All(lives) => lives.capacity() * size_of::<u32>(),
             Current::Some(lives) => lives.capacity() * 9,
         };
-        self.lives.capacity() * size_of::<Life>() + self.parts.capacity() * (size_of::<Part>() + 64) + current
+        self.lives.capacity() * size_of::<Life>() + self.parts.bytes() + current
     }
 
     /// The part with a key, if it exists.
     pub fn part(&self, key: &PartKey) -> Option<u32> {
-        self.by_key.get(key).copied()
+        self.parts.find(key)
     }
 
     /// Whether rows with this key are recorded: their part exists, or is made for them.
     pub fn wants(&self, key: &PartKey) -> bool {
-        !self.lazy || self.by_key.contains_key(key)
+        !self.lazy || self.part(key).is_some()
     }
 
     /// The part with a key, made if it does not exist; true if it was made. Its contents before this cut are unknown.
@@ -178,7 +205,7 @@ impl Division {
             return (part, false);
         }
         let part = self.parts.insert(Part {
-            key: key.clone(),
+            key: key.as_slice().into(),
             newest: NONE,
             rows: 0,
             bytes: 0,
@@ -186,21 +213,20 @@ impl Division {
             horizon: now,
             cohorts: SmallVec::new(),
             until: i64::MIN,
-        }) as u32;
-        self.by_key.insert(key.clone(), part);
+        });
         (part, true)
     }
 
     /// Makes a cohort watch a part.
     pub fn watch(&mut self, part: u32, cohort: u32) {
-        self.parts[part as usize].cohorts.push(cohort);
+        self.parts[part].cohorts.push(cohort);
         self.watchers += 1;
         self.until = i64::MAX;
     }
 
     /// Stops a cohort from watching. What the part keeps for cursors stays until `until`, ms.
     pub fn unwatch(&mut self, part: u32, cohort: u32, until: i64) {
-        let found = &mut self.parts[part as usize];
+        let found = &mut self.parts[part];
         found.cohorts.retain(|watching| *watching != cohort);
         self.watchers -= 1;
         if found.cohorts.is_empty() {
@@ -225,6 +251,9 @@ impl Division {
         most_ended: usize,
         effects: &mut Effects,
     ) -> bool {
+        if entry >= self.filled {
+            return false;
+        }
         let life = self.current.find(entry);
         let target = match to {
             Some((key, bytes)) if self.wants(key) => Some((self.part_or_insert(key, sequence).0, bytes)),
@@ -235,7 +264,7 @@ impl Division {
         {
             self.lives[life as usize].changed = sequence;
             self.move_to_front(life);
-            let found = &mut self.parts[part as usize];
+            let found = &mut self.parts[part];
             found.bytes = found.bytes + bytes - was;
             self.touch(part, sequence, effects);
             return false;
@@ -255,7 +284,7 @@ impl Division {
         let life = self.lives.insert(life) as u32;
         self.current.set(entry, life);
         self.push_front(life);
-        let found = &mut self.parts[part as usize];
+        let found = &mut self.parts[part];
         found.rows += 1;
         found.bytes += bytes;
     }
@@ -267,7 +296,7 @@ impl Division {
 
     /// Visits the changes of a part after `since`: the entry, and whether the row existed at `since` and exists now.
     pub fn walk(&self, part: u32, since: Sequence, mut see: impl FnMut(u32, bool, bool)) {
-        let mut next = self.parts[part as usize].newest;
+        let mut next = self.parts[part].newest;
         while next != NONE {
             let life = &self.lives[next as usize];
             if life.changed <= since {
@@ -280,7 +309,7 @@ impl Division {
 
     /// Visits the rows of a part, the last changed first.
     pub fn rows(&self, part: u32, mut see: impl FnMut(u32)) {
-        let mut next = self.parts[part as usize].newest;
+        let mut next = self.parts[part].newest;
         while next != NONE {
             let life = &self.lives[next as usize];
             if life.died == ALIVE {
@@ -299,10 +328,10 @@ impl Division {
             let Some((_, part)) = self.leaving.pop_front() else { return };
             // It may be watched again, or its number may now belong to another part.
             let unwatched = |part: &Part| part.cohorts.is_empty() && part.until <= now && part.until != i64::MIN;
-            if !self.parts.get(part as usize).is_some_and(unwatched) {
+            if !self.parts.get(part).is_some_and(unwatched) {
                 continue;
             }
-            self.parts[part as usize].until = i64::MIN;
+            self.parts[part].until = i64::MIN;
             if self.lazy {
                 self.forget_part(part, released);
             } else {
@@ -318,7 +347,7 @@ impl Division {
     }
 
     fn touch(&mut self, part: u32, sequence: Sequence, effects: &mut Effects) {
-        let found = &mut self.parts[part as usize];
+        let found = &mut self.parts[part];
         found.changed = sequence;
         if !found.cohorts.is_empty() {
             effects.touched.push(part);
@@ -328,7 +357,7 @@ impl Division {
     fn end(&mut self, life: u32, bytes: usize, sequence: Sequence, now: i64, most_ended: usize, effects: &mut Effects) {
         let Life { entry, part, .. } = self.lives[life as usize];
         self.current.set(entry, NONE);
-        let found = &mut self.parts[part as usize];
+        let found = &mut self.parts[part];
         found.rows -= 1;
         found.bytes -= bytes;
         let kept = !found.cohorts.is_empty() || found.until > now;
@@ -342,7 +371,7 @@ impl Division {
                 self.forget_oldest(&mut effects.released);
             }
         } else {
-            self.parts[part as usize].horizon = sequence;
+            self.parts[part].horizon = sequence;
             self.unlink(life);
             self.lives.remove(life as usize);
             effects.released.push(entry);
@@ -353,7 +382,7 @@ impl Division {
     fn forget_oldest(&mut self, released: &mut Vec<u32>) {
         let Some((_, life)) = self.ended.pop_front() else { return };
         let Life { entry, part, died, .. } = self.lives[life as usize];
-        let found = &mut self.parts[part as usize];
+        let found = &mut self.parts[part];
         found.horizon = found.horizon.max(died);
         self.unlink(life);
         self.lives.remove(life as usize);
@@ -363,7 +392,7 @@ impl Division {
 
     /// Forgets a part that is not watched, with its rows.
     fn forget_part(&mut self, part: u32, released: &mut Vec<u32>) {
-        let mut next = self.parts[part as usize].newest;
+        let mut next = self.parts[part].newest;
         while next != NONE {
             let Life { entry, died, older, .. } = self.lives[next as usize];
             // Ended lives stay until they expire; the part is removed with the last of them.
@@ -375,22 +404,19 @@ impl Division {
             }
             next = older;
         }
-        let found = &mut self.parts[part as usize];
+        let found = &mut self.parts[part];
         (found.rows, found.bytes) = (0, 0);
-        self.by_key.remove(&self.parts[part as usize].key);
+        self.parts.hide(part);
         self.drop_if_empty(part);
     }
 
     /// Forgets a part without lives that is not watched.
     fn drop_if_empty(&mut self, part: u32) {
-        let found = &self.parts[part as usize];
+        let found = &self.parts[part];
         if found.newest != NONE || !found.cohorts.is_empty() || found.until != i64::MIN {
             return;
         }
-        if self.by_key.get(&found.key) == Some(&part) {
-            self.by_key.remove(&found.key);
-        }
-        self.parts.remove(part as usize);
+        self.parts.remove(part);
     }
 
     fn move_to_front(&mut self, life: u32) {
@@ -401,7 +427,7 @@ impl Division {
     }
 
     fn push_front(&mut self, life: u32) {
-        let part = self.lives[life as usize].part as usize;
+        let part = self.lives[life as usize].part;
         let older = std::mem::replace(&mut self.parts[part].newest, life);
         let found = &mut self.lives[life as usize];
         (found.newer, found.older) = (NONE, older);
@@ -413,7 +439,7 @@ impl Division {
     fn unlink(&mut self, life: u32) {
         let Life { part, newer, older, .. } = self.lives[life as usize];
         match newer {
-            NONE => self.parts[part as usize].newest = older,
+            NONE => self.parts[part].newest = older,
             newer => self.lives[newer as usize].older = older,
         }
         if older != NONE {

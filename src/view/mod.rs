@@ -27,6 +27,7 @@ mod status;
 mod store;
 #[cfg(test)]
 mod tests;
+mod touched;
 
 pub use client::{ClientError, ErrorCode};
 pub use counters::OperatorStatus;
@@ -40,6 +41,7 @@ pub use registry::{HEARTBEAT_MS, Views};
 pub use session::{Identity, Over, Session};
 pub use status::{ClientStatus, ViewStatus};
 pub use store::{NetChange, View, ViewCell};
+pub use touched::Touched;
 
 /// The number of a cut. Each cut with a change has a larger number than earlier ones.
 pub type Sequence = u64;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::Sequence;
-use super::cohort::{Phase, Shared, Snapshot};
+use super::cohort::{CatchUp, Phase, Shared, Snapshot};
 use super::cursor::cursor;
 use super::frame::{self, CHUNK, Frame, GapReason, RowsFrame, Span};
 use super::lives::Change;
@@ -24,6 +24,8 @@ const SNAPSHOT_SHARED: i64 = 250;
 pub enum Pulled {
     /// nothing now; the view notifies when there is something
     Nothing,
+    /// nothing in this turn: the rows of its part are still being gathered
+    Later,
     Frame(Frame),
     /// the subscription is sent to the client again
     Resubscribed,
@@ -43,7 +45,7 @@ enum Wanted {
 impl View {
     /// The next frame of a subscription.
     pub fn pull(&mut self, place: Place, now: i64) -> Pulled {
-        let Some(cohort) = self.cohorts.get_mut(place.cohort as usize) else { return Pulled::Gone };
+        let Some(cohort) = self.cohorts.get_mut(place.cohort) else { return Pulled::Gone };
         let Some(member) = cohort.members.get_mut(place.member as usize) else { return Pulled::Gone };
         member.called = false;
         let pulled = match member.phase.clone() {
@@ -65,25 +67,34 @@ impl View {
             Phase::Start => self.start(place, now),
             Phase::Snapshot { snapshot, next } => self.snapshot_frame(place, &snapshot, next, now),
             Phase::Scan { next, count } => self.scan(place, next, count),
-            Phase::CatchUp { keys, next, upto } => self.catch_up(place, &keys, next, upto),
+            Phase::CatchUp(rest) => self.catch_up(place, *rest),
             Phase::Settle => self.settle(place),
             Phase::Complete => self.complete(place),
             Phase::Follow => self.follow(place),
         };
+        // The client fetches until there is nothing more.
         if pulled != Pulled::Nothing
-            && let Some(member) = self.cohorts[place.cohort as usize].members.get_mut(place.member as usize)
+            && self.lacks(place)
+            && let Some(member) = self.member(place)
         {
-            // The client fetches until there is nothing more.
             member.called = true;
         }
         pulled
+    }
+
+    /// Whether a subscription has something to fetch now.
+    pub fn lacks(&self, place: Place) -> bool {
+        let Some(cohort) = self.cohorts.get(place.cohort) else { return true };
+        let Some(member) = cohort.members.get(place.member as usize) else { return true };
+        let waits = cohort.selection.every.is_limited() && !member.due;
+        member.is_busy() || !waits && member.holds < self.changed(place.cohort)
     }
 
     /// The cursor of a subscription that lacks nothing; its client can be told that it is up to date.
     pub fn progress(&mut self, place: Place) -> Option<(u64, Text)> {
         let changed = self.changed(place.cohort);
         let sequence = self.sequence;
-        let cohort = self.cohorts.get_mut(place.cohort as usize)?;
+        let cohort = self.cohorts.get_mut(place.cohort)?;
         let member = cohort.members.get_mut(place.member as usize)?;
         if member.is_busy() || member.holds < changed {
             return None;
@@ -99,7 +110,7 @@ impl View {
     }
 
     fn member(&mut self, place: Place) -> Option<&mut super::cohort::Member> {
-        self.cohorts.get_mut(place.cohort as usize)?.members.get_mut(place.member as usize)
+        self.cohorts.get_mut(place.cohort)?.members.get_mut(place.member as usize)
     }
 
     /// Records that the member now has the cut with this number.
@@ -117,13 +128,16 @@ impl View {
     }
 
     fn start(&mut self, place: Place, now: i64) -> Pulled {
+        if !self.fill_parts(place.cohort) {
+            return Pulled::Later;
+        }
         let (rows, bytes) = self.extent(place.cohort);
         let sequence = self.sequence;
         if bytes + rows <= ONE_TURN {
             let snapshot = self.snapshot(place.cohort, bytes, now);
             return self.snapshot_frame(place, &snapshot, 0, now);
         }
-        let cohort = &mut self.cohorts[place.cohort as usize];
+        let cohort = &mut self.cohorts[place.cohort];
         let (s, cuts) = (cohort.s, cohort.cuts);
         self.holds(place, sequence, cuts, sequence);
         self.set_phase(place, Phase::Scan { next: 0, count: 0 });
@@ -132,9 +146,9 @@ impl View {
 
     /// The rows of the part of a cohort, and their size.
     pub(super) fn extent(&self, cohort: u32) -> (usize, usize) {
-        let cohort = &self.cohorts[cohort as usize];
+        let cohort = &self.cohorts[cohort];
         let Some(division) = cohort.division.map(|place| &self.divisions[place]) else { return (0, 0) };
-        let parts = cohort.parts.iter().map(|&part| &division.parts[part as usize]);
+        let parts = cohort.parts.iter().map(|&part| &division.parts[part]);
         parts.fold((0, 0), |(rows, bytes), part| (rows + part.rows, bytes + part.bytes))
     }
 
@@ -142,7 +156,7 @@ impl View {
     fn snapshot(&mut self, cohort: u32, bytes: usize, now: i64) -> Arc<Snapshot> {
         let (changed, horizon) = (self.changed(cohort), self.horizon(cohort));
         let sequence = self.sequence;
-        let found = &self.cohorts[cohort as usize];
+        let found = &self.cohorts[cohort];
         if let Some((at, snapshot)) = &found.snapshot
             && snapshot.sequence >= horizon
             && (snapshot.sequence >= changed || bytes > CHUNK && now - at < SNAPSHOT_SHARED)
@@ -171,7 +185,7 @@ impl View {
         frames.push(Frame::ready(s, Some(cursor(&found.epoch, sequence)), self.ts, count));
         let snapshot = Arc::new(Snapshot { sequence, cuts: found.cuts, frames });
         self.counters.snapshot_rows += count as u64;
-        let cohort = &mut self.cohorts[cohort as usize];
+        let cohort = &mut self.cohorts[cohort];
         // A single client has nobody to share with, so nothing is kept.
         if cohort.members.len() > 1 {
             cohort.snapshot = Some((now, snapshot.clone()));
@@ -188,7 +202,7 @@ impl View {
         self.set_phase(place, Phase::Follow);
         self.holds(place, snapshot.sequence, snapshot.cuts, snapshot.sequence);
         let changed = self.changed(place.cohort);
-        let cohort = &mut self.cohorts[place.cohort as usize];
+        let cohort = &mut self.cohorts[place.cohort];
         // With a rate, later changes are sent at the next tick.
         cohort.due |= changed > snapshot.sequence;
         if let Some(member) = cohort.members.get_mut(place.member as usize) {
@@ -203,16 +217,15 @@ impl View {
     /// The next rows of a snapshot that is sent at the client's pace.
     ///
     /// Only rows are sent before `ready`; whether the client has fallen beyond the horizon is checked after it.
-    fn scan(&mut self, place: Place, next: usize, count: usize) -> Pulled {
-        let cohort = &self.cohorts[place.cohort as usize];
+    fn scan(&mut self, place: Place, next: u32, count: usize) -> Pulled {
+        let cohort = &self.cohorts[place.cohort];
         let Some(division) = cohort.division.map(|place| &self.divisions[place]) else { return Pulled::Nothing };
         let (mut next, mut count, s) = (next, count, cohort.s);
         let mut rows = RowsFrame::new(s);
-        let end = self.rows.entries.capacity();
+        let end = self.rows.entries.end();
         while next < end && !rows.is_full() {
-            let entry = next as u32;
-            if let Some(row) = self.rows.json(entry)
-                && division.part_of(entry).is_some_and(|part| cohort.parts.contains(&part))
+            if let Some(row) = self.rows.json(next)
+                && division.part_of(next).is_some_and(|part| cohort.parts.contains(&part))
             {
                 rows.push(row);
                 count += 1;
@@ -229,11 +242,12 @@ impl View {
     }
 
     /// The next rows of a delta that is sent at the client's pace.
-    fn catch_up(&mut self, place: Place, keys: &Arc<[u32]>, next: usize, upto: Sequence) -> Pulled {
+    fn catch_up(&mut self, place: Place, rest: CatchUp) -> Pulled {
+        let CatchUp { keys, next, upto } = rest;
         if let Some(gap) = self.beyond_horizon(place) {
             return gap;
         }
-        let cohort = &self.cohorts[place.cohort as usize];
+        let cohort = &self.cohorts[place.cohort];
         let Some(division) = cohort.division.map(|place| &self.divisions[place]) else { return Pulled::Nothing };
         let (mut changes, mut bytes, mut end) = (Vec::new(), 0, next);
         for &entry in &keys[next..] {
@@ -247,7 +261,7 @@ impl View {
         }
         let frame = frame::delta(cohort.s, &self.about, &self.rows, self.ts, None, &changes);
         if end < keys.len() {
-            self.set_phase(place, Phase::CatchUp { keys: keys.clone(), next: end, upto });
+            self.set_phase(place, Phase::CatchUp(Box::new(CatchUp { keys, next: end, upto })));
         } else {
             if let Some(member) = self.member(place) {
                 member.holds = upto;
@@ -268,7 +282,7 @@ impl View {
         if bytes > ONE_TURN {
             return self.begin_catch_up(place, &changes);
         }
-        let (sequence, cohort) = (self.sequence, &self.cohorts[place.cohort as usize]);
+        let (sequence, cohort) = (self.sequence, &self.cohorts[place.cohort]);
         let cuts = cohort.cuts;
         let frame = frame::delta(cohort.s, &self.about, &self.rows, self.ts, None, &changes);
         self.set_phase(place, Phase::Complete);
@@ -297,7 +311,7 @@ impl View {
             // Makes a cut without a change, since a delta must lead to a later cursor.
             self.sequence += 1;
         }
-        let (sequence, cohort) = (self.sequence, &self.cohorts[place.cohort as usize]);
+        let (sequence, cohort) = (self.sequence, &self.cohorts[place.cohort]);
         let (cuts, epoch, s) = (cohort.cuts, cohort.epoch.clone(), cohort.s);
         let span = Span {
             prev: cursor(&epoch, holds),
@@ -317,25 +331,25 @@ impl View {
     fn begin_catch_up(&mut self, place: Place, changes: &[(u32, Change)]) -> Pulled {
         let keys: Arc<[u32]> = changes.iter().map(|(entry, _)| *entry).collect();
         let upto = self.sequence;
-        self.catch_up(place, &keys, 0, upto)
+        self.catch_up(place, CatchUp { keys, next: 0, upto })
     }
 
     /// The next delta for a client that has a cut.
     fn follow(&mut self, place: Place) -> Pulled {
         let (changed, sequence) = (self.changed(place.cohort), self.sequence);
-        let cohort = &self.cohorts[place.cohort as usize];
+        let cohort = &self.cohorts[place.cohort];
         let Some(member) = cohort.members.get(place.member as usize) else { return Pulled::Gone };
         let (from, had, told) = (member.holds, member.cuts, member.told);
-        if from >= changed || cohort.every.is_limited() && !member.due {
+        if from >= changed || cohort.selection.every.is_limited() && !member.due {
             return Pulled::Nothing;
         }
         let fits = |shared: &&Shared| {
             shared.from == from
                 && shared.prev <= told
-                && if cohort.every.is_limited() { shared.tick == cohort.ticks } else { shared.to >= changed }
+                && if cohort.selection.every.is_limited() { shared.tick == cohort.ticks } else { shared.to >= changed }
         };
-        if let Some(Shared { to, cuts, frame, .. }) = cohort.shared.as_ref().filter(fits) {
-            let (to, cuts, frame) = (*to, *cuts, frame.clone());
+        if let Some(shared) = cohort.shared.as_deref().filter(fits) {
+            let (to, cuts, frame) = (shared.to, shared.cuts, shared.frame.clone());
             return self.give(place, frame, to, cuts, cuts.saturating_sub(had));
         }
         if let Some(gap) = self.beyond_horizon(place) {
@@ -345,7 +359,7 @@ impl View {
         if bytes > ONE_TURN {
             return self.begin_catch_up(place, &changes);
         }
-        let cohort = &mut self.cohorts[place.cohort as usize];
+        let cohort = &mut self.cohorts[place.cohort];
         let (cuts, tick) = (cohort.cuts, cohort.ticks);
         if changes.is_empty() {
             // The new rows were removed again, so the cursor moves with the next delta or heartbeat.
@@ -360,7 +374,7 @@ impl View {
             Span { prev: cursor(&cohort.epoch, prev), at: cursor(&cohort.epoch, sequence), merged: merged(folded) };
         let frame = frame::delta(cohort.s, &self.about, &self.rows, self.ts, Some(span), &changes);
         if cohort.members.len() > 1 {
-            cohort.shared = Some(Shared { from, prev, to: sequence, cuts, tick, frame: frame.clone() });
+            cohort.shared = Some(Box::new(Shared { from, prev, to: sequence, cuts, tick, frame: frame.clone() }));
         }
         self.give(place, frame, sequence, cuts, folded)
     }
@@ -368,8 +382,8 @@ impl View {
     fn give(&mut self, place: Place, frame: Frame, to: Sequence, cuts: u64, folded: u64) -> Pulled {
         self.holds(place, to, cuts, to);
         let changed = self.changed(place.cohort);
-        let cohort = &mut self.cohorts[place.cohort as usize];
-        if cohort.every.is_limited() {
+        let cohort = &mut self.cohorts[place.cohort];
+        if cohort.selection.every.is_limited() {
             cohort.due |= changed > to;
         }
         if let Some(member) = cohort.members.get_mut(place.member as usize) {
@@ -383,7 +397,7 @@ impl View {
     /// A gap, if lives that ended after the member's cut have been forgotten.
     fn beyond_horizon(&mut self, place: Place) -> Option<Pulled> {
         let horizon = self.horizon(place.cohort);
-        let cohort = self.cohorts.get_mut(place.cohort as usize)?;
+        let cohort = self.cohorts.get_mut(place.cohort)?;
         let member = cohort.members.get_mut(place.member as usize)?;
         if member.holds >= horizon {
             return None;
@@ -396,7 +410,7 @@ impl View {
 
     /// The changes in a cohort's part after a cut, each key once, and the size of the rows.
     fn changes(&self, cohort: u32, since: Sequence, wanted: Wanted) -> (Vec<(u32, Change)>, usize) {
-        let cohort = &self.cohorts[cohort as usize];
+        let cohort = &self.cohorts[cohort];
         let Some(division) = cohort.division.map(|place| &self.divisions[place]) else { return (Vec::new(), 0) };
         let mut changes = Vec::new();
         let (mut deaths, mut bytes) = (false, 0);

@@ -2,15 +2,10 @@
 //!
 //! An entry keeps its number while it has a row, a staged row, or a life that is still needed.
 
-use std::hash::BuildHasher;
-
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
-use slab::Slab;
-
 use super::form::Form;
 use crate::value::Value;
 use crate::value::key::{GroupKey, KeyPart};
+use crate::value::numbered::{HasKey, Numbered};
 
 /// A key and its current row.
 #[derive(Debug)]
@@ -26,12 +21,18 @@ pub struct Entry {
     pub lives: u32,
 }
 
+impl HasKey for Entry {
+    type Key = [KeyPart];
+
+    fn key(&self) -> &[KeyPart] {
+        self.key.parts()
+    }
+}
+
 /// All entries.
 #[derive(Debug, Default)]
 pub struct Rows {
-    pub entries: Slab<Entry>,
-    index: HashTable<u32>,
-    hasher: RandomState,
+    pub entries: Numbered<Entry>,
     /// entries with a row
     pub live: usize,
     /// bytes of all rows
@@ -41,22 +42,13 @@ pub struct Rows {
 impl Rows {
     /// The entry with a key.
     pub fn find(&self, key: &[KeyPart]) -> Option<u32> {
-        let hash = self.hasher.hash_one(key);
-        self.index.find(hash, |&entry| self.entries[entry as usize].key.parts() == key).copied()
+        self.entries.find(key)
     }
 
     /// The entry with a key, made if it does not exist.
     pub fn find_or_insert(&mut self, key: &GroupKey) -> u32 {
-        let hash = self.hasher.hash_one(key.parts());
-        let entries = &self.entries;
-        if let Some(&entry) = self.index.find(hash, |&entry| entries[entry as usize].key == *key) {
-            return entry;
-        }
-        let new = Entry { key: key.clone(), row: None, forms: Box::default(), staged: 0, lives: 0 };
-        let entry = self.entries.insert(new) as u32;
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index.insert_unique(hash, entry, |&entry| hasher.hash_one(entries[entry as usize].key.parts()));
-        entry
+        let new = || Entry { key: key.clone(), row: None, forms: Box::default(), staged: 0, lives: 0 };
+        self.entries.find(key.parts()).unwrap_or_else(|| self.entries.insert(new()))
     }
 
     /// Entries whose key can have these forms. A form does not distinguish 7 from "7".
@@ -76,21 +68,15 @@ impl Rows {
 
     /// Forgets an entry that is no longer used.
     pub fn release(&mut self, entry: u32) {
-        let place = entry as usize;
-        let Some(found) = self.entries.get(place) else { return };
-        if found.row.is_some() || found.staged != 0 || found.lives > 0 {
-            return;
+        let Some(found) = self.entries.get(entry) else { return };
+        if found.row.is_none() && found.staged == 0 && found.lives == 0 {
+            self.entries.remove(entry);
         }
-        let hash = self.hasher.hash_one(found.key.parts());
-        if let Ok(slot) = self.index.find_entry(hash, |&other| other == entry) {
-            slot.remove();
-        }
-        self.entries.remove(place);
     }
 
     /// Replaces the row, and returns the old one.
     pub fn set(&mut self, entry: u32, row: Option<Box<[u8]>>, forms: Box<[Form]>) -> Option<Box<[u8]>> {
-        let found = &mut self.entries[entry as usize];
+        let found = &mut self.entries[entry];
         self.live += usize::from(row.is_some());
         self.bytes += row.as_ref().map_or(0, |row| row.len());
         let before = std::mem::replace(&mut found.row, row);
@@ -102,7 +88,7 @@ impl Rows {
 
     /// The JSON of a current row.
     pub fn json(&self, entry: u32) -> Option<&[u8]> {
-        self.entries.get(entry as usize)?.row.as_deref()
+        self.entries.get(entry)?.row.as_deref()
     }
 }
 

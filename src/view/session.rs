@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json};
 use slab::Slab;
 
 use super::client::{self, ClientError, ErrorCode, MESSAGE_BYTES, Request, Subscribe};
-use super::filter::Filter;
+use super::filter::{Filter, Selection};
 use super::frame::{EndReason, Frame};
 use super::mailbox::Mailbox;
 use super::pull::Pulled;
@@ -60,11 +60,13 @@ pub struct Session {
     /// subscriptions that may have something to fetch, without repetition
     ready: VecDeque<u32>,
     heartbeat: bool,
+    /// there will be more in the next turn
+    later: bool,
     over: Option<Over>,
 }
 
 struct Subscription {
-    id: Option<Json>,
+    id: Option<Box<Json>>,
     view: Arc<ViewCell>,
     place: Place,
     s: u64,
@@ -86,6 +88,7 @@ impl Session {
             answers: VecDeque::from([Frame::hello(HEARTBEAT_MS as u64)]),
             ready: VecDeque::new(),
             heartbeat: false,
+            later: false,
             over: None,
         };
         if !room {
@@ -165,6 +168,7 @@ impl Session {
 
     /// The next frame, if any.
     pub fn next(&mut self, now: i64) -> Option<Frame> {
+        self.later = false;
         loop {
             if let Some(answer) = self.answers.pop_front() {
                 return Some(answer);
@@ -186,7 +190,15 @@ impl Session {
             if let Some(frame) = self.pull(slot, now) {
                 return Some(frame);
             }
+            if self.later {
+                return None;
+            }
         }
+    }
+
+    /// Whether there is more in the next turn, after [`Session::next`] returns nothing: others are to run in between.
+    pub fn takes_turns(&self) -> bool {
+        self.later
     }
 
     /// Why the socket must be closed, after [`Session::next`] returns nothing.
@@ -200,16 +212,23 @@ impl Session {
         let mut view = locked(&subscription.view);
         match view.pull(subscription.place, now) {
             Pulled::Nothing => None,
-            Pulled::Frame(frame) => {
+            Pulled::Later => {
                 drop(view);
                 self.ready.push_back(slot);
+                self.later = true;
+                None
+            }
+            Pulled::Frame(frame) => {
+                let lacks = view.lacks(subscription.place);
+                drop(view);
+                self.ready.extend(lacks.then_some(slot));
                 Some(frame)
             }
             Pulled::Resubscribed => {
                 let (about, params) = (view.about().clone(), view.params(subscription.place));
                 drop(view);
                 let Subscription { id, s, every, .. } = subscription;
-                let frame = Frame::subscribed(id.as_ref(), *s, &about, &params, *every, false);
+                let frame = Frame::subscribed(id.as_deref(), *s, &about, &params, *every, false);
                 self.ready.push_back(slot);
                 Some(frame)
             }
@@ -243,13 +262,15 @@ impl Session {
         let every = Rate::rounded(request.every);
         let mut view = locked(&cell);
         let filter = Filter::resolve(view.about(), &request.params, self.identity.claims.as_ref())?;
-        if let Some(s) = view.number(&filter, every)
+        let params = filter.params_json();
+        let selection = Selection { filter, every };
+        if let Some(s) = view.number(&selection)
             && self.subscriptions.iter().any(|(_, known)| known.s == s)
         {
             let message = format!("this socket has this subscription already: it is number {s}");
             return Err(ClientError::new(ErrorCode::Duplicate, message));
         }
-        let bytes = filter.bytes();
+        let bytes = selection.filter.bytes();
         if self.subscribed + bytes > SUBSCRIBED {
             let message = format!(
                 "the parameters of this socket's subscriptions need more than {SUBSCRIBED} bytes; open another one"
@@ -259,13 +280,19 @@ impl Session {
         self.subscribed += bytes;
         let entry = self.subscriptions.vacant_entry();
         let slot = entry.key() as u32;
-        let params = filter.params_json();
         let joined =
-            view.subscribe(filter, every, request.cursor.as_deref(), &self.mailbox, slot, || self.views.number(), now);
+            view.subscribe(selection, request.cursor.as_deref(), &self.mailbox, slot, || self.views.number(), now);
         let about = view.about().clone();
         drop(view);
         let frame = Frame::subscribed(request.id.as_ref(), joined.s, &about, &params, every, joined.resumed);
-        entry.insert(Subscription { id: request.id, view: cell, place: joined.place, s: joined.s, every, bytes });
+        entry.insert(Subscription {
+            id: request.id.map(Box::new),
+            view: cell,
+            place: joined.place,
+            s: joined.s,
+            every,
+            bytes,
+        });
         if every.is_limited() {
             self.views.rated(1);
         }

@@ -79,16 +79,16 @@ impl View {
     /// Its subscriptions.
     pub fn clients(&self, now: i64) -> Vec<ClientStatus> {
         let mut clients = Vec::new();
-        for (_, cohort) in &self.cohorts {
+        for (_, cohort) in self.cohorts.iter() {
             for (_, member) in &cohort.members {
                 clients.push(ClientStatus {
                     peer: member.mailbox.peer().to_owned(),
                     s: cohort.s,
-                    params: cohort.filter.params_json(),
+                    params: cohort.selection.filter.params_json(),
                     lag_changes: cohort.cuts.saturating_sub(member.cuts),
                     lag_ms: member.behind_since.map_or(0, |since| (now - since).max(0)),
                     waiting_bytes: member.mailbox.waiting(),
-                    every: cohort.every.millis(),
+                    every: cohort.selection.every.millis(),
                 });
             }
         }

@@ -2,10 +2,8 @@
 
 mod subscriptions;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use foldhash::fast::RandomState;
 use slab::Slab;
 use smallvec::SmallVec;
 
@@ -17,10 +15,11 @@ use super::description::Description;
 use super::filter::Filter;
 use super::form::{Form, form_of_part};
 use super::lives::{Division, Effects, PartKey};
-use super::rate::Rate;
 use super::rows::{Entry, Rows};
+use super::touched::Touched;
 use crate::value::Text;
 use crate::value::key::GroupKey;
+use crate::value::numbered::Numbered;
 
 /// The number of the first cut of a cohort. It is high, so that a resumed client can lack more cuts than the cohort has
 /// seen.
@@ -37,13 +36,14 @@ pub struct View {
     /// unique among the views of this run
     incarnation: u64,
     pub(super) rows: Rows,
+    /// its rows in the order of their last message, where the store keeps it
+    touched: Option<Touched>,
     pub(super) divisions: Slab<Division>,
     staged: Vec<Staged>,
     pub(super) sequence: Sequence,
     /// view time of the last cut, ms
     pub(super) ts: i64,
-    pub(super) cohorts: Slab<Cohort>,
-    by_identity: HashMap<(String, Rate), u32, RandomState>,
+    pub(super) cohorts: Numbered<Cohort>,
     pub(super) counters: Counters,
     /// counters of its operator
     pub operator: OperatorStatus,
@@ -99,12 +99,12 @@ impl View {
             run,
             incarnation,
             rows: Rows::default(),
+            touched: None,
             divisions: Slab::new(),
             staged: Vec::new(),
             sequence: 0,
             ts: 0,
-            cohorts: Slab::new(),
-            by_identity: HashMap::default(),
+            cohorts: Numbered::default(),
             counters: Counters::default(),
             operator: OperatorStatus::default(),
             gone: false,
@@ -133,23 +133,54 @@ impl View {
 
     /// Adds a row as JSON, with the forms of the part columns (empty if the key determines them). At the next cut it
     /// replaces the row with this key.
-    pub fn put(&mut self, key: &GroupKey, row: &[u8], forms: &[Form]) {
+    pub fn put(&mut self, key: &GroupKey, row: Box<[u8]>, forms: Box<[Form]>) {
         let entry = self.rows.find_or_insert(key);
-        self.stage(entry, Some((row.into(), forms.into())));
+        self.stage(entry, Some((row, forms)));
+    }
+
+    /// As [`View::put`], for a row whose message came at `at`, ms: from the first on, the order of messages is kept.
+    pub fn put_touched(&mut self, key: &GroupKey, row: Box<[u8]>, forms: Box<[Form]>, at: i64) {
+        let entry = self.rows.find_or_insert(key);
+        self.touched.get_or_insert_default().touch(entry, at);
+        self.stage(entry, Some((row, forms)));
     }
 
     /// Removes the row with this key at the next cut, if it exists.
     pub fn remove(&mut self, key: &GroupKey) {
         if let Some(entry) = self.rows.find(key.parts()) {
-            self.stage(entry, None);
+            self.remove_entry(entry);
         }
+    }
+
+    fn remove_entry(&mut self, entry: u32) {
+        if let Some(touched) = &mut self.touched {
+            touched.forget(entry);
+        }
+        self.stage(entry, None);
+    }
+
+    /// When the row with the oldest last message got it, ms.
+    pub fn touched_first(&self) -> Option<i64> {
+        self.touched.as_ref()?.oldest().map(|(_, at)| at)
+    }
+
+    /// How many rows there will be after the next cut, where the order of messages is kept.
+    pub fn touched_len(&self) -> usize {
+        self.touched.as_ref().map_or(0, Touched::len)
+    }
+
+    /// Removes at the next cut the row with the oldest last message; its key.
+    pub fn remove_first(&mut self) -> Option<GroupKey> {
+        let (entry, _) = self.touched.as_ref()?.oldest()?;
+        self.remove_entry(entry);
+        Some(self.rows.entries.get(entry)?.key.clone())
     }
 
     /// The number of rows after the next cut.
     pub fn staged_len(&self) -> usize {
         let mut len = self.len();
         for Staged { entry, row } in &self.staged {
-            let was = self.rows.entries[*entry as usize].row.is_some();
+            let was = self.rows.entries[*entry].row.is_some();
             len = len + usize::from(row.is_some()) - usize::from(was);
         }
         len
@@ -158,7 +189,7 @@ impl View {
     /// Discards what was added and removed since the last cut.
     pub fn unstage(&mut self) {
         for Staged { entry, .. } in std::mem::take(&mut self.staged) {
-            self.rows.entries[entry as usize].staged = 0;
+            self.rows.entries[entry].staged = 0;
             self.rows.release(entry);
         }
     }
@@ -174,7 +205,7 @@ impl View {
     }
 
     fn stage(&mut self, entry: u32, row: Option<NewRow>) {
-        let found = &mut self.rows.entries[entry as usize];
+        let found = &mut self.rows.entries[entry];
         match found.staged {
             0 => {
                 self.staged.push(Staged { entry, row });
@@ -194,7 +225,7 @@ impl View {
             self.divisions.iter().map(|(place, _)| (place, Effects::default())).collect();
         let mut changed = false;
         for Staged { entry, row } in staged {
-            self.rows.entries[entry as usize].staged = 0;
+            self.rows.entries[entry].staged = 0;
             changed |= self.apply(entry, row, sequence, now, &mut effects);
             self.rows.release(entry);
         }
@@ -205,8 +236,8 @@ impl View {
         for (place, effects) in effects {
             self.release(&effects.released);
             for part in effects.touched {
-                for watching in 0..self.divisions[place].parts[part as usize].cohorts.len() {
-                    let cohort = self.divisions[place].parts[part as usize].cohorts[watching];
+                for watching in 0..self.divisions[place].parts[part].cohorts.len() {
+                    let cohort = self.divisions[place].parts[part].cohorts[watching];
                     self.mark(cohort, now);
                 }
             }
@@ -222,7 +253,7 @@ impl View {
         now: i64,
         effects: &mut [(usize, Effects)],
     ) -> bool {
-        let found = &self.rows.entries[entry as usize];
+        let found = &self.rows.entries[entry];
         let was = found.row.as_ref().map(|row| row.len());
         match (&found.row, &row) {
             (None, None) => return false,
@@ -236,17 +267,17 @@ impl View {
         let new = if self.recorded.is_some() { row.clone() } else { None };
         let old = self.rows.set(entry, row, forms);
         if let Some(recorded) = &mut self.recorded {
-            let key = self.rows.entries[entry as usize].key.clone();
+            let key = self.rows.entries[entry].key.clone();
             recorded.push(NetChange { entry, key, old, new });
         }
         let (most_ended, about) = (self.about.max_rows, self.about.clone());
         for (place, effects) in effects {
             let division = &mut self.divisions[*place];
-            let found = &self.rows.entries[entry as usize];
+            let found = &self.rows.entries[entry];
             let key = bytes.map(|_| part_key(&about, &division.columns, found));
             let to = key.as_ref().zip(bytes);
             if division.moves(entry, was.unwrap_or(0), to, sequence, now, most_ended, effects) {
-                self.rows.entries[entry as usize].lives += 1;
+                self.rows.entries[entry].lives += 1;
             }
         }
         true
@@ -255,13 +286,13 @@ impl View {
     /// Marks a cohort whose part is changed by this cut.
     fn mark(&mut self, cohort: u32, now: i64) {
         let sequence = self.sequence;
-        let cohort = &mut self.cohorts[cohort as usize];
+        let cohort = &mut self.cohorts[cohort];
         if cohort.marked == sequence {
             return;
         }
         cohort.marked = sequence;
         cohort.cuts += 1;
-        if cohort.every.is_limited() {
+        if cohort.selection.every.is_limited() {
             cohort.due = true;
             for (_, member) in &mut cohort.members {
                 member.behind_since.get_or_insert(now);
@@ -274,15 +305,15 @@ impl View {
     /// Counts one forgotten life less for each of these entries.
     fn release(&mut self, entries: &[u32]) {
         for &entry in entries {
-            self.rows.entries[entry as usize].lives -= 1;
+            self.rows.entries[entry].lives -= 1;
             self.rows.release(entry);
         }
     }
 
     /// Forgets lives beyond RETAIN, and notifies clients with a tick between `from` and `now`, ms.
     pub fn tick(&mut self, from: i64, now: i64) {
-        for (_, cohort) in &mut self.cohorts {
-            if cohort.due && cohort.every.ticks_between(from, now) {
+        for (_, cohort) in self.cohorts.iter_mut() {
+            if cohort.due && cohort.selection.every.ticks_between(from, now) {
                 cohort.due = false;
                 cohort.ticks += 1;
                 cohort.call_all(now);
@@ -320,36 +351,36 @@ impl View {
 
     /// Whether any client has a rate.
     pub fn has_rates(&self) -> bool {
-        self.cohorts.iter().any(|(_, cohort)| cohort.every.is_limited())
+        self.cohorts.iter().any(|(_, cohort)| cohort.selection.every.is_limited())
     }
 
     /// Starts empty with a new definition. Clients whose parameters still exist get the new rows.
     pub fn redefine(&mut self, about: Description, now: i64) {
         let old: Vec<(u32, Text)> =
-            self.cohorts.iter().map(|(number, cohort)| (number as u32, cohort.epoch.clone())).collect();
+            self.cohorts.iter().map(|(number, cohort)| (number, cohort.epoch.clone())).collect();
+        old.iter().for_each(|(number, _)| self.cohorts.hide(*number));
         self.about = Arc::new(about);
         self.staged.clear();
         self.rows = Rows::default();
+        self.touched = None;
         self.recorded = None;
         self.divisions = Slab::new();
-        self.by_identity.clear();
         self.operator = OperatorStatus::default();
         for (number, epoch) in old {
             let about = self.about.clone();
-            let cohort = &mut self.cohorts[number as usize];
+            let cohort = &mut self.cohorts[number];
             (cohort.division, cohort.parts) = (None, SmallVec::new());
             (cohort.shared, cohort.snapshot) = (None, None);
-            match cohort.filter.again(&about) {
+            match cohort.selection.filter.again(&about) {
                 Ok(filter) => {
-                    let identity = filter.identity();
-                    cohort.filter = filter;
+                    cohort.selection.filter = filter;
                     for (_, member) in &mut cohort.members {
-                        member.phase = Phase::Redefined { from: cursor(&epoch, member.told) };
+                        member.phase = Phase::Redefined { from: cursor(&epoch, member.told).as_str().into() };
                         member.call();
                     }
-                    let every = cohort.every;
-                    self.cohorts[number as usize].epoch = self.epoch(&identity);
-                    self.by_identity.insert((identity, every), number);
+                    let epoch = self.epoch(&self.cohorts[number].selection.filter);
+                    self.cohorts[number].epoch = epoch;
+                    self.cohorts.show(number);
                     self.attach(number);
                 }
                 Err(_) => self.end_members(number),
@@ -366,14 +397,14 @@ impl View {
     /// Drops the view and notifies its clients.
     pub fn end(&mut self) {
         self.gone = true;
-        let cohorts: Vec<u32> = self.cohorts.iter().map(|(number, _)| number as u32).collect();
+        let cohorts: Vec<u32> = self.cohorts.iter().map(|(number, _)| number).collect();
         cohorts.into_iter().for_each(|cohort| self.end_members(cohort));
     }
 
     /// Visits the rows of a part, for a request with one response.
     pub fn each_row(&self, filter: &Filter, mut see: impl FnMut(&[u8]) -> bool) {
         let (columns, keys) = filter.parts(&self.about);
-        for (_, entry) in &self.rows.entries {
+        for (_, entry) in self.rows.entries.iter() {
             let Some(row) = &entry.row else { continue };
             if keys.contains(&part_key(&self.about, &columns, entry)) && !see(row) {
                 return;
@@ -381,23 +412,29 @@ impl View {
         }
     }
 
-    /// Visits all keys with their rows and the forms of their part columns, for checkpoints.
-    pub fn each_entry(&self, mut see: impl FnMut(&GroupKey, &[u8], &[Form])) {
-        for (_, entry) in &self.rows.entries {
-            if let Some(row) = &entry.row {
-                see(&entry.key, row, &entry.forms);
+    /// Visits the keys of all rows.
+    pub fn each_key(&self, see: impl FnMut(&GroupKey)) {
+        let entries = self.rows.entries.iter().map(|(_, entry)| entry);
+        entries.filter(|entry| entry.row.is_some()).map(|entry| &entry.key).for_each(see);
+    }
+
+    /// Visits all keys with their rows, the forms of their part columns and the time of their last message, the oldest
+    /// first, for checkpoints. Only where the order of messages is kept.
+    pub fn each_touched(&self, mut see: impl FnMut(&GroupKey, &[u8], &[Form], i64)) {
+        for (entry, at) in self.touched.iter().flat_map(Touched::iter) {
+            if let Some(entry) = self.rows.entries.get(entry)
+                && let Some(row) = &entry.row
+            {
+                see(&entry.key, row, &entry.forms, at);
             }
         }
     }
 
     /// Visits the rows from a number on, until `see` is false. Gives the next number; `None` at the end.
     pub fn each_numbered_from(&self, from: u32, mut see: impl FnMut(u32, &[u8]) -> bool) -> Option<u32> {
-        let mut next = from as usize;
-        while next < self.rows.entries.capacity() {
-            let row = self.rows.json(next as u32);
-            next += 1;
-            if row.is_some_and(|row| !see(next as u32 - 1, row)) {
-                return Some(next as u32);
+        for entry in from..self.rows.entries.end() {
+            if self.rows.json(entry).is_some_and(|row| !see(entry, row)) {
+                return Some(entry + 1);
             }
         }
         None
@@ -405,9 +442,9 @@ impl View {
 
     /// Visits all rows with their numbers.
     pub fn each_numbered(&self, mut see: impl FnMut(u32, &[u8])) {
-        for (number, entry) in &self.rows.entries {
+        for (number, entry) in self.rows.entries.iter() {
             if let Some(row) = &entry.row {
-                see(number as u32, row);
+                see(number, row);
             }
         }
     }
@@ -419,13 +456,14 @@ impl View {
 
     /// The cursor of the whole view now.
     pub fn at(&self) -> Text {
-        cursor(&self.epoch(&Filter::default().identity()), self.sequence)
+        cursor(&self.epoch(&Filter::default()), self.sequence)
     }
 
     /// Bytes of rows, lives and clients.
     pub fn bytes(&self) -> usize {
         let lives: usize = self.divisions.iter().map(|(_, division)| division.bytes()).sum();
-        self.rows.bytes + self.rows.entries.capacity() * (size_of::<Entry>() + 8) + lives
+        let touched = self.touched.as_ref().map_or(0, Touched::bytes);
+        self.rows.bytes + self.rows.entries.bytes() + touched + lives
     }
 }
 

@@ -202,6 +202,35 @@ fn a_large_answer_comes_as_its_client_reads() {
 }
 
 #[test]
+fn the_rows_of_a_new_part_are_gathered_in_turns() {
+    let mut world = World::new("fleet");
+    for id in 0..20_000 {
+        world.put(id, SITES[id as usize % 3], 0);
+    }
+    world.cut();
+    let mut client = world.client(json!({"site": "n1"}), 0);
+    let mut turns = 0;
+    while client.cursor.is_none() {
+        client.read(99, world.now());
+        turns += 1;
+        // Rows change, leave and come meanwhile, gathered ones and others.
+        for id in (turns..22_000).step_by(97) {
+            world.put(id, SITES[(id + turns) as usize % 3], turns);
+        }
+        (turns..20_000).step_by(531).for_each(|id| world.remove(id));
+        world.cut();
+    }
+    assert!(turns > 2, "{turns}");
+    // A second client finds them gathered.
+    let mut second = world.client(json!({"site": ["n1", "n2"]}), 0);
+    second.read(1_000, world.now());
+    for client in [&mut client, &mut second] {
+        while client.read(99, world.now()) {}
+        client.expects(&world);
+    }
+}
+
+#[test]
 fn a_cursor_resumes_or_tells_why_not() {
     let mut world = World::new("fleet");
     world.put(1, "n1", 1);
@@ -303,7 +332,7 @@ fn claims_choose_the_part() {
     let put = |id: i64, owner: &str| {
         let row = json!({"id": id, "site": "n1", "v": 1, "owner": owner}).to_string();
         let forms = [Some(id.to_string().into()), Some("n1".into()), Some(owner.into())];
-        locked(&world.view).put(&GroupKey::from_values([&Value::Int(id)]), row.as_bytes(), &forms);
+        locked(&world.view).put(&GroupKey::from_values([&Value::Int(id)]), row.into_bytes().into(), forms.into());
     };
     put(1, "ann");
     put(2, "bob");
@@ -400,15 +429,15 @@ fn beyond_the_room_clients_are_sent_away() {
 fn net_changes_of_cuts_are_recorded_for_readers() {
     let mut view = View::new(description("fleet"), "run".into(), 1);
     let key = |id: i64| GroupKey::from_values([&Value::Int(id)]);
-    let forms = || [Some("1".into()), Some("n1".into())];
-    view.put(&key(1), b"{}", &forms());
+    let forms = || -> Box<[Form]> { [Some("1".into()), Some("n1".into())].into() };
+    view.put(&key(1), b"{}".as_slice().into(), forms());
     view.cut(1, 1);
     assert!(view.take_changes().is_empty(), "nobody reads it");
     view.record(true);
-    view.put(&key(1), b"{ }", &forms());
-    view.put(&key(2), b"{}", &forms());
+    view.put(&key(1), b"{ }".as_slice().into(), forms());
+    view.put(&key(2), b"{}".as_slice().into(), forms());
     view.remove(&key(2));
-    view.put(&key(3), b"{}", &forms());
+    view.put(&key(3), b"{}".as_slice().into(), forms());
     assert_eq!(view.staged_len(), 2);
     view.cut(2, 2);
     let changes = view.take_changes();

@@ -90,6 +90,8 @@ struct Work {
     groups: HashMap<GroupKey, Group, KeyHasher>,
     /// groups whose row must be made again
     dirty: HashSet<GroupKey, KeyHasher>,
+    /// those of them whose turn it is
+    making: Vec<GroupKey>,
     out: Outgoing,
     /// the number of rows of the first input, and the counts of ON, WHERE and HAVING
     flow: FlowCounts,
@@ -148,6 +150,7 @@ impl DerivedView {
                 maker: RowMaker::new(&plan),
                 groups: HashMap::default(),
                 dirty: HashSet::default(),
+                making: Vec::new(),
                 out,
                 flow: FlowCounts::default(),
                 key: GroupKey::default(),
@@ -241,6 +244,8 @@ impl DerivedView {
         }
         let done = inputs.iter().all(|input| matches!(input.fill, Fill::Done));
         self.inputs = inputs;
+        let done = done && self.make_rows(now, &mut turn);
+        self.work.out.stage();
         if !done {
             return Ran::More;
         }
@@ -315,11 +320,16 @@ impl DerivedView {
         lost.map_or(Ok(()), Err)
     }
 
-    fn cut(&mut self, now: i64) {
+    /// Makes the rows of changed groups, up to the end of the turn; true if all are made.
+    fn make_rows(&mut self, now: i64, turn: &mut Turn) -> bool {
         let rule = self.context.clone();
         let context = rule.row(now, now);
         self.wide.fill(Value::Absent);
-        self.work.make_rows(&mut self.wide, &context);
+        self.work.make_rows(&mut self.wide, &context, turn)
+    }
+
+    fn cut(&mut self, now: i64) {
+        self.make_rows(now, &mut Turn::endless());
         // A row of a window is final when the view time of its source has passed the end of the window.
         let ts = self.sources.iter().filter_map(|source| source.ts()).min().unwrap_or(now);
         let group = size_of::<(GroupKey, Group)>() + self.work.plan.body.aggregates.len() * size_of::<Tally>();
@@ -399,9 +409,14 @@ impl Work {
         taken.map_err(|error| (Place::Aggregate, format!("run Select error: {error}")))
     }
 
-    /// Makes the rows of changed groups.
-    fn make_rows(&mut self, slots: &mut [Value], context: &CallContext<'_>) {
-        for key in std::mem::take(&mut self.dirty) {
+    /// Makes the rows of changed groups, up to the end of the turn; true if all are made.
+    fn make_rows(&mut self, slots: &mut [Value], context: &CallContext<'_>, turn: &mut Turn) -> bool {
+        self.making.extend(self.dirty.drain());
+        while let Some(key) = self.making.pop() {
+            if turn.spend(1) {
+                self.making.push(key);
+                return false;
+            }
             // Without GROUP BY there is one row from the start.
             let is_empty = self.groups.get(&key).is_none_or(|group| group.rows == 0 && !self.plan.body.keys.is_empty());
             if is_empty {
@@ -419,6 +434,7 @@ impl Work {
                 None => self.out.remove(key, Why::Filtered),
             }
         }
+        true
     }
 
     /// The row of a group; `None` if HAVING excludes it.

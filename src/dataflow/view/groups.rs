@@ -1,20 +1,15 @@
 //! The groups of a view with their accumulators, in the order of their last message.
 
-use std::hash::BuildHasher;
-
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
-use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::expr::aggregate::{Accumulator, Aggregate};
 use crate::expr::{EvalError, Scope};
 use crate::plan::physical::{AggregateCall, Stateful};
 use crate::value::Value;
-use crate::value::key::GroupKey;
-
-const NONE: u32 = u32::MAX;
+use crate::value::key::{GroupKey, KeyPart};
+use crate::value::numbered::{HasKey, Numbered};
+use crate::view::Touched;
 
 /// A key with its accumulators.
 #[derive(Debug)]
@@ -27,10 +22,14 @@ pub struct Held {
     pub timed: Option<Box<Timed>>,
     /// whether its row must be made again
     pub dirty: bool,
-    /// by the clock, ms
-    pub touched: i64,
-    newer: u32,
-    older: u32,
+}
+
+impl HasKey for Held {
+    type Key = [KeyPart];
+
+    fn key(&self) -> &[KeyPart] {
+        self.key.parts()
+    }
 }
 
 /// What is known of a group's rows.
@@ -54,13 +53,10 @@ pub struct Timed {
 }
 
 /// The groups of a view.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Groups {
-    pub held: Slab<Held>,
-    index: HashTable<u32>,
-    hasher: RandomState,
-    newest: u32,
-    oldest: u32,
+    pub held: Numbered<Held>,
+    touched: Touched,
 }
 
 /// One group of a checkpoint.
@@ -73,119 +69,66 @@ pub struct Saved {
     touched: i64,
 }
 
-impl Default for Groups {
-    fn default() -> Groups {
-        Groups {
-            held: Slab::new(),
-            index: HashTable::new(),
-            hasher: RandomState::default(),
-            newest: NONE,
-            oldest: NONE,
-        }
-    }
-}
-
 impl Groups {
     pub fn len(&self) -> usize {
         self.held.len()
     }
 
     pub fn find(&self, key: &GroupKey) -> Option<u32> {
-        let hash = self.hasher.hash_one(key.parts());
-        self.index.find(hash, |&number| self.held[number as usize].key == *key).copied()
+        self.held.find(key.parts())
     }
 
     /// The group of a key, made if it does not exist; true if it was made.
     pub fn find_or_insert(&mut self, key: &GroupKey, make: impl FnOnce() -> Held) -> (u32, bool) {
-        if let Some(number) = self.find(key) {
-            return (number, false);
+        match self.find(key) {
+            Some(number) => (number, false),
+            None => (self.held.insert(make()), true),
         }
-        let number = self.held.insert(make()) as u32;
-        let hash = self.hasher.hash_one(key.parts());
-        let (held, hasher) = (&self.held, &self.hasher);
-        self.index.insert_unique(hash, number, |&number| hasher.hash_one(held[number as usize].key.parts()));
-        self.push_newest(number);
-        (number, true)
     }
 
     /// Removes a group.
     pub fn remove(&mut self, number: u32) -> Option<Held> {
-        let hash = self.hasher.hash_one(self.held.get(number as usize)?.key.parts());
-        if let Ok(entry) = self.index.find_entry(hash, |&other| other == number) {
-            entry.remove();
-        }
-        self.unlink(number);
-        self.held.try_remove(number as usize)
+        self.touched.forget(number);
+        self.held.remove(number)
     }
 
-    /// Records that the group got a message.
+    /// Records that the group got a message, by the clock, ms.
     pub fn touch(&mut self, number: u32, now: i64) {
-        self.held[number as usize].touched = now;
-        if self.newest != number {
-            self.unlink(number);
-            self.push_newest(number);
-        }
+        self.touched.touch(number, now);
     }
 
-    /// The group whose last message is the oldest.
-    pub fn oldest(&self) -> Option<u32> {
-        (self.oldest != NONE).then_some(self.oldest)
+    /// The group whose last message is the oldest, and when that came, ms.
+    pub fn oldest(&self) -> Option<(u32, i64)> {
+        self.touched.oldest()
+    }
+
+    /// Bytes of the groups, without what their accumulators allocate.
+    pub fn bytes(&self) -> usize {
+        self.held.bytes() + self.touched.bytes()
     }
 
     /// All groups for a checkpoint, those with the oldest last message first.
     pub fn save(&self) -> Vec<Saved> {
-        let mut saved = Vec::with_capacity(self.len());
-        let mut next = self.oldest;
-        while next != NONE {
-            let held = &self.held[next as usize];
-            saved.push(Saved {
+        let saved = |(number, touched)| {
+            let held = self.held.get(number)?;
+            Some(Saved {
                 key: held.key.clone(),
                 group: held.group.clone(),
                 window: held.window,
                 timed: held.timed.as_deref().cloned(),
-                touched: held.touched,
-            });
-            next = held.newer;
-        }
-        saved
+                touched,
+            })
+        };
+        self.touched.iter().filter_map(saved).collect()
     }
 
     /// Restores a group of a checkpoint; groups must come in the order of [`Groups::save`].
     pub fn restore(&mut self, saved: Saved) -> u32 {
-        let key = saved.key.clone();
-        let held = || Held {
-            key: saved.key,
-            group: saved.group,
-            window: saved.window,
-            timed: saved.timed.map(Box::new),
-            dirty: false,
-            touched: saved.touched,
-            newer: NONE,
-            older: NONE,
-        };
-        self.find_or_insert(&key, held).0
-    }
-
-    fn push_newest(&mut self, number: u32) {
-        let older = std::mem::replace(&mut self.newest, number);
-        let held = &mut self.held[number as usize];
-        (held.newer, held.older) = (NONE, older);
-        match older {
-            NONE => self.oldest = number,
-            older => self.held[older as usize].newer = number,
-        }
-    }
-
-    fn unlink(&mut self, number: u32) {
-        let Held { newer, older, .. } = self.held[number as usize];
-        match newer {
-            NONE => self.newest = older,
-            newer => self.held[newer as usize].older = older,
-        }
-        match older {
-            NONE => self.oldest = newer,
-            older => self.held[older as usize].newer = newer,
-        }
+        let Saved { key, group, window, timed, touched } = saved;
+        let held = Held { key: key.clone(), group, window, timed: timed.map(Box::new), dirty: false };
+        let (number, _) = self.find_or_insert(&key, || held);
+        self.touch(number, touched);
+        number
     }
 }
 
@@ -206,7 +149,7 @@ impl Held {
     pub fn new(key: GroupKey, window: (i64, i64), plan: &Stateful, slots: &[Value], time: Option<i64>) -> Held {
         let timed =
             time.map(|first| Box::new(Timed { first, last: vec![None; plan.aggregates.len()], log: Vec::new() }));
-        Held { key, group: new_group(plan, slots), window, timed, dirty: false, touched: 0, newer: NONE, older: NONE }
+        Held { key, group: new_group(plan, slots), window, timed, dirty: false }
     }
 
     /// Adds a row. In event time, `time` is its place among the others.

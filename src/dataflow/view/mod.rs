@@ -40,7 +40,7 @@ use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, Wr
 use super::state::measure::{Meter, StateSize};
 use super::timers::{Alarm, Turn, WorkerClock};
 use groups::{Group, Groups, Held, Saved};
-use outgoing::{Outgoing, Told};
+use outgoing::{Leaving, Left, Outgoing, Told};
 use row::{Made, RowError, RowMaker, check_group};
 use sessions::{SavedSessions, SessionRow, Sessions};
 use top::Change;
@@ -96,7 +96,8 @@ struct Counts {
 
 impl Operate for ViewOperator {
     fn changes(&self) -> u64 {
-        self.changed
+        let Left { expired, evicted } = self.out.left();
+        self.changed + expired + evicted
     }
 
     fn rows(&mut self, mut batch: RowBatch) {
@@ -164,22 +165,18 @@ impl Operate for ViewOperator {
             let saved: Vec<(GroupKey, SavedSessions)> = from.take()?;
             sessions.restore(saved);
         }
-        let rows: Vec<(GroupKey, Made)> = from.take()?;
+        let rows: Vec<(GroupKey, Made, i64)> = from.take()?;
         self.reached = from.take()?;
         queue.restore(from)?;
-        let newest = matches!(self.plan.kind, ViewKind::Newest { .. });
         for saved in groups {
             let number = self.groups.restore(saved);
-            let held = &self.groups.held[number as usize];
             if matches!(self.plan.kind, ViewKind::Windows) {
-                self.ends.insert((held.window.1, number));
+                self.ends.insert((self.groups.held[number].window.1, number));
             }
-            if !newest {
-                self.mark(number);
-            }
+            self.mark(number);
         }
-        for (key, made) in rows {
-            self.emit((key, Some(made)));
+        for (key, made, touched) in rows {
+            self.emit((key, Some(Made { touched, ..made })));
         }
         let now = self.clock.now();
         self.make_rows(now);
@@ -203,7 +200,10 @@ impl ViewOperator {
         let in_event_time = plan.body.event_time.is_some();
         let windowed = matches!(plan.kind, ViewKind::Windows);
         let zone = context.zone.clone();
-        let out = Outgoing::new(&plan, view, feed, 0, metrics.clone(), clock.now());
+        let mut out = Outgoing::new(&plan, view, feed, 0, metrics.clone(), clock.now());
+        if matches!(plan.kind, ViewKind::Newest { .. }) {
+            out = out.leaving(Leaving { expire: plan.expire, max_rows: plan.max_rows });
+        }
         ViewOperator {
             memories: Memories::new(&plan.body.steps),
             maker: RowMaker::new(&plan),
@@ -276,15 +276,10 @@ impl ViewOperator {
         self.flow.filter_out += u64::from(passes);
         if passes {
             let made = self.maker.row(&key, &scope).map_err(project)?;
-            let body = &self.plan.body;
-            let (number, _) = self.groups.find_or_insert(&key, || Held::new(key.clone(), (0, 0), body, &[], None));
-            self.groups.touch(number, now);
-            self.emit((key.clone(), Some(made)));
-        } else if let Some(number) = self.groups.find(&key) {
-            self.groups.remove(number);
-            self.out.remove(key.clone(), Why::Filtered);
+            self.emit((key, Some(Made { touched: now, ..made })));
+        } else {
+            self.out.remove(key, Why::Filtered);
         }
-        self.key = key;
         Ok(())
     }
 
@@ -301,7 +296,7 @@ impl ViewOperator {
         let arguments = groups::arguments(body, &scope).map_err(|error| (Place::Aggregate, error.to_string()))?;
         let key = &self.key;
         let (number, made) = self.groups.find_or_insert(key, || Held::new(key.clone(), (0, 0), body, slots, None));
-        let added = self.groups.held[number as usize].add(body, slots, &arguments, 0);
+        let added = self.groups.held[number].add(body, slots, &arguments, 0);
         if let Err(error) = added {
             if made {
                 self.groups.remove(number);
@@ -381,7 +376,7 @@ impl ViewOperator {
         let body = &self.plan.body;
         let timed = body.event_time.map(|_| time);
         let (number, made) = self.groups.find_or_insert(&key, || Held::new(key.clone(), window, body, slots, timed));
-        let held = &mut self.groups.held[number as usize];
+        let held = &mut self.groups.held[number];
         if let Err(error) = held.add(body, slots, arguments, time) {
             if made {
                 self.groups.remove(number);
@@ -399,7 +394,7 @@ impl ViewOperator {
     }
 
     fn mark(&mut self, number: u32) {
-        let held = &mut self.groups.held[number as usize];
+        let held = &mut self.groups.held[number];
         if !held.dirty {
             held.dirty = true;
             self.dirty.push(number);
@@ -421,8 +416,8 @@ impl ViewOperator {
             }
             return;
         }
-        while let Some(number) = self.groups.oldest()
-            && self.groups.held[number as usize].touched.saturating_add(expire) <= now
+        while let Some((number, touched)) = self.groups.oldest()
+            && touched.saturating_add(expire) <= now
         {
             self.counts.expired += 1;
             self.forget(number, Why::Expired);
@@ -432,7 +427,7 @@ impl ViewOperator {
     /// Removes the groups with the oldest last message beyond MAX_ROWS.
     fn evict(&mut self) {
         while self.groups.len() > self.plan.max_rows
-            && let Some(number) = self.groups.oldest()
+            && let Some((number, _)) = self.groups.oldest()
         {
             self.counts.evicted += 1;
             self.forget(number, Why::Evicted);
@@ -474,7 +469,7 @@ impl ViewOperator {
     fn make_rows(&mut self, now: i64) {
         for number in std::mem::take(&mut self.dirty) {
             // The number of a removed group may now belong to another one, which is in the list itself.
-            let held = self.groups.held.get_mut(number as usize).filter(|held| held.dirty);
+            let held = self.groups.held.get_mut(number).filter(|held| held.dirty);
             let Some(held) = held else { continue };
             held.dirty = false;
             let key = held.key.clone();
@@ -495,7 +490,7 @@ impl ViewOperator {
 
     /// The row of a group; `None` if HAVING excludes it.
     fn make_row(&mut self, now: i64, number: u32) -> Result<Option<Made>, (Place, String)> {
-        let Held { key, group, window, .. } = &self.groups.held[number as usize];
+        let Held { key, group, window, .. } = &self.groups.held[number];
         let Group { first, accumulators } = group;
         let body = &self.plan.body;
         for (&slot, value) in body.kept_slots.iter().zip(first) {
@@ -528,7 +523,7 @@ impl ViewOperator {
     fn cut(&mut self, now: i64) {
         let ts = if self.plan.body.event_time.is_some() { self.reached.max(0) } else { now };
         let Counts { evicted, expired } = self.counts;
-        let bytes = self.groups.held.capacity() * size_of::<Held>();
+        let bytes = self.groups.bytes();
         // Without a limit, nothing is refused.
         let _ = self.out.cut(Told { ts, now, evicted, expired, bytes }, None);
     }
@@ -538,7 +533,8 @@ impl ViewOperator {
         let Some(expire) = self.plan.expire else { return };
         let next = match self.plan.kind {
             ViewKind::Windows => self.ends.first().map(|(end, _)| *end),
-            _ => self.groups.oldest().map(|number| self.groups.held[number as usize].touched),
+            ViewKind::Newest { .. } => self.out.touched_first(),
+            _ => self.groups.oldest().map(|(_, touched)| touched),
         };
         let now = self.clock.now();
         // Only one timer at a time, so that the heap does not grow with the rows.
@@ -556,16 +552,8 @@ impl ViewOperator {
         if let Some(sessions) = &self.sessions {
             to.put(&sessions.save())?;
         }
-        let newest = matches!(self.plan.kind, ViewKind::Newest { .. });
-        let mut rows: Vec<(GroupKey, Made)> = Vec::new();
-        match self.out.first_rows() {
-            _ if !newest => {}
-            Some(top) => rows.extend(top.rows().map(|(key, row)| (key.clone(), row.clone()))),
-            None => self.out.each_entry(|key, json, forms| {
-                rows.push((key.clone(), Made { json: json.into(), forms: forms.into(), sort: Box::default() }));
-            }),
-        }
-        to.put(&rows)?;
+        let is_newest = matches!(self.plan.kind, ViewKind::Newest { .. });
+        to.put(&if is_newest { self.out.rows() } else { Vec::new() })?;
         to.put(&self.reached)?;
         queue.save(to)
     }

@@ -3,8 +3,6 @@
 
 use std::cmp::Ordering;
 
-use smallvec::SmallVec;
-
 use crate::value::key::{GroupKey, KeyPart};
 
 /// A value in this order.
@@ -31,52 +29,14 @@ impl PartialEq for Ordered {
 
 impl Eq for Ordered {}
 
-/// The place of a row among the others of its view.
-#[derive(Clone, Debug)]
-pub struct SortKey {
-    /// each with whether it is descending
-    values: SmallVec<[(KeyPart, bool); 2]>,
-    key: GroupKey,
+/// The order of two keys.
+pub fn compare_keys(a: &GroupKey, b: &GroupKey) -> Ordering {
+    let parts = a.parts().iter().zip(b.parts());
+    parts.map(|(a, b)| compare(a, b, false)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }
 
-impl SortKey {
-    pub fn new(values: impl IntoIterator<Item = (KeyPart, bool)>, key: GroupKey) -> SortKey {
-        SortKey { values: values.into_iter().collect(), key }
-    }
-
-    pub fn key(&self) -> &GroupKey {
-        &self.key
-    }
-}
-
-impl Ord for SortKey {
-    fn cmp(&self, other: &SortKey) -> Ordering {
-        for ((a, descending), (b, _)) in self.values.iter().zip(&other.values) {
-            let order = compare(a, b, *descending);
-            if order.is_ne() {
-                return order;
-            }
-        }
-        let parts = self.key.parts().iter().zip(other.key.parts());
-        parts.map(|(a, b)| compare(a, b, false)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
-    }
-}
-
-impl PartialOrd for SortKey {
-    fn partial_cmp(&self, other: &SortKey) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for SortKey {
-    fn eq(&self, other: &SortKey) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for SortKey {}
-
-fn compare(a: &KeyPart, b: &KeyPart, descending: bool) -> Ordering {
+/// The order of two values of ORDER BY: nulls are last both ways.
+pub fn compare(a: &KeyPart, b: &KeyPart, descending: bool) -> Ordering {
     match (a, b) {
         (KeyPart::Nothing, KeyPart::Nothing) => Ordering::Equal,
         (KeyPart::Nothing, _) => Ordering::Greater,
@@ -133,20 +93,13 @@ mod tests {
             Value::Int(2),
         ];
         let sorted = |descending: bool| {
-            let mut keys: Vec<SortKey> = values
-                .iter()
-                .enumerate()
-                .map(|(place, value)| {
-                    let key = GroupKey::from_values([&Value::Int(place as i64)]);
-                    SortKey::new([(KeyPart::of(value), descending)], key)
-                })
-                .collect();
-            keys.sort();
-            let place = |key: &SortKey| match key.key().parts() {
-                [KeyPart::Int(place)] => *place,
-                _ => unreachable!(),
-            };
-            keys.iter().map(place).collect::<Vec<_>>()
+            let key = |place: usize| GroupKey::from_values([&Value::Int(place as i64)]);
+            let mut keys: Vec<(usize, KeyPart)> = values.iter().map(KeyPart::of).enumerate().collect();
+            keys.reverse();
+            keys.sort_by(|(a, left), (b, right)| {
+                compare(left, right, descending).then_with(|| compare_keys(&key(*a), &key(*b)))
+            });
+            keys.into_iter().map(|(place, _)| place).collect::<Vec<_>>()
         };
         assert_eq!(sorted(false), [3, 4, 2, 6, 5, 0, 1]);
         assert_eq!(sorted(true), [0, 5, 2, 6, 4, 3, 1]);

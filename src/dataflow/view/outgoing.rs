@@ -10,8 +10,9 @@ use crate::metrics::{FlowCounts, Place, Point, RuleMetrics};
 use crate::plan::view::ViewPlan;
 use crate::sync::locked;
 use crate::value::key::GroupKey;
-use crate::view::{Form, ViewCell};
+use crate::view::ViewCell;
 
+use super::row::Made;
 use super::top::{Change, TopRows};
 
 /// The destination of the changes of a view.
@@ -20,9 +21,47 @@ pub struct Outgoing {
     feed: Rc<Feed>,
     tops: Vec<TopRows>,
     changes: Vec<Change>,
+    /// how many changes the store has got since the last cut
+    staged: usize,
     /// why rows are removed by the next cut, for readers of its changes
     why: HashMap<GroupKey, Why, KeyHasher>,
+    /// when rows of messages leave by their age or number
+    leaving: Option<Leaving>,
+    left: Left,
     metrics: Arc<RuleMetrics>,
+}
+
+/// When a row of a message leaves though no message says so.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaving {
+    /// so long after its last message, ms
+    pub expire: Option<i64>,
+    /// beyond so many rows, the one with the oldest last message first
+    pub max_rows: usize,
+}
+
+/// How many rows have left by their age or number.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Left {
+    pub expired: u64,
+    pub evicted: u64,
+}
+
+impl Leaving {
+    /// Why the row with the oldest last message leaves, if it does. Its message came at `at`; there are `rows` rows.
+    fn why(self, at: i64, rows: usize, now: i64) -> Option<Why> {
+        let is_old = self.expire.is_some_and(|expire| at.saturating_add(expire) <= now);
+        if is_old { Some(Why::Expired) } else { (rows > self.max_rows).then_some(Why::Evicted) }
+    }
+}
+
+impl Left {
+    fn count(&mut self, why: Why) {
+        match why {
+            Why::Expired => self.expired += 1,
+            _ => self.evicted += 1,
+        }
+    }
 }
 
 /// Data of a cut.
@@ -56,7 +95,7 @@ impl Outgoing {
             let anew = view.about().definition != plan.about.definition;
             if !anew {
                 view.reconfigure(plan.about.clone());
-                view.each_entry(|key, _, _| changes.push((key.clone(), None)));
+                view.each_key(|key| changes.push((key.clone(), None)));
                 view.operator.stopped = None;
             } else {
                 view.redefine(plan.about.clone(), now);
@@ -65,7 +104,36 @@ impl Outgoing {
         };
         feed.attach(&view, level, anew);
         let tops = plan.tops.iter().cloned().map(TopRows::new).collect();
-        Outgoing { view, feed, tops, changes, why: HashMap::default(), metrics }
+        Outgoing {
+            view,
+            feed,
+            tops,
+            changes,
+            staged: 0,
+            why: HashMap::default(),
+            leaving: None,
+            left: Left::default(),
+            metrics,
+        }
+    }
+
+    /// The same for rows of messages, which leave by their age and number.
+    pub fn leaving(mut self, leaving: Leaving) -> Outgoing {
+        self.leaving = Some(leaving);
+        self
+    }
+
+    /// When the row with the oldest last message got it, ms, where that is kept.
+    pub fn touched_first(&self) -> Option<i64> {
+        match self.tops.first() {
+            Some(top) => top.touched_first().map(|(_, at)| at),
+            None => locked(&self.view).touched_first(),
+        }
+    }
+
+    /// How many rows have left by their age or number.
+    pub fn left(&self) -> Left {
+        self.left
     }
 
     /// Whether anyone sees a cut when it is made: a client, a rule or another view.
@@ -75,7 +143,7 @@ impl Outgoing {
 
     /// The number of changes that wait for the next cut.
     pub fn pending(&self) -> usize {
-        self.changes.len()
+        self.changes.len() + self.staged
     }
 
     /// Removes a row, if it is there.
@@ -103,42 +171,81 @@ impl Outgoing {
     /// Makes a cut of the changes.
     ///
     /// # Errors
-    /// There would be more rows than `most`; the number of rows. Then nothing is cut.
+    /// There would be more rows than `most`; the number of rows. Then nothing is cut, and [`Outgoing::stop`] discards the
+    /// changes.
     pub fn cut(&mut self, told: Told, most: Option<usize>) -> Result<(), usize> {
+        self.drop_old_first_rows(told.now);
+        let is_read = self.feed.is_read();
+        self.stage();
         let changes = {
             let mut view = locked(&self.view);
-            let status = &mut view.operator;
-            (status.evicted, status.expired, status.bytes) = (told.evicted, told.expired, told.bytes);
-            view.record(self.feed.is_read());
-            let tapped = self.metrics.taps.wants(Point::Project);
-            for (key, row) in self.changes.drain(..) {
-                if let Some(row) = row.as_ref().filter(|_| tapped) {
-                    self.metrics.taps.offer(Point::Project, || String::from_utf8_lossy(&row.json).into_owned());
-                }
-                match row {
-                    Some(row) => view.put(&key, &row.json, &row.forms),
-                    None => view.remove(&key),
-                }
+            view.operator.bytes = told.bytes;
+            view.record(is_read);
+            let leaving = self.leaving.filter(|_| self.tops.is_empty());
+            while let Some(leaving) = leaving
+                && let Some(at) = view.touched_first()
+                && let Some(why) = leaving.why(at, view.touched_len(), told.now)
+            {
+                let key = view.remove_first();
+                self.left.count(why);
+                self.why.extend(key.filter(|_| is_read).map(|key| (key, why)));
             }
+            let Left { expired, evicted } = self.left;
+            (view.operator.expired, view.operator.evicted) = (told.expired + expired, told.evicted + evicted);
             if let Some(most) = most {
                 // Rows beyond the first ones are kept too.
                 let rows = self.tops.first().map_or_else(|| view.staged_len(), TopRows::len);
                 if rows > most {
-                    view.unstage();
                     return Err(rows);
                 }
             }
             view.cut(told.ts, told.now);
             view.take_changes()
         };
+        self.staged = 0;
         self.feed.publish(changes, &self.why);
         self.why.clear();
         Ok(())
     }
 
+    /// Gives the changes to the store, for its next cut. Clients do not see them before it.
+    pub fn stage(&mut self) {
+        // With limits the operators of the first rows keep the order of messages, and the store does not need it.
+        let keeps_order = self.leaving.is_some() && self.tops.is_empty();
+        let tapped = self.metrics.taps.wants(Point::Project);
+        self.staged += self.changes.len();
+        let mut view = locked(&self.view);
+        for (key, row) in self.changes.drain(..) {
+            if let Some(row) = row.as_ref().filter(|_| tapped) {
+                self.metrics.taps.offer(Point::Project, || String::from_utf8_lossy(&row.json).into_owned());
+            }
+            match row {
+                Some(Made { json, forms, touched, .. }) if keeps_order => view.put_touched(&key, json, forms, touched),
+                Some(Made { json, forms, .. }) => view.put(&key, json, forms),
+                None => view.remove(&key),
+            }
+        }
+    }
+
+    /// Removes rows that leave by their age or number, where limits keep all rows.
+    fn drop_old_first_rows(&mut self, now: i64) {
+        while let Some((leaving, top)) = self.leaving.zip(self.tops.first())
+            && let Some((key, at)) = top.touched_first()
+            && let Some(why) = leaving.why(at, top.len(), now)
+        {
+            let key = key.clone();
+            self.left.count(why);
+            self.remove(key, why);
+        }
+    }
+
     /// Marks the view as stopped.
     pub fn stop(&mut self, why: String) {
-        locked(&self.view).operator.stopped = Some(why.clone());
+        {
+            let mut view = locked(&self.view);
+            view.unstage();
+            view.operator.stopped = Some(why.clone());
+        }
         self.metrics.fail(why);
     }
 
@@ -152,14 +259,17 @@ impl Outgoing {
         self.metrics.error_at(place, error);
     }
 
-    /// Visits the keys, rows and forms of part columns in the store.
-    pub fn each_entry(&self, see: impl FnMut(&GroupKey, &[u8], &[Form])) {
-        locked(&self.view).each_entry(see);
-    }
-
-    /// The operators that keep the first rows, and so have all of them.
-    pub fn first_rows(&self) -> Option<&TopRows> {
-        self.tops.first()
+    /// All rows of messages, those with the oldest last message first, for a checkpoint.
+    pub fn rows(&self) -> Vec<(GroupKey, Made, i64)> {
+        if let Some(top) = self.tops.first() {
+            return top.rows().map(|(key, row)| (key.clone(), row.clone(), row.touched)).collect();
+        }
+        let mut rows = Vec::new();
+        locked(&self.view).each_touched(|key, json, forms, touched| {
+            let row = Made { json: json.into(), forms: forms.into(), sort: Box::default(), touched };
+            rows.push((key.clone(), row, touched));
+        });
+        rows
     }
 }
 

@@ -15,8 +15,11 @@ pub struct Made {
     pub json: Box<[u8]>,
     /// forms of the part columns; none if the key determines them
     pub forms: Box<[Form]>,
-    /// value of each ORDER BY item, if rows are ordered
+    /// the values by which rows are ordered and limited
     pub sort: Box<[KeyPart]>,
+    /// when its last message came, ms; 0 where nobody asks
+    #[serde(skip)]
+    pub touched: i64,
 }
 
 /// Why a row cannot be made.
@@ -35,7 +38,8 @@ pub struct RowMaker {
     items: Vec<ViewItem>,
     parts: usize,
     parts_are_key: bool,
-    is_ordered: bool,
+    /// number of sort values
+    sorted: usize,
     json: Vec<u8>,
 }
 
@@ -45,7 +49,7 @@ impl RowMaker {
             items: plan.items.clone(),
             parts: plan.about.parts.len(),
             parts_are_key: plan.about.parts_are_key(),
-            is_ordered: !plan.tops.is_empty(),
+            sorted: plan.items.iter().filter(|item| item.sort.is_some()).count(),
             json: Vec::new(),
         }
     }
@@ -75,8 +79,8 @@ impl RowMaker {
         self.json.clear();
         self.json.push(b'{');
         let mut forms: Vec<Form> = vec![None; if self.parts_are_key { 0 } else { self.parts }];
-        let mut sort = vec![KeyPart::Nothing; if self.is_ordered { self.items.len() } else { 0 }];
-        for (place, ViewItem { item, key: in_key, part }) in self.items.iter().enumerate() {
+        let mut sort = vec![KeyPart::Nothing; self.sorted];
+        for ViewItem { item, key: in_key, part, sort: in_sort } in &self.items {
             match item {
                 Item::Field { name, expr, .. } => {
                     separate(&mut self.json);
@@ -87,7 +91,7 @@ impl RowMaker {
                         if let Some(form) = part.and_then(|part| forms.get_mut(part)) {
                             *form = form_of_part(known)?;
                         }
-                        if let Some(sorted) = sort.get_mut(place) {
+                        if let Some(sorted) = in_sort.and_then(|in_sort| sort.get_mut(in_sort)) {
                             *sorted = known.clone();
                         }
                         continue;
@@ -97,7 +101,7 @@ impl RowMaker {
                     if let Some(place) = part.and_then(|part| forms.get_mut(part)) {
                         *place = form(&value)?;
                     }
-                    if let Some(sorted) = sort.get_mut(place) {
+                    if let Some(sorted) = in_sort.and_then(|in_sort| sort.get_mut(in_sort)) {
                         *sorted = KeyPart::of(&value);
                     }
                 }
@@ -116,7 +120,7 @@ impl RowMaker {
         }
         self.json.push(b'}');
         json::replace_unpaired(&mut self.json);
-        Ok(Made { json: self.json.as_slice().into(), forms: forms.into(), sort: sort.into() })
+        Ok(Made { json: self.json.as_slice().into(), forms: forms.into(), sort: sort.into(), touched: 0 })
     }
 }
 

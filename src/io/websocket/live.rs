@@ -1,32 +1,28 @@
 //! Clients of live views: their sockets, over which the frames of their sessions are sent.
 //!
 //! A client's task writes one frame at a time, and asks its session for the next one when the socket has taken it. It
-//! does not read while a frame waits, so a client that reads nothing makes neither replies nor pongs pile up.
-//! [`crate::view`] handles the content of messages.
+//! does not read while a frame waits, so a client that reads nothing makes neither replies nor pongs pile up. A large
+//! frame is not copied: all clients that wait for it share its bytes. [`crate::view`] handles the content of messages.
 //!
 //! Clients are spread over the data threads. A view that changes notifies all of its clients at once; those on another
 //! thread are woken by mail (`threads`), so that one wake-up suffices for all of them.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures_util::{Sink, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
-use tokio_tungstenite::tungstenite::protocol::frame::Frame as WireFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::admission::Seat;
 use super::connection;
+use super::protocol::{Intake, Opened, Read, ReadError, Stream};
 use super::socket::Wire;
 use super::threads::{Placement, SocketThread, SocketThreads, Spread};
-use crate::view::{Frame, Identity, Mailbox, Session, Views};
+use super::totals::Totals;
+use crate::io::queue;
+use crate::view::{Frame, Identity, Mailbox, Over, Session, Views};
 
 /// The subprotocol, for clients that offer one.
 pub const SUBPROTOCOL: &str = "plutino.live.v1";
@@ -113,16 +109,6 @@ pub(super) fn offers_subprotocol(headers: &HeaderMap) -> bool {
     offered.flat_map(|value| value.split(',')).any(|protocol| protocol.trim() == SUBPROTOCOL)
 }
 
-/// The configuration of live clients' websockets.
-pub(super) fn config() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE))
-        .max_frame_size(Some(MESSAGE))
-        .read_buffer_size(4 * 1024)
-        .write_buffer_size(0)
-        .max_write_buffer_size(usize::MAX)
-}
-
 fn session(views: &Arc<Views>, asked: Asked) -> Session {
     let now = views.now();
     let mailbox = Arc::new(Mailbox::new(asked.peer));
@@ -136,31 +122,35 @@ fn session(views: &Arc<Views>, asked: Asked) -> Session {
 }
 
 /// Serves a websocket until it ends. Runs on a data thread; the socket arrives detached.
-pub(super) async fn serve(mut websocket: WebSocketStream<Wire>, views: Arc<Views>, asked: Asked, place: Place) {
+pub(super) async fn serve(
+    mut opened: Opened<Wire>,
+    views: Arc<Views>,
+    asked: Asked,
+    place: Place,
+    totals: Arc<Totals>,
+) {
     let peer = asked.peer.clone();
-    if let Err(error) = websocket.get_mut().attach() {
+    if let Err(error) = opened.wire.attach() {
         tracing::debug!(client = peer, %error, "cannot move the socket of a live client");
         return;
     }
-    websocket.get_mut().limit_send_buffer(SEND_BUFFER);
-    websocket.get_mut().set_write_timeout(Some(IDLE));
+    opened.wire.limit_send_buffer(SEND_BUFFER);
+    opened.wire.set_write_timeout(Some(IDLE));
+    let stream = Stream::new(opened, MESSAGE, None, &totals);
     let waker = MailWaker::new(&place);
-    let mut client = Client { session: session(&views, asked), views, websocket, flushing: false, waker };
+    let session = session(&views, asked);
+    let mut client = Client { session, views, stream, flushing: false, has_closed: false, waker };
     let ended = std::future::poll_fn(|cx| client.poll(cx)).await;
-    let Client { mut websocket, session, .. } = client;
+    let Client { mut stream, session, .. } = client;
     drop(session);
     match ended {
         Ended::Closed => {}
         Ended::Broken(error) => tracing::debug!(client = peer, %error, "a client of a live view has disconnected"),
-        Ended::Over { code, reason } => {
-            let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
-            let closing = async {
-                let closing: Result<(), Error> =
-                    futures_util::SinkExt::send(&mut websocket, Message::Close(Some(frame))).await;
-                closing
-            };
-            let _ = tokio::time::timeout(Duration::from_secs(1), closing).await;
-            connection::linger(websocket.get_mut()).await;
+        Ended::Over(Over { code, reason }) => {
+            stream.out.close(Some(code), reason);
+            let flushed = std::future::poll_fn(|cx| stream.poll_flush(cx));
+            let _ = tokio::time::timeout(connection::CLOSE_TIMEOUT, flushed).await;
+            connection::linger(stream.wire()).await;
         }
     }
     drop(place);
@@ -169,38 +159,39 @@ pub(super) async fn serve(mut websocket: WebSocketStream<Wire>, views: Arc<Views
 struct Client {
     session: Session,
     views: Arc<Views>,
-    websocket: WebSocketStream<Wire>,
+    stream: Stream<Wire>,
     /// whether written frames are not completely in the kernel yet
     flushing: bool,
+    /// the client's close frame has come
+    has_closed: bool,
     waker: MailWaker,
 }
 
 enum Ended {
     /// the client sent a close frame
     Closed,
-    Broken(Error),
-    /// the session has ended it
-    Over {
-        code: u16,
-        reason: &'static str,
-    },
+    Broken(ReadError),
+    /// this side ends it
+    Over(Over),
 }
 
 impl Client {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let mut frames = 0;
         loop {
-            let websocket = Pin::new(&mut self.websocket);
             if self.flushing {
-                match websocket.poll_flush(cx) {
+                match self.stream.poll_flush(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(error)) => return Poll::Ready(ended(error)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Ended::Broken(error.into())),
                     Poll::Ready(Ok(())) => {
                         self.flushing = false;
                         self.session.mailbox().set_waiting(0);
                     }
                 }
                 continue;
+            }
+            if self.has_closed {
+                return Poll::Ready(Ended::Closed);
             }
             if frames == FRAMES_A_TURN {
                 cx.waker().wake_by_ref();
@@ -210,38 +201,48 @@ impl Client {
             if let Some(frame) = self.session.next(now) {
                 frames += 1;
                 self.session.mailbox().set_waiting(frame.json.len());
-                let message = WireFrame::message(frame.json, OpCode::Data(Data::Text), true);
-                if let Err(error) = Pin::new(&mut self.websocket).start_send(Message::Frame(message)) {
-                    return Poll::Ready(ended(error));
-                }
+                self.stream.encoder.message(frame.json, &mut self.stream.out);
                 self.flushing = true;
                 continue;
             }
             if let Some(over) = self.session.over() {
-                return Poll::Ready(Ended::Over { code: over.code, reason: over.reason });
+                return Poll::Ready(Ended::Over(over));
             }
-            match Pin::new(&mut self.websocket).poll_next(cx) {
-                Poll::Ready(None) => return Poll::Ready(Ended::Closed),
-                Poll::Ready(Some(Ok(message))) => match message {
-                    Message::Text(text) => self.session.receive(&text, now),
-                    Message::Binary(_) => self.session.receive_binary(),
-                    // A pong is sent before the next message is read.
-                    Message::Ping(_) | Message::Close(_) => self.flushing = true,
-                    Message::Pong(_) | Message::Frame(_) => {}
-                },
-                Poll::Ready(Some(Err(Error::Capacity(_)))) => self.session.too_large(),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(ended(error)),
+            if self.session.takes_turns() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            // One message at a time: further ones wait in the socket until the client has read the replies.
+            let mut intake = Intake::of_one();
+            match self.stream.poll_read(cx, &mut intake) {
+                Poll::Ready(read) => {
+                    intake.frames.iter().for_each(|message| self.receive(message, now));
+                    match read {
+                        Read::Full | Read::Taken => {}
+                        Read::Closed(_) => (self.has_closed, self.flushing) = (true, true),
+                        Read::Broken(ReadError::Size { .. }) => self.session.too_large(),
+                        Read::Broken(error) => return Poll::Ready(broken(error)),
+                    }
+                }
                 Poll::Pending if self.session.mailbox().is_empty(self.waker.of(cx.waker())) => return Poll::Pending,
                 Poll::Pending => {}
             }
         }
     }
+
+    fn receive(&mut self, message: &queue::Frame, now: i64) {
+        match message {
+            queue::Frame::Text(text) => self.session.receive(text, now),
+            queue::Frame::Binary(_) | queue::Frame::Row(_) => self.session.receive_binary(),
+        }
+    }
 }
 
-fn ended(error: Error) -> Ended {
-    match error {
-        Error::ConnectionClosed | Error::AlreadyClosed => Ended::Closed,
-        error => Ended::Broken(error),
+/// The end of a connection that cannot be read; a client that broke the protocol is told.
+fn broken(error: ReadError) -> Ended {
+    match error.code() {
+        Some(code) => Ended::Over(Over { code, reason: "" }),
+        None => Ended::Broken(error),
     }
 }
 
@@ -293,6 +294,10 @@ async fn events(
         }
         if session.over().is_some() || !session.is_subscribed() {
             return wire.shutdown().await;
+        }
+        if session.takes_turns() {
+            tokio::task::yield_now().await;
+            continue;
         }
         let mailbox = session.mailbox().clone();
         let mail =

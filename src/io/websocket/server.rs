@@ -14,11 +14,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsStream};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, Uri, header};
-use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::access::Access;
 use super::admission::{Admission, Seat};
@@ -69,7 +67,7 @@ pub(super) enum Guest {
     /// a reader of a trial's results
     Events(Wire, Watcher, Option<String>, Seat),
     /// a websocket client of live views
-    Live(Box<WebSocketStream<Wire>>, Box<live::Asked>, Seat),
+    Live(Box<Opened<Wire>>, Box<live::Asked>, Seat),
     /// a reader of live views, by server-sent events
     LiveEvents(Wire, Box<live::Asked>, Seat),
     /// at live views of process 0
@@ -204,10 +202,11 @@ pub(super) async fn attend(guest: Guest, from: SocketAddr, door: &Door, data: &S
             }
             drop(seat);
         }
-        Guest::Live(websocket, asked, seat) => {
+        Guest::Live(opened, asked, seat) => {
             let place = live::Place::new(data, &door.live_clients, seat);
             let thread = place.handle().clone();
-            thread.spawn(live::serve(*websocket, door.paths.views.clone(), *asked, place));
+            let (views, totals) = (door.paths.views.clone(), door.totals.clone());
+            thread.spawn(live::serve(*opened, views, *asked, place, totals));
         }
         Guest::LiveEvents(wire, asked, seat) => {
             let place = live::Place::new(data, &door.live_clients, seat);
@@ -512,8 +511,8 @@ async fn greet_live(
     wire.flush().await?;
     wire.detach()?;
     wire.put_back(head.split_off(end));
-    let websocket = WebSocketStream::from_raw_socket(wire, Role::Server, Some(live::config())).await;
-    Ok(Some(Guest::Live(Box::new(websocket), Box::new(asked), seat)))
+    let opened = Opened { wire, side: Side::Server, deflate: None };
+    Ok(Some(Guest::Live(Box::new(opened), Box::new(asked), seat)))
 }
 
 /// The first of our subprotocols that the client offers.

@@ -83,7 +83,7 @@ impl Assembled<'_> {
                 claim: claim(name),
             });
         }
-        let items: Vec<ViewItem> = items
+        let mut items: Vec<ViewItem> = items
             .into_iter()
             .map(|item| {
                 let name = match &item {
@@ -92,7 +92,7 @@ impl Assembled<'_> {
                 };
                 let key = key.iter().position(|known| Some(known) == name);
                 let part = parts.iter().position(|part| Some(&part.name) == name);
-                ViewItem { item, key, part }
+                ViewItem { item, key, part, sort: None }
             })
             .collect();
         let place = |expr: &ast::Expr| place_of(expr, &items, query);
@@ -119,6 +119,7 @@ impl Assembled<'_> {
             let rows = usize::try_from(limit).unwrap_or(usize::MAX);
             tops.push(Top { partition: Vec::new(), order: order.clone(), rows });
         }
+        number_sort_values(&mut items, &mut tops);
         let name_of = |place: usize| match &items[place].item {
             Item::Field { name, .. } => name.clone(),
             _ => Text::default(),
@@ -174,6 +175,21 @@ impl Assembled<'_> {
             shape: Arc::new(shape),
             warnings: warnings(create, &sources),
         })
+    }
+}
+
+/// Numbers the members by which rows are ordered and limited, and lets `tops` name them by these numbers.
+fn number_sort_values(items: &mut [ViewItem], tops: &mut [Top]) {
+    let mut count = 0;
+    let mut number = |member: &mut usize| {
+        let Some(item) = items.get_mut(*member) else { return };
+        *member = *item.sort.get_or_insert_with(|| {
+            count += 1;
+            count - 1
+        });
+    };
+    for top in tops {
+        top.partition.iter_mut().chain(top.order.iter_mut().map(|(member, _)| member)).for_each(&mut number);
     }
 }
 

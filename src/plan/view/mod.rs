@@ -86,6 +86,8 @@ pub struct ViewItem {
     pub key: Option<usize>,
     /// its position among the part columns
     pub part: Option<usize>,
+    /// its position among the values by which rows are ordered and limited
+    pub sort: Option<usize>,
 }
 
 impl ViewItem {
@@ -101,9 +103,9 @@ impl ViewItem {
 /// Keeps the first rows in an order, within each group.
 #[derive(Clone, Debug)]
 pub struct Top {
-    /// members of the row that form the groups; empty: all rows are one group
+    /// sort values ([`ViewItem::sort`]) that form the groups; empty: all rows are one group
     pub partition: Vec<usize>,
-    /// members, each with whether it is descending
+    /// sort values, each with whether it is descending
     pub order: Vec<(usize, bool)>,
     pub rows: usize,
 }

@@ -13,39 +13,38 @@ use crate::value::Text;
 use crate::view::Sequence;
 use crate::view::cohort::{Cohort, Member, Phase};
 use crate::view::cursor;
-use crate::view::filter::Filter;
+use crate::view::filter::{Filter, Selection};
 use crate::view::form::Form;
 use crate::view::frame::GapReason;
 use crate::view::lives::{Division, Part, PartKey};
 use crate::view::mailbox::Mailbox;
-use crate::view::rate::Rate;
+
+/// Rows whose lives begin in one turn: a few milliseconds.
+const FILLED_AT_ONCE: u32 = 8 * 1024;
 
 impl View {
     /// The number of an existing subscription.
-    pub(in crate::view) fn number(&self, filter: &Filter, every: Rate) -> Option<u64> {
-        let cohort = self.by_identity.get(&(filter.identity(), every))?;
-        Some(self.cohorts[*cohort as usize].s)
+    pub(in crate::view) fn number(&self, selection: &Selection) -> Option<u64> {
+        Some(self.cohorts[self.cohorts.find(selection)?].s)
     }
 
     /// The parameters of a subscription, for its client.
     pub(in crate::view) fn params(&self, place: Place) -> serde_json::Map<String, serde_json::Value> {
-        self.cohorts.get(place.cohort as usize).map(|cohort| cohort.filter.params_json()).unwrap_or_default()
+        self.cohorts.get(place.cohort).map(|cohort| cohort.selection.filter.params_json()).unwrap_or_default()
     }
 
     /// Adds a subscription. `number` gives a number `s` that no other subscription has.
-    #[expect(clippy::too_many_arguments, reason = "what a client asks for and how it is reached, in one step")]
     pub fn subscribe(
         &mut self,
-        filter: Filter,
-        every: Rate,
+        selection: Selection,
         from: Option<&str>,
         mailbox: &Arc<Mailbox>,
         slot: u32,
         number: impl FnOnce() -> u64,
         now: i64,
     ) -> Joined {
-        let cohort = self.cohort(filter, every, number);
-        let (epoch, last) = (self.cohorts[cohort as usize].epoch.clone(), self.changed(cohort));
+        let cohort = self.cohort(selection, number);
+        let (epoch, last) = (self.cohorts[cohort].epoch.clone(), self.changed(cohort));
         let (holds, phase) = match from.map(|from| (from, cursor::resume(from, &epoch))) {
             None => (0, Phase::Start),
             Some((from, Err(why))) => (0, Phase::Gap { from: from.into(), why }),
@@ -53,7 +52,7 @@ impl View {
             Some((from, Ok(at))) if at > self.sequence => {
                 (0, Phase::Gap { from: from.into(), why: GapReason::Restart })
             }
-            Some((from, Ok(at))) if at < self.horizon(cohort) => {
+            Some((from, Ok(at))) if at < self.horizon(cohort) || !self.is_filled(cohort) => {
                 (0, Phase::Gap { from: from.into(), why: GapReason::Expired })
             }
             Some((_, Ok(at))) => (if at >= last { last } else { at }, Phase::Follow),
@@ -65,7 +64,7 @@ impl View {
             _ => {}
         }
         let told = if resumed { from.map_or(0, |from| cursor::resume(from, &epoch).unwrap_or(0)) } else { 0 };
-        let found = &mut self.cohorts[cohort as usize];
+        let found = &mut self.cohorts[cohort];
         let lacks = !resumed || holds < last;
         let mut member = Member {
             mailbox: mailbox.clone(),
@@ -86,7 +85,7 @@ impl View {
 
     /// Removes a subscription.
     pub fn unsubscribe(&mut self, place: Place, now: i64) {
-        let Some(cohort) = self.cohorts.get_mut(place.cohort as usize) else { return };
+        let Some(cohort) = self.cohorts.get_mut(place.cohort) else { return };
         cohort.members.try_remove(place.member as usize);
         if cohort.members.is_empty() {
             self.drop_cohort(place.cohort, now);
@@ -94,8 +93,7 @@ impl View {
     }
 
     pub(super) fn drop_cohort(&mut self, number: u32, now: i64) {
-        let cohort = self.cohorts.remove(number as usize);
-        self.by_identity.remove(&(cohort.filter.identity(), cohort.every));
+        let Some(cohort) = self.cohorts.remove(number) else { return };
         if let Some(division) = cohort.division.and_then(|place| self.divisions.get_mut(place)) {
             for part in cohort.parts {
                 division.unwatch(part, number, now + self.about.retain);
@@ -103,17 +101,14 @@ impl View {
         }
     }
 
-    fn cohort(&mut self, filter: Filter, every: Rate, number: impl FnOnce() -> u64) -> u32 {
-        let identity = (filter.identity(), every);
-        if let Some(&cohort) = self.by_identity.get(&identity) {
+    fn cohort(&mut self, selection: Selection, number: impl FnOnce() -> u64) -> u32 {
+        if let Some(cohort) = self.cohorts.find(&selection) {
             return cohort;
         }
-        let epoch = self.epoch(&identity.0);
-        let number = Cohort {
+        let new = Cohort {
             s: number(),
-            filter,
-            every,
-            epoch,
+            epoch: self.epoch(&selection.filter),
+            selection,
             division: None,
             parts: SmallVec::new(),
             members: Slab::with_capacity(1),
@@ -124,20 +119,19 @@ impl View {
             shared: None,
             snapshot: None,
         };
-        let cohort = self.cohorts.insert(number) as u32;
-        self.by_identity.insert(identity, cohort);
+        let cohort = self.cohorts.insert(new);
         self.attach(cohort);
         cohort
     }
 
-    pub(super) fn epoch(&self, identity: &str) -> Text {
-        cursor::epoch(&self.run, &(self.about.name.as_str(), self.incarnation, self.about.definition, identity))
+    pub(super) fn epoch(&self, filter: &Filter) -> Text {
+        cursor::epoch(&self.run, &(self.about.name.as_str(), self.incarnation, self.about.definition, filter))
     }
 
     /// Finds or makes the parts that a cohort watches.
     pub(super) fn attach(&mut self, cohort: u32) {
         let about = self.about.clone();
-        let (columns, keys) = self.cohorts[cohort as usize].filter.parts(&about);
+        let (columns, keys) = self.cohorts[cohort].selection.filter.parts(&about);
         if keys.is_empty() {
             return;
         }
@@ -152,11 +146,11 @@ impl View {
             self.divisions[place].watch(part, cohort);
             parts.push(part);
         }
-        let cohort = &mut self.cohorts[cohort as usize];
+        let cohort = &mut self.cohorts[cohort];
         (cohort.division, cohort.parts) = (Some(place), parts);
     }
 
-    /// The division by these columns, made with lives for all rows if it does not exist.
+    /// The division by these columns, made if it does not exist.
     fn division(&mut self, columns: &SmallVec<[u8; 4]>) -> usize {
         if let Some((place, _)) = self.divisions.iter().find(|(_, division)| division.columns == *columns) {
             return place;
@@ -164,18 +158,41 @@ impl View {
         let about = self.about.clone();
         let fixed = |place: usize| columns.iter().any(|&column| about.parts[column as usize].in_key == Some(place));
         let lazy = !columns.is_empty() && (0..about.key.len()).all(fixed);
-        let mut division = Division::new(columns.clone(), lazy);
-        if !lazy {
-            for (number, entry) in &mut self.rows.entries {
-                let Some(row) = &entry.row else { continue };
-                let bytes = row.len();
-                let key = part_key(&about, columns, entry);
-                let (part, _) = division.part_or_insert(&key, self.sequence);
-                division.begin(number as u32, part, bytes, self.sequence);
-                entry.lives += 1;
-            }
+        let place = self.divisions.insert(Division::new(columns.clone(), lazy));
+        self.fill(place);
+        place
+    }
+
+    /// Begins the lives of more rows in a division, if there are.
+    fn fill(&mut self, place: usize) {
+        let about = self.about.clone();
+        let division = &mut self.divisions[place];
+        let (from, end) = (division.filled(), self.rows.entries.end());
+        if division.is_filled() {
+            return;
         }
-        self.divisions.insert(division)
+        let to = end.min(from.saturating_add(FILLED_AT_ONCE));
+        for number in from..to {
+            let Some(entry) = self.rows.entries.get_mut(number) else { continue };
+            let Some(bytes) = entry.row.as_ref().map(|row| row.len()) else { continue };
+            let key = part_key(&about, &division.columns, entry);
+            let (part, _) = division.part_or_insert(&key, self.sequence);
+            division.begin(number, part, bytes, self.sequence);
+            entry.lives += 1;
+        }
+        division.set_filled((to < end).then_some(to));
+    }
+
+    /// Fills the division of a cohort for one turn; true if it has all rows.
+    pub(in crate::view) fn fill_parts(&mut self, cohort: u32) -> bool {
+        if let Some(place) = self.cohorts[cohort].division {
+            self.fill(place);
+        }
+        self.is_filled(cohort)
+    }
+
+    fn is_filled(&self, cohort: u32) -> bool {
+        self.cohorts[cohort].division.is_none_or(|place| self.divisions[place].is_filled())
     }
 
     /// Begins the lives of rows in a new part of the division by the key.
@@ -190,14 +207,14 @@ impl View {
         }
         let wanted: Vec<Form> = wanted.into_iter().map(Option::unwrap_or_default).collect();
         for entry in self.rows.candidates(&wanted) {
-            let found = &self.rows.entries[entry as usize];
+            let found = &self.rows.entries[entry];
             let Some(row) = &found.row else { continue };
             if part_key(&about, &self.divisions[place].columns, found) != *key {
                 continue;
             }
             let bytes = row.len();
             self.divisions[place].begin(entry, part, bytes, self.sequence);
-            self.rows.entries[entry as usize].lives += 1;
+            self.rows.entries[entry].lives += 1;
         }
     }
 
@@ -212,13 +229,13 @@ impl View {
     }
 
     fn over_parts(&self, cohort: u32, of: impl Fn(&Part) -> Sequence) -> Sequence {
-        let cohort = &self.cohorts[cohort as usize];
+        let cohort = &self.cohorts[cohort];
         let Some(division) = cohort.division.map(|place| &self.divisions[place]) else { return 0 };
-        cohort.parts.iter().map(|&part| of(&division.parts[part as usize])).max().unwrap_or(0)
+        cohort.parts.iter().map(|&part| of(&division.parts[part])).max().unwrap_or(0)
     }
 
     pub(super) fn end_members(&mut self, cohort: u32) {
-        for (_, member) in &mut self.cohorts[cohort as usize].members {
+        for (_, member) in &mut self.cohorts[cohort].members {
             member.phase = Phase::Gone;
             member.call();
         }

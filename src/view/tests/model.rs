@@ -71,7 +71,7 @@ impl World {
         let row = json!({"id": id, "site": site, "v": v, "pad": "x".repeat(pad)}).to_string();
         let key = GroupKey::from_values([&Value::Int(id)]);
         let forms = [Some(id.to_string().into()), Some(site.into())];
-        locked(&self.view).put(&key, row.as_bytes(), &forms);
+        locked(&self.view).put(&key, row.into_bytes().into(), forms.into());
         self.staged.insert(id, (site.to_owned(), v));
     }
 

@@ -2,6 +2,7 @@
 
 mod browser;
 mod client;
+mod details;
 mod endurance;
 mod kinds;
 mod libraries;

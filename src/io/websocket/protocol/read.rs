@@ -15,25 +15,37 @@ use super::{Close, ReadError, Side};
 use crate::io::queue::{BATCH_BYTES, BATCH_FRAMES, Frame};
 
 /// The messages from one round of reading, up to the limits of a batch.
-#[derive(Default)]
 pub struct Intake {
     /// complete messages, in order
     pub frames: Vec<Frame>,
     bytes: usize,
+    /// the number of messages that it takes
+    most: usize,
     /// when something first arrived, even a part of a message or a control frame
     pub heard: Option<Instant>,
     /// the number in the last pong
     pub pong: Option<u64>,
 }
 
+impl Default for Intake {
+    fn default() -> Intake {
+        Intake::with_capacity(0)
+    }
+}
+
 impl Intake {
     /// An empty intake with room for a usual number of messages.
     pub fn with_capacity(frames: usize) -> Intake {
-        Intake { frames: Vec::with_capacity(frames), bytes: 0, heard: None, pong: None }
+        Intake { frames: Vec::with_capacity(frames), bytes: 0, most: BATCH_FRAMES, heard: None, pong: None }
+    }
+
+    /// An empty one that takes a single message.
+    pub fn of_one() -> Intake {
+        Intake { frames: Vec::new(), bytes: 0, most: 1, heard: None, pong: None }
     }
 
     fn is_full(&self, more: usize) -> bool {
-        self.frames.len() + more >= BATCH_FRAMES || self.bytes >= BATCH_BYTES
+        self.frames.len() + more >= self.most || self.bytes >= BATCH_BYTES
     }
 }
 

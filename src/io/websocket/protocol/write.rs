@@ -69,6 +69,17 @@ impl Encoder {
     pub fn text(&self, message: &str) -> Bytes {
         frame(Opcode::Text, message.as_bytes(), self.side)
     }
+
+    /// Frames one text message into `out`. A server does not copy a large one.
+    pub fn message(&self, text: Bytes, out: &mut Outbound) {
+        if self.side == Side::Client || text.len() < LARGE {
+            return out.push(frame(Opcode::Text, &text, self.side));
+        }
+        let mut header = Vec::with_capacity(MAX_HEADER);
+        put_header(&mut header, Opcode::Text, false, text.len(), None);
+        out.push(header.into());
+        out.push(text);
+    }
 }
 
 /// The frames of the messages from `start`, up to `limit` bytes.
