@@ -155,6 +155,16 @@ impl Live {
         message
     }
 
+    /// As [`Live::apply`], without the frames of heartbeats: they come at any time.
+    pub async fn apply_change(&mut self) -> Value {
+        loop {
+            let message = self.apply().await;
+            if message["t"] != "progress" {
+                return message;
+            }
+        }
+    }
+
     /// Reads until the rows satisfy a condition.
     pub async fn until(&mut self, is: impl Fn(&BTreeMap<String, Value>) -> bool) {
         while !is(&self.rows) {

@@ -100,7 +100,7 @@ async fn rest_manages_views() {
     service.asks("PUT", "/views/fleet", &json!({"sql": other})).await.done();
     let mut kinds = Vec::new();
     while kinds.last() != Some(&json!("ready")) {
-        let message = live.apply().await;
+        let message = live.apply_change().await;
         if message["t"] == "gap" {
             assert_eq!(message["why"], "changed");
         }
@@ -110,11 +110,11 @@ async fn rest_manages_views() {
     assert!(live.rows.is_empty());
     let without = other.replace("PARAMS=\"id,site\"", "PARAMS=\"id\"");
     service.asks("PUT", "/views/fleet", &json!({"sql": without})).await.done();
-    assert_eq!(live.apply().await, json!({"t":"unsubscribed","s":live.s,"why":"dropped"}));
+    assert_eq!(live.apply_change().await, json!({"t":"unsubscribed","s":live.s,"why":"dropped"}));
     let mut live = Live::open(service.data_port, "/live/fleet").await;
     let dropped = service.asks("DELETE", "/views/fleet", &Value::Null).await.done();
     assert_eq!(dropped, "View fleet is dropped.\n");
-    assert_eq!(frame(&mut live.socket).await.unwrap()["why"], "dropped");
+    assert_eq!(live.apply_change().await["why"], "dropped");
     assert_eq!(service.asks("DELETE", "/views/fleet", &Value::Null).await.status, 404);
 }
 
