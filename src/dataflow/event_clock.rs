@@ -29,6 +29,13 @@ pub enum Verdict {
     Drop,
 }
 
+impl Verdict {
+    /// What happens to a row of a stream that follows the system's clock, whatever its first rows are.
+    pub fn by_wall(time: i64, now: i64, skew: i64) -> Verdict {
+        if time > now.saturating_add(skew) { Verdict::Drop } else { Verdict::Accept }
+    }
+}
+
 /// A row is late, by this many ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LateBy(pub i64);

@@ -39,8 +39,8 @@ pub struct StreamDef {
     /// TIMESTAMP: where the event time is
     pub timestamp: Option<FieldPath>,
     pub timestamp_format: Option<TimestampFormat>,
-    /// EVENT_CLOCK="data": the times of rows are not compared with the clock.
-    pub own_clock: bool,
+    /// EVENT_CLOCK: what the times of rows follow
+    pub clock: EventClock,
     /// STRICT_VALIDATION
     pub strict: bool,
     pub shared: bool,
@@ -87,7 +87,7 @@ impl StreamDef {
             key: None,
             timestamp: None,
             timestamp_format: None,
-            own_clock: false,
+            clock: EventClock::default(),
             strict: false,
             shared: false,
             temporary: false,
@@ -185,6 +185,18 @@ pub enum OnMismatch {
     Error,
     /// Skipped and counted.
     Skip,
+}
+
+/// EVENT_CLOCK: what the times of rows follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EventClock {
+    /// The system's clock, unless the first rows are all far ahead of it.
+    #[default]
+    Guessed,
+    /// The system's clock, whatever the first rows are.
+    Wall,
+    /// A clock of their own: they are not compared with the system's.
+    Data,
 }
 
 /// Streams, tables and views by name. They share one name space.
@@ -397,7 +409,11 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
     let lines = choice("FRAMING", "framing", ["message", "lines"]);
     let row = choice("JSON_ARRAY", "json_array", ["rows", "row"]);
     let skip = choice("ON_MISMATCH", "on_mismatch", ["error", "skip"]);
-    let own_clock = choice("EVENT_CLOCK", "event_clock", ["wall", "data"]);
+    let clock = match choice("EVENT_CLOCK", "event_clock", ["wall", "data"]) {
+        true => EventClock::Data,
+        false if text("EVENT_CLOCK").is_some() => EventClock::Wall,
+        false => EventClock::Guessed,
+    };
     if row && format != Format::Json {
         refuse("JSON_ARRAY", CatalogErrorKind::Combination("JSON_ARRAY=\"row\" needs FORMAT=\"json\""));
     }
@@ -436,7 +452,7 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
         key,
         timestamp,
         timestamp_format,
-        own_clock,
+        clock,
         strict: flag("STRICT_VALIDATION"),
         shared: flag("SHARED"),
         temporary: flag("TEMP"),

@@ -171,6 +171,8 @@ pub struct EventTime {
     pub late_tolerance: i64,
     /// Rows further ahead of the clock than this, ms, are dropped.
     pub max_future_skew: i64,
+    /// The first rows cannot exempt the stream from that.
+    pub follows_wall: bool,
 }
 
 /// What happens to the rows that pass the scan.

@@ -354,6 +354,7 @@ impl ScanRule {
         if skew > 0 {
             let verdict = match &self.target {
                 Target::Results(_) => return Ok(time),
+                _ if event_time.follows_wall => Verdict::by_wall(time, now, skew),
                 Target::Queue(queue, input) => queue.judge(*input, time, now, skew),
                 Target::Forward(forward, input) => forward.judge(*input, time, now, skew),
                 Target::Exchange(exchange, input) => exchange.judge(*input, time, now, skew),
@@ -363,7 +364,7 @@ impl ScanRule {
                 Verdict::Simulated => tracing::warn!(
                     rule = self.context.id,
                     "the first rows of a stream are far ahead of the clock: it is taken for simulated data, and \
-                     maxFutureSkew does not hold for it; EVENT_CLOCK=\"data\" of the stream says so"
+                     maxFutureSkew does not hold for it; write EVENT_CLOCK=\"data\" if it is, else \"wall\""
                 ),
                 Verdict::Hold => return Ok(time),
                 Verdict::Drop => {

@@ -151,6 +151,23 @@ fn late_rows_and_rows_of_the_future_are_counted() {
 }
 
 #[test]
+fn first_rows_ahead_of_the_clock_exempt_no_stream_that_says_it_follows_it() {
+    let options = RuleOptions { max_future_skew: 10_000, ..event_time(100) };
+    for (stream, late, future) in [("a", 2, 0), ("w", 0, 3)] {
+        let sql = format!("SELECT count(*) AS n FROM {stream} GROUP BY TUMBLINGWINDOW(ss, 1)");
+        let mut rule = Rule::new(&sql, &options);
+        rule.never_restart();
+        rule.clock_to(5_000, false);
+        for time in [900_000, 900_001, 900_002, 5_000, 5_001] {
+            rule.send(stream, json!({"ts": time}));
+        }
+        rule.end();
+        assert_eq!(rule.metrics.late.load(Ordering::Relaxed), late, "{stream}");
+        assert_eq!(rule.metrics.future.load(Ordering::Relaxed), future, "{stream}");
+    }
+}
+
+#[test]
 fn a_silent_stream_holds_a_join_back_until_it_is_idle() {
     let options = RuleOptions { idle_timeout: 500, ..event_time(0) };
     let sql = "SELECT a.v AS x, b.v AS y FROM a LEFT JOIN b ON a.k = b.k GROUP BY TUMBLINGWINDOW(ms, 100)";

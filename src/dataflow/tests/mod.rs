@@ -88,6 +88,9 @@ fn catalog() -> Catalog {
             format!("CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/{name}\", TIMESTAMP=\"ts\")");
         catalog.create(&parse_create(&create).expect("it is right")).expect("it is new");
     }
+    let create =
+        "CREATE STREAM w () WITH (TYPE=\"websocket\", DATASOURCE=\"/w\", TIMESTAMP=\"ts\", EVENT_CLOCK=\"wall\")";
+    catalog.create(&parse_create(create).expect("it is right")).expect("it is new");
     let create = "CREATE TABLE last () WITH (TYPE=\"websocket\", DATASOURCE=\"/last\", RETAIN_SIZE=\"3\")";
     catalog.create(&parse_create(create).expect("it is right")).expect("it is new");
     catalog

@@ -12,7 +12,7 @@ use super::error::{PlanError, PlanErrorKind};
 use super::logical::{Alias, Expr, Logical, LogicalElements, LogicalInput, LogicalJoin, Output, OutputValue};
 use super::physical::{ColumnSource, EventTime, Role, Watermark};
 use crate::definition::rule::RuleOptions;
-use crate::definition::stream::Catalog;
+use crate::definition::stream::{Catalog, EventClock};
 use crate::expr::function;
 use crate::sql::ast::{self, ExprKind, Field, Select};
 use crate::value::{Text, Value};
@@ -251,6 +251,7 @@ fn event_time(options: &RuleOptions, source: &mut compile::Source) -> Result<Opt
         path: path.clone(),
         format: stream.timestamp_format.clone(),
         late_tolerance: options.late_tolerance,
-        max_future_skew: if stream.own_clock { 0 } else { options.max_future_skew },
+        max_future_skew: if stream.clock == EventClock::Data { 0 } else { options.max_future_skew },
+        follows_wall: stream.clock == EventClock::Wall,
     }))
 }
