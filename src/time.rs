@@ -69,25 +69,37 @@ pub enum Clock {
 
 static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// The number of steps of the system clock and the monotonic time of the last one. Each step is counted once, however
-/// many threads see it.
-static STEPS: Mutex<(u64, i64)> = Mutex::new((0, i64::MIN));
+/// The steps of the system clock. Each one is counted once, however many threads see it.
+static STEPS: Mutex<Steps> = Mutex::new(Steps { count: 0, offset: None });
 
-/// Counts a step of the system clock at this monotonic time; false if another thread has counted it.
-pub fn count_step(monotonic: i64) -> bool {
-    /// Threads look at the clock at least this often while they are busy, ms.
-    const SAME: i64 = 10_000;
-    let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
-    if monotonic.saturating_sub(steps.1) < SAME {
-        return false;
+struct Steps {
+    count: u64,
+    /// the difference between the time of day and the elapsed time after the last step, ms
+    offset: Option<i64>,
+}
+
+impl Steps {
+    /// Counts a step; false if it is counted already. Another step ends elsewhere: within `STEP` of the last one it
+    /// would be none.
+    fn count(&mut self, wall: i64, monotonic: i64) -> bool {
+        let offset = wall.saturating_sub(monotonic);
+        if self.offset.is_some_and(|last| offset.saturating_sub(last).saturating_abs() <= STEP) {
+            return false;
+        }
+        *self = Steps { count: self.count + 1, offset: Some(offset) };
+        true
     }
-    *steps = (steps.0 + 1, monotonic);
-    true
+}
+
+/// Counts a step of the system clock to this time of day, at this monotonic time; false if another thread has counted
+/// it.
+pub fn count_step(wall: i64, monotonic: i64) -> bool {
+    STEPS.lock().unwrap_or_else(PoisonError::into_inner).count(wall, monotonic)
 }
 
 /// Steps of the system clock since the start.
 pub fn clock_steps() -> u64 {
-    STEPS.lock().unwrap_or_else(PoisonError::into_inner).0
+    STEPS.lock().unwrap_or_else(PoisonError::into_inner).count
 }
 
 /// A jump of the time of day beyond this is a step of the clock, ms: somebody has set the clock.
@@ -325,6 +337,18 @@ mod tests {
     fn stamps_keep_the_order_of_times() {
         assert!(stamp(-5) < stamp(0) && stamp(0) < stamp(7));
         assert_eq!(unstamp(stamp(-5)), -5);
+    }
+
+    #[test]
+    fn each_step_is_counted_once_however_soon_the_next_one_comes() {
+        let mut steps = Steps { count: 0, offset: None };
+        let seen = [(3_605_000, 5_000, true), (3_605_001, 5_000, false), (3_700_400, 100_000, false)];
+        // Back again a second later, and a day ahead.
+        let more = [(101_000, 101_000, true), (101_500, 101_500, false), (86_502_000, 102_000, true)];
+        for (wall, monotonic, counted) in seen.into_iter().chain(more) {
+            assert_eq!(steps.count(wall, monotonic), counted, "{wall} {monotonic}");
+        }
+        assert_eq!(steps.count, 3);
     }
 
     #[test]

@@ -104,6 +104,10 @@ pub enum Command {
     /// As [`Command::Drain`], but the clock stands still: results that wait for others, and pausing rules, continue to
     /// wait.
     Settle(oneshot::Sender<()>),
+    /// Ends the pauses of rules (`delay`), now and from now on: the process is ending.
+    EndPauses,
+    /// Answers with the number of rows that rules have read and not processed.
+    CountUnprocessed(oneshot::Sender<u64>),
     /// Answers with the worker's next deadline, ms since the epoch.
     NextDeadline(oneshot::Sender<Option<i64>>),
     /// The rules get no more messages: when everything is processed, their open time windows close. Answers when that

@@ -57,6 +57,11 @@ pub trait Operate {
     /// The size of the state.
     fn size(&self, queue: &RuleQueue) -> StateSize;
 
+    /// The number of rows that it was given and has not processed. Open windows are processed.
+    fn unprocessed(&self) -> u64 {
+        0
+    }
+
     /// The rows of its scan tables, at most `limit` of each.
     fn scanned(&self, limit: usize) -> Vec<ScannedRow> {
         let _ = limit;

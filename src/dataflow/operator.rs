@@ -154,6 +154,12 @@ impl Operate for RuleOperator {
         RuleOperator::size(self, queue)
     }
 
+    fn unprocessed(&self) -> u64 {
+        let (inbox, taken) = &self.inbox;
+        let waiting = self.waiting.due(self.frontier.filter(|_| self.plan.ordered));
+        (inbox.times.len() - taken + waiting + usize::from(self.current.is_some())) as u64
+    }
+
     fn scanned(&self, limit: usize) -> Vec<ScannedRow> {
         RuleOperator::scanned(self, limit)
     }
@@ -244,7 +250,8 @@ impl RuleOperator {
     /// Works until nothing is left, the turn is over, or the rule has to wait.
     pub fn work(&mut self, turn: &mut Turn) -> Progress {
         let now = self.clock.now();
-        if let Some(until) = self.paused_until.filter(|_| !turn.is_endless())
+        let pauses = !turn.is_endless() && !self.clock.pauses_end();
+        if let Some(until) = self.paused_until.filter(|_| pauses)
             && now < until
         {
             return Progress::WaitUntil(until);
@@ -335,7 +342,7 @@ impl RuleOperator {
                 continue;
             }
             let pause = self.context.pause.take();
-            if pause > 0 && !turn.is_endless() {
+            if pause > 0 && !turn.is_endless() && !self.clock.pauses_end() {
                 let until = now.saturating_add_unsigned(pause);
                 self.paused_until = Some(until);
                 // The row's result follows after the pause.

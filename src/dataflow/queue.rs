@@ -446,6 +446,11 @@ impl RuleQueue {
         rows
     }
 
+    /// The number of rows that the rule has not taken.
+    pub fn waiting(&self) -> usize {
+        self.batch.borrow().times.len()
+    }
+
     /// Runs the rule's dataflow.
     pub fn activate(&self) {
         if let Some(activator) = &*self.activator.borrow() {

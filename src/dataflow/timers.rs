@@ -69,13 +69,15 @@ pub struct WorkerClock {
     read: Cell<i64>,
     /// The sum of all steps back, ms.
     back: Cell<i64>,
+    /// Whether rules no longer pause.
+    pauses_end: Cell<bool>,
 }
 
 impl WorkerClock {
     /// A clock that follows `clock`.
     pub fn new(clock: Clock) -> Self {
         let (last, read) = (Cell::new(clock.now()), Cell::new(clock.monotonic()));
-        WorkerClock { clock, last, read, back: Cell::new(0) }
+        WorkerClock { clock, last, read, back: Cell::new(0), pauses_end: Cell::new(false) }
     }
 
     /// Now, ms since the epoch.
@@ -85,7 +87,7 @@ impl WorkerClock {
         let expected = last.saturating_add(monotonic.saturating_sub(self.read.get()).max(0));
         self.read.set(monotonic);
         let ahead = wall.saturating_sub(expected);
-        if ahead.saturating_abs() > STEP && count_step(monotonic) {
+        if ahead.saturating_abs() > STEP && count_step(wall, monotonic) {
             tracing::warn!(by_ms = ahead, "the system clock has jumped; if it went back, open windows are sent");
         }
         let now = if ahead < -STEP {
@@ -96,6 +98,16 @@ impl WorkerClock {
         };
         self.last.set(now);
         now
+    }
+
+    /// Ends the pauses of rules (`delay`), now and from now on: the process is ending.
+    pub fn end_pauses(&self) {
+        self.pauses_end.set(true);
+    }
+
+    /// Whether rules no longer pause.
+    pub fn pauses_end(&self) -> bool {
+        self.pauses_end.get()
     }
 
     /// Whether the time changes only when it is set.

@@ -435,6 +435,13 @@ impl WorkerLoop {
             }
             Command::Drain(done) => self.draining.push(done),
             Command::Settle(done) => self.settling.push(done),
+            Command::EndPauses => {
+                self.clock.end_pauses();
+                self.rules.values().filter_map(|rule| rule.queue.as_ref()).for_each(|queue| queue.activate());
+            }
+            Command::CountUnprocessed(done) => {
+                let _ = done.send(self.rules.values().map(RunningRule::unprocessed).sum());
+            }
             Command::NextDeadline(done) => {
                 let _ = done.send(self.timers.next());
             }

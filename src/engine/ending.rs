@@ -24,8 +24,11 @@ use super::{CheckpointError, Engine, FLUSH, LastStatus, RuleStatus, RunningRule,
 /// How long clients may take to answer the close frame.
 const GOODBYE: Duration = Duration::from_millis(2100);
 
-/// How long a data thread may take to end. A thread inside `delay()` is abandoned.
+/// How long a data thread may take to end; then it is abandoned.
 const JOIN: Duration = Duration::from_millis(300);
+
+/// How long data threads may take to count what their rules have not processed.
+const COUNT: Duration = Duration::from_millis(100);
 
 /// The result of a shutdown.
 pub struct Ended {
@@ -178,10 +181,13 @@ impl Engine {
         self.shutdown.cancel();
         self.closings.close();
         let began = tokio::time::Instant::now();
+        // The last steps have their share.
+        let limit = limit.saturating_sub(COUNT + JOIN);
         let flush = limit.saturating_sub(GOODBYE).min(FLUSH);
         let settle = if self.is_stuck() { Duration::ZERO } else { flush / 2 };
         let sources = self.take_sources(|source| source.is_outside());
         sources.iter().for_each(|source| source.detach());
+        self.threads.iter().for_each(|thread| thread.command(Command::EndPauses));
         let processed = async {
             join_all(sources.iter().map(|source| source.handed_over())).await;
             // Rules read each other's results until nothing is in flight.
@@ -215,8 +221,11 @@ impl Engine {
             tokio::join!(closing, rest);
             self.closings.wait().await;
         };
-        let _ = tokio::time::timeout_at(began + limit, all).await;
+        let in_time = tokio::time::timeout_at(began + limit, all).await.is_ok();
         let mut totals = self.totals();
+        if !in_time {
+            totals.add_losses([&(UNPROCESSED, self.unprocessed().await)]);
+        }
         for (status, rule) in last.iter_mut().zip(&rules) {
             let mut ended = rule.status(&status.id, std::mem::take(&mut status.sources));
             // The counts are the final ones; the states of the links are those before they were closed.
@@ -236,6 +245,16 @@ impl Engine {
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| thread.stop()));
         let _ = tokio::time::timeout(JOIN, joined).await;
         Ended { rules: last, states, totals }
+    }
+
+    /// The number of rows that rules have read and not processed. Threads that do not answer are left out.
+    async fn unprocessed(&self) -> u64 {
+        let counts = self.threads.iter().map(|thread| {
+            let (done, count) = oneshot::channel();
+            thread.command(Command::CountUnprocessed(done));
+            async move { tokio::time::timeout(COUNT, count).await.ok()?.ok() }
+        });
+        join_all(counts).await.into_iter().flatten().sum()
     }
 
     /// The states of rules that were just removed, with their statuses.

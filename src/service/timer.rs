@@ -113,7 +113,7 @@ pub(super) fn keep(service: &Service) {
             loop {
                 if let Some(by) = anchor.stepped(&clock) {
                     let Some(inner) = inner.upgrade() else { return };
-                    if count_step(clock.monotonic()) {
+                    if count_step(clock.now(), clock.monotonic()) {
                         tracing::warn!(by_ms = by, "the system clock has jumped; schedules are recalculated");
                     }
                     let now = clock.now();

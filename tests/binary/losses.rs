@@ -166,6 +166,34 @@ async fn sigterm_counts_what_a_client_that_reads_nothing_leaves_behind() {
 }
 
 #[tokio::test]
+async fn sigterm_loses_nothing_that_a_pausing_rule_has_read() {
+    const SENT: u64 = 50;
+    let folder = Folder::new("pausing");
+    let served = serve(&folder, &[], json!({"path": "/out", "sendSingle": true})).await;
+    let rule = json!({
+        "id": "r", "sql": "SELECT delay(60000, n) AS n FROM demo",
+        "actions": [{"websocket": {"path": "/out", "sendSingle": true}}],
+    });
+    served.asks("PUT", "/rules/r", &rule).await.done();
+    let (mut sender, viewer) = (client(&served, "/in").await, client(&served, "/out").await);
+    send(&mut sender, SENT, 1).await;
+    until("all is read", async || {
+        let status = served.asks("GET", "/rules/r/status", &Value::Null).await.json();
+        status["source_demo_0_records_in_total"] == SENT
+    })
+    .await;
+    let reading = tokio::spawn(read_all(viewer));
+    let mut served = served;
+    let ended = tokio::task::spawn_blocking(move || {
+        assert!(served.terminate().success());
+        summary(&served)
+    });
+    let (delivered, lost, line) = ended.await.expect("it ends");
+    assert_eq!((delivered, lost), (SENT, 0), "{line}");
+    assert_eq!(reading.await.expect("it is read"), SENT);
+}
+
+#[tokio::test]
 async fn sigterm_with_an_absent_peer_that_blocks_the_rule_ends_and_counts() {
     const SENT: u64 = 1000;
     let folder = Folder::new("absent");

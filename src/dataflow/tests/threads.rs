@@ -156,6 +156,26 @@ fn a_pause_of_one_rule_does_not_hold_up_another() {
 }
 
 #[test]
+fn at_the_end_pauses_end_and_rows_that_wait_are_counted() {
+    let thread = Thread::new(&["SELECT delay(60000, v) AS v FROM a"], &by_clock());
+    let unprocessed = || {
+        let (done, count) = oneshot::channel();
+        thread.thread.command(Command::CountUnprocessed(done));
+        thread.runtime.block_on(count).expect("the thread answers")
+    };
+    thread.send((0..5).map(|v| json!({"v": v})));
+    thread.wait_for(|| unprocessed() == 4);
+    assert_eq!(thread.texts(0).len(), 0, "the first row pauses the rule");
+    thread.thread.command(Command::EndPauses);
+    thread.drain();
+    assert_eq!((thread.texts(0).len(), unprocessed()), (5, 0));
+    thread.send([json!({"v": 5})]);
+    thread.drain();
+    assert_eq!(thread.texts(0).len(), 6, "no pause begins");
+    thread.thread.stop();
+}
+
+#[test]
 fn a_rule_that_remembers_too_much_fails_or_forgets_the_oldest() {
     let sql = "SELECT k, count(*) AS n FROM a GROUP BY k, TUMBLINGWINDOW(ss, 10)";
     let limited = |evicts| RuleOptions { max_state_bytes: 300_000, evicts, ..by_clock() };

@@ -64,6 +64,13 @@ impl RunningRule {
             event_time: false,
         }
     }
+
+    /// The number of rows that it has read and not processed.
+    pub fn unprocessed(&self) -> u64 {
+        let waiting = self.queue.as_ref().map_or(0, |queue| queue.waiting() as u64);
+        let given = self.operator.as_ref().map_or(0, |operator| operator.borrow().unprocessed());
+        waiting + given
+    }
 }
 
 /// The state of a rule that keeps it.
