@@ -47,7 +47,7 @@ fn restored_statement<'a>(sql: &'a str, old: Option<&str>) -> Result<Cow<'a, str
             "DATASOURCE" if option.value.contains(HIDDEN) => {
                 match before.filter(|before| masked_url(before) == option.value.as_str()) {
                     Some(before) => Cow::Owned(before.to_owned()),
-                    None => return Err(secret::NothingHidden("DATASOURCE".to_owned())),
+                    None => return Err(secret::NothingHidden::Unknown("DATASOURCE".to_owned())),
                 }
             }
             _ => continue,

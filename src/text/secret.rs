@@ -17,21 +17,29 @@ const SECRETS: &[&str] = &["onopen", "privatekeyraw", "oauth", "authorization", 
 
 /// A property or URL query parameter whose name contains one of these is a secret.
 const SECRET_WORDS: &[&str] =
-    &["password", "passwd", "passphrase", "secret", "token", "apikey", "accesskey", "signature", "listenkey"];
+    &["password", "passwd", "passphrase", "pwd", "secret", "token", "apikey", "accesskey", "signature", "listenkey"];
 
 /// Further secret parameters of URL queries.
-const SECRET_FIELDS: &[&str] = &["key", "sig", "auth"];
+const SECRET_FIELDS: &[&str] = &["key", "sig", "auth", "pass", "jwt"];
 
 /// Properties with addresses, whose query may contain secrets.
 const ADDRESSES: &[&str] = &["path", "datasource", "addr", "address", "url", "proxy"];
+
+/// Properties that say where secrets are sent.
+const DESTINATIONS: &[&str] = &["addr", "address", "url", "proxy"];
 
 /// Properties whose text may contain `***` and `://` as ordinary text.
 const PLAIN: &[&str] = &["sql", "datatemplate", "id", "name", "description"];
 
 /// A value is masked, but there is no old value to restore.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("property {0} is {HIDDEN}, which keeps the old value, but there is none: write the value")]
-pub struct NothingHidden(pub String);
+pub enum NothingHidden {
+    #[error("property {0} is {HIDDEN}, which keeps the old value, but there is none: write the value")]
+    Unknown(String),
+    /// A secret does not follow to another host.
+    #[error("property {0} is {HIDDEN}, which keeps the old value, but the address is another one: write the value")]
+    Moved(String),
+}
 
 fn plain(name: &str) -> String {
     name.chars().filter(|c| *c != '_' && *c != '-').collect::<String>().to_ascii_lowercase()
@@ -149,8 +157,14 @@ fn is_secret_field(name: &str) -> bool {
 /// Replaces masked values in `new` by those of `old`.
 ///
 /// # Errors
-/// [`NothingHidden`] names a property that `old` does not have.
+/// [`NothingHidden`] names a property that `old` does not have, or has for another address.
 pub fn restore(new: &mut Value, old: Option<&Value>) -> Result<(), NothingHidden> {
+    if let (Value::Object(members), Some(Value::Object(old))) = (&*new, old)
+        && leads_elsewhere(members, old)
+        && let Some((name, _)) = members.iter().find(|(name, value)| is_hidden(name, value))
+    {
+        return Err(NothingHidden::Moved(name.clone()));
+    }
     match new {
         Value::Object(members) => members.iter_mut().try_for_each(|(name, value)| {
             let before = old.and_then(Value::as_object).and_then(|old| member(old, name));
@@ -163,19 +177,37 @@ pub fn restore(new: &mut Value, old: Option<&Value>) -> Result<(), NothingHidden
     }
 }
 
+/// Whether an address of these properties names another host or port than before.
+fn leads_elsewhere(new: &Map<String, Value>, old: &Map<String, Value>) -> bool {
+    let host = |text: &str| -> String {
+        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        authority.rsplit('@').next().unwrap_or_default().to_ascii_lowercase()
+    };
+    let of = |members: &Map<String, Value>, name: &str| member(members, name).and_then(Value::as_str).map(host);
+    DESTINATIONS.iter().any(|name| of(new, name).is_some_and(|new| of(old, name) != Some(new)))
+}
+
+/// Whether a property is a secret, or contains one, that is masked.
+fn is_hidden(name: &str, value: &Value) -> bool {
+    let hides = |value: &Value| value.as_str() == Some(HIDDEN);
+    let members = value.as_object().filter(|_| is_among(SECRET_MEMBERS, name));
+    (is_secret(name) && hides(value)) || members.is_some_and(|members| members.values().any(hides))
+}
+
 fn member<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     let loose = || members.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value);
     members.get(name).or_else(loose)
 }
 
 fn restore_member(name: &str, new: &mut Value, old: Option<&Value>) -> Result<(), NothingHidden> {
-    let missing = || NothingHidden(name.to_owned());
+    let missing = || NothingHidden::Unknown(name.to_owned());
     if is_among(SECRET_MEMBERS, name)
         && let Value::Object(members) = new
     {
         return members.iter_mut().try_for_each(|(field, value)| {
             let before = old.and_then(Value::as_object).and_then(|old| member(old, field));
-            put_back(value, before).map_err(|()| NothingHidden(format!("{name}.{field}")))
+            put_back(value, before).map_err(|()| NothingHidden::Unknown(format!("{name}.{field}")))
         });
     }
     if is_secret(name) {
@@ -283,11 +315,35 @@ mod tests {
             (json!({"path": "/y?token=***"}), "path"),
         ] {
             let old = json!({"headers": {"A": "x"}, "path": "/x?token=z"});
-            assert_eq!(restore(&mut new.clone(), Some(&old)), Err(NothingHidden(property.to_owned())), "{new}");
+            assert_eq!(
+                restore(&mut new.clone(), Some(&old)),
+                Err(NothingHidden::Unknown(property.to_owned())),
+                "{new}"
+            );
             assert!(restore(&mut new.clone(), None).is_err(), "{new}");
         }
         let text = "{\"dataTemplate\": \"***\"}";
         assert_eq!(restored_json(text, None), Ok(Cow::Borrowed(text)));
+    }
+
+    #[test]
+    fn what_was_hidden_does_not_follow_to_another_host() {
+        let old = json!({"a": [{"addr": "h:1", "url": "https://u:p@H/x", "headers": {"A": "x"}, "token": "t"}]});
+        let with = |name: &str, value: &str| {
+            let mut new =
+                json!({"a": [{"addr": "h:1", "url": "https://h/y", "headers": {"A": "***"}, "token": "***"}]});
+            new["a"][0][name] = json!(value);
+            restore(&mut new, Some(&old)).map(|()| new["a"][0]["token"].clone())
+        };
+        for (name, value) in [("path", "/z"), ("url", "https://h/z?a=b"), ("addr", "h:1")] {
+            assert_eq!(with(name, value), Ok(json!("t")), "{name}");
+        }
+        let moved = |name: &str| Err(NothingHidden::Moved(name.to_owned()));
+        for (name, value) in [("addr", "h:2"), ("url", "https://h.evil/y"), ("proxy", "http://evil:1")] {
+            assert_eq!(with(name, value), moved("headers"), "{name}");
+        }
+        let mut new = json!({"addr": "g:1", "headers": {"A": "new"}});
+        assert_eq!(restore(&mut new, Some(&old["a"][0])), Ok(()), "nothing is masked");
     }
 
     #[test]
@@ -296,6 +352,7 @@ mod tests {
             ("wss://u:p@host:1/x?y=1", "wss://***@host:1/x?y=1"),
             ("wss://host/x?TOKEN=1&b=2#f", "wss://host/x?TOKEN=***&b=2#f"),
             ("/x?key=a&sig=b&monkey=c", "/x?key=***&sig=***&monkey=c"),
+            ("/x?pwd=a&pass=b&jwt=c&bypass=d", "/x?pwd=***&pass=***&jwt=***&bypass=d"),
             ("/a@b", "/a@b"),
             ("wss://***@host", "wss://***@host"),
         ] {

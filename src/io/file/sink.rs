@@ -28,6 +28,10 @@ use crate::io::sink::{OpenSink, SinkSettings};
 use crate::property::{self, Entry, Invalid, Property, Warning};
 use crate::sync::locked;
 
+/// The most folders below that of a template, with the file itself. Messages could otherwise make folders that common
+/// tools cannot remove.
+const DEPTH: usize = 16;
+
 /// How long a thread may take to close its files when the sink ends.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -224,7 +228,7 @@ impl FileSink {
         &fixed[..fixed.rfind('/').map_or(0, |slash| slash + 1)]
     }
 
-    /// Whether a file name made from a message stays in the folder before the template.
+    /// Whether a file name made from a message stays in the folder before the template, and not too deep in it.
     pub fn stays(&self, name: &str) -> bool {
         let folder = self.fixed_folder();
         let inner = name.strip_prefix(folder).unwrap_or(name);
@@ -233,7 +237,8 @@ impl FileSink {
             Component::RootDir => folder.is_empty(),
             _ => false,
         };
-        self.addressing.is_none() || !Path::new(inner).components().any(leaves)
+        let mut steps = Path::new(inner).components();
+        self.addressing.is_none() || (steps.clone().count() <= DEPTH && !steps.any(leaves))
     }
 }
 

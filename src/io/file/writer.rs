@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
@@ -127,6 +127,11 @@ impl Writer {
         let mut current: Option<Text> = None;
         for (batch, taken) in batches.iter().enumerate() {
             for index in 0..taken.len() {
+                if self.is_stopped() {
+                    // What is written counts as delivered, the rest as lost.
+                    self.flush(current, batches, &mut added)?;
+                    return Err(Stopped);
+                }
                 let (message, address) = taken.message(index);
                 let name = address.and_then(|address| address.first()).cloned();
                 let name = name.unwrap_or_else(|| Text::from(self.sink.path.as_str()));
@@ -200,7 +205,7 @@ impl Writer {
             return Ok(None);
         }
         if !self.sink.stays(name) {
-            self.outbox.fails(&format!("{name} leaves the folder of the path's template"), false);
+            self.outbox.fails(&format!("{name} leaves the folder of the path's template, or is too deep in it"), false);
             return Ok(Some(INVALID));
         }
         if self.open.len() >= OPEN {
@@ -294,6 +299,10 @@ impl Writer {
         if let Err(error) = target.end(self.sink.rolling.pattern, rolls) {
             self.outbox.fails(&format!("cannot close a file: {error}"), false);
         }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.try_recv() != Err(TryRecvError::Empty)
     }
 
     /// Reports an error, and waits for the next attempt.

@@ -217,6 +217,8 @@ fn a_name_that_is_none_holds_up_no_other() {
         ("../a/b-{{.p}}.c", "../a/b-/../../x.c", false),
         ("/a/{{.p}}", "/a//b", true),
         ("../a", "../a", true),
+        ("out/{{.p}}", &format!("out/{}", "a/".repeat(15) + "a"), true),
+        ("out/{{.p}}", &format!("out/{}", "a/".repeat(16) + "a"), false),
     ] {
         assert_eq!(sink(path).stays(name), stays, "{path} {name}");
     }
@@ -269,4 +271,30 @@ fn a_file_of_another_process_is_not_mended() {
     other.lock().expect("it can be locked");
     folder.write(props.clone(), SinkFormat::lists(), &[("", "2")]);
     assert_eq!(text_of(&folder.0.join(&name)), torn);
+}
+
+#[test]
+fn a_sink_that_is_stopped_counts_what_it_has_written() {
+    let folder = Folder::new();
+    let (sink, _) = FileSink::new(json!({"path": "a.txt"}).as_object().expect("an object")).expect("right");
+    let outbox = Outbox::new(QueueLimit { messages: 1000, bytes: 1 << 20 });
+    let push = || outbox.send(&Arc::new(MessageBatch::new(Bytes::from_static(b"123"), vec![1, 2, 3], true, None)));
+    let (stop, stopped) = mpsc::channel();
+    let mut writer =
+        Writer::new(outbox.clone(), sink, FileRoots::new(folder.0.clone()), FileWriters::default(), stopped);
+    push();
+    let (batches, _) = writer.gather();
+    assert!(writer.write(&batches).is_ok());
+    drop(batches);
+    push();
+    let (batches, _) = writer.gather();
+    drop(stop);
+    assert!(writer.write(&batches).is_err());
+    drop(batches);
+    outbox.close();
+    writer.run();
+    let status = outbox.status(String::new());
+    assert_eq!((status.messages, status.queued), (3, 0));
+    assert_eq!(status.dropped, vec![(crate::io::UNSENT, 3)]);
+    assert_eq!(text_of(&folder.0.join("a.txt")), "1\n2\n3\n");
 }
