@@ -89,6 +89,16 @@ impl Origin<'_> {
 /// The settings that name a server's certificate and key.
 const TLS: [(&str, &str); 2] = [("source", "httpServerTls"), ("basic", "restTls")];
 
+/// The settings that restrict who may use the service. Without a value they would let everybody in, which is more
+/// likely a mistake in the file than a wish.
+const ACCESS: [(&str, &str); 5] = [
+    ("basic", "authentication"),
+    ("basic", "restTls"),
+    ("source", "httpServerTls"),
+    ("source", "httpServerTokens"),
+    ("source", "httpServerJwt"),
+];
+
 struct Loader {
     draft: Draft,
     /// For each setting of [`TLS`] that is set, the error to report if its certificate or key is still missing at the
@@ -191,6 +201,7 @@ impl Loader {
 
     fn settings(&mut self, section: &str, values: Json, origin: Origin<'_>) {
         let values = Map::from_iter([(section.to_owned(), values)]);
+        self.refuse_empty_access(section, &values[section], origin);
         let found = property::read(SECTIONS, Noun::Setting, &values, &mut self.draft);
         self.problems.extend(found.faults.iter().map(|fault| origin.fault(fault)));
         self.problems.extend(found.warnings.iter().map(|warning| origin.warning(warning)));
@@ -207,6 +218,20 @@ impl Loader {
                 }
             }
         }
+    }
+
+    /// Refuses settings of [`ACCESS`] without a value.
+    fn refuse_empty_access(&mut self, section: &str, values: &Json, origin: Origin<'_>) {
+        let is_access = |key: &str| {
+            ACCESS.iter().any(|(of, name)| section.eq_ignore_ascii_case(of) && key.eq_ignore_ascii_case(name))
+        };
+        let empty = values.as_object().into_iter().flatten().filter(|(key, value)| value.is_null() && is_access(key));
+        let faults = empty.map(|(key, _)| {
+            let error = format!("{section}.{key} has no value: give it one, or remove it to let everybody in");
+            let property = format!("{section}.{key}");
+            origin.fault(&Fault { noun: Noun::Setting, property, cause: Cause::Because(error.into()), hint: None })
+        });
+        self.problems.extend(faults);
     }
 
     /// Applies a variable of the environment: `path` is what follows the prefix.

@@ -84,6 +84,12 @@ async fn a_file_that_is_gone_opens_nothing() {
     served.says(&["ERROR", "the old one stays in effect", "etc/plutino.yaml is empty"]);
     assert_eq!([let_in(&served, "one").await, let_in(&served, "two").await], [101, 401]);
 
+    folder.write("etc/plutino.yaml", "source:\n  httpServerTokens:\n");
+    served.signal("-HUP");
+    served.says(&["ERROR", "source.httpServerTokens has no value"]);
+    served.says(&["ERROR", "the old one stays in effect"]);
+    assert_eq!([let_in(&served, "one").await, let_in(&served, "two").await], [101, 401]);
+
     // A file without tokens means that none is needed. The log warns about this; it is not an error.
     folder.write("etc/plutino.yaml", "nothing: {}");
     served.signal("-HUP");
