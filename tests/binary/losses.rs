@@ -171,7 +171,7 @@ async fn sigterm_loses_nothing_that_a_pausing_rule_has_read() {
     let folder = Folder::new("pausing");
     let served = serve(&folder, &[], json!({"path": "/out", "sendSingle": true})).await;
     let rule = json!({
-        "id": "r", "sql": "SELECT delay(60000, n) AS n FROM demo",
+        "id": "r", "sql": "SELECT delay(10000, n) AS n FROM demo",
         "actions": [{"websocket": {"path": "/out", "sendSingle": true}}],
     });
     served.asks("PUT", "/rules/r", &rule).await.done();

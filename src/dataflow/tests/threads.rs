@@ -157,7 +157,7 @@ fn a_pause_of_one_rule_does_not_hold_up_another() {
 
 #[test]
 fn at_the_end_pauses_end_and_rows_that_wait_are_counted() {
-    let thread = Thread::new(&["SELECT delay(60000, v) AS v FROM a"], &by_clock());
+    let thread = Thread::new(&["SELECT delay(10000, v) AS v FROM a"], &by_clock());
     let unprocessed = || {
         let (done, count) = oneshot::channel();
         thread.thread.command(Command::CountUnprocessed(done));

@@ -28,7 +28,7 @@ use crate::io::sink::{OpenSink, SinkSettings};
 use crate::property::{self, Entry, Invalid, Property, Warning};
 use crate::sync::locked;
 
-/// The most folders below that of a template, with the file itself. Messages could otherwise make folders that common
+/// The most steps of a path below the folder of a template, the file among them. Messages could otherwise make folders that common
 /// tools cannot remove.
 const DEPTH: usize = 16;
 

@@ -210,6 +210,8 @@ fn a_name_that_is_none_holds_up_no_other() {
     assert_eq!((status.messages, status.dropped), (1, vec![(INVALID, 7)]));
     assert_eq!(text_of(&folder.0.join("out/a")), "1\n");
     let sink = |path: &str| FileSink::new(json!({"path": path}).as_object().expect("an object")).expect("right").0;
+    let below = |folders: usize| format!("out/{}a", "a/".repeat(folders));
+    let (deep, deeper) = (below(15), below(16));
     for (path, name, stays) in [
         ("{{.p}}", "a/b", true),
         ("{{.p}}", "/etc/a", false),
@@ -217,8 +219,8 @@ fn a_name_that_is_none_holds_up_no_other() {
         ("../a/b-{{.p}}.c", "../a/b-/../../x.c", false),
         ("/a/{{.p}}", "/a//b", true),
         ("../a", "../a", true),
-        ("out/{{.p}}", &format!("out/{}", "a/".repeat(15) + "a"), true),
-        ("out/{{.p}}", &format!("out/{}", "a/".repeat(16) + "a"), false),
+        ("out/{{.p}}", deep.as_str(), true),
+        ("out/{{.p}}", deeper.as_str(), false),
     ] {
         assert_eq!(sink(path).stays(name), stays, "{path} {name}");
     }
