@@ -208,7 +208,7 @@ async fn updates_and_restarts_carry_a_state_that_threads_share_by_key() {
     served.asks("POST", "/streams", &json!({"sql": create})).await.done();
     let version = |limit: u64, sql: &str| {
         let sink = json!({"websocket": {"path": "/out", "sendSingle": true, "clientQueue": {"messages": limit}}});
-        json!({"id": "r", "sql": sql, "options": {"qos": 1}, "actions": [sink]})
+        json!({"id": "r", "sql": sql, "options": {"qos": 1, "concurrency": 3}, "actions": [sink]})
     };
     let sql = "SELECT k, acc_count(*) OVER (PARTITION BY k) AS n FROM demo";
     served.asks("POST", "/rules", &version(100_000, sql)).await.done();
@@ -327,7 +327,7 @@ async fn status_and_metrics_say_which_thread_does_what() {
         ("first", window, json!({})),
         ("second", window, json!({})),
         ("third", "SELECT acc_count(*) AS n FROM demo", json!({})),
-        ("keys", "SELECT acc_count(*) OVER (PARTITION BY v) AS n FROM demo", json!({})),
+        ("keys", "SELECT acc_count(*) OVER (PARTITION BY v) AS n FROM demo", json!({"concurrency": 3})),
         ("copy", "SELECT v FROM demo", json!({})),
         ("alone", window, json!({"concurrency": 1})),
     ];

@@ -22,7 +22,7 @@
 //! `CASE=text cargo test --test conformance` runs the cases with this text in their names, with all that they gave.
 //! `CASES=file cargo test --test conformance -- --nocapture` runs the cases of another file, too.
 //! `WORKERS=3 cargo test --test conformance` runs them on three data threads, `HOSTS=2` in two processes: the answers are
-//! the same, but for the order between keys where threads share a state by key. Those of a few files always run in
+//! the same, but for the order of groups where threads share a state by key. Those of a few files always run in
 //! these ways, too.
 
 use std::cell::Cell;
@@ -472,7 +472,7 @@ impl<'a> Run<'a> {
             keeps: Keeps::Nothing,
             connected: Connected::default(),
         };
-        let started = async { engine.prepare_rule_as(spec, self.number as u64).await?.start().await };
+        let started = async { engine.prepare_rule_as(spec, self.number as u64, None).await?.start().await };
         started.await.map_err(|error| ("rule", error.to_string()))
     }
 
@@ -502,8 +502,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Compares what came with what is wanted. Where several threads have the state of some keys each, there is no order
-/// between keys, neither of messages nor of groups within one, unless ORDER BY gives them one.
+/// Compares the messages with the expected ones. If several threads have the state of some keys each, the groups of a
+/// window have no order unless ORDER BY gives them one.
 fn judge(case: &Value, outcome: Outcome, keys_are_divided: bool) -> Verdict {
     let wanted = case["expect_error"]["at"].as_str();
     let messages = match outcome {
@@ -520,7 +520,7 @@ fn judge(case: &Value, outcome: Outcome, keys_are_divided: bool) -> Verdict {
     let how = match case["compare"].as_str().unwrap_or("exact") {
         _ if !keys_are_divided || text(case, "sql").contains("ORDER BY") => case["compare"].as_str().unwrap_or("exact"),
         "rows" => "rowset",
-        "exact" => "unordered",
+        "exact" => "groups",
         how => how,
     };
     let want = arrange(case["expect"].as_array().cloned().unwrap_or_default(), how, &ignore);
@@ -546,6 +546,13 @@ fn arrange(messages: Vec<Value>, how: &str, ignore: &[&str]) -> Vec<Value> {
         Value::Array(rows) => rows,
         row => vec![row],
     };
+    let sorted_rows = |message: Value| match message {
+        Value::Array(mut rows) => {
+            rows.sort_by_key(key);
+            Value::Array(rows)
+        }
+        row => row,
+    };
     match how {
         "rows" => messages.into_iter().flat_map(rows).collect(),
         "rowset" => {
@@ -553,17 +560,9 @@ fn arrange(messages: Vec<Value>, how: &str, ignore: &[&str]) -> Vec<Value> {
             rows.sort_by_key(key);
             rows
         }
+        "groups" => messages.into_iter().map(sorted_rows).collect(),
         "unordered" => {
-            let mut messages: Vec<Value> = messages
-                .into_iter()
-                .map(|message| match message {
-                    Value::Array(mut rows) => {
-                        rows.sort_by_key(key);
-                        Value::Array(rows)
-                    }
-                    row => row,
-                })
-                .collect();
+            let mut messages: Vec<Value> = messages.into_iter().map(sorted_rows).collect();
             messages.sort_by_key(|message| match message {
                 // The row by itself, so that the order of arrival does not matter.
                 Value::Array(rows) => format!("[{}]", rows.iter().map(key).collect::<Vec<_>>().join(",")),

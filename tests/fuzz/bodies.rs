@@ -83,7 +83,7 @@ pub fn live(text: &str) {
     let key = GroupKey::from_values([&Value::Int(1)]);
     {
         let mut view = view.lock().expect("nothing panics under the lock");
-        view.put(&key, br#"{"a":1,"b":"x"}"#, &[Some("1".into()), Some("x".into())]);
+        view.put(&key, br#"{"a":1,"b":"x"}"#.as_slice().into(), [Some("1".into()), Some("x".into())].into());
         view.cut(1, 1);
     }
     for _ in 0..100 {

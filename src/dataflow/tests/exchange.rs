@@ -1,12 +1,13 @@
 //! Rules where each thread has the state of some keys: the rows of a key have the same results as with one thread.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value as Json, json};
 
 use super::spread::{THREADS, Threads, leaving};
-use super::{Rule, by_clock, catalog, event_time, plain};
+use super::{Rule, catalog, plain};
 use crate::dataflow::command::{Keeps, StateAnswer};
 use crate::dataflow::state::checkpoint;
 use crate::definition::rule::RuleOptions;
@@ -15,6 +16,19 @@ use crate::plan::spread::{self, Spread};
 
 /// How far rows may be behind others, ms.
 const TOLERANCE: i64 = 5_000;
+
+/// Results of different keys may change places.
+fn unordered(options: RuleOptions) -> RuleOptions {
+    RuleOptions { concurrency: NonZeroUsize::new(THREADS), ..options }
+}
+
+fn by_clock() -> RuleOptions {
+    unordered(super::by_clock())
+}
+
+fn event_time(tolerance: i64) -> RuleOptions {
+    unordered(super::event_time(tolerance))
+}
 
 /// Rules whose state is divided by key, each with the key.
 const STATEMENTS: [(&str, &str); 6] = [
@@ -60,6 +74,13 @@ fn rows(random: &mut fastrand::Rng, thread: usize, from: i64) -> Vec<Json> {
         json!({"k": k, "v": random.i64(0..20), "w": w, "m": random.bool(), "x": x, "ts": from + random.i64(0..4_000)})
     };
     (0..random.usize(1..40)).map(|_| row(random)).collect()
+}
+
+#[test]
+fn results_keep_their_order_unless_the_rule_gives_it_up() {
+    for (_, sql) in STATEMENTS {
+        assert_eq!(key_of(sql, &super::by_clock()), None, "{sql}");
+    }
 }
 
 #[test]

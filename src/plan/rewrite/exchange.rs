@@ -3,6 +3,9 @@
 //! Rows of one key go to one thread, which sees them in their order. That is enough where all that is remembered of rows is
 //! remembered by a key that they have when they are scanned: by analytic functions for each row, or by groups of a
 //! window. Windows that merge need no exchange: there each thread accumulates what it has.
+//!
+//! A rule without a window would lose the order of its results between keys, also for messages of one connection. So its
+//! state is divided only if the rule permits that.
 
 use std::collections::BTreeSet;
 
@@ -10,14 +13,14 @@ use super::super::physical::{Input, Role, Stateful, StepKind, WindowSpec};
 use crate::expr::Expr;
 
 /// The key by which the state is divided: for each input, the slots of its scan that make it. Empty: the state has one
-/// place.
-pub(super) fn keys(plan: &Stateful, inputs: &[Input]) -> Vec<Vec<usize>> {
+/// place. `unordered`: whether results of different keys may change places.
+pub(super) fn keys(plan: &Stateful, inputs: &[Input], unordered: bool) -> Vec<Vec<usize>> {
     let one_place = Vec::new();
     let mut streams = inputs.iter().enumerate().filter(|(_, input)| input.role == Role::Stream);
     let (Some((number, stream)), None) = (streams.next(), streams.next()) else { return one_place };
     let others_are_tables = inputs.iter().all(|input| !matches!(input.role, Role::Table { .. }));
     let divides = match plan.window {
-        WindowSpec::Each => plan.result_steps.is_empty(),
+        WindowSpec::Each => unordered && plan.result_steps.is_empty(),
         // What is on its way between two threads is in no checkpoint.
         WindowSpec::Hopping { .. } => !plan.stored && !plan.merges && groups_alone(plan),
         _ => false,

@@ -42,7 +42,8 @@ pub fn rewrite(logical: &Logical, options: &RuleOptions) -> Result<RulePlan, Pla
     let mut body = stateful(logical, &stages, placed, &slots)?;
     body.stored = options.qos > 0;
     if !pauses(logical) {
-        body.exchange = exchange::keys(&body, &inputs);
+        let unordered = concurrency.is_some_and(|workers| workers.get() > 1);
+        body.exchange = exchange::keys(&body, &inputs, unordered);
     }
     body.state_limit =
         (options.max_state_bytes > 0).then_some(StateLimit { bytes: options.max_state_bytes, evicts: options.evicts });
