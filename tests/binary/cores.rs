@@ -268,7 +268,7 @@ async fn updates_of_windows_that_threads_share_by_key_lose_no_later_window() {
     let version = |limit: u64| {
         let sink = json!({"websocket": {"path": "/out", "clientQueue": {"messages": limit}}});
         let sql = "SELECT k, collect(v) AS l, window_end() AS e FROM demo GROUP BY k, TUMBLINGWINDOW(ss, 1)";
-        let options = json!({"isEventTime": true, "lateTolerance": 0, "maxFutureSkew": 0});
+        let options = json!({"isEventTime": true, "lateTolerance": 0, "maxFutureSkew": 0, "concurrency": 3});
         json!({"id": "r", "sql": sql, "options": options, "actions": [sink]})
     };
     served.asks("POST", "/rules", &version(100_000)).await.done();

@@ -22,10 +22,8 @@
 //! `CASE=text cargo test --test conformance` runs the cases with this text in their names, with all that they gave.
 //! `CASES=file cargo test --test conformance -- --nocapture` runs the cases of another file, too.
 //! `WORKERS=3 cargo test --test conformance` runs them on three data threads, `HOSTS=2` in two processes: the answers are
-//! the same, but for the order of groups where threads share a state by key. Those of a few files always run in
-//! these ways, too.
+//! the same. Those of a few files always run in these ways, too.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -41,7 +39,6 @@ use plutino::io::connector;
 use plutino::io::websocket::ServerSettings;
 use plutino::plan;
 use plutino::plan::physical::Role;
-use plutino::plan::spread::{self, Spread};
 use plutino::plan::view::Connected;
 use plutino::sql;
 use plutino::text::document::{Document, Severity};
@@ -239,7 +236,7 @@ async fn suite(name: &str, path: &Path, shape: Shape) {
                 let tag = format!("{name}{index}");
                 let run = Run::new(engines, &tag, index + 1, case);
                 let verdict = match timeout(LIMIT, run.outcome()).await {
-                    Ok(Ok(outcome)) => judge(case, outcome, shape.workers > 1 && run.keys_are_divided.get()),
+                    Ok(Ok(outcome)) => judge(case, outcome),
                     Ok(Err(fault)) => Verdict::Failed(fault),
                     Err(_) => Verdict::Failed("does not end".to_owned()),
                 };
@@ -304,15 +301,13 @@ struct Run<'a> {
     /// the id of its rule, also part of the names of its paths and streams
     tag: String,
     case: &'a Value,
-    /// set once the rule is planned: several threads may have the state of some keys each
-    keys_are_divided: Cell<bool>,
 }
 
 type Client = WebSocketStream<TcpStream>;
 
 impl<'a> Run<'a> {
     fn new(engines: &'a [Engine], tag: &str, number: usize, case: &'a Value) -> Run<'a> {
-        Run { engines, number, tag: tag.to_owned(), case, keys_are_divided: Cell::new(false) }
+        Run { engines, number, tag: tag.to_owned(), case }
     }
 
     /// The process that senders connect to.
@@ -438,7 +433,6 @@ impl<'a> Run<'a> {
         };
         let Rule { sql, actions, options, .. } = self.rule(rule).map_err(at("rule"))?;
         let mut plan = plan::plan(&sql, &options, &catalog).map_err(|error| error.to_string()).map_err(at("rule"))?;
-        self.keys_are_divided.set(matches!(spread::of(&plan), Spread::Exchange(_)));
         let mut sinks = Vec::new();
         for action in actions {
             let (spec, _) =
@@ -502,9 +496,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Compares the messages with the expected ones. If several threads have the state of some keys each, the groups of a
-/// window have no order unless ORDER BY gives them one.
-fn judge(case: &Value, outcome: Outcome, keys_are_divided: bool) -> Verdict {
+/// Compares the messages with the expected ones.
+fn judge(case: &Value, outcome: Outcome) -> Verdict {
     let wanted = case["expect_error"]["at"].as_str();
     let messages = match outcome {
         Outcome::Refused(_, why) if why.contains(NOT_YET) || why.contains(NEEDS_ONE) => return Verdict::Pending(why),
@@ -517,12 +510,7 @@ fn judge(case: &Value, outcome: Outcome, keys_are_divided: bool) -> Verdict {
         return Verdict::Failed(format!("accepted, and must be refused at {stage}: {message}"));
     }
     let ignore: Vec<&str> = case["ignore"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let how = match case["compare"].as_str().unwrap_or("exact") {
-        _ if !keys_are_divided || text(case, "sql").contains("ORDER BY") => case["compare"].as_str().unwrap_or("exact"),
-        "rows" => "rowset",
-        "exact" => "groups",
-        how => how,
-    };
+    let how = case["compare"].as_str().unwrap_or("exact");
     let want = arrange(case["expect"].as_array().cloned().unwrap_or_default(), how, &ignore);
     let have = arrange(messages, how, &ignore);
     let exact = case["exact"] == true;
@@ -560,7 +548,6 @@ fn arrange(messages: Vec<Value>, how: &str, ignore: &[&str]) -> Vec<Value> {
             rows.sort_by_key(key);
             rows
         }
-        "groups" => messages.into_iter().map(sorted_rows).collect(),
         "unordered" => {
             let mut messages: Vec<Value> = messages.into_iter().map(sorted_rows).collect();
             messages.sort_by_key(|message| match message {

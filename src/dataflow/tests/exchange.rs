@@ -78,8 +78,9 @@ fn rows(random: &mut fastrand::Rng, thread: usize, from: i64) -> Vec<Json> {
 
 #[test]
 fn results_keep_their_order_unless_the_rule_gives_it_up() {
-    for (_, sql) in STATEMENTS {
-        assert_eq!(key_of(sql, &super::by_clock()), None, "{sql}");
+    let window = "SELECT k, last_value(v, true) AS l FROM a GROUP BY k, TUMBLINGWINDOW(ss, 1)";
+    for sql in STATEMENTS.into_iter().map(|(_, sql)| sql).chain([window]) {
+        assert_eq!(key_of(sql, &super::event_time(TOLERANCE)), None, "{sql}");
     }
 }
 

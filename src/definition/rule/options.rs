@@ -63,7 +63,7 @@ const OPTIONS: &[Row] = &[
         draft.options.concurrency = NonZeroUsize::new(usize::try_from(threads).unwrap_or(usize::MAX));
     })
     .default("0")
-    .doc("How many data threads take part in the rule, of those that `--workers` gives; `0`: all. Above 1, a rule without a window may send results of different keys in another order. See [scaling](scaling.md)"),
+    .doc("How many data threads take part in the rule, of those that `--workers` gives; `0`: all. Above 1, results of different keys may come in another order. See [scaling](scaling.md)"),
     Row::size("maxStateBytes", |draft, bytes| draft.options.max_state_bytes = bytes)
         .default("0")
         .doc("The most that the rule may keep in windows, groups, analytic functions and tables, measured every 1,024 rows; `0`: no limit"),

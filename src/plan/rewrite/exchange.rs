@@ -4,7 +4,7 @@
 //! remembered by a key that they have when they are scanned: by analytic functions for each row, or by groups of a
 //! window. Windows that merge need no exchange: there each thread accumulates what it has.
 //!
-//! A rule without a window would lose the order of its results between keys, also for messages of one connection. So its
+//! Results of different keys, and groups in one result, have no order then, also for messages of one connection. So the
 //! state is divided only if the rule permits that.
 
 use std::collections::BTreeSet;
@@ -20,12 +20,12 @@ pub(super) fn keys(plan: &Stateful, inputs: &[Input], unordered: bool) -> Vec<Ve
     let (Some((number, stream)), None) = (streams.next(), streams.next()) else { return one_place };
     let others_are_tables = inputs.iter().all(|input| !matches!(input.role, Role::Table { .. }));
     let divides = match plan.window {
-        WindowSpec::Each => unordered && plan.result_steps.is_empty(),
+        WindowSpec::Each => plan.result_steps.is_empty(),
         // What is on its way between two threads is in no checkpoint.
         WindowSpec::Hopping { .. } => !plan.stored && !plan.merges && groups_alone(plan),
         _ => false,
     };
-    if !divides || !others_are_tables || plan.counts_hits {
+    if !unordered || !divides || !others_are_tables || plan.counts_hits {
         return one_place;
     }
     let scanned = stream.slots.start..stream.slots.start + stream.scan.width();
