@@ -66,7 +66,7 @@ pub fn budget() -> u64 {
     BUDGET.load(Ordering::Relaxed)
 }
 
-/// The step, by a measurement that is at most [`FRESH`] old.
+/// The step, by a measurement that is at most `FRESH` old.
 pub fn pressure() -> Pressure {
     let budget = budget();
     if budget == 0 {

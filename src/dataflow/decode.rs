@@ -41,7 +41,7 @@ pub fn decode(schema: &StreamSchema, bytes: &[u8], most: usize) -> Result<Vec<Ro
             if text.lines().next().is_some_and(|names| exceeds(names, delimiter, MOST_VALUES)) {
                 return Err(DecodeError::Values);
             }
-            if text.lines().nth(most).is_some() {
+            if text.lines().skip(1).filter(|line| !line.is_empty()).nth(most).is_some() {
                 return Err(DecodeError::Rows);
             }
             Ok(delimited::decode_lines(text, delimiter, schema.columns.as_deref()))

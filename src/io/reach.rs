@@ -356,8 +356,10 @@ struct Watched {
 
 #[derive(Clone, Copy, Default, PartialEq)]
 enum JobState {
-    /// somebody waits for it
+    /// it has no place yet
     #[default]
+    Queued,
+    /// it runs, and somebody waits for it
     Awaited,
     Hanging,
     Done,
@@ -460,6 +462,7 @@ fn start(place: OwnedSemaphorePermit, watched: Watched, job: impl FnOnce() + Sen
         }
     }
 
+    *locked(&watched.state) = JobState::Awaited;
     let ending = Ending(watched, place);
     let run = move || {
         let _ending = ending;

@@ -1,6 +1,6 @@
 //! The rates that clients can choose. There are few, so that clients with similar rates share deltas.
 
-/// The interval of deltas, ms, rounded up to one of [`RATES`]; 0: without delay.
+/// The interval of deltas, ms, rounded up to one of `RATES`; 0: without delay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rate(u32);
 

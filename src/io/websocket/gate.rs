@@ -249,7 +249,8 @@ fn is_this_machine(host: &str) -> bool {
         return true;
     }
     let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    !own.trim().is_empty() && host.eq_ignore_ascii_case(own.trim())
+    let name = host.strip_suffix(".local").unwrap_or(host);
+    !own.trim().is_empty() && name.eq_ignore_ascii_case(own.trim())
 }
 
 fn hash(token: &str) -> [u8; 32] {

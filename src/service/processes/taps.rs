@@ -60,6 +60,18 @@ impl FarTaps {
     }
 }
 
+/// Removes a tap that is not read yet.
+struct Entry<'a> {
+    taps: &'a FarTaps,
+    number: u64,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        locked(&self.taps.writers).remove(&self.number);
+    }
+}
+
 impl Service {
     /// Adds the rows of the other processes to a tap of this one.
     pub(in crate::service) async fn tap_everywhere(
@@ -73,7 +85,10 @@ impl Service {
         let number = followers.taps.next.fetch_add(1, Ordering::Relaxed);
         locked(&followers.taps.writers).insert(number, writer.clone());
         let points = settings.points.iter().map(|point| point.as_str().to_owned()).collect();
+        // The request may be cut off while the others are asked.
+        let entry = Entry { taps: &followers.taps, number };
         followers.order(&Order::Tap(WireTap { number, id: id.to_owned(), points, every: settings.every })).await;
+        std::mem::forget(entry);
         let service = self.clone();
         tokio::spawn(async move {
             let mut skipped = 0;
