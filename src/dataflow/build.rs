@@ -67,13 +67,6 @@ impl StreamInput {
         self.rest.borrow().is_empty()
     }
 
-    fn receive(&self) -> Received {
-        match self.rest.borrow_mut().pop_front() {
-            Some(batch) => Received::Batch(batch),
-            None => self.receiver.receive(),
-        }
-    }
-
     /// Processes batches for a turn. Remaining ones come first in the next turn.
     fn run(&self, scan: &mut StreamScan, batches: &mut Vec<FrameBatch>, now: i64) {
         if self.has_no_rest() {
@@ -118,8 +111,12 @@ pub fn stream(
                         capability.downgrade(&tick);
                     }
                     let mut session = output.session(&capability);
-                    for _ in 0..BATCHES_A_TURN {
-                        match input.receive() {
+                    // All of the rest, so that whatever the scan leaves in this turn comes before later batches.
+                    let rest = input.rest.take();
+                    let received = rest.len()..BATCHES_A_TURN;
+                    rest.into_iter().for_each(|batch| session.give(batch));
+                    for _ in received {
+                        match input.receiver.receive() {
                             Received::Batch(batch) => session.give(batch),
                             Received::Empty | Received::Ended => return,
                         }

@@ -218,7 +218,8 @@ impl Forward {
     /// Sends what is held back for more messages, because none will come for now. Only rules with a single input hold
     /// something back.
     pub fn flush(&self) {
-        if !self.holds_nothing() {
+        // Home waits for a thread that may hold something.
+        if !self.holds_nothing() || self.quiet_until.get().is_some() {
             self.send(0, false);
         }
     }

@@ -99,7 +99,9 @@ impl WorkerLoop {
                 let forward = Rc::new(match &begun.body {
                     Body::Stateful(plan) if plan.merges => {
                         begun.output.borrow_mut().name_slots(SlotNames::of(&begun.inputs));
-                        let (plan, slices) = ((**plan).clone(), slices_ahead(plan, &self.zone));
+                        // Groups that a thread holds are in no checkpoint.
+                        let slices = slices_ahead(plan, &self.zone).filter(|_| !plan.stored);
+                        let plan = (**plan).clone();
                         let combiner = Combiner::new(plan, begun.context.clone(), begun.output.clone());
                         forward.combining(combiner, slices)
                     }
