@@ -60,15 +60,17 @@ impl FarTaps {
     }
 }
 
-/// Removes a tap that is not read yet.
-struct Entry<'a> {
-    taps: &'a FarTaps,
+/// A tap that other processes send rows to, as long as this exists.
+struct Entry {
+    service: Service,
     number: u64,
 }
 
-impl Drop for Entry<'_> {
+impl Drop for Entry {
     fn drop(&mut self) {
-        locked(&self.taps.writers).remove(&self.number);
+        if let Some(followers) = self.service.followers() {
+            locked(&followers.taps.writers).remove(&self.number);
+        }
     }
 }
 
@@ -86,11 +88,10 @@ impl Service {
         locked(&followers.taps.writers).insert(number, writer.clone());
         let points = settings.points.iter().map(|point| point.as_str().to_owned()).collect();
         // The request may be cut off while the others are asked.
-        let entry = Entry { taps: &followers.taps, number };
+        let entry = Entry { service: self.clone(), number };
         followers.order(&Order::Tap(WireTap { number, id: id.to_owned(), points, every: settings.every })).await;
-        std::mem::forget(entry);
-        let service = self.clone();
         tokio::spawn(async move {
+            let _entry = entry;
             let mut skipped = 0;
             while let Some(row) = tokio::select! {
                 row = own.next() => row,
@@ -100,10 +101,6 @@ impl Service {
                 let now = own.skipped();
                 writer.skip(now - skipped);
                 skipped = now;
-            }
-            // The rule has ended, or the reader has gone.
-            if let Some(followers) = service.followers() {
-                locked(&followers.taps.writers).remove(&number);
             }
         });
         reader
