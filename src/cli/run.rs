@@ -273,8 +273,10 @@ impl Run {
                 loop {
                     tokio::time::sleep(PATROL).await;
                     if let Some(largest) = engine.relieve_memory().await {
-                        if let GaveWay::Rule(rule) = &largest {
-                            engine.stop_rule(rule, false).await;
+                        match &largest {
+                            GaveWay::Rule(rule) => _ = engine.stop_rule(rule, false).await,
+                            GaveWay::View(view) => _ = engine.drop_view(view).await,
+                            GaveWay::Table(_) => {}
                         }
                         say(&format!("warning: memory is short: {largest}, which holds most of it"));
                     }

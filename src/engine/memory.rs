@@ -23,7 +23,7 @@ const SHARE: u64 = 100;
 pub enum GaveWay {
     /// it has failed, and waits to be stopped
     Rule(String),
-    /// it was dropped
+    /// it waits to be dropped
     View(String),
     /// it was emptied, and takes no more rows
     Table(String),
@@ -40,7 +40,8 @@ impl fmt::Display for GaveWay {
 }
 
 impl Engine {
-    /// Takes the step that the memory in use requires. Returns what has given way; a rule must be stopped.
+    /// Takes the step that the memory in use requires. Returns what gives way; the caller stops a rule, and drops a view,
+    /// in all processes.
     pub async fn relieve_memory(&self) -> Option<GaveWay> {
         let pressure = memory::pressure();
         if pressure >= Pressure::Queues {
@@ -60,7 +61,7 @@ impl Engine {
         }
         match &largest {
             GaveWay::Rule(id) => self.fail_for_memory(id, bytes),
-            GaveWay::View(name) => _ = self.drop_view(name).await,
+            GaveWay::View(_) => {}
             GaveWay::Table(name) => self.empty_table(name, bytes),
         }
         memory::gave_up();

@@ -158,6 +158,11 @@ async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
             &name,
             "memory was short, and it held the most of it: raise basic.maxMemory, or keep fewer rows",
         );
+        // The end of the service ends it too, and must not wait for it.
+        tokio::select! {
+            () = service.inner.shutdown.cancelled() => return false,
+            () = service.end_view(&name) => {}
+        }
     }
     for (id, number) in failed {
         service.mark_failed(&id, number).await;

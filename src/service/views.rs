@@ -284,7 +284,8 @@ impl Service {
         Ok(())
     }
 
-    async fn end_view(&self, name: &str) {
+    /// Ends a view in all processes. Its statement stays.
+    pub(super) async fn end_view(&self, name: &str) {
         if let Some(engine) = self.inner.engine.read().await.as_ref() {
             self.stop_everywhere(engine, &view_id(name), "", false).await;
             engine.close_view(name).await;

@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::durability::resident;
 use crate::losses::{client, lost, until};
+use crate::process::pair::Pair;
 use crate::process::serve::{Folder, LIMIT, Served};
 
 /// A number of the metrics; 0 if there is none.
@@ -119,4 +120,26 @@ async fn a_view_that_grows_gives_way_with_its_rows() {
     // It can be made anew.
     served.asks("PUT", "/views/v", &json!({ "sql": view })).await.done();
     assert!(!served.asks("GET", "/views/v/status", &Value::Null).await.body.contains("memory was short"));
+}
+
+#[tokio::test]
+async fn a_view_gives_way_in_all_processes() {
+    let pair = Pair::new("budget-processes");
+    pair.folders[0].write("etc/plutino.yaml", "basic: {maxMemory: 200MiB}\n");
+    let processes = pair.start().await;
+    let stream = json!({"sql": "CREATE STREAM s () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")"});
+    processes[0].asks("POST", "/streams", &stream).await.done();
+    let view = "CREATE VIEW v WITH (KEY=\"k\") AS SELECT k, x FROM s";
+    processes[0].asks("POST", "/views", &json!({ "sql": view })).await.done();
+    let path = |process: usize| processes[process].data_url("/live/v");
+    let watching = tokio_tungstenite::connect_async(path(1)).await;
+    assert!(watching.is_ok());
+    fill(&processes[0]).await;
+    for process in [0, 1] {
+        until("the view is gone", async || tokio_tungstenite::connect_async(path(process)).await.is_err()).await;
+    }
+    processes[0].asks("PUT", "/views/v", &json!({ "sql": view })).await.done();
+    for process in [0, 1] {
+        assert!(tokio_tungstenite::connect_async(path(process)).await.is_ok());
+    }
 }
