@@ -23,7 +23,7 @@ pub struct NotScalar;
 ///
 /// # Errors
 /// [`NotScalar`]
-pub fn form(value: &Value) -> Result<Form, NotScalar> {
+fn form(value: &Value) -> Result<Form, NotScalar> {
     form_of_part(&KeyPart::of(value))
 }
 
@@ -31,7 +31,7 @@ pub fn form(value: &Value) -> Result<Form, NotScalar> {
 ///
 /// # Errors
 /// [`NotScalar`]
-pub fn form_of_part(part: &KeyPart) -> Result<Form, NotScalar> {
+fn form_of_part(part: &KeyPart) -> Result<Form, NotScalar> {
     Ok(Some(match part {
         KeyPart::Nothing => return Ok(None),
         KeyPart::Bool(true) => Text::const_new("true"),
@@ -46,6 +46,20 @@ pub fn form_of_part(part: &KeyPart) -> Result<Form, NotScalar> {
         }
         KeyPart::Array(_) | KeyPart::Object(_) => return Err(NotScalar),
     }))
+}
+
+/// The form of a part in a column of this type. Messages have times as text or as milliseconds: equal times have one
+/// form.
+///
+/// # Errors
+/// [`NotScalar`]
+pub fn form_in_column(ty: ColumnType, part: &KeyPart) -> Result<Form, NotScalar> {
+    let time = match (ty, part) {
+        (ColumnType::Datetime, KeyPart::Text(text)) => text.parse::<jiff::Timestamp>().ok(),
+        (ColumnType::Datetime, KeyPart::Int(ms)) => jiff::Timestamp::from_millisecond(*ms).ok(),
+        _ => None,
+    };
+    time.map_or_else(|| form_of_part(part), |time| Ok(Some(time.to_string().into())))
 }
 
 /// Appends a part as JSON: whole numbers without a fraction, times in UTC.
@@ -96,7 +110,8 @@ impl ParamValue {
                 _ => return None,
             },
             (ColumnType::Datetime, Json::String(text)) => {
-                let at: jiff::Timestamp = text.parse().ok()?;
+                let ms = || jiff::Timestamp::from_millisecond(text.trim().parse().ok()?).ok();
+                let at = text.parse::<jiff::Timestamp>().ok().or_else(ms)?;
                 Json::String(at.to_string())
             }
             (ColumnType::Datetime, Json::Number(number)) => {
@@ -196,9 +211,23 @@ mod tests {
             (ColumnType::Boolean, json!("true"), Some(json!(true))),
             (ColumnType::Boolean, json!(1), None),
             (ColumnType::String, json!("n1"), Some(json!("n1"))),
+            (ColumnType::Datetime, json!("1767225600000"), Some(json!("2026-01-01T00:00:00Z"))),
+            (ColumnType::Datetime, json!(1_767_225_600_000_i64), Some(json!("2026-01-01T00:00:00Z"))),
+            (ColumnType::Datetime, json!("yesterday"), None),
             (ColumnType::Datetime, json!("2026-01-01T01:00:00+01:00"), Some(json!("2026-01-01T00:00:00Z"))),
         ] {
             assert_eq!(ParamValue::read(ty, &sent).map(|value| value.json), read, "{ty} {sent}");
         }
+    }
+
+    #[test]
+    fn equal_times_have_one_form() {
+        let noon = KeyPart::of(&Value::from("2026-01-01T00:00:00Z"));
+        for same in [Value::from("2026-01-01T01:00:00+01:00"), Value::Int(1_767_225_600_000)] {
+            let forms = [&noon, &KeyPart::of(&same)].map(|part| form_in_column(ColumnType::Datetime, part));
+            assert_eq!(forms[0], forms[1], "{same:?}");
+        }
+        assert_eq!(form_in_column(ColumnType::Datetime, &KeyPart::of(&Value::from("soon"))), Ok(Some("soon".into())));
+        assert_eq!(form_in_column(ColumnType::Any, &KeyPart::Int(5)), Ok(Some("5".into())));
     }
 }

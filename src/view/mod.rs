@@ -33,7 +33,7 @@ pub use client::{ClientError, ErrorCode};
 pub use counters::OperatorStatus;
 pub use description::{Column, ColumnType, Description, PartColumn};
 pub use filter::Filter;
-pub use form::{Form, NotScalar, form, form_of_part, write_part};
+pub use form::{Form, NotScalar, form_in_column, write_part};
 pub use frame::Frame;
 pub use mailbox::Mailbox;
 pub use rate::Rate;

@@ -13,7 +13,7 @@ use super::counters::{Counters, OperatorStatus};
 use super::cursor::cursor;
 use super::description::Description;
 use super::filter::Filter;
-use super::form::{Form, form_of_part};
+use super::form::{Form, form_in_column};
 use super::lives::{Division, Effects, PartKey};
 use super::rows::{Entry, Rows};
 use super::touched::Touched;
@@ -473,9 +473,9 @@ fn part_key(about: &Description, columns: &[u8], entry: &Entry) -> PartKey {
         if !entry.forms.is_empty() {
             return entry.forms.get(column as usize).cloned().flatten();
         }
-        let place = about.parts[column as usize].in_key?;
+        let part = &about.parts[column as usize];
         // A key cannot contain a list here: that is an error of its row.
-        form_of_part(entry.key.parts().get(place)?).unwrap_or_default()
+        form_in_column(part.ty, entry.key.parts().get(part.in_key?)?).unwrap_or_default()
     };
     columns.iter().map(form).collect()
 }

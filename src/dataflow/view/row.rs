@@ -7,7 +7,7 @@ use crate::plan::physical::Item;
 use crate::plan::view::{ViewItem, ViewPlan};
 use crate::value::key::{GroupKey, KeyPart};
 use crate::value::{Value, json};
-use crate::view::{Form, NotScalar, form, form_of_part, write_part};
+use crate::view::{ColumnType, Form, NotScalar, form_in_column, write_part};
 
 /// A row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,7 +36,8 @@ pub enum RowError {
 /// The maker of the rows of a view.
 pub struct RowMaker {
     items: Vec<ViewItem>,
-    parts: usize,
+    /// the types of the part columns
+    parts: Vec<ColumnType>,
     parts_are_key: bool,
     /// number of sort values
     sorted: usize,
@@ -47,7 +48,7 @@ impl RowMaker {
     pub fn new(plan: &ViewPlan) -> RowMaker {
         RowMaker {
             items: plan.items.clone(),
-            parts: plan.about.parts.len(),
+            parts: plan.about.parts.iter().map(|part| part.ty).collect(),
             parts_are_key: plan.about.parts_are_key(),
             sorted: plan.items.iter().filter(|item| item.sort.is_some()).count(),
             json: Vec::new(),
@@ -78,7 +79,7 @@ impl RowMaker {
     pub fn row(&mut self, key: &GroupKey, scope: &Scope<'_>) -> Result<Made, RowError> {
         self.json.clear();
         self.json.push(b'{');
-        let mut forms: Vec<Form> = vec![None; if self.parts_are_key { 0 } else { self.parts }];
+        let mut forms: Vec<Form> = vec![None; if self.parts_are_key { 0 } else { self.parts.len() }];
         let mut sort = vec![KeyPart::Nothing; self.sorted];
         for ViewItem { item, key: in_key, part, sort: in_sort } in &self.items {
             match item {
@@ -88,8 +89,8 @@ impl RowMaker {
                     self.json.push(b':');
                     if let Some(known) = in_key.and_then(|in_key| key.parts().get(in_key)) {
                         write_part(&mut self.json, known);
-                        if let Some(form) = part.and_then(|part| forms.get_mut(part)) {
-                            *form = form_of_part(known)?;
+                        if let Some((form, ty)) = part.and_then(|part| forms.get_mut(part).zip(self.parts.get(part))) {
+                            *form = form_in_column(*ty, known)?;
                         }
                         if let Some(sorted) = in_sort.and_then(|in_sort| sort.get_mut(in_sort)) {
                             *sorted = known.clone();
@@ -98,8 +99,8 @@ impl RowMaker {
                     }
                     let value = expr.eval(scope)?;
                     json::write_value(&mut self.json, &value)?;
-                    if let Some(place) = part.and_then(|part| forms.get_mut(part)) {
-                        *place = form(&value)?;
+                    if let Some((form, ty)) = part.and_then(|part| forms.get_mut(part).zip(self.parts.get(part))) {
+                        *form = form_in_column(*ty, &KeyPart::of(&value))?;
                     }
                     if let Some(sorted) = in_sort.and_then(|in_sort| sort.get_mut(in_sort)) {
                         *sorted = KeyPart::of(&value);

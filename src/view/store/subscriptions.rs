@@ -13,6 +13,7 @@ use crate::value::Text;
 use crate::view::Sequence;
 use crate::view::cohort::{Cohort, Member, Phase};
 use crate::view::cursor;
+use crate::view::description::ColumnType;
 use crate::view::filter::{Filter, Selection};
 use crate::view::form::Form;
 use crate::view::frame::GapReason;
@@ -157,7 +158,9 @@ impl View {
         }
         let about = self.about.clone();
         let fixed = |place: usize| columns.iter().any(|&column| about.parts[column as usize].in_key == Some(place));
-        let lazy = !columns.is_empty() && (0..about.key.len()).all(fixed);
+        // A part finds its rows by their keys. A time does not tell how the message has written it.
+        let is_time = |&column: &u8| about.parts[column as usize].ty == ColumnType::Datetime;
+        let lazy = !columns.is_empty() && (0..about.key.len()).all(fixed) && !columns.iter().any(is_time);
         let place = self.divisions.insert(Division::new(columns.clone(), lazy));
         self.fill(place);
         place
