@@ -45,7 +45,9 @@ impl Loader {
         let Some(views) = document.root.field("views") else { return };
         let mut names = Vec::new();
         each(views, &mut |_, node| names.extend(create_of(node).map(|create| create.name.name.to_string())));
-        names.iter().for_each(|name: &String| self.catalog.add_view(name));
+        // A view with the name of a stream is refused; the stream keeps the name.
+        names.retain(|name: &String| self.catalog.relation(name).is_none());
+        names.iter().for_each(|name| self.catalog.add_view(name));
     }
 
     /// Reads the views of all files, each after those that it reads.

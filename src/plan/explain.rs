@@ -18,7 +18,7 @@ pub fn explain(logical: &Logical, plan: &RulePlan, spread: Spread) -> String {
     page.line(0, "logical");
     explain_logical(logical, &mut page);
     page.line(0, "physical");
-    explain_physical(plan, spread, &mut page);
+    explain_physical(plan, logical.window.is_some(), spread, &mut page);
     page.text
 }
 
@@ -133,7 +133,7 @@ fn named_input(stream: &StreamDef, role: Role) -> String {
     format!("{kind} {}", stream.name)
 }
 
-fn explain_physical(plan: &RulePlan, spread: Spread, page: &mut Page) {
+fn explain_physical(plan: &RulePlan, windowed: bool, spread: Spread, page: &mut Page) {
     let mut depth = 1;
     match &plan.body {
         Body::Rows(projection) => {
@@ -145,7 +145,11 @@ fn explain_physical(plan: &RulePlan, spread: Spread, page: &mut Page) {
         Body::Stateful(body) => {
             explain_results(body, page, depth);
             depth += 1;
-            page.line(depth, spec(&body.window, &plain));
+            match &body.window {
+                // The rows of a view without a window are never over.
+                window if !windowed && !matches!(window, WindowSpec::Each) => page.line(depth, "all rows"),
+                window => page.line(depth, spec(window, &plain)),
+            }
             explain_rows(body, page, depth + 1);
         }
         Body::View(view) => explain_rows(&view.body, page, depth),

@@ -189,11 +189,15 @@ pub fn explain_view(create: &CreateView, catalog: &Catalog) -> Result<String, Pl
     let derived = Derived::of(create, catalog)?;
     let catalog = derived.as_ref().map_or(catalog, |derived| &derived.catalog);
     prepare(&mut query, derived.as_ref())?;
-    if is_grouped(&query) && query.window.is_none() {
+    let windowless = query.window.is_none();
+    if is_grouped(&query) && windowless {
         query.window = Some(nominal_window(create.name.span));
     }
-    let logical = resolve::resolve(&query, &options.rule_options(), catalog)?;
+    let mut logical = resolve::resolve(&query, &options.rule_options(), catalog)?;
     let rule = rewrite::rewrite(&logical, &options.rule_options())?;
+    if windowless {
+        logical.window = None;
+    }
     let about = &view.about;
     let kind = match &view.kind {
         ViewKind::Newest { .. } => "the newest message of each key",

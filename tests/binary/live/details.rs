@@ -222,3 +222,58 @@ async fn what_breaks_the_websocket_is_told_by_its_close_code() {
     socket.send(Message::Frame(invalid)).await.unwrap();
     assert_eq!(close(futures_util::StreamExt::next(&mut socket).await), Some(1007));
 }
+
+#[tokio::test]
+async fn times_match_however_they_are_written() {
+    let view = "CREATE VIEW visits WITH (KEY=\"id\", PARAMS=\"id,day\") AS SELECT id, day FROM visits_in";
+    let by_day = "CREATE VIEW days AS SELECT day, count(*) AS n FROM visits_in GROUP BY day";
+    let streams = [stream("visits_in", "id BIGINT, day DATETIME", "")];
+    let plutino = run("live-times", &streams, &[view, by_day]).await;
+    let mut feed = plutino.connect("/visits_in").await;
+    let mut all = Live::open(plutino.port, "/live/visits").await;
+    for (id, day) in [
+        (1, json!("2026-01-01T00:00:00Z")),
+        (2, json!("2026-01-01T01:00:00+01:00")),
+        (3, json!(1_767_225_600_000_i64)),
+        (4, json!("2026-01-02T00:00:00Z")),
+        (5, Value::Null),
+    ] {
+        send(&mut feed, json!({"id": id, "day": day}).to_string()).await;
+    }
+    all.until(|rows| rows.len() == 5).await;
+    for query in ["day=2026-01-01T00:00:00Z", "day=2026-01-01T02:00:00%2B02:00", "day=1767225600000"] {
+        let live = Live::open(plutino.port, &format!("/live/visits?{query}")).await;
+        assert_eq!(ids(&live.rows), ["[1]", "[2]", "[3]"], "{query}");
+    }
+    let live = Live::open(plutino.port, "/live/days?day=2026-01-01T00:00:00Z").await;
+    assert_eq!(live.rows.len(), 3, "{:?}", live.rows);
+}
+
+/// The output of a verb on a rule file.
+fn on_file(verb: &str, name: &str, rules: &Value) -> String {
+    let path = std::env::temp_dir().join(format!("plutino-live-{name}-{}.json", std::process::id()));
+    std::fs::write(&path, rules.to_string()).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_plutino")).arg(verb).arg(&path).output().unwrap();
+    let _ = std::fs::remove_file(&path);
+    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+}
+
+#[tokio::test]
+async fn a_view_without_a_window_is_explained_without_one() {
+    let views = ["CREATE VIEW sites AS SELECT site, count(*) AS n FROM telemetry GROUP BY site"];
+    let rules = json!({"streams": [stream("telemetry", "", "")], "views": views, "rules": []});
+    let said = on_file("explain", "explained", &rules);
+    assert!(said.contains("group by site") && said.contains("all rows") && !said.contains("window"), "{said}");
+}
+
+#[tokio::test]
+async fn a_view_with_the_name_of_a_stream_is_the_only_error() {
+    let views = [
+        "CREATE VIEW telemetry WITH (KEY=\"id\") AS SELECT id FROM telemetry",
+        "CREATE VIEW fleet WITH (KEY=\"id\") AS SELECT id FROM telemetry",
+    ];
+    let rules = json!({"streams": [stream("telemetry", "", "")], "views": views, "rules": []});
+    let said = on_file("check", "taken", &rules);
+    assert!(said.contains("telemetry is the name of a stream or table"), "{said}");
+    assert_eq!(said.matches("error").count(), 1, "{said}");
+}
