@@ -47,10 +47,6 @@ impl ErrorCode {
         matches!(self, ErrorCode::TooLarge | ErrorCode::TooManyClients)
     }
 
-    /// Whether the same request may succeed later.
-    pub fn retry(self) -> bool {
-        matches!(self, ErrorCode::TooManyClients)
-    }
 }
 
 /// A refused request.
@@ -59,11 +55,18 @@ impl ErrorCode {
 pub struct ClientError {
     pub code: ErrorCode,
     pub message: String,
+    /// whether the same request may succeed later
+    pub retry: bool,
 }
 
 impl ClientError {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> ClientError {
-        ClientError { code, message: message.into() }
+        ClientError { code, message: message.into(), retry: false }
+    }
+
+    /// An error of a request that may succeed later.
+    pub fn for_now(code: ErrorCode, message: impl Into<String>) -> ClientError {
+        ClientError { retry: true, ..ClientError::new(code, message) }
     }
 }
 
@@ -71,7 +74,11 @@ impl ClientError {
 #[derive(Debug)]
 pub enum Request {
     Subscribe(Subscribe),
-    Unsubscribe { s: u64 },
+    Unsubscribe {
+        /// repeated in an error
+        id: Option<Json>,
+        s: u64,
+    },
 }
 
 /// `{"t":"subscribe",…}`
@@ -145,7 +152,7 @@ pub fn read(text: &str) -> Result<Request, (Option<Json>, ClientError)> {
             Err(error) => Err(bad(id, format!("subscribe: {error}"))),
         },
         "unsubscribe" => match serde_json::from_value::<RawUnsubscribe>(message) {
-            Ok(raw) => Ok(Request::Unsubscribe { s: raw.s }),
+            Ok(raw) => Ok(Request::Unsubscribe { id, s: raw.s }),
             Err(error) => Err(bad(id, format!("unsubscribe: {error}"))),
         },
         other => Err(bad(

@@ -79,7 +79,7 @@ impl Frame {
         }
         frame.insert("code".into(), error.code.name().into());
         frame.insert("message".into(), error.message.as_str().into());
-        frame.insert("retry".into(), error.code.retry().into());
+        frame.insert("retry".into(), error.retry.into());
         Frame::of(&Json::Object(frame))
     }
 

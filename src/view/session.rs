@@ -93,7 +93,7 @@ impl Session {
         };
         if !room {
             session.answers.clear();
-            session.refuse(None, &ClientError::new(ErrorCode::TooManyClients, "too many clients; try again later"));
+            session.refuse(None, &ClientError::for_now(ErrorCode::TooManyClients, "too many clients; try again later"));
         }
         session
     }
@@ -142,7 +142,7 @@ impl Session {
         }
         match client::read(text) {
             Ok(Request::Subscribe(subscribe)) => self.subscribe(subscribe, now),
-            Ok(Request::Unsubscribe { s }) => self.unsubscribe(s, now),
+            Ok(Request::Unsubscribe { id, s }) => self.unsubscribe(id.as_ref(), s, now),
             Err((id, error)) => self.refuse(id.as_ref(), &error),
         }
     }
@@ -256,7 +256,7 @@ impl Session {
         }
         if self.views.is_short() {
             let message = "memory is short; subscribe later";
-            return Err(ClientError::new(ErrorCode::TooManySubscriptions, message));
+            return Err(ClientError::for_now(ErrorCode::TooManySubscriptions, message));
         }
         let Some(cell) = self.views.find(&request.view) else { return Err(self.views.unknown(&request.view)) };
         let every = Rate::rounded(request.every);
@@ -300,7 +300,7 @@ impl Session {
         Ok(())
     }
 
-    fn unsubscribe(&mut self, s: u64, now: i64) {
+    fn unsubscribe(&mut self, id: Option<&Json>, s: u64, now: i64) {
         match self.subscriptions.iter().find(|(_, known)| known.s == s).map(|(slot, _)| slot as u32) {
             Some(slot) => {
                 let frame = self.end(slot, EndReason::Asked, now);
@@ -308,7 +308,7 @@ impl Session {
             }
             None => {
                 let message = format!("this socket has no subscription number {s}");
-                self.refuse(None, &ClientError::new(ErrorCode::NotSubscribed, message));
+                self.refuse(id, &ClientError::new(ErrorCode::NotSubscribed, message));
             }
         }
     }

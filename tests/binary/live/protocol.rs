@@ -86,6 +86,8 @@ async fn each_refusal_has_its_code() {
         say(&mut socket, &message).await;
         assert_eq!(error(&mut socket).await, code, "{message}");
     }
+    say(&mut socket, &json!({"t":"unsubscribe","id":"u","s":1})).await;
+    assert_eq!(frame(&mut socket).await.unwrap()["id"], "u");
     socket.send(Message::text("[".repeat(60_000))).await.unwrap();
     assert_eq!(error(&mut socket).await, "bad_message");
     socket.send(Message::binary(vec![1, 2, 3])).await.unwrap();
