@@ -3,7 +3,6 @@
 //! The epoch begins with the name of the run, so that a cursor of an earlier run can be distinguished from one of
 //! another view, parameters, claims or definition.
 
-use std::fmt::Write;
 use std::hash::{BuildHasher, Hash};
 
 use super::Sequence;
@@ -37,8 +36,8 @@ pub fn epoch(run: &str, of: &impl Hash) -> Text {
 
 pub fn cursor(epoch: &str, sequence: Sequence) -> Text {
     let mut text = Text::from(epoch);
-    // Writing into a text does not fail.
-    let _ = write!(text, ".{sequence}");
+    text.push('.');
+    text.push_str(itoa::Buffer::new().format(sequence));
     text
 }
 

@@ -255,12 +255,10 @@ impl Division {
             return false;
         }
         let life = self.current.find(entry);
-        let target = match to {
-            Some((key, bytes)) if self.wants(key) => Some((self.part_or_insert(key, sequence).0, bytes)),
-            _ => None,
-        };
-        if let (Some(life), Some((part, bytes))) = (life, target)
-            && self.lives[life as usize].part == part
+        // Most rows stay in their part, which is then known without a search for the key.
+        if let (Some(life), Some((key, bytes))) = (life, to)
+            && let part = self.lives[life as usize].part
+            && *self.parts[part].key == **key
         {
             self.lives[life as usize].changed = sequence;
             self.move_to_front(life);
@@ -269,6 +267,10 @@ impl Division {
             self.touch(part, sequence, effects);
             return false;
         }
+        let target = match to {
+            Some((key, bytes)) if self.wants(key) => Some((self.part_or_insert(key, sequence).0, bytes)),
+            _ => None,
+        };
         if let Some(life) = life {
             self.end(life, was, sequence, now, most_ended, effects);
         }

@@ -7,7 +7,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
+use smallvec::SmallVec;
+
 use crate::sync::locked;
+
+/// Numbers of subscriptions. Most sockets have one, so these allocate nothing.
+type Slots = SmallVec<[u32; 4]>;
 
 /// The mailbox of one socket.
 #[derive(Debug, Default)]
@@ -20,7 +25,7 @@ pub struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Inner {
-    slots: Vec<u32>,
+    slots: Slots,
     heartbeat: bool,
     expired: bool,
     waker: Option<Waker>,
@@ -30,7 +35,7 @@ struct Inner {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Mail {
     /// subscriptions with something to fetch
-    pub slots: Vec<u32>,
+    pub slots: Slots,
     /// a heartbeat is due
     pub heartbeat: bool,
     /// the client's token has expired

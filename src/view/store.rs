@@ -270,11 +270,12 @@ impl View {
             let key = self.rows.entries[entry].key.clone();
             recorded.push(NetChange { entry, key, old, new });
         }
-        let (most_ended, about) = (self.about.max_rows, self.about.clone());
+        let about = &*self.about;
+        let most_ended = about.max_rows;
         for (place, effects) in effects {
             let division = &mut self.divisions[*place];
             let found = &self.rows.entries[entry];
-            let key = bytes.map(|_| part_key(&about, &division.columns, found));
+            let key = bytes.map(|_| part_key(about, &division.columns, found));
             let to = key.as_ref().zip(bytes);
             if division.moves(entry, was.unwrap_or(0), to, sequence, now, most_ended, effects) {
                 self.rows.entries[entry].lives += 1;
