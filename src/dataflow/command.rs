@@ -36,6 +36,14 @@ pub enum Command {
         checks: FeedChecks,
         frames: FrameReceiver,
     },
+    /// Makes indexes of views for a rule that is about to start.
+    PrepareLookups {
+        rule: RuleKey,
+        /// Names of views, each with the columns that the rule compares.
+        by: Vec<(Text, Vec<Text>)>,
+        /// Completed when the indexes have all rows.
+        done: oneshot::Sender<()>,
+    },
     /// Starts a rule. It sees the messages that the stream takes from then on.
     AddRule(Box<NewRule>),
     /// Ends the scan of a rule whose state is divided: what its streams have received goes to the threads of its keys, then

@@ -389,6 +389,10 @@ impl WorkerLoop {
     fn command(&mut self, command: Command) {
         match command {
             Command::AddStream { key, schema, checks, frames } => self.add_stream(key, schema, checks, frames),
+            Command::PrepareLookups { rule, by, done } => {
+                let filled = move || _ = done.send(());
+                self.network.prepare(rule, by, &self.zone, Box::new(filled));
+            }
             Command::AddRule(rule) => self.add_rule(*rule),
             Command::EndScan { leaving, done } => {
                 let _ = done.send(self.end_scan(&leaving));

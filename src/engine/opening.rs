@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::dataflow::command::{Command, Keeps, Leaving, Letters, RuleKey, StreamKey};
 use crate::dataflow::division::Division;
@@ -22,7 +23,7 @@ use crate::io::source::OpenSource;
 use crate::io::spool::StoreKey;
 use crate::io::thread_queues::ThreadQueues;
 use crate::metrics::RuleMetrics;
-use crate::plan::physical::{Body, Input, Role, RulePlan};
+use crate::plan::physical::{Body, Input, Join, Role, RulePlan};
 use crate::plan::spread::{self, Spread};
 use crate::plan::view::Connected;
 
@@ -241,7 +242,24 @@ impl PreparedRule<'_> {
             self.engine.connectors.check_source(source).await.map_err(|error| self.failed(error))?;
         }
         let signal = self.join_streams(sources).await?;
-        self.open_sinks(sinks, &signal).await
+        self.open_sinks(sinks, &signal).await?;
+        self.prepare_lookups().await;
+        Ok(())
+    }
+
+    /// Makes the indexes of the views that it will look up, in turns beside everything else that its worker does.
+    async fn prepare_lookups(&self) {
+        let Some(RulePlan { inputs, body: Body::Stateful(body), .. }) = &self.plan else { return };
+        let of_view = |join: &&Join| inputs[join.input].role == Role::Lookup && inputs[join.input].stream.view.is_some();
+        let joins = body.joins.iter().filter(of_view);
+        let by: Vec<_> = joins.map(|join| (inputs[join.input].stream.name.clone(), join.columns.clone())).collect();
+        if by.is_empty() || self.home.is_none() {
+            return;
+        }
+        let (done, ready) = oneshot::channel();
+        self.engine.threads[self.threads.home].command(Command::PrepareLookups { rule: self.number, by, done });
+        // If the thread has ended, the rule cannot start either.
+        let _ = ready.await;
     }
 
     fn failed(&self, error: ConnectorError) -> EngineError {

@@ -441,15 +441,6 @@ impl View {
         None
     }
 
-    /// Visits all rows with their numbers.
-    pub fn each_numbered(&self, mut see: impl FnMut(u32, &[u8])) {
-        for (number, entry) in self.rows.entries.iter() {
-            if let Some(row) = &entry.row {
-                see(number, row);
-            }
-        }
-    }
-
     /// View time of the last cut, ms.
     pub fn ts(&self) -> i64 {
         self.ts

@@ -33,11 +33,15 @@ use super::context::RuleContext;
 use super::output::Output;
 use super::row::KeyHasher;
 use super::scan::{StreamScan, Target};
+use super::timers::Turn;
 
 pub use change::{Inbox, RowChange, Why};
 pub use index::RowIndex;
 
 use change::parsed;
+
+/// The number of rows that an index gets between two looks at the clock.
+const ROWS_AT_ONCE: usize = 256;
 
 /// The readers of one view.
 pub struct Feed {
@@ -101,7 +105,7 @@ impl Feed {
         self.inboxes.borrow().iter().filter_map(Weak::upgrade).for_each(|inbox| inbox.end());
         for index in self.indexes.borrow().iter().filter_map(Weak::upgrade) {
             index.clear();
-            self.each_row(&mut |change| index.change(&change));
+            self.waits.set(true);
         }
     }
 
@@ -212,16 +216,31 @@ impl Feed {
         }
     }
 
-    /// An index of the rows by some columns, which exists as long as it is held.
+    /// An index of the rows by some columns, which exists as long as it is held. A new one has no rows before
+    /// [`Feed::fill`].
     pub fn index(&self, columns: &[Text]) -> Rc<RowIndex> {
         let known = self.indexes.borrow().iter().filter_map(Weak::upgrade).find(|index| index.columns() == columns);
         if let Some(index) = known {
             return index;
         }
         let index = Rc::new(RowIndex::new(columns.to_vec()));
-        self.each_row(&mut |change| index.change(&change));
         self.indexes.borrow_mut().push(Rc::downgrade(&index));
+        self.waits.set(true);
         index
+    }
+
+    /// Adds rows to new indexes, up to the end of the turn; true if all indexes have all rows.
+    pub fn fill(&self, turn: &mut Turn) -> bool {
+        for index in self.indexes.borrow().iter().filter_map(Weak::upgrade) {
+            while let Some(next) = index.next() {
+                if turn.spend(ROWS_AT_ONCE as u32) {
+                    return false;
+                }
+                let (rows, next) = self.rows_from(next, ROWS_AT_ONCE);
+                index.add(&rows, next);
+            }
+        }
+        true
     }
 
     /// Whether the view is still adding its initial rows.
@@ -254,11 +273,6 @@ impl Feed {
     /// View time of the last cut, ms.
     pub fn ts(&self) -> Option<i64> {
         self.view.borrow().as_ref().map(|view| locked(view).ts())
-    }
-
-    fn each_row(&self, see: &mut dyn FnMut(RowChange)) {
-        let Some(view) = self.view.borrow().clone() else { return };
-        locked(&view).each_numbered(|entry, json| see(parsed(entry, None, Some(json))));
     }
 }
 

@@ -14,9 +14,9 @@ use jiff::tz::TimeZone;
 
 use crate::dataflow::command::RuleKey;
 use crate::dataflow::context::RuleContext;
-use crate::dataflow::feed::{Feed, Inbox};
+use crate::dataflow::feed::{Feed, Inbox, RowIndex};
 use crate::dataflow::table::Tables;
-use crate::dataflow::timers::WorkerClock;
+use crate::dataflow::timers::{Turn, WorkerClock};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::Input;
 use crate::plan::view::ViewPlan;
@@ -31,6 +31,8 @@ pub struct Network {
     feeds: HashMap<Text, Rc<Feed>>,
     /// those with fewer views below them first
     views: Vec<Node>,
+    /// what rules will look up
+    lookups: Vec<Lookups>,
     /// set when something waits for readers of views
     waits: Rc<Cell<bool>>,
 }
@@ -44,6 +46,14 @@ pub struct Beginning {
     pub context: Rc<RuleContext>,
     pub metrics: Arc<RuleMetrics>,
     pub clock: Rc<WorkerClock>,
+}
+
+/// The indexes of a rule that is about to start.
+struct Lookups {
+    rule: RuleKey,
+    indexes: Vec<Rc<RowIndex>>,
+    /// called when they have all rows
+    filled: Option<Box<dyn FnOnce()>>,
 }
 
 struct Node {
@@ -85,6 +95,19 @@ impl Network {
         self.waits.set(true);
     }
 
+    /// Makes indexes of views by some columns for a rule that is about to start. `filled` is called when they have all
+    /// rows.
+    pub fn prepare(&mut self, rule: RuleKey, by: Vec<(Text, Vec<Text>)>, zone: &TimeZone, filled: Box<dyn FnOnce()>) {
+        let indexes = by.iter().map(|(view, columns)| self.feed(view, zone).index(columns)).collect();
+        self.lookups.push(Lookups { rule, indexes, filled: Some(filled) });
+        self.waits.set(true);
+    }
+
+    /// The rule has taken its indexes, or will not start.
+    pub fn prepared(&mut self, rule: RuleKey) {
+        self.lookups.retain(|lookups| lookups.rule != rule);
+    }
+
     /// Removes a view over views, if the rule is one.
     pub fn remove(&mut self, key: RuleKey) {
         self.views.retain(|node| node.key != key);
@@ -119,8 +142,15 @@ impl Network {
                 node.filled.take().into_iter().for_each(|filled| filled());
             }
         }
+        let mut turn = Turn::begin();
         for feed in self.feeds.values() {
             ran |= feed.deliver(now);
+            more |= !feed.fill(&mut turn);
+        }
+        for lookups in &mut self.lookups {
+            if lookups.indexes.iter().all(|index| index.is_filled()) {
+                lookups.filled.take().into_iter().for_each(|filled| filled());
+            }
         }
         if more {
             self.waits.set(true);

@@ -24,7 +24,7 @@ use super::super::output::Output;
 use super::super::queue::RuleQueue;
 use super::super::scan::Target;
 use super::super::slots::SlotNames;
-use super::super::timers::Alarm;
+use super::super::timers::{Alarm, Turn};
 use super::super::view::ViewOperator;
 use super::super::window::slices_ahead;
 use super::WorkerLoop;
@@ -249,7 +249,13 @@ impl WorkerLoop {
         for join in plan.joins.iter().filter(|join| inputs[join.input].role == Role::Lookup) {
             let stream = &inputs[join.input].stream;
             let lookup = match &stream.view {
-                Some(_) => Some(Lookup::View(self.network.feed(&stream.name, &self.zone).index(&join.columns))),
+                Some(_) => {
+                    let feed = self.network.feed(&stream.name, &self.zone);
+                    let index = feed.index(&join.columns);
+                    // It was prepared, unless the view is another one by now.
+                    feed.fill(&mut Turn::endless());
+                    Some(Lookup::View(index))
+                }
                 None => self.tables.table(&stream.name).map(|table| Lookup::Table(table.index(&join.columns))),
             };
             lookups.extend(lookup.map(|lookup| (join.input, lookup)));

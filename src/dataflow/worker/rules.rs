@@ -92,6 +92,7 @@ impl WorkerLoop {
         let inputs = || running.streams.iter().filter_map(|stream| self.slots.get(stream).cloned()).collect();
         running.queue.iter().for_each(|queue| queue.fed_by(inputs()));
         running.lanes.iter().for_each(|lane| lane.fed_by(inputs()));
+        self.network.prepared(key);
         self.rules.insert(key, running);
         self.deliver_early(key);
         let _ = rule.done.send(before);
@@ -190,6 +191,7 @@ impl WorkerLoop {
     /// Returns a receiver that is notified when the other processes have left it, too.
     fn drop_rule(&mut self, key: RuleKey) -> Option<oneshot::Receiver<()>> {
         let left = self.mail.forget(key);
+        self.network.prepared(key);
         let rule = self.rules.remove(&key)?;
         if let Some(relay) = &rule.relay
             && self.relayed.get(&relay.name()) == Some(&key)
