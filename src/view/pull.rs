@@ -87,6 +87,9 @@ impl View {
         let Some(cohort) = self.cohorts.get(place.cohort) else { return true };
         let Some(member) = cohort.members.get(place.member as usize) else { return true };
         let waits = cohort.selection.every.is_limited() && !member.due;
+        if self.opening {
+            return !matches!(member.phase, Phase::Follow | Phase::Start);
+        }
         member.is_busy() || !waits && member.holds < self.changed(place.cohort)
     }
 
@@ -128,6 +131,9 @@ impl View {
     }
 
     fn start(&mut self, place: Place, now: i64) -> Pulled {
+        if self.opening {
+            return Pulled::Nothing;
+        }
         if !self.fill_parts(place.cohort) {
             return Pulled::Later;
         }
@@ -336,6 +342,9 @@ impl View {
 
     /// The next delta for a client that has a cut.
     fn follow(&mut self, place: Place) -> Pulled {
+        if self.opening {
+            return Pulled::Nothing;
+        }
         let (changed, sequence) = (self.changed(place.cohort), self.sequence);
         let cohort = &self.cohorts[place.cohort];
         let Some(member) = cohort.members.get(place.member as usize) else { return Pulled::Gone };

@@ -47,6 +47,8 @@ pub struct View {
     pub(super) counters: Counters,
     /// counters of its operator
     pub operator: OperatorStatus,
+    /// its first rows are being added: clients wait until it has all of them
+    pub(super) opening: bool,
     /// it was dropped: clients are notified, and new ones are refused
     pub(super) gone: bool,
     swept: i64,
@@ -107,6 +109,7 @@ impl View {
             cohorts: Numbered::default(),
             counters: Counters::default(),
             operator: OperatorStatus::default(),
+            opening: false,
             gone: false,
             swept: i64::MIN,
             recorded: None,
@@ -174,6 +177,26 @@ impl View {
         let (entry, _) = self.touched.as_ref()?.oldest()?;
         self.remove_entry(entry);
         Some(self.rows.entries.get(entry)?.key.clone())
+    }
+
+    /// Begins to add its first rows, in several cuts that clients see as one. Does nothing if clients see rows already.
+    pub fn open(&mut self) {
+        self.opening |= self.is_empty() && self.staged.is_empty();
+    }
+
+    /// Whether its first rows are being added.
+    pub fn is_opening(&self) -> bool {
+        self.opening
+    }
+
+    /// All its first rows are there: clients get them.
+    pub fn opened(&mut self) {
+        if std::mem::take(&mut self.opening) {
+            for (_, member) in self.cohorts.iter_mut().flat_map(|(_, cohort)| &mut cohort.members) {
+                member.due = true;
+                member.call();
+            }
+        }
     }
 
     /// The number of rows after the next cut.
@@ -365,6 +388,7 @@ impl View {
         self.rows = Rows::default();
         self.touched = None;
         self.recorded = None;
+        self.opening = false;
         self.divisions = Slab::new();
         self.operator = OperatorStatus::default();
         for (number, epoch) in old {
@@ -405,6 +429,9 @@ impl View {
     /// Visits the rows of a part, for a request with one response.
     pub fn each_row(&self, filter: &Filter, mut see: impl FnMut(&[u8]) -> bool) {
         let (columns, keys) = filter.parts(&self.about);
+        if self.opening {
+            return;
+        }
         for (_, entry) in self.rows.entries.iter() {
             let Some(row) = &entry.row else { continue };
             if keys.contains(&part_key(&self.about, &columns, entry)) && !see(row) {

@@ -136,6 +136,7 @@ impl DerivedView {
         let now = clock.now();
         let out = Outgoing::new(&plan, view, feed.clone(), level, metrics, now);
         feed.set_filling(true);
+        out.open();
         let joins = Joins::new(plan.body.joins.clone(), &inputs);
         let inputs = inputs.into_iter().zip(rows).map(|(input, rows)| match rows {
             Rows::View(feed) => InputRows { input, inbox: feed.follow(), fill: Fill::View(feed, 0) },
@@ -201,6 +202,9 @@ impl DerivedView {
     /// Adds rows that were there at the start, for a turn; at the end makes the first cut.
     fn fill(&mut self, now: i64) -> Ran {
         if self.sources.iter().any(|source| source.is_filling()) {
+            // Rows that are added there meanwhile are read afterwards.
+            let unread = self.inputs.iter().filter(|input| matches!(input.fill, Fill::View(_, 0)));
+            unread.for_each(|input| drop(input.inbox.take()));
             return Ran::More;
         }
         let mut turn = Turn::begin();
@@ -245,22 +249,24 @@ impl DerivedView {
         let done = inputs.iter().all(|input| matches!(input.fill, Fill::Done));
         self.inputs = inputs;
         let done = done && self.make_rows(now, &mut turn);
-        self.work.out.stage();
         if !done {
-            return Ran::More;
+            self.cut_by(now, |out, told, most| out.add(told, most));
+            return if self.stopped { Ran::Something } else { Ran::More };
         }
-        self.filled();
         self.cut(now);
+        self.filled();
         Ran::Something
     }
 
     fn filled(&mut self) {
         self.filling.take().iter().for_each(|feed| feed.set_filling(false));
+        self.work.out.opened();
     }
 
     /// Stops it for ever.
     pub fn fail(&mut self, why: String) {
         self.stopped = true;
+        self.work.out.discard(self.clock.now());
         self.filled();
         self.work.out.stop(why);
         // Nothing reads later changes.
@@ -330,6 +336,10 @@ impl DerivedView {
 
     fn cut(&mut self, now: i64) {
         self.make_rows(now, &mut Turn::endless());
+        self.cut_by(now, |out, told, most| out.cut(told, Some(most)));
+    }
+
+    fn cut_by(&mut self, now: i64, cut: impl FnOnce(&mut Outgoing, Told, usize) -> Result<(), usize>) {
         // A row of a window is final when the view time of its source has passed the end of the window.
         let ts = self.sources.iter().filter_map(|source| source.ts()).min().unwrap_or(now);
         let group = size_of::<(GroupKey, Group)>() + self.work.plan.body.aggregates.len() * size_of::<Tally>();
@@ -337,7 +347,7 @@ impl DerivedView {
         let most = self.work.plan.max_rows;
         let told = Told { ts, now: self.clock.now(), bytes, ..Told::default() };
         self.work.out.show_flow(&self.work.flow);
-        if let Err(rows) = self.work.out.cut(told, Some(most)) {
+        if let Err(rows) = cut(&mut self.work.out, told, most) {
             self.fail(format!(
                 "the view has {rows} rows, more than its MAX_ROWS of {most}: raise MAX_ROWS, or read fewer"
             ));

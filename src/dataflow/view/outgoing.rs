@@ -208,6 +208,43 @@ impl Outgoing {
         Ok(())
     }
 
+    /// Begins to add the first rows of a view, which clients see when [`Outgoing::opened`] is called.
+    pub fn open(&self) {
+        locked(&self.view).open();
+    }
+
+    /// Adds first rows. If the store has rows of an earlier operator, clients see the changes with the next cut.
+    ///
+    /// # Errors
+    /// As [`Outgoing::cut`].
+    pub fn add(&mut self, told: Told, most: usize) -> Result<(), usize> {
+        if locked(&self.view).is_opening() {
+            return self.cut(told, Some(most));
+        }
+        self.stage();
+        Ok(())
+    }
+
+    /// Takes the first rows back: the view cannot have all of them.
+    pub fn discard(&mut self, now: i64) {
+        if !locked(&self.view).is_opening() {
+            return;
+        }
+        self.changes.clear();
+        {
+            let mut view = locked(&self.view);
+            view.unstage();
+            view.each_key(|key| self.changes.push((key.clone(), None)));
+        }
+        // Without a limit there is no error.
+        let _ = self.cut(Told { ts: now, now, ..Told::default() }, None);
+    }
+
+    /// All first rows are there.
+    pub fn opened(&self) {
+        locked(&self.view).opened();
+    }
+
     /// Gives the changes to the store, for its next cut. Clients do not see them before it.
     pub fn stage(&mut self) {
         // With limits the operators of the first rows keep the order of messages, and the store does not need it.
