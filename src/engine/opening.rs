@@ -250,7 +250,8 @@ impl PreparedRule<'_> {
     /// Makes the indexes of the views that it will look up, in turns beside everything else that its worker does.
     async fn prepare_lookups(&self) {
         let Some(RulePlan { inputs, body: Body::Stateful(body), .. }) = &self.plan else { return };
-        let of_view = |join: &&Join| inputs[join.input].role == Role::Lookup && inputs[join.input].stream.view.is_some();
+        let of_view =
+            |join: &&Join| inputs[join.input].role == Role::Lookup && inputs[join.input].stream.view.is_some();
         let joins = body.joins.iter().filter(of_view);
         let by: Vec<_> = joins.map(|join| (inputs[join.input].stream.name.clone(), join.columns.clone())).collect();
         if by.is_empty() || self.home.is_none() {

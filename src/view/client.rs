@@ -46,7 +46,6 @@ impl ErrorCode {
     pub fn closes(self) -> bool {
         matches!(self, ErrorCode::TooLarge | ErrorCode::TooManyClients)
     }
-
 }
 
 /// A refused request.

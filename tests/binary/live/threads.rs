@@ -121,7 +121,7 @@ async fn views_that_get_connected_come_together_and_lose_nothing() {
 async fn a_view_over_many_rows_is_filled_while_they_change() {
     let folder = Folder::new("live-filling");
     let service = serve(&folder, "1");
-    make(&service, "/streams", &[&stream("s", "", ""), &stream("pings", "", "")]).await;
+    make(&service, "/streams", &[&stream("s", "", ""), &stream("pings", "", ""), &stream("asked", "", "")]).await;
     let base = "CREATE VIEW base WITH (KEY=\"id\") AS SELECT id, site, v FROM s WHERE v < 90";
     make(&service, "/views", &[base]).await;
     let rule = json!({"id": "r", "sql": "SELECT * FROM pings", "actions": [{"websocket": {"path": "/pongs"}}]});
@@ -164,12 +164,22 @@ async fn a_view_over_many_rows_is_filled_while_they_change() {
         "CREATE VIEW sites AS SELECT site, count(*) AS n, sum(v) AS total, max(v) AS most FROM base GROUP BY site",
         "CREATE VIEW over_sites WITH (KEY=\"id\") AS SELECT b.id, s.n FROM base AS b LEFT JOIN sites AS s ON b.site = s.site \
          WHERE b.v = 1",
+        "CREATE VIEW copy WITH (KEY=\"id\") AS SELECT id, site, v FROM base",
     ];
+    let join = json!({"id": "join", "sql": "SELECT a.id, b.v FROM asked AS a INNER JOIN base AS b ON a.id = b.id",
+        "actions": [{"websocket": {"path": "/joined"}}]});
     let made = async {
         for view in views {
             make(&service, "/views", &[view]).await;
         }
+        service.asks("POST", "/rules", &join).await.done();
     };
+    // A client that comes while a view is filled waits until it has all rows.
+    let (port, copy) = (service.data_port, service.data_url("/live/copy"));
+    let early = tokio::spawn(async move {
+        while connect_async(&copy).await.is_err() {}
+        Live::open(port, "/live/copy").await
+    });
     tokio::pin!(made);
     let before = answered.load(Ordering::Relaxed);
     loop {
@@ -187,6 +197,18 @@ async fn a_view_over_many_rows_is_filled_while_they_change() {
     let between = answered.load(Ordering::Relaxed) - before;
     assert!(between > 3, "the thread ran nothing else while the views were filled: {between} answers");
     asking.abort();
+    let mut early = early.await.unwrap();
+    assert!(early.rows.len() as u64 > most / 2, "{}", early.rows.len());
+    let has_all = |shown: &BTreeMap<String, Value>| {
+        shown.len() == rows.len() && rows.iter().all(|(id, (_, v))| shown[&json!([id]).to_string()]["v"] == *v)
+    };
+    early.until(has_all).await;
+    let mut asked = connect_async(service.data_url("/asked")).await.unwrap().0;
+    let mut joined = connect_async(service.data_url("/joined")).await.unwrap().0;
+    for (id, (_, v)) in rows.iter().step_by(1_000) {
+        send(&mut asked, json!({"id": id}).to_string()).await;
+        assert_eq!(next(&mut joined).await, Some(json!([{"id": id, "v": v}])));
+    }
     let mut wanted: BTreeMap<String, (u64, i64, i64)> = BTreeMap::new();
     for (site, v) in rows.values() {
         let site = wanted.entry(json!([site]).to_string()).or_default();
