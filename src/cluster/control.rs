@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::heartbeat::{Alarm, Loss, Lost};
@@ -144,7 +144,7 @@ impl Drop for Asked<'_> {
 }
 
 /// Sends messages until all senders are gone; then returns without an error.
-async fn write(mut writer: OwnedWriteHalf, mut unsent: mpsc::Receiver<Message>) -> io::Result<()> {
+async fn write(mut writer: impl AsyncWrite + Unpin, mut unsent: mpsc::Receiver<Message>) -> io::Result<()> {
     let mut turns: VecDeque<Sending> = VecDeque::new();
     loop {
         let new = match turns.is_empty() {
@@ -155,28 +155,32 @@ async fn write(mut writer: OwnedWriteHalf, mut unsent: mpsc::Receiver<Message>) 
             false if turns.len() < UNSENT => unsent.try_recv().ok(),
             false => None,
         };
+        // A frame of a new message, then one of a message that has begun: neither waits for more than one of the other.
         if let Some(message) = new {
             if message.content.len() > LARGEST {
                 return Err(io::Error::new(ErrorKind::InvalidInput, "a message is too large"));
             }
-            turns.push_front(Sending { message, sent: 0 });
+            turns.extend(write_frame(&mut writer, Sending { message, sent: 0 }).await?);
         }
-        let Some(mut turn) = turns.pop_front() else { continue };
-        let Message { kind, number, content } = &turn.message;
-        let end = content.len().min(turn.sent + FRAME);
-        let frame = &content[turn.sent..end];
-        let more = end < content.len();
-        let mut head = [0; 13];
-        head[..4].copy_from_slice(&(frame.len() as u32).to_be_bytes());
-        head[4] = if more { kind | MORE } else { *kind };
-        head[5..].copy_from_slice(&number.to_be_bytes());
-        writer.write_all(&head).await?;
-        writer.write_all(frame).await?;
-        if more {
-            turn.sent = end;
-            turns.push_back(turn);
+        if let Some(turn) = turns.pop_front() {
+            turns.extend(write_frame(&mut writer, turn).await?);
         }
     }
+}
+
+/// Sends the next frame of a message; returns the message unless that was its last frame.
+async fn write_frame(writer: &mut (impl AsyncWrite + Unpin), turn: Sending) -> io::Result<Option<Sending>> {
+    let Message { kind, number, content } = &turn.message;
+    let end = content.len().min(turn.sent + FRAME);
+    let frame = &content[turn.sent..end];
+    let more = end < content.len();
+    let mut head = [0; 13];
+    head[..4].copy_from_slice(&(frame.len() as u32).to_be_bytes());
+    head[4] = if more { kind | MORE } else { *kind };
+    head[5..].copy_from_slice(&number.to_be_bytes());
+    writer.write_all(&head).await?;
+    writer.write_all(frame).await?;
+    Ok(more.then_some(Sending { sent: end, ..turn }))
 }
 
 async fn read(
@@ -233,5 +237,38 @@ async fn read(
             }
             kind => return invalid(format!("a message of the unknown kind {kind}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The frames of what was sent: the kind and number of each.
+    fn frames(mut sent: &[u8]) -> Vec<(u8, u64)> {
+        let mut frames = Vec::new();
+        while let Some((head, rest)) = sent.split_first_chunk::<13>() {
+            let length = u32::from_be_bytes(head[..4].try_into().expect("four bytes")) as usize;
+            frames.push((head[4], u64::from_be_bytes(head[5..].try_into().expect("eight bytes"))));
+            sent = &rest[length..];
+        }
+        frames
+    }
+
+    #[tokio::test]
+    async fn small_messages_and_a_large_one_take_turns() {
+        let (messages, unsent) = mpsc::channel(UNSENT);
+        let send = |number: u64, bytes: usize| Message { kind: QUESTION, number, content: vec![0; bytes] };
+        messages.try_send(send(0, 10 * FRAME)).expect("there is room");
+        (1..=50).for_each(|number| messages.try_send(send(number, 1)).expect("there is room"));
+        drop(messages);
+        let mut sent = Vec::new();
+        write(&mut sent, unsent).await.expect("memory takes all");
+        let frames = frames(&sent);
+        assert_eq!(frames.len(), 10 + 50);
+        let last_of_large = frames.iter().position(|frame| *frame == (QUESTION, 0));
+        assert_eq!(last_of_large, Some(17), "each small message lets a frame of the large one pass");
+        let small: Vec<u64> = frames.iter().map(|(_, number)| *number).filter(|number| *number > 0).collect();
+        assert_eq!(small, (1..=50).collect::<Vec<_>>());
     }
 }
