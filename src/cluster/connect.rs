@@ -286,6 +286,13 @@ async fn dial(own: &Own, process: usize, purpose: Purpose) -> Result<Met, Cluste
     }
 }
 
+/// Whether a connection comes from the address of a process.
+async fn is_listed(membership: &Membership, from: SocketAddr) -> bool {
+    let known = membership.hosts.iter().map(tokio::net::lookup_host);
+    let known = futures_util::future::join_all(known).await;
+    known.into_iter().flatten().flatten().any(|known| known.ip().to_canonical() == from.ip().to_canonical())
+}
+
 /// Handles an incoming connection; `None` if it is not from a process of the cluster.
 async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Option<Met>, ClusterError> {
     let heard = timeout(GREET, async {
@@ -296,23 +303,32 @@ async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Opt
         }
         let greeting = Greeting::new(&own.membership, &own.introduction, theirs.purpose);
         let fits = greeting.fits(&theirs);
+        let is_stranger = fits.is_err() && !is_listed(&own.membership, from).await;
         let expected = own.membership.process + 1..own.membership.hosts.len();
         let answer = match &fits {
             Ok(()) if !expected.contains(&theirs.process) => Answer::Refused(format!(
                 "it is process {} itself, and was called by process {}: check --process",
                 own.membership.process, theirs.process
             )),
-            _ => Answer::Greeting(greeting),
+            Ok(()) => Answer::Greeting(greeting),
+            // Anyone may connect: only a process of the list is told what differs, and nothing else.
+            Err(_) if is_stranger => Answer::Refused("they differ, and its log says in what".to_owned()),
+            Err(_) => Answer::Refused(theirs.fits(&greeting).err().map(|why| why.to_string()).unwrap_or_default()),
         };
         tell(&mut stream, &answer).await?;
-        std::io::Result::Ok((theirs, fits, answer))
+        std::io::Result::Ok((theirs, fits, answer, is_stranger))
     });
     match heard.await {
-        Ok(Ok((_, Ok(()), Answer::Refused(why)))) => {
+        Ok(Ok((_, Ok(()), Answer::Refused(why), _))) => {
             tracing::warn!(%from, "refused another process: {why}");
             Ok(None)
         }
-        Ok(Ok((theirs, fits, _))) => {
+        // It may be anyone, so this process continues to wait for the others.
+        Ok(Ok((_, Err(why), _, true))) => {
+            tracing::warn!(%from, "refused a process at an address that is not in --hosts: {why}");
+            Ok(None)
+        }
+        Ok(Ok((theirs, fits, ..))) => {
             fits?;
             Ok(Some(Met { process: theirs.process, purpose: theirs.purpose, stream, rest: theirs.rest }))
         }

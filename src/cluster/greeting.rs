@@ -1,7 +1,8 @@
 //! The greeting of two processes, which checks that they are compatible.
 //!
-//! A greeting is one JSON document after its length. The dialing process greets first; the other replies with its own
-//! greeting or with the reason for its refusal. Both compare the greetings, so both report a difference.
+//! A greeting is one JSON document after its length. The dialing process greets first; the other compares the two, and
+//! replies with its own greeting or with the reason for its refusal, so both report a difference. Who is refused learns
+//! no more than that.
 
 use std::io;
 
@@ -48,7 +49,7 @@ pub(super) enum Purpose {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Greeting {
-    version: String,
+    pub version: String,
     hosts: Vec<String>,
     pub process: usize,
     workers: usize,

@@ -167,6 +167,45 @@ async fn strangers_do_no_harm() {
     assert!(second.expect("it is answered").is_ok() && first.await.expect("no panic").is_ok());
 }
 
+/// What a process answers to another version that connects from this address.
+async fn answer_to_another_version(first: &Membership, from: [u8; 4]) -> greeting::Answer {
+    let second = Membership::new(&first.hosts.join(","), 1, 1).expect("the list is right");
+    let mut greeting = greeting::Greeting::new(&second, &term("same"), greeting::Purpose::Data);
+    greeting.version = "0.0.0".to_owned();
+    let to: SocketAddr = first.host().parse().expect("an address");
+    let talk = async {
+        loop {
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            socket.bind(SocketAddr::from((from, 0))).expect("all of 127.0.0.0/8 is this machine");
+            if let Ok(mut stream) = socket.connect(to).await {
+                greeting::tell(&mut stream, &greeting).await.expect("it is open");
+                return greeting::hear(&mut stream).await.expect("it is answered");
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, talk).await.expect("it answers")
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn only_a_process_of_the_list_learns_what_differs_or_ends_the_start() {
+    let hosts = hosts(2);
+    let first = Membership::new(&hosts, 0, 1).expect("the list is right");
+    let secret = Introduction { rest: Some("http://inside".to_owned()), ..term("secret") };
+    let starting = tokio::spawn(connect(first.clone(), secret, false, |_| ()));
+    let answer = answer_to_another_version(&first, [127, 0, 0, 9]).await;
+    let greeting::Answer::Refused(why) = answer else { panic!("a stranger sees its terms: {answer:?}") };
+    assert_eq!(why, "they differ, and its log says in what");
+    assert!(!starting.is_finished(), "a stranger does not end it");
+    let answer = answer_to_another_version(&first, [127, 0, 0, 1]).await;
+    let greeting::Answer::Refused(why) = answer else { panic!("it does not fit: {answer:?}") };
+    assert!(why.contains("differs in its version: it has ") && why.contains("this one has 0.0.0"), "{why}");
+    assert!(!why.contains("secret") && !why.contains("inside"), "{why}");
+    let ended = tokio::time::timeout(LIMIT, starting).await.expect("it ends").expect("no panic");
+    assert!(ended.err().expect("they differ").to_string().contains("differs in its version: it has 0.0.0"));
+}
+
 #[tokio::test]
 async fn a_public_address_is_refused() {
     let membership = Membership::new("0.0.0.0:1,127.0.0.1:2", 0, 1).expect("the list is right");
