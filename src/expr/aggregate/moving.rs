@@ -68,6 +68,9 @@ impl Moving {
                     *times -= 1;
                     if *times == 0 {
                         values.remove(&key);
+                        if has_much_room(values.capacity(), values.len()) {
+                            values.shrink_to(2 * values.len());
+                        }
                     }
                 }
             }
@@ -98,6 +101,9 @@ impl Sorted {
     /// The longest chunk. To insert a number moves half of one, and to find a rank walks over their lengths.
     const CHUNK: usize = 512;
 
+    /// A chunk with fewer numbers is joined with a neighbour if both together are not long.
+    const SHORT: usize = Self::CHUNK / 4;
+
     fn insert(&mut self, number: Value) {
         self.len += 1;
         let (chunk, place) = self.find(&number);
@@ -122,9 +128,32 @@ impl Sorted {
         if order(&numbers[place], number) == Ordering::Equal {
             numbers.remove(place);
             self.len -= 1;
-            if numbers.is_empty() {
-                self.chunks.remove(chunk);
-            }
+            self.shrink(chunk);
+        }
+    }
+
+    /// Joins a chunk that has become short with a neighbour, and frees the memory that it no longer needs: otherwise a
+    /// few numbers could keep as many long chunks.
+    fn shrink(&mut self, chunk: usize) {
+        if self.chunks[chunk].len() >= Self::SHORT {
+            return;
+        }
+        let left = if chunk + 1 < self.chunks.len() { chunk } else { chunk.saturating_sub(1) };
+        let both: usize = self.chunks[left..].iter().take(2).map(Vec::len).sum();
+        if left + 1 < self.chunks.len() && both <= Self::CHUNK / 2 {
+            let right = self.chunks.remove(left + 1);
+            self.chunks[left].extend(right);
+        }
+        if self.len == 0 {
+            self.chunks = Vec::new();
+            return;
+        }
+        let numbers = &mut self.chunks[left];
+        if has_much_room(numbers.capacity(), numbers.len()) {
+            numbers.shrink_to(2 * numbers.len());
+        }
+        if has_much_room(self.chunks.capacity(), self.chunks.len()) {
+            self.chunks.shrink_to(2 * self.chunks.len());
         }
     }
 
@@ -150,9 +179,16 @@ impl Sorted {
     fn divide(&mut self, chunk: usize) {
         if self.chunks[chunk].len() > Self::CHUNK {
             let upper = self.chunks[chunk].split_off(Self::CHUNK / 2);
+            self.chunks[chunk].shrink_to_fit();
             self.chunks.insert(chunk + 1, upper);
         }
     }
+}
+
+/// Whether a collection has so much more room than it uses that it should shrink. Afterwards it has twice what it uses, so
+/// that it does not grow and shrink in turns.
+fn has_much_room(capacity: usize, len: usize) -> bool {
+    capacity > 4 * len.max(16)
 }
 
 /// The order of numbers; equal numbers that are written differently have an order, too, so that each is found again.
@@ -199,6 +235,27 @@ mod tests {
             Just(Value::Float(f64::NAN)),
             Just(Value::Unsigned(u64::MAX)),
         ]
+    }
+
+    /// The numbers of a window that moves over many and over few of them.
+    #[test]
+    fn memory_follows_the_number_of_values() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let values: Vec<Value> = (0..100_000).map(|_| Value::Int(random.i64(..))).collect();
+        for mut moving in [Aggregate::Median, Aggregate::CountDistinct].map(|of| Moving::new(of).unwrap()) {
+            let room = |moving: &Moving| match moving {
+                Moving::Ranked { numbers, .. } => {
+                    numbers.chunks.capacity() + numbers.chunks.iter().map(Vec::capacity).sum::<usize>()
+                }
+                Moving::Different(values) => values.capacity(),
+            };
+            values.iter().for_each(|value| moving.add(value));
+            assert!(room(&moving) < 3 * values.len(), "{}", room(&moving));
+            for (left, value) in (0..values.len()).rev().zip(&values) {
+                moving.remove(value);
+                assert!(room(&moving) <= 4 * left.max(16) + 100, "{left} values have room for {}", room(&moving));
+            }
+        }
     }
 
     proptest! {
