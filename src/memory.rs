@@ -51,7 +51,7 @@ static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 static BUDGET: AtomicU64 = AtomicU64::new(0);
 static MEASURED: AtomicI64 = AtomicI64::new(i64::MIN / 2);
 static LEVEL: AtomicU8 = AtomicU8::new(0);
-/// The memory of the process when something was last given up, bytes; 0: nothing was since it became short.
+/// The least memory of the process since something was last given up, bytes; 0: nothing was since it became short.
 static GIVEN_UP_AT: AtomicU64 = AtomicU64::new(0);
 /// Counts of refusals, cuts and failures, by step.
 static ACTS: [AtomicU64; 3] = [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)];
@@ -97,9 +97,12 @@ pub fn level() -> Pressure {
 }
 
 /// Whether something has to be given up. Freed memory is used again before the system gets it back: after something was
-/// given up, nothing else is until the process has grown further.
+/// given up, nothing else is until the process has grown further. What the system has got back since does not count.
 pub fn needs_more() -> bool {
-    needs_more_at(resident().unwrap_or(0), GIVEN_UP_AT.load(Ordering::Relaxed), budget())
+    let Some(resident) = resident() else { return true };
+    // 0 stays 0.
+    let given_up_at = GIVEN_UP_AT.fetch_min(resident, Ordering::Relaxed).min(resident);
+    needs_more_at(resident, given_up_at, budget())
 }
 
 fn needs_more_at(resident: u64, given_up_at: u64, budget: u64) -> bool {
@@ -175,6 +178,16 @@ mod tests {
         assert!(needs_more_at(990, 0, 1000));
         assert!(!needs_more_at(1005, 990, 1000), "what was freed is used again first");
         assert!(needs_more_at(1010, 990, 1000));
+    }
+
+    /// The memory of this process is far below the mark, as if the system had got most of it back.
+    #[test]
+    fn the_mark_follows_the_memory_down() {
+        GIVEN_UP_AT.store(u64::MAX / 2, Ordering::Relaxed);
+        let _ = needs_more();
+        let mark = GIVEN_UP_AT.swap(0, Ordering::Relaxed);
+        assert!(mark < 1 << 45, "{mark}");
+        assert!(needs_more(), "nothing was given up");
     }
 
     #[test]
