@@ -278,6 +278,8 @@ struct RunningRule {
     /// How its state is divided among the threads of this process, if it is.
     division: Option<Division>,
     sinks: Vec<RunningSink>,
+    /// Whether it keeps its state (`qos`).
+    keeps_state: bool,
     /// The number of the state that is on disk; 0: the initial one.
     kept: AtomicU64,
 }

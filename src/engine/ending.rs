@@ -204,7 +204,8 @@ impl Engine {
             (last, rules)
         };
         // Before the sinks are closed: a window that ends in between is sent twice rather than lost.
-        let mut states = if settled { self.save_all(&last, &rules).await } else { Vec::new() };
+        let until = began + limit.saturating_sub(GOODBYE);
+        let mut states = if settled { self.save_all(&last, &rules, until).await } else { Vec::new() };
         let left = (began + flush).saturating_duration_since(tokio::time::Instant::now());
         let closing = async {
             let sinks = rules.iter().flat_map(|rule| &rule.sinks).map(|sink| sink.sink.close(left));
@@ -213,8 +214,9 @@ impl Engine {
         let rest = async {
             if !settled {
                 // After the sinks are closed, nothing holds up the engine.
-                self.settle().await;
-                states = self.save_all(&last, &rules).await;
+                // A part of the time is for the states, of which each thread may have many.
+                let _ = tokio::time::timeout_at(until, self.settle()).await;
+                states = self.save_all(&last, &rules, began + limit).await;
             }
         };
         let all = async {
@@ -224,7 +226,7 @@ impl Engine {
         let in_time = tokio::time::timeout_at(began + limit, all).await.is_ok();
         let mut totals = self.totals();
         if !in_time {
-            totals.add_losses([&(UNPROCESSED, self.unprocessed().await)]);
+            totals.add_losses([&(UNPROCESSED, self.unprocessed(&rules).await)]);
         }
         for (status, rule) in last.iter_mut().zip(&rules) {
             let mut ended = rule.status(&status.id, std::mem::take(&mut status.sources));
@@ -247,25 +249,48 @@ impl Engine {
         Ended { rules: last, states, totals }
     }
 
-    /// The number of rows that rules have read and not processed. Threads that do not answer are left out.
-    async fn unprocessed(&self) -> u64 {
+    /// Keeps the data threads busy until this is dropped.
+    #[cfg(test)]
+    pub(crate) fn occupy_threads(&self) -> crossbeam_channel::Sender<()> {
+        let (busy, ends) = crossbeam_channel::bounded::<()>(0);
+        let (begins, begun) = crossbeam_channel::bounded(self.threads.len());
+        for thread in &self.threads {
+            let (ends, begins) = (ends.clone(), begins.clone());
+            thread.handle.spawn(async move {
+                let _ = begins.send(());
+                let _ = ends.recv();
+            });
+        }
+        self.threads.iter().for_each(|_| _ = begun.recv());
+        busy
+    }
+
+    /// The number of rows that rules have read and not processed. A thread that does not answer has what its rules had
+    /// after their last turns.
+    async fn unprocessed(&self, rules: &[RunningRule]) -> u64 {
+        let before: u64 = rules.iter().map(|rule| rule.metrics.unprocessed()).sum();
         let counts = self.threads.iter().map(|thread| {
             let (done, count) = oneshot::channel();
             thread.command(Command::CountUnprocessed(done));
             async move { tokio::time::timeout(COUNT, count).await.ok()?.ok() }
         });
-        join_all(counts).await.into_iter().flatten().sum()
+        let counts = join_all(counts).await;
+        let known: u64 = counts.iter().flatten().sum();
+        if counts.iter().all(Option::is_some) { known } else { known.max(before) }
     }
 
-    /// The states of rules that were just removed, with their statuses.
+    /// The states of rules that were just removed, with their statuses. Those that their threads have not given `until` then
+    /// are late.
     async fn save_all(
         &self,
         last: &[RuleStatus],
         rules: &[RunningRule],
+        until: tokio::time::Instant,
     ) -> Vec<(String, Result<Saved, CheckpointError>)> {
         let mut states = Vec::new();
-        for (status, rule) in last.iter().zip(rules) {
-            let saved = self.save(rule.state_place()).await;
+        for (status, rule) in last.iter().zip(rules).filter(|(_, rule)| rule.keeps_state) {
+            let saved = tokio::time::timeout_at(until, self.save(rule.state_place())).await;
+            let saved = saved.unwrap_or(Some(Err(CheckpointError::Late)));
             states.extend(saved.map(|saved| (status.id.clone(), saved)));
         }
         states

@@ -73,6 +73,7 @@ pub struct PreparedRule<'a> {
     pub(super) division: Option<Division>,
     pub(super) send_error: bool,
     pub(super) keeps: Keeps,
+    keeps_state: bool,
     pub(super) metrics: Arc<RuleMetrics>,
     /// Its key on its workers.
     pub(super) number: RuleKey,
@@ -136,6 +137,7 @@ impl Engine {
             division: None,
             plan: Some(rule.plan),
             send_error: rule.send_error,
+            keeps_state: matches!(rule.keeps, Keeps::State(_)),
             keeps: rule.keeps,
             metrics,
             number,
@@ -523,6 +525,7 @@ impl PreparedRule<'_> {
             home: self.home.take(),
             division: self.division.take(),
             sinks: std::mem::take(&mut self.sinks),
+            keeps_state: self.keeps_state,
             kept: AtomicU64::new(0),
         }
     }

@@ -69,6 +69,8 @@ pub struct RuleMetrics {
     unit: Mutex<Option<&'static str>>,
     /// how far the most recent late row was behind the watermark, ms
     late_by: AtomicI64,
+    /// rows that it has read, and had not processed at the end of the last turns of its threads
+    unprocessed: AtomicU64,
     /// Suspicious things about its rows that cause no loss.
     oddities: Mutex<Vec<String>>,
     /// Feed events of streams that it no longer reads.
@@ -392,6 +394,16 @@ impl RuleMetrics {
             message = failure.message.as_deref().unwrap_or_default(),
             "a row is lost"
         );
+    }
+
+    /// A thread has `now` rows left to process at the end of a turn, and had `before` at the end of the one before.
+    pub fn leaves(&self, now: u64, before: u64) {
+        self.unprocessed.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// The rows that its threads had left to process at the ends of their last turns.
+    pub fn unprocessed(&self) -> u64 {
+        self.unprocessed.load(Ordering::Relaxed)
     }
 
     /// Counts a late row, which is dropped; `by`: how far it is behind the watermark, ms.

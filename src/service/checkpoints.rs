@@ -204,6 +204,27 @@ mod tests {
     use super::super::tests::opened;
     use super::*;
 
+    /// A rule whose thread is busy until the process ends.
+    #[tokio::test]
+    async fn a_state_that_is_not_given_in_time_is_reported() {
+        let data = std::env::temp_dir().join(format!("plutino-late-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        let service = opened(&data).await;
+        service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
+        for (id, qos) in [("kept", 1), ("unkept", 0)] {
+            let sql = "SELECT acc_sum(a) AS s FROM demo";
+            let rule = serde_json::json!({"id": id, "sql": sql, "actions": [{"nop": {}}], "options": {"qos": qos}});
+            service.create_rule(&rule.to_string()).await.unwrap();
+        }
+        let engine = service.inner.engine.write().await.take().unwrap();
+        let busy = engine.occupy_threads();
+        let ended = engine.stop(std::time::Duration::from_secs(4)).await;
+        let states: Vec<_> = ended.states.iter().map(|(id, state)| (id.as_str(), state.as_ref().err())).collect();
+        assert_eq!(states, [("kept", Some(&CheckpointError::Late))]);
+        drop(busy);
+        service.stop().await;
+        let _ = std::fs::remove_dir_all(&data);
+    }
+
     #[tokio::test]
     async fn rules_that_come_and_go_leave_no_times_behind() {
         let data = std::env::temp_dir().join(format!("plutino-paces-{}-{:x}", std::process::id(), fastrand::u64(..)));

@@ -35,6 +35,9 @@ pub enum CheckpointError {
     TooLarge,
     #[error("it cannot be written: {0}")]
     Unwritable(String),
+    /// The process ends, and the thread with the state is busy.
+    #[error("the rule was busy until the process had to end")]
+    Late,
     /// The reason that the process with the state reported.
     #[error("{0}")]
     Elsewhere(String),
