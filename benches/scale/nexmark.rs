@@ -61,7 +61,9 @@ pub fn jobs() -> Vec<Job> {
         catalog.create(&parse_create(create).expect("it is right")).expect("it is new");
     }
     let job = |(name, event_time, sql): (&'static str, bool, &str)| {
-        let options = RuleOptions { event_time, late_tolerance: TOLERANCE, ..RuleOptions::default() };
+        // With more than one, results of different keys have no order, and rows are joined where their keys are.
+        let concurrency = std::num::NonZeroUsize::new(64);
+        let options = RuleOptions { event_time, late_tolerance: TOLERANCE, concurrency, ..RuleOptions::default() };
         let plan = plutino::plan::plan(sql, &options, &catalog).expect("it is right");
         let streams = plan
             .inputs

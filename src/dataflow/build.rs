@@ -24,7 +24,7 @@ use crate::time::{stamp, unstamp};
 
 use super::batch::RowBatch;
 use super::operate::{Operate, Progress};
-use super::queue::RuleQueue;
+use super::queue::{Activity, RuleQueue};
 use super::scan::StreamScan;
 use super::timers::{Timers, Turn, WorkerClock};
 
@@ -198,12 +198,14 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
         });
         let mut failed = false;
         let mut wakes = None;
+        let mut unprocessed = 0;
         rows.sink(Pipeline, "rule", move |(input, frontier)| {
             if !failed && metrics.has_failed() {
                 // Another thread has a part of its state, and has failed.
                 failed = true;
                 operator.borrow_mut().forget();
-                queue_of_rule.set_busy(false, false);
+                queue_of_rule.set_activity(Activity::Idle);
+                metrics.leaves(0, std::mem::take(&mut unprocessed));
             }
             if failed {
                 // Its rows continue to arrive until it is stopped.
@@ -225,12 +227,23 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
                 progress = operator.work(&mut Turn::begin());
             });
             let was_busy = queue_of_rule.is_busy();
-            queue_of_rule.set_busy(progress != Progress::Done, matches!(progress, Progress::WaitUntil(_)));
+            queue_of_rule.set_activity(match progress {
+                Progress::Done | Progress::StateFull(_) => Activity::Idle,
+                Progress::More => Activity::Busy,
+                Progress::WaitUntil(_) => Activity::Waiting,
+                Progress::PauseUntil(_) => Activity::Pausing,
+            });
+            let left = match progress {
+                Progress::Done | Progress::StateFull(_) => 0,
+                _ => queue_of_rule.waiting() as u64 + operator.borrow().unprocessed(),
+            };
+            if left != unprocessed {
+                metrics.leaves(left, std::mem::replace(&mut unprocessed, left));
+            }
             match progress {
                 Progress::StateFull(bytes) => {
                     failed = true;
                     operator.borrow_mut().forget();
-                    queue_of_rule.set_busy(false, false);
                     metrics.fail(format!(
                         "the rule remembers {bytes} bytes, more than its maxStateBytes: use shorter windows or fewer \
                          groups, raise the limit, or set onStateFull to evict"
@@ -238,8 +251,8 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
                 }
                 Progress::Done => {}
                 Progress::More => queue_of_rule.activate(),
-                Progress::WaitUntil(at) if wakes == Some(at) => {}
-                Progress::WaitUntil(at) => {
+                Progress::WaitUntil(at) | Progress::PauseUntil(at) if wakes == Some(at) => {}
+                Progress::WaitUntil(at) | Progress::PauseUntil(at) => {
                     wakes = Some(at);
                     timers_of_rule.request(at, slot);
                 }

@@ -85,6 +85,11 @@ impl Division {
         self.0.sizes.iter().map(|size| size.load(Ordering::Relaxed)).sum()
     }
 
+    /// How many parts share the limit of the state: the owners, and home if it has windows.
+    pub fn parts(&self) -> u64 {
+        (self.0.owners.len() + usize::from(self.0.home.is_some())) as u64
+    }
+
     /// A letter with rows has come. `near`: from a worker of this process.
     pub fn letter_came(&self, near: bool) {
         let count = if near { &self.0.near } else { &self.0.far };

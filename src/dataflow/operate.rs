@@ -16,8 +16,11 @@ pub enum Progress {
     Done,
     /// More work is left, but others have their turn first.
     More,
-    /// Work is left, but not before this time, ms since the epoch.
+    /// Work is left, but its results have no room: sinks are full, or too much is on its way home. It tries again at
+    /// this time, ms since the epoch. Rows wait meanwhile, and streams with them.
     WaitUntil(i64),
+    /// The rule pauses until this time, ms since the epoch (`delay`). Streams do not wait for it.
+    PauseUntil(i64),
     /// The state exceeds its limit: this many bytes.
     StateFull(u64),
 }

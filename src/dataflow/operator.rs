@@ -1,5 +1,6 @@
 //! The operator of a rule with state: it orders rows, runs analytic functions, fills windows and makes results.
 
+mod divided;
 mod state;
 mod tables;
 
@@ -33,9 +34,12 @@ use super::state::measure::StateSize;
 use super::timers::{Alarm, Turn, WorkerClock};
 use super::waiting::Waiting;
 use super::window::{Arrival, Closed, ClosedWindows, Partial, Windows};
+use divided::{Own, Shipping};
 use tables::{Tables, scan_tables};
 
-/// How long a rule waits for full sinks before it looks again, ms.
+pub use divided::{at_home, joined_input};
+
+/// How long a rule waits for full sinks, or for home, before it looks again, ms.
 const SINK_WAIT: i64 = 10;
 
 /// The state of a rule. It works in turns ([`RuleOperator::work`]), so that neither a large result nor a pause stops
@@ -85,25 +89,6 @@ pub struct RuleOperator {
     own: Option<Own>,
     /// Set where home makes the results of windows.
     shipping: Option<Shipping>,
-}
-
-/// The part of a divided state that is here.
-struct Own {
-    division: Division,
-    /// Which owner of keys this is; `None`: it has the windows of all.
-    owner: Option<usize>,
-}
-
-/// The way of what windows hold to home.
-struct Shipping {
-    home: Rc<Forward>,
-    /// The end of the slice up to which home knows this thread's time.
-    told: Option<i64>,
-}
-
-/// The plan of home, where other threads have done all that comes before the groups.
-pub fn at_home(plan: Stateful) -> Stateful {
-    Stateful { ordered: false, steps: Vec::new(), admit: None, filter: None, ..plan }
 }
 
 /// A row that continues once for each of its elements.
@@ -214,7 +199,25 @@ impl RuleOperator {
     #[must_use]
     pub fn of_owner(self, division: Division, owner: usize, home: Option<Rc<Forward>>) -> Self {
         let shipping = home.map(|home| Shipping { home, told: None });
-        RuleOperator { own: Some(Own { division, owner: Some(owner) }), shipping, ..self }
+        let mut owner = RuleOperator { own: Some(Own { division, owner: Some(owner) }), shipping, ..self };
+        if owner.joins_for_home() {
+            owner.plan = divided::at_owner(owner.plan);
+            owner.results = owner.new_results();
+        }
+        owner
+    }
+
+    /// Whether windows end here, and their joined rows go home.
+    fn joins_for_home(&self) -> bool {
+        self.shipping.is_some() && !self.plan.joins.is_empty()
+    }
+
+    fn new_results(&self) -> Results {
+        let results = Results::new(&self.plan, self.context.clone(), self.output.clone());
+        match &self.shipping {
+            Some(Shipping { home, .. }) if self.joins_for_home() => results.for_home(home.clone()),
+            _ => results,
+        }
     }
 
     /// It gets the slices of all owners of keys, and makes the results. The plan is to be [`at_home`].
@@ -254,7 +257,7 @@ impl RuleOperator {
         if let Some(until) = self.paused_until.filter(|_| pauses)
             && now < until
         {
-            return Progress::WaitUntil(until);
+            return Progress::PauseUntil(until);
         }
         if self.paused_until.take().is_some() {
             let mut output = self.output.borrow_mut();
@@ -281,8 +284,7 @@ impl RuleOperator {
                 let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
                 let others = Others { inputs, joins: &plan.joins, tables: &tables.scanned, ask: &ask };
                 if !results.resume(plan, &others, turn) {
-                    let ready = self.output.borrow().ready();
-                    return if ready { Progress::More } else { Progress::WaitUntil(now + SINK_WAIT) };
+                    return if results.has_room() { Progress::More } else { Progress::WaitUntil(now + SINK_WAIT) };
                 }
             } else if let Some(closed) = self.closed.pop_front() {
                 self.begin(now, closed);
@@ -332,6 +334,12 @@ impl RuleOperator {
                 if full && !turn.is_endless() {
                     return Progress::WaitUntil(now + SINK_WAIT);
                 }
+                if self.joins_for_home() {
+                    self.windows.advance(self.frontier, &mut self.closed);
+                    if !self.closed.is_empty() {
+                        continue;
+                    }
+                }
                 self.ship();
                 return Progress::Done;
             } else {
@@ -347,7 +355,7 @@ impl RuleOperator {
                 self.paused_until = Some(until);
                 // The row's result follows after the pause.
                 self.output.borrow_mut().hold(true);
-                return Progress::WaitUntil(until);
+                return Progress::PauseUntil(until);
             }
         }
     }
@@ -520,13 +528,17 @@ impl RuleOperator {
 
     /// Starts the result of a window.
     fn begin(&mut self, now: i64, window: Closed) {
+        let joins_for_home = self.joins_for_home();
         let RuleOperator { plan, inputs, output, results, tables, changes, flow, .. } = self;
         *changes += 1;
-        flow.windows += 1;
-        let metrics = output.borrow().metrics().clone();
-        metrics.works(now, 0);
-        if metrics.taps.wants(Point::Window) {
-            metrics.taps.offer(Point::Window, || window.shown());
+        // Home counts the window.
+        if !joins_for_home {
+            flow.windows += 1;
+            let metrics = output.borrow().metrics().clone();
+            metrics.works(now, 0);
+            if metrics.taps.wants(Point::Window) {
+                metrics.taps.offer(Point::Window, || window.shown());
+            }
         }
         if plan.event_time.is_none() {
             // The result was due at the end of the window.

@@ -52,14 +52,27 @@ pub struct RuleQueue {
     activator: RefCell<Option<Activator>>,
     /// Wake the inputs of the streams, which may wait for the rule.
     streams_waiting: RefCell<Vec<Activator>>,
-    /// The rule has work left besides new rows.
-    busy: Cell<bool>,
-    /// Whether the rule pauses (`delay`): then its streams do not wait for it.
-    paused: Cell<bool>,
+    activity: Cell<Activity>,
+    /// The rule is ending: its streams do not wait for it.
+    leaving: Cell<bool>,
     /// Set if other threads send rows.
     senders: Option<Senders>,
     /// Set if they accumulate rows by these slices, in event time.
     slices: Option<Alignment>,
+}
+
+/// What a rule does between two turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activity {
+    /// It has no work left besides new rows.
+    #[default]
+    Idle,
+    /// It has work left.
+    Busy,
+    /// It has work left, and waits until its results have room: its streams wait too.
+    Waiting,
+    /// It pauses (`delay`): its streams do not wait.
+    Pausing,
 }
 
 /// The other threads that send rows of a rule.
@@ -100,8 +113,8 @@ impl RuleQueue {
             changes: Cell::new(0),
             activator: RefCell::new(None),
             streams_waiting: RefCell::default(),
-            busy: Cell::new(false),
-            paused: Cell::new(false),
+            activity: Cell::default(),
+            leaving: Cell::new(false),
             senders: None,
             slices: None,
         }
@@ -146,28 +159,31 @@ impl RuleQueue {
 
     /// Whether so many rows are waiting that the streams must wait too.
     pub fn is_full(&self) -> bool {
-        self.batch.borrow().weight() >= FULL
+        self.batch.borrow().weight() >= FULL && !self.leaving.get()
+    }
+
+    /// The rule leaves this thread: it takes everything that its streams have received, however much that is.
+    pub fn leave(&self) {
+        self.leaving.set(true);
     }
 
     /// Whether the rule has work left besides new rows.
     pub fn is_busy(&self) -> bool {
-        self.busy.get()
+        self.activity.get() != Activity::Idle
     }
 
-    /// Whether the rule is waiting only for the clock.
-    pub fn is_paused(&self) -> bool {
-        self.paused.get()
+    /// Whether the rule continues only when time has passed.
+    pub fn waits_for_time(&self) -> bool {
+        matches!(self.activity.get(), Activity::Waiting | Activity::Pausing)
     }
 
-    /// Sets whether the rule has work left, and whether it pauses.
-    pub fn set_busy(&self, busy: bool, paused: bool) {
-        self.busy.set(busy);
-        self.paused.set(paused);
+    pub fn set_activity(&self, activity: Activity) {
+        self.activity.set(activity);
     }
 
     /// Whether the queue of a pausing rule is full: further rows are dropped.
     pub fn overflows(&self) -> bool {
-        self.paused.get() && self.is_full()
+        self.activity.get() == Activity::Pausing && self.is_full()
     }
 
     /// Adds a row of an input, taking its slots.
@@ -244,8 +260,8 @@ impl RuleQueue {
             rows.come_at(now);
         }
         let weight = rows.weight();
-        // Streams do not wait for a rule that pauses. A rule with partials does not pause: it only waits for its sinks.
-        if self.overflows() && rows.partials.is_empty() {
+        // A rule whose rows are accumulated elsewhere does not pause.
+        if self.overflows() {
             refused.dropped = rows.times.len() as u64;
             self.tell(from, weight);
             return refused;
@@ -546,7 +562,7 @@ mod tests {
     #[test]
     fn a_rule_that_pauses_drops_rows_of_other_threads_too() {
         let queue = shared(1);
-        queue.set_busy(true, true);
+        queue.set_activity(Activity::Pausing);
         let many = vec![1; FULL];
         assert_eq!(queue.accept(1, rows(0, &many, false), 0, false), Refused::default());
         assert_eq!(queue.accept(2, rows(0, &[1, 2], false), 0, false), Refused { dropped: 2, ..Refused::default() });

@@ -357,10 +357,10 @@ impl WorkerLoop {
             held.for_each(|lane| lane.flush());
             return false;
         }
-        // A rule that works or pauses between two turns has not processed all its input.
+        // A rule that works, waits or pauses between two turns has not processed all its input.
         let busy = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.is_busy());
-        let paused = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.is_paused());
-        if !self.rules.values().any(|rule| busy(rule) && !paused(rule)) {
+        let waits = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.waits_for_time());
+        if !self.rules.values().any(|rule| busy(rule) && !waits(rule)) {
             for done in self.settling.drain(..) {
                 let _ = done.send(());
             }

@@ -57,17 +57,19 @@ pub fn of(plan: &RulePlan) -> Spread {
     }
 }
 
-/// The columns of the key by which the state is divided.
+/// The columns of the key by which the state is divided; where rows are joined, of each stream.
 fn key(body: &Stateful, inputs: &[Input]) -> String {
+    let joined = body.exchange.iter().filter(|key| !key.is_empty()).count() > 1;
     let names = inputs.iter().zip(&body.exchange).flat_map(|(input, slots)| {
         slots.iter().map(|slot| match input.scan.columns.get(*slot).map(|column| &column.source) {
+            Some(ColumnSource::Key(name)) if joined => format!("{}.{name}", input.stream.name),
             Some(ColumnSource::Key(name)) => name.to_string(),
             Some(ColumnSource::Whole) => input.stream.name.to_string(),
             Some(ColumnSource::Meta | ColumnSource::Topic) => "meta".to_owned(),
             None => format!("${}", input.slots.start + slot),
         })
     });
-    names.collect::<Vec<_>>().join(", ")
+    names.collect::<Vec<_>>().join(if joined { " = " } else { ", " })
 }
 
 /// Why the groups of a rule cannot be merged.

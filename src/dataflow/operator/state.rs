@@ -21,7 +21,7 @@ use crate::plan::physical::{Step, StepKind};
 use crate::value::Value;
 
 use super::tables::{self, scan_tables};
-use super::{Memories, Own, Results, RuleOperator, ScannedRow, Windows};
+use super::{Memories, Own, RuleOperator, ScannedRow, Windows};
 
 /// A state with a limit is measured after this many rows.
 const MEASURED_ROWS: u32 = 1024;
@@ -69,11 +69,24 @@ impl RuleOperator {
 
     /// The same for all parts of a state that is divided; those of the others are as they measured them last.
     fn bytes_of_all(&self) -> u64 {
-        let bytes = self.bytes();
+        self.record(self.bytes())
+    }
+
+    /// Tells the other parts how large this one is; returns the size of all.
+    fn record(&self, bytes: u64) -> u64 {
         self.own.as_ref().map_or(bytes, |Own { division, owner }| division.measured(*owner, bytes))
     }
 
-    /// Compares the state with its limit, after `more` rows or groups: drops the oldest part, or fails the rule.
+    /// Whether this part has more than it may keep while the whole state exceeds its limit. What exceeds the share of
+    /// another part is dropped there.
+    fn has_to_evict(&self, limit: u64) -> bool {
+        let bytes = self.bytes();
+        let share = self.own.as_ref().map_or(limit, |Own { division, .. }| limit / division.parts());
+        self.record(bytes) > limit && bytes > share
+    }
+
+    /// Compares the state with its limit, after `more` rows or groups: drops what is oldest, or fails the rule. Of a state
+    /// that is divided, each part drops down to its share.
     pub(super) fn limit_state(&mut self, more: u32) -> Option<Progress> {
         let limit = self.plan.state_limit?;
         self.unmeasured = self.unmeasured.saturating_add(more);
@@ -91,14 +104,17 @@ impl RuleOperator {
         let mut evicted = 0;
         // A quarter each time, so that little is left after this many times.
         for _ in 0..32 {
+            if !self.has_to_evict(limit.bytes) {
+                break;
+            }
             evicted += self.windows.evict() + self.memories.evict() + self.results.evict();
             evicted += self.tables.scanned.values_mut().map(ScanTable::evict).sum::<usize>();
             for _ in 0..quarter(self.waiting.len()) {
                 evicted += usize::from(self.waiting.pop(None, &mut self.narrow).is_some());
             }
-            if self.bytes_of_all() <= limit.bytes {
-                break;
-            }
+        }
+        if evicted == 0 {
+            return None;
         }
         let text = format!("maxStateBytes is reached: {evicted} of the oldest keys and rows are dropped");
         self.output.borrow_mut().error(Place::Window, text);
@@ -109,7 +125,7 @@ impl RuleOperator {
         self.waiting = Waiting::new(self.narrow.len());
         self.memories = Memories::new(&self.plan.steps);
         self.windows = Windows::new(&self.plan, &self.context.zone, self.alarm.clone());
-        self.results = Results::new(&self.plan, self.context.clone(), self.output.clone());
+        self.results = self.new_results();
         self.tables.scanned = scan_tables(&self.plan, &self.inputs);
         self.inbox.0.clear();
         self.closed.clear();

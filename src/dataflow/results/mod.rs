@@ -8,6 +8,7 @@
 
 mod emit;
 mod error;
+mod home;
 mod strategy;
 mod take;
 
@@ -16,9 +17,11 @@ use std::rc::Rc;
 use std::vec;
 
 use self::error::{ResultError, reporter};
+use self::home::JoinedRows;
 use self::strategy::Strategy;
 use super::analytic::Memories;
 use super::context::RuleContext;
+use super::forward::Forward;
 use super::join::{Joined, Others, Parts};
 use super::output::Output;
 use super::row::KeptRow;
@@ -48,6 +51,8 @@ pub struct Results {
     /// The counts of HAVING, and of WHERE over joined rows.
     flow: FlowCounts,
     key: GroupKey,
+    /// Set if another thread makes the results of joined rows.
+    home: Option<JoinedRows>,
 }
 
 /// A result in progress.
@@ -103,7 +108,19 @@ impl Results {
             sent: 0,
             flow: FlowCounts::default(),
             key: GroupKey::default(),
+            home: None,
         }
+    }
+
+    /// Sends joined rows, or their groups, to the thread that makes the results. The plan is to be one `at_owner`.
+    #[must_use]
+    pub fn for_home(self, home: Rc<Forward>) -> Results {
+        Results { home: Some(JoinedRows::new(home)), ..self }
+    }
+
+    /// Whether the sinks, or home, take more.
+    pub fn has_room(&self) -> bool {
+        self.output.borrow().ready() && self.home.as_ref().is_none_or(|home| !home.is_full())
     }
 
     /// The counts of the earlier operators, combined with those of results.
@@ -146,6 +163,7 @@ impl Results {
     /// Starts the result of a window.
     pub fn begin(&mut self, plan: &Stateful, now: i64, closed: Closed, others: &Others<'_>) {
         let Closed { start, end, groups, rows } = closed;
+        self.home.iter_mut().for_each(|home| home.begin(start, end));
         self.start(plan, now, Some((start, end)), end, rows, groups, others);
     }
 
@@ -243,6 +261,10 @@ impl Results {
                         emission.stage = Stage::Rows(source, taken);
                         break;
                     }
+                    if let Some(home) = &mut self.home {
+                        home.end(taken.groups);
+                        return true;
+                    }
                     self.taken(plan, others, &context, source, taken)
                 }
                 Stage::Groups(mut groups, mut next, mut found, mut sorter) => {
@@ -316,8 +338,11 @@ impl Results {
         self.output.borrow_mut().error_of_row(error.place(), error, slots);
     }
 
-    /// Whether the turn is over: after this many more steps, or if sinks are full.
+    /// Whether the turn is over: after this many more steps, or if sinks or home are full.
     fn is_over(&self, turn: &mut Turn, steps: u32) -> bool {
+        if self.home.as_ref().is_some_and(JoinedRows::is_full) && !turn.is_endless() {
+            return true;
+        }
         let mut output = self.output.borrow_mut();
         if output.overflows() {
             output.spill();

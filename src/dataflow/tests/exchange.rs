@@ -6,13 +6,15 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value as Json, json};
 
-use super::spread::{THREADS, Threads, leaving};
+use super::spread::{HOME, THREADS, Threads, leaving};
 use super::{Rule, catalog, plain};
 use crate::dataflow::command::{Keeps, StateAnswer};
+use crate::dataflow::division::Division;
 use crate::dataflow::state::checkpoint;
 use crate::definition::rule::RuleOptions;
 use crate::metrics::RuleMetrics;
 use crate::plan::spread::{self, Spread};
+use crate::value::Value;
 
 /// How far rows may be behind others, ms.
 const TOLERANCE: i64 = 5_000;
@@ -157,12 +159,6 @@ const WINDOWS: [(&str, &str); 6] = [
 
 #[test]
 fn windows_of_divided_keys_are_those_of_one_thread() {
-    let message_of = |message: &Json| -> Vec<String> {
-        let rows = message.as_array().expect("a list of rows").iter();
-        let mut rows: Vec<String> = rows.map(|row| plain(row.clone()).to_string()).collect();
-        rows.sort_unstable();
-        rows
-    };
     let mut wrong = Vec::new();
     for (number, (key, sql)) in WINDOWS.into_iter().enumerate() {
         for options in [by_clock(), event_time(TOLERANCE)] {
@@ -187,9 +183,8 @@ fn windows_of_divided_keys_are_those_of_one_thread() {
             }
             threads.end();
             alone.end();
-            let came: Vec<Vec<String>> = threads.messages().iter().map(message_of).collect();
-            let expected: Vec<Vec<String>> =
-                alone.messages().into_iter().map(|rows| message_of(&Json::from(rows))).collect();
+            let came = sorted_rows(threads.messages());
+            let expected = sorted_rows(alone.messages().into_iter().map(Json::from));
             assert!(!expected.is_empty(), "{sql}");
             let counts = |metrics: &RuleMetrics| (late(metrics), metrics.errors(), metrics.flow.counts());
             let (counted, right) = (counts(&threads.metrics), counts(&alone.metrics));
@@ -206,6 +201,157 @@ fn windows_of_divided_keys_are_those_of_one_thread() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// Joins whose rows are divided by key, each with the key.
+const JOINS: [(&str, &str); 7] = [
+    ("a.k = b.k", "SELECT a.k, a.v AS l, b.v AS r FROM a INNER JOIN b ON a.k = b.k GROUP BY TUMBLINGWINDOW(ss, 2)"),
+    (
+        "a.k = b.k",
+        "SELECT a.k AS x, b.k AS y, a.v AS l, b.v AS r, l + r AS s FROM a FULL JOIN b ON b.k = a.k AND a.v < b.v \
+         GROUP BY TUMBLINGWINDOW(ss, 2) HAVING count(*) > 2",
+    ),
+    (
+        "a.k = b.k",
+        "SELECT a.k, a.v AS l, b.v AS r, a.v - b.v AS d, window_end() AS e FROM a INNER JOIN b ON a.k = b.k \
+         WHERE d > 2 GROUP BY TUMBLINGWINDOW(ss, 3) ORDER BY a.k, l DESC, r DESC LIMIT 4",
+    ),
+    (
+        "a.k = b.k",
+        "SELECT a.k, count(*) AS n, sum(b.v) AS s, window_start() AS t FROM a LEFT JOIN b ON a.k = b.k WHERE a.v != 7 \
+         GROUP BY a.k, TUMBLINGWINDOW(ss, 2) HAVING count(*) > 1",
+    ),
+    (
+        "a.k = b.k",
+        "SELECT count(*) AS n, max(a.v + b.v) AS m FROM a INNER JOIN b ON a.k = b.k WHERE a.v > b.v + 17 \
+         GROUP BY TUMBLINGWINDOW(ms, 500)",
+    ),
+    (
+        "a.k = b.k",
+        "SELECT a.m, median(b.v) AS d, count(*) AS n FROM a RIGHT JOIN b ON a.k = b.k AND a.w = b.w \
+         GROUP BY a.m, TUMBLINGWINDOW(ss, 2) ORDER BY n DESC, a.m LIMIT 1",
+    ),
+    ("a.k = a.k", "SELECT x.k, y.v FROM a AS x INNER JOIN a AS y ON x.k = y.k GROUP BY TUMBLINGWINDOW(ss, 1)"),
+];
+
+/// The rows of each message, in an order of their own.
+fn sorted_rows(messages: impl IntoIterator<Item = Json>) -> Vec<Vec<String>> {
+    let sorted = |message: Json| {
+        let rows = message.as_array().expect("a list of rows").iter();
+        let mut rows: Vec<String> = rows.map(|row| plain(row.clone()).to_string()).collect();
+        rows.sort_unstable();
+        rows
+    };
+    messages.into_iter().map(sorted).collect()
+}
+
+#[test]
+fn rows_are_joined_by_the_threads_of_their_keys() {
+    let options = event_time(TOLERANCE);
+    let mut wrong = Vec::new();
+    for (number, (key, sql)) in JOINS.into_iter().enumerate() {
+        assert_eq!(key_of(sql, &options).as_deref(), Some(key), "{sql}");
+        let mut random = fastrand::Rng::with_seed(number as u64);
+        let (threads, mut alone) = (Threads::new(sql, &options), Rule::new(sql, &options));
+        alone.never_restart();
+        for phase in 0..12 {
+            for _ in 0..random.usize(1..12) {
+                let (thread, stream) = (random.usize(0..THREADS), ["a", "b"][random.usize(0..2)]);
+                let mut rows = rows(&mut random, thread, phase * 3_000);
+                for row in rows.iter_mut().filter(|_| random.u8(..8) == 0) {
+                    row["k"] = Json::Null;
+                }
+                rows.iter().for_each(|row| alone.send(stream, row));
+                threads.send_to(thread, stream, rows);
+            }
+            threads.drain();
+            alone.step();
+        }
+        threads.end();
+        alone.end();
+        let came = sorted_rows(threads.messages());
+        let expected = sorted_rows(alone.messages().into_iter().map(Json::from));
+        assert!(expected.iter().any(|rows| !rows.is_empty()), "{sql}");
+        let counts = |metrics: &RuleMetrics| (late(metrics), metrics.errors(), metrics.flow.counts().windows);
+        let (counted, right) = (counts(&threads.metrics), counts(&alone.metrics));
+        if came != expected || counted != right {
+            let differs = came.iter().zip(&expected).find(|(came, expected)| came != expected);
+            let (came, expected) = (came.len(), expected.len());
+            wrong.push(format!("{sql}: {came} and {expected} messages, {counted:?} and {right:?}, {differs:?}"));
+        }
+        threads.stop();
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn joins_without_a_common_key_or_with_an_order_are_gathered() {
+    let inner = "FROM a INNER JOIN b ON a.k = b.k";
+    for sql in [
+        "SELECT a.k FROM a INNER JOIN b ON a.k = b.k + 1 GROUP BY TUMBLINGWINDOW(ss, 2)".to_owned(),
+        "SELECT a.k FROM a INNER JOIN b ON a.k > b.k GROUP BY TUMBLINGWINDOW(ss, 2)".to_owned(),
+        "SELECT a.k FROM a CROSS JOIN b GROUP BY TUMBLINGWINDOW(ss, 2)".to_owned(),
+        "SELECT a.k FROM a INNER JOIN b ON a.k = b.k INNER JOIN c ON b.v = c.v GROUP BY TUMBLINGWINDOW(ss, 2)"
+            .to_owned(),
+        format!("SELECT a.k {inner} GROUP BY HOPPINGWINDOW(ss, 4, 2)"),
+        format!("SELECT a.k {inner} GROUP BY COUNTWINDOW(5)"),
+        format!("SELECT a.k, a.v, count(*) AS n {inner} GROUP BY a.k, TUMBLINGWINDOW(ss, 2)"),
+        format!("SELECT a.k, collect(b.v) AS l {inner} GROUP BY a.k, TUMBLINGWINDOW(ss, 2)"),
+        format!("SELECT a.k, lag(a.v) OVER (PARTITION BY a.k) AS l {inner} GROUP BY TUMBLINGWINDOW(ss, 2)"),
+    ] {
+        assert_eq!(key_of(&sql, &event_time(TOLERANCE)), None, "{sql}");
+    }
+    let sql = format!("SELECT a.k {inner} GROUP BY TUMBLINGWINDOW(ss, 2)");
+    assert_eq!(key_of(&sql, &by_clock()), None, "each thread would end windows at another moment");
+    assert_eq!(key_of(&sql, &super::event_time(TOLERANCE)), None, "results keep their order");
+    assert_eq!(
+        key_of(&sql, &RuleOptions { qos: 1, ..event_time(TOLERANCE) }),
+        None,
+        "rows on their way are not stored"
+    );
+    let three = "SELECT a.k FROM a LEFT JOIN b ON a.k = b.k LEFT JOIN c ON b.k = c.v GROUP BY TUMBLINGWINDOW(ss, 2)";
+    assert_eq!(key_of(three, &event_time(TOLERANCE)).as_deref(), Some("a.k = b.k = c.v"));
+}
+
+/// Home waits for a full sink, so an owner of keys waits for home, and its rows with it. When the rule ends, everything
+/// that its streams have received is read.
+#[test]
+fn rows_wait_for_home_and_are_read_when_the_rule_ends() {
+    let sql = "SELECT k, count(*) AS n, last_value(v, true) AS l FROM a GROUP BY k, TUMBLINGWINDOW(ss, 1)";
+    let (threads, sink) = Threads::with_full_sink(sql, &event_time(0));
+    // The keys of one owner, whose rows come to its own thread.
+    let division = Division::new(0..THREADS, Some(HOME));
+    let keys: Vec<i64> = (0..).filter(|k| division.owner_of(&[Value::Int(*k)], &[0]) == 0).take(10_000).collect();
+    let mut sent = 0;
+    let mut send = |rows: usize, time: i64, text: &str| {
+        let rows: Vec<Json> =
+            (0..rows).map(|row| json!({"k": keys[row % keys.len()], "v": text, "ts": time})).collect();
+        rows.chunks(500).for_each(|some| threads.send(0, some.to_vec()));
+        sent += rows.len() as u64;
+        threads.have_read(sent);
+        sent
+    };
+    // The result of the first window is too long to be held back, so home waits for the sink.
+    send(10_000, 1_000, &"x".repeat(1_000));
+    send(1, 2_000, "");
+    threads.settle();
+    // More than may be on its way home: the owner takes some rows, and then no more until home does.
+    (2..=5).for_each(|time| _ = send(10_000, time * 1_000, ""));
+    send(1, 6_000, "");
+    threads.settle();
+    send(500, 6_000, "");
+    threads.settle();
+    // As much as its queue holds is read, and the rest stays in the stream.
+    let read = send(33_000, 6_000, "");
+    (0..10).for_each(|_| threads.send(0, (0..500).map(|row| json!({"k": keys[row], "v": "", "ts": 6_000}))));
+    threads.end_scans(1);
+    assert_eq!(threads.metrics.rows_in(), read + 5_000);
+    threads.empty(&sink);
+    threads.end();
+    let counted: i64 = threads.messages().iter().filter_map(|row| row["n"].as_i64()).sum();
+    assert_eq!((counted as u64, late(&threads.metrics)), (read + 5_000, 0));
+    assert_eq!(threads.metrics.errors(), 0, "{:?}", threads.metrics.last_error());
+    threads.stop();
 }
 
 /// Time is that of the thread that is furthest, also for owners of keys that get no rows.
@@ -292,6 +438,28 @@ fn a_state_that_was_divided_goes_on_with_any_number_of_threads() {
         model.end();
         assert_eq!(by_key("k", came), by_key("k", model.messages().concat()));
     }
+}
+
+/// Of a state over its limit, a part that has no more than its share keeps it.
+#[test]
+fn a_part_of_a_state_drops_nothing_below_its_share() {
+    let sql = "SELECT k, lag(v) OVER (PARTITION BY k) AS l FROM a";
+    let options = RuleOptions { max_state_bytes: 600_000, evicts: true, ..by_clock() };
+    let division = Division::new(0..THREADS, None);
+    let mut rule = Rule::new(sql, &options).of_owner(division.clone(), 0);
+    division.measured(Some(1), 1_000_000);
+    let mut fill = |rows: std::ops::Range<i64>| {
+        rows.clone().for_each(|k| rule.send("a", json!({"k": k, "v": 1})));
+        rule.step();
+        rule.operator.size(&rule.queue).bytes
+    };
+    let few = fill(0..1_100);
+    assert!((90_000..200_000).contains(&few), "{few}");
+    let many = fill(1_100..20_000);
+    assert!((110_000..310_000).contains(&many), "it drops down to its share: {many}");
+    division.measured(Some(1), 10_000);
+    let free = fill(20_000..24_000);
+    assert!(free > 350_000, "what others do not need is free: {free}");
 }
 
 #[test]

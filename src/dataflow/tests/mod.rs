@@ -27,6 +27,7 @@ use std::time::Instant;
 use serde_json::Value as Json;
 
 use super::context::RuleContext;
+use super::division::Division;
 use super::encoding::Encoding;
 use super::operator::RuleOperator;
 use super::output::Output;
@@ -178,6 +179,11 @@ impl Rule {
     fn limit_messages(&mut self, limit: usize) {
         self.restarts = Restarts::Never;
         self.output.borrow_mut().limit_messages(limit);
+    }
+
+    /// With the state of this owner's keys only.
+    fn of_owner(self, division: Division, owner: usize) -> Rule {
+        Rule { operator: self.operator.of_owner(division, owner, None), restarts: Restarts::Never, ..self }
     }
 
     fn never_restart(&mut self) {

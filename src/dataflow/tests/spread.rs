@@ -1,7 +1,7 @@
 //! Rules on several data threads: the results are those of one thread, and no row is lost in between.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
@@ -16,7 +16,8 @@ use crate::dataflow::encoding::Encoding;
 use crate::dataflow::event_clock::EventClocks;
 use crate::dataflow::worker::DataThread;
 use crate::definition::rule::RuleOptions;
-use crate::io::queue::{self, Frame, FrameBatch, FrameSender};
+use crate::format::sink_format::SinkFormat;
+use crate::io::queue::{self, Frame, FrameBatch, FrameSender, MessageBatch, Outlet};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::{Body, WindowSpec};
 use crate::time::Clock;
@@ -27,15 +28,41 @@ pub(super) const THREADS: usize = 3;
 /// The thread of the rule's state.
 pub(super) const HOME: usize = 1;
 
-/// Stream `a` on all threads, with one rule.
+/// The streams, and their keys on the threads.
+const STREAMS: [(&str, usize); 2] = [("a", 0), ("b", 1_000)];
+
+/// Streams `a` and `b` on all threads, with one rule.
 pub(super) struct Threads {
     threads: Vec<DataThread>,
     traffic: Traffic,
     runtime: Runtime,
-    senders: Vec<FrameSender>,
+    /// By thread, then by stream.
+    senders: Vec<[FrameSender; 2]>,
     clock: Arc<AtomicI64>,
     kept: Arc<Kept>,
+    sink: (Arc<SinkFormat>, Arc<dyn Outlet>),
     pub(super) metrics: Arc<RuleMetrics>,
+}
+
+/// A sink of single rows that refuses more while it is full. Streams do not wait for it, only what has state.
+#[derive(Default)]
+pub(super) struct Slow {
+    kept: Arc<Kept>,
+    is_full: AtomicBool,
+}
+
+impl Outlet for Slow {
+    fn send(&self, batch: &Arc<MessageBatch>) {
+        self.kept.send(batch);
+    }
+
+    fn ready(&self) -> bool {
+        !self.is_full.load(Ordering::Relaxed)
+    }
+
+    fn may_wait(&self) -> bool {
+        false
+    }
 }
 
 impl Threads {
@@ -44,6 +71,25 @@ impl Threads {
     }
 
     pub(super) fn beginning(sql: &str, options: &RuleOptions, keeps: Keeps) -> Threads {
+        let kept: Arc<Kept> = Arc::default();
+        Threads::with_sink(sql, options, keeps, kept.clone(), (Arc::default(), kept))
+    }
+
+    /// With a sink that is full from the beginning on.
+    pub(super) fn with_full_sink(sql: &str, options: &RuleOptions) -> (Threads, Arc<Slow>) {
+        let slow = Arc::new(Slow { is_full: AtomicBool::new(true), ..Slow::default() });
+        let single = SinkFormat { send_single: true, ..SinkFormat::default() };
+        let sink = (Arc::new(single), slow.clone() as Arc<dyn Outlet>);
+        (Threads::with_sink(sql, options, Keeps::Nothing, slow.kept.clone(), sink), slow)
+    }
+
+    fn with_sink(
+        sql: &str,
+        options: &RuleOptions,
+        keeps: Keeps,
+        kept: Arc<Kept>,
+        sink: (Arc<SinkFormat>, Arc<dyn Outlet>),
+    ) -> Threads {
         let clock = Arc::new(AtomicI64::new(1_000_000));
         let traffic = Traffic::default();
         let manual = Clock::Manual(clock.clone());
@@ -51,15 +97,15 @@ impl Threads {
             DataThread::start_all(THREADS, &jiff::tz::TimeZone::UTC, &manual, &Arc::default(), &traffic, None)
                 .expect("threads");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let schema = || catalog().stream("a").expect("the stream is there").schema();
-        let stream = |thread: &DataThread| {
-            let (sender, frames) = queue::inbound(thread.signal(0));
-            thread.command(Command::AddStream { key: 0, schema: schema(), checks: Default::default(), frames });
+        let stream = |thread: &DataThread, (name, key): (&str, usize)| {
+            let (sender, frames) = queue::inbound(thread.signal(key));
+            let schema = catalog().stream(name).expect("the stream is there").schema();
+            thread.command(Command::AddStream { key, schema, checks: Default::default(), frames });
             sender
         };
-        let senders = threads.iter().map(stream).collect();
-        let (kept, metrics) = Default::default();
-        let threads = Threads { threads, traffic, runtime, senders, clock, kept, metrics };
+        let senders = threads.iter().map(|thread| STREAMS.map(|which| stream(thread, which))).collect();
+        let metrics = Arc::default();
+        let threads = Threads { threads, traffic, runtime, senders, clock, kept, sink, metrics };
         threads.begin(1, sql, options, keeps, None);
         threads
     }
@@ -88,19 +134,21 @@ impl Threads {
             _ if thread == HOME => Part::Home(clocks.clone()),
             _ => Part::Scan(HOME, clocks.clone()),
         };
+        let stream_key = |name: &str| STREAMS.iter().find(|(known, _)| *known == name).map(|(_, key)| *key);
+        let streams: Vec<Option<usize>> = plan.inputs.iter().map(|input| stream_key(&input.stream.name)).collect();
         let mut keeps = keeps;
         let mut begin = |thread: usize, replaces: Option<Leaving>| -> Left {
             let (done, begun) = oneshot::channel();
             self.threads[thread].command(Command::AddRule(Box::new(NewRule {
                 key,
-                streams: vec![Some(0)],
+                streams: streams.clone(),
                 slot: key as usize,
                 plan: plan.clone(),
                 id: "r".into(),
                 encodings: vec![Encoding {
                     name: 0,
-                    format: Arc::default(),
-                    outlets: vec![self.kept.clone()],
+                    format: self.sink.0.clone(),
+                    outlets: vec![self.sink.1.clone()],
                     rows: Vec::new(),
                 }],
                 dead_letters: Vec::new(),
@@ -138,9 +186,14 @@ impl Threads {
     }
 
     pub(super) fn send(&self, thread: usize, rows: impl IntoIterator<Item = Json>) {
+        self.send_to(thread, "a", rows);
+    }
+
+    pub(super) fn send_to(&self, thread: usize, stream: &str, rows: impl IntoIterator<Item = Json>) {
+        let place = STREAMS.iter().position(|(known, _)| *known == stream).expect("the stream is there");
         let frames = rows.into_iter().map(|row| Frame::Text(row.to_string().into())).collect();
         let batch = FrameBatch { frames, origin: None, received: Instant::now() };
-        self.in_time(self.senders[thread].send(batch)).expect("the stream takes it");
+        self.in_time(self.senders[thread][place].send(batch)).expect("the stream takes it");
     }
 
     pub(super) fn ask(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
@@ -162,11 +215,51 @@ impl Threads {
         self.runtime.block_on(limited).expect("the threads stand still")
     }
 
+    /// Waits until the threads have read `rows` rows, and no letter is on its way.
+    pub(super) fn have_read(&self, rows: u64) {
+        self.in_time(async {
+            loop {
+                let before = self.traffic.counts();
+                let read = self.metrics.rows_in() >= rows;
+                if read && before.0 == before.1 && before == self.traffic.counts() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    }
+
+    /// The sink takes results again.
+    pub(super) fn empty(&self, sink: &Slow) {
+        sink.is_full.store(false, Ordering::Relaxed);
+        // Rules look again after a while.
+        self.clock.fetch_add(100, Ordering::Relaxed);
+    }
+
+    /// Ends the scans of a rule on all threads, as when it is stopped.
+    pub(super) fn end_scans(&self, rule: u64) {
+        let ended = self.threads.iter().map(|thread| {
+            let (done, ended) = oneshot::channel();
+            thread.command(Command::EndScan { leaving: Leaving { settle: vec![0], ..leaving(rule) }, done });
+            ended
+        });
+        ended.collect::<Vec<_>>().into_iter().for_each(|ended| _ = self.in_time(ended).expect("the thread answers"));
+    }
+
     /// Waits until all that was sent has been run.
     pub(super) fn drain(&self) {
+        self.ask_until_quiet(Command::Drain);
+    }
+
+    /// The same, or until rules wait for their sinks or for home.
+    pub(super) fn settle(&self) {
+        self.ask_until_quiet(Command::Settle);
+    }
+
+    fn ask_until_quiet(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
         loop {
             let before = self.traffic.counts();
-            self.ask(Command::Drain);
+            self.ask(&command);
             if before.0 == before.1 && before == self.traffic.counts() {
                 return;
             }
@@ -239,6 +332,33 @@ fn rows_beyond_what_may_be_under_way_wait_and_none_is_lost() {
     });
     threads.end();
     assert_eq!(threads.rows(), [json!({"n": 2 * rows, "m": rows - 1})]);
+    threads.stop();
+}
+
+/// Rows whose window has a result of 10 MB in all.
+fn long_rows() -> impl Iterator<Item = Json> {
+    let text = "x".repeat(1_000);
+    (0..10_000).map(move |k| json!({"k": k, "v": text, "ts": 1_000_000}))
+}
+
+/// Rows that come while the rule waits for its sink wait too, wherever they are: none is dropped.
+#[test]
+fn rows_wait_for_a_full_sink_with_the_rule() {
+    let (threads, sink) = Threads::with_full_sink("SELECT v FROM a GROUP BY COUNTWINDOW(10000)", &by_clock());
+    let rows: Vec<Json> = long_rows().collect();
+    rows.chunks(500).for_each(|some| threads.send(HOME, some.to_vec()));
+    threads.have_read(10_000);
+    // The rule has begun to send the result, and waits.
+    threads.settle();
+    // As many as may be on their way from two threads, which is more than the rule's queue holds.
+    for thread in [0, 2] {
+        (0..50).for_each(|_| threads.send(thread, (0..500).map(|v| json!({"v": v}))));
+    }
+    threads.have_read(10_000 + 2 * 25_000);
+    assert_eq!(threads.metrics.errors(), 0, "{:?}", threads.metrics.last_error());
+    threads.empty(&sink);
+    threads.drain();
+    assert_eq!((threads.messages().len(), threads.metrics.errors()), (60_000, 0));
     threads.stop();
 }
 

@@ -75,6 +75,10 @@ pub struct Content {
     pub groups: Groups,
     /// Rows in order, if it is not.
     pub rows: Vec<Rc<KeptRow>>,
+    /// Other threads have ended the window: it has a result even if nothing is in it. Not stored, since such windows are
+    /// not.
+    #[serde(skip)]
+    ended: bool,
 }
 
 /// Rows of one slice that a thread has accumulated for the thread of the rule's state.
@@ -87,6 +91,10 @@ pub struct Partial {
     pub groups: Groups,
     /// The number of rows of each group.
     pub rows: Vec<u32>,
+    /// Rows without groups, which the thread has joined.
+    pub joined: Vec<KeptRow>,
+    /// Set if the slice is a window that the thread has ended.
+    pub ended: bool,
     /// The number of rows, including those lost to errors.
     pub seen: u64,
     /// Its weight in rows: the number of its groups, or of its rows if groups grow with them.
@@ -142,9 +150,11 @@ impl Content {
     /// Merges groups that were accumulated elsewhere. Those that cannot be merged are lost: `lose` gets the error, and
     /// the number of their rows.
     pub fn merge(&mut self, partial: Partial, lose: &mut dyn FnMut(EvalError, u32)) {
-        let Partial { times: (first, last), groups, rows, .. } = partial;
+        let Partial { times: (first, last), groups, rows, joined, ended, .. } = partial;
         self.count(first);
         self.count(last);
+        self.ended |= ended;
+        self.rows.extend(joined.into_iter().map(Rc::new));
         if self.groups.is_empty() {
             self.groups = groups;
             return;
@@ -169,7 +179,7 @@ impl Content {
         let times = span?;
         // How many rows a group has is not known; if it does not go together with what is there, it counts as one.
         let (rows, weight) = (vec![1; groups.len()], groups.len().max(1));
-        Some(Partial { times, end, groups, rows, seen: 0, weight })
+        Some(Partial { times, end, groups, rows, weight, ..Partial::default() })
     }
 
     /// Drops the oldest quarter of the groups or rows, at least one; returns their number.
@@ -183,7 +193,7 @@ impl Content {
 
     /// Whether there is nothing for a result.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.groups.is_empty()
+        self.rows.is_empty() && self.groups.is_empty() && !self.ended
     }
 }
 

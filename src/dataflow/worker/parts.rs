@@ -56,10 +56,14 @@ impl Begun {
     /// The same for the windows of a state that is divided, which is not stored.
     fn at_home(&self) -> Option<Begun> {
         let Body::Stateful(plan) = &self.body else { return None };
+        let inputs = match plan.joins.is_empty() {
+            true => self.inputs.clone(),
+            false => vec![operator::joined_input(plan, &self.inputs)],
+        };
         Some(Begun {
             key: at_home(self.key),
             body: Body::Stateful(Box::new(operator::at_home((**plan).clone()))),
-            inputs: self.inputs.clone(),
+            inputs,
             context: self.context.clone(),
             output: self.output.clone(),
             keeps: Keeps::Nothing,
@@ -132,6 +136,7 @@ impl WorkerLoop {
         let post = self.shared.as_ref().map(|shared| shared.post().clone());
         let here = post.as_ref().map(Post::index);
         let windows = begun.at_home().filter(|_| here.is_some() && division.home() == here);
+        let names = begun.inputs.clone();
         let own = here.and_then(|here| division.owner(here)).map(|owner| {
             let home = division.home().zip(post.clone());
             let home = home.map(|(to, post)| Forward::new(at_home(key), to, post, clocks.clone(), width));
@@ -145,6 +150,8 @@ impl WorkerLoop {
         });
         if let Some(windows) = windows {
             self.add_windows(windows, &division, running);
+            // Rows at home have the slots of those that were joined.
+            running.output.borrow_mut().name_slots(SlotNames::of(&names));
         }
         let lanes = division.owners().iter().enumerate().filter_map(|(owner, worker)| match &own {
             Some((here, queue)) if *here == owner => Some(Lane::Here(queue.clone())),

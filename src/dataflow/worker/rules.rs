@@ -18,6 +18,7 @@ use super::super::command::{Keeps, Leaving, Left, Mark, NewRule, Part, RuleKey, 
 use super::super::context::RuleContext;
 use super::super::encoding::Gathering;
 use super::super::output::Output;
+use super::super::queue::Activity;
 use super::super::relay::Relay;
 use super::super::timers::Alarm;
 use super::super::view::Beginning;
@@ -137,7 +138,7 @@ impl WorkerLoop {
                 let (Some(queue), Some(operator)) = (&rule.queue, &rule.operator) else { continue };
                 if queue.is_busy() {
                     operator.borrow_mut().settle();
-                    queue.set_busy(false, false);
+                    queue.set_activity(Activity::Idle);
                     // Rows that arrived meanwhile are next.
                     queue.activate();
                     settled = false;
@@ -169,8 +170,10 @@ impl WorkerLoop {
 
     /// Runs everything that the streams of a rule have received.
     fn settle_streams(&mut self, leaving: &Leaving) {
-        let rule = self.rules.get(&leaving.rule);
-        rule.iter().flat_map(|rule| &rule.lanes).for_each(|lane| lane.leave());
+        if let Some(rule) = self.rules.get(&leaving.rule) {
+            rule.lanes.iter().for_each(|lane| lane.leave());
+            rule.queue.iter().for_each(|queue| queue.leave());
+        }
         leaving.settle.iter().chain(&leaving.ends).for_each(|stream| self.settle_stream(*stream));
     }
 

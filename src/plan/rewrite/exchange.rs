@@ -2,30 +2,37 @@
 //!
 //! Rows of one key go to one thread, which sees them in their order. That is enough where all that is remembered of rows is
 //! remembered by a key that they have when they are scanned: by analytic functions for each row, or by groups of a
-//! window. Windows that merge need no exchange: there each thread accumulates what it has.
+//! window. Windows that merge need no exchange: there each thread accumulates what it has. Rows that are joined meet where
+//! the key is that of the join.
 //!
 //! Results of different keys, and groups in one result, have no order then, also for messages of one connection. So the
 //! state is divided only if the rule permits that.
 
 use std::collections::BTreeSet;
 
-use super::super::physical::{Input, Role, Stateful, StepKind, WindowSpec};
+use super::super::physical::{ColumnSource, Input, Role, Stateful, StepKind, WindowSpec};
 use crate::expr::Expr;
+use crate::value::types::DataType;
 
 /// The key by which the state is divided: for each input, the slots of its scan that make it. Empty: the state has one
 /// place. `unordered`: whether results of different keys may change places.
 pub(super) fn keys(plan: &Stateful, inputs: &[Input], unordered: bool) -> Vec<Vec<usize>> {
     let one_place = Vec::new();
+    if !unordered || plan.counts_hits || inputs.iter().any(|input| matches!(input.role, Role::Table { .. })) {
+        return one_place;
+    }
+    if inputs.iter().filter(|input| input.role == Role::Stream).count() > 1 {
+        return if joins_alone(plan) { join_keys(plan, inputs) } else { one_place };
+    }
     let mut streams = inputs.iter().enumerate().filter(|(_, input)| input.role == Role::Stream);
-    let (Some((number, stream)), None) = (streams.next(), streams.next()) else { return one_place };
-    let others_are_tables = inputs.iter().all(|input| !matches!(input.role, Role::Table { .. }));
+    let Some((number, stream)) = streams.next() else { return one_place };
     let divides = match plan.window {
         WindowSpec::Each => plan.result_steps.is_empty(),
         // What is on its way between two threads is in no checkpoint.
         WindowSpec::Hopping { .. } => !plan.stored && !plan.merges && groups_alone(plan),
         _ => false,
     };
-    if !unordered || !divides || !others_are_tables || plan.counts_hits {
+    if !divides {
         return one_place;
     }
     let scanned = stream.slots.start..stream.slots.start + stream.scan.width();
@@ -43,6 +50,63 @@ pub(super) fn keys(plan: &Stateful, inputs: &[Input], unordered: bool) -> Vec<Ve
     let mut keys = vec![Vec::new(); inputs.len()];
     keys[number] = common.into_iter().map(|slot| slot - stream.slots.start).collect();
     keys
+}
+
+/// Whether the threads can join the rows of windows, and one of them make the results of what they have joined. In
+/// processing time each thread would end windows at another moment.
+fn joins_alone(plan: &Stateful) -> bool {
+    let tumbling = matches!(plan.window, WindowSpec::Hopping { length, hop, .. } if length == hop);
+    let read = columns(&plan.keys);
+    tumbling
+        && plan.event_time.is_some()
+        && !plan.stored
+        && plan.steps.is_empty()
+        && plan.window_aggregates.is_empty()
+        && plan.aggregates.iter().all(|call| !call.aggregate.is_ordered())
+        && match plan.grouped {
+            // A group may have rows on several threads, and its first row is any of them.
+            true => plan.kept_slots.iter().all(|slot| read.contains(slot)),
+            false => plan.result_steps.is_empty(),
+        }
+}
+
+/// The columns of all streams that the joins compare for equality, directly or through others: the first such key.
+/// Empty if there is none.
+fn join_keys(plan: &Stateful, inputs: &[Input]) -> Vec<Vec<usize>> {
+    let mut equal: Vec<BTreeSet<usize>> = Vec::new();
+    for (left, right) in plan.joins.iter().flat_map(|join| &join.equal) {
+        let (Expr::Slot(left), Expr::Slot(right)) = (left, right) else { continue };
+        let mut both = BTreeSet::from([*left, *right]);
+        equal.retain(|known| {
+            let meets = !known.is_disjoint(&both);
+            if meets {
+                both.extend(known);
+            }
+            !meets
+        });
+        equal.push(both);
+    }
+    let key = |slots: &BTreeSet<usize>| -> Option<Vec<Vec<usize>>> {
+        let of_input = |input: &Input| match input.role {
+            Role::Stream => slots.iter().find_map(|slot| key_column(input, *slot)).map(|column| vec![column]),
+            Role::Table { .. } | Role::Lookup => Some(Vec::new()),
+        };
+        inputs.iter().map(of_input).collect()
+    };
+    equal.iter().find_map(key).unwrap_or_default()
+}
+
+/// The column of an input's scan in this slot of a joined row, if equal values of it have the same hash. A point in time
+/// also equals texts and numbers; rows in memory may have one in any column without a type.
+fn key_column(input: &Input, slot: usize) -> Option<usize> {
+    let place = slot.checked_sub(input.slots.start)?;
+    let column = input.scan.columns.get(place)?;
+    let may_be_time = match column.ty {
+        None => input.stream.source == "memory",
+        Some(DataType::DateTime) => true,
+        Some(_) => false,
+    };
+    (matches!(column.source, ColumnSource::Key(_)) && !may_be_time).then_some(place)
 }
 
 /// Whether the groups of a window are all that it keeps.

@@ -1,0 +1,58 @@
+//! The parts of a state that is divided by key: what each of them does of the rule's plan.
+
+use std::rc::Rc;
+
+use crate::dataflow::division::Division;
+use crate::dataflow::forward::Forward;
+use crate::plan::physical::{Input, Role, Scan, Stateful};
+
+/// The part of a divided state that is here.
+pub struct Own {
+    pub division: Division,
+    /// Which owner of keys this is; `None`: it has the windows of all.
+    pub owner: Option<usize>,
+}
+
+/// The way of what windows hold to home.
+pub struct Shipping {
+    pub home: Rc<Forward>,
+    /// The end of the slice up to which home knows this thread's time.
+    pub told: Option<i64>,
+}
+
+/// The plan of home, where other threads have done everything that comes before the groups, or before the results of joined
+/// rows.
+pub fn at_home(plan: Stateful) -> Stateful {
+    // Joined rows are in groups already, if the plan has groups.
+    let incremental = plan.incremental || plan.grouped;
+    Stateful {
+        ordered: false,
+        steps: Vec::new(),
+        admit: None,
+        filter: None,
+        joins: Vec::new(),
+        computed: Vec::new(),
+        joined_filter: None,
+        incremental,
+        ..plan
+    }
+}
+
+/// The input of home: the rows that other threads have joined.
+pub fn joined_input(plan: &Stateful, inputs: &[Input]) -> Input {
+    let stream = inputs[0].stream.clone();
+    Input { stream, role: Role::Stream, scan: Scan::default(), slots: 0..plan.row_slots }
+}
+
+/// The plan of an owner of keys, whose joined rows go home: home does everything that comes after the groups.
+pub fn at_owner(plan: Stateful) -> Stateful {
+    Stateful {
+        having: None,
+        numbers: Vec::new(),
+        order: Vec::new(),
+        result_steps: Vec::new(),
+        rows_of: None,
+        limit: None,
+        ..plan
+    }
+}
