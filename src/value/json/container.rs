@@ -7,39 +7,82 @@
 //! one.
 //!
 //! This module answers yes or no. [`skip`] checks the same grammar token by token, and tells where and why a text is
-//! invalid. The tests compare the two.
+//! invalid. Where the processor has AVX-512, [`group`](super::group) goes on 512 bytes at a time. The tests compare all
+//! of them.
+
+use std::sync::LazyLock;
 
 use super::block::{self, Classes};
+#[cfg(target_arch = "x86_64")]
+use super::nesting::Nesting;
 use super::skip::{self, Open, byte};
 use super::{DEPTH_LIMIT, number};
 
 /// From this length on, bytes, this is faster than going from token to token.
 pub(super) const LARGE: usize = 128;
 
+/// After this many bytes, and if as many are left, groups are faster than blocks.
+const GROUPS_FROM: usize = 256;
+
+/// The instructions that a function is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// The highest level that this processor has.
+static LEVEL: LazyLock<Level> = LazyLock::new(|| {
+    #[cfg(target_arch = "x86_64")]
+    if super::avx2::is_available() {
+        return if super::group::is_available() { Level::Avx512 } else { Level::Avx2 };
+    }
+    Level::Portable
+});
+
 /// Returns the position after the array or object that starts at `at`, with `outer` more open around it. `None`: it is
 /// invalid, or it has a number of 64 characters or more, which only [`skip`] can check.
 pub(super) fn end(text: &[u8], at: usize, outer: usize) -> Option<usize> {
-    #[cfg(target_arch = "x86_64")]
-    if super::avx2::is_available() {
-        // SAFETY: `is_available` has checked that the processor has each feature that the function is compiled for.
-        #[allow(unsafe_code)]
-        return unsafe { end_avx2(text, at, outer) };
-    }
-    end_portable(text, at, outer)
+    end_at(*LEVEL, text, at, outer)
 }
 
-fn end_portable(text: &[u8], at: usize, outer: usize) -> Option<usize> {
-    walk(text, at, outer, block::classes, block::parity)
+/// The same; `level` is at most [`LEVEL`].
+fn end_at(level: Level, text: &[u8], at: usize, outer: usize) -> Option<usize> {
+    match level {
+        Level::Portable => walk(text, at, outer, block::classes, block::parity, |_, _| None),
+        // SAFETY: `LEVEL` has checked that the processor has each feature that the function is compiled for.
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code)]
+        Level::Avx2 => unsafe { end_avx2(text, at, outer) },
+        // SAFETY: as before.
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code)]
+        Level::Avx512 => unsafe { end_avx512(text, at, outer) },
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,pclmulqdq")]
 fn end_avx2(text: &[u8], at: usize, outer: usize) -> Option<usize> {
-    walk(text, at, outer, |bytes| super::avx2::classes(bytes), |bits| super::avx2::parity(bits))
+    walk(text, at, outer, |bytes| super::avx2::classes(bytes), |bits| super::avx2::parity(bits), |_, _| None)
 }
 
-/// `classes` and `parity` are the variants of [`block`]'s functions for this processor. Everything is inlined into one
-/// function, so that all of it is compiled for the same features.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt,pclmulqdq")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vbmi,avx512vbmi2,gfni,vpclmulqdq")]
+fn end_avx512(text: &[u8], at: usize, outer: usize) -> Option<usize> {
+    let groups = |walk: &Walk<'_>, base| {
+        let nesting = Nesting::new(&walk.open).filter(|_| outer <= super::group::MOST_OUTER)?;
+        Some(super::group::end(text, base, nesting, &walk.last))
+    };
+    walk(text, at, outer, |bytes| super::avx2::classes(bytes), |bits| super::avx2::parity(bits), groups)
+}
+
+/// `classes` and `parity` are the variants of [`block`]'s functions for this processor. `groups` goes on to the end from
+/// a position, if it can. Everything is inlined into one function, so that all of it is compiled for the same features.
 #[inline(always)]
 fn walk(
     text: &[u8],
@@ -47,10 +90,17 @@ fn walk(
     outer: usize,
     classes: impl Fn(&[u8; 64]) -> Classes,
     parity: impl Fn(u64) -> u64,
+    groups: impl Fn(&Walk<'_>, usize) -> Option<Option<usize>>,
 ) -> Option<usize> {
     let mut walk = Walk { text, outer, open: Open::new(), last: Last::default() };
     let mut base = at;
     while base < text.len() {
+        if base == at + GROUPS_FROM
+            && text.len() - base >= GROUPS_FROM
+            && let Some(end) = groups(&walk, base)
+        {
+            return end;
+        }
         let classes = match text.get(base..).and_then(|rest| rest.first_chunk::<64>()) {
             Some(bytes) => classes(bytes),
             None => {
@@ -84,26 +134,26 @@ struct Walk<'a> {
 
 /// What carries over from one block to the next: words of the previous block, whose highest bit counts.
 #[derive(Default)]
-struct Last {
+pub(super) struct Last {
     /// all ones inside a string
-    in_string: u64,
+    pub(super) in_string: u64,
     /// 1: the first byte of this block is escaped
-    escaped: u64,
+    pub(super) escaped: u64,
     /// the first bytes that belong to a literal or a number with an exponent, already validated
-    single: u64,
+    pub(super) single: u64,
     /// 1: a fraction continues
-    fraction: u64,
+    pub(super) fraction: u64,
     /// 1: a key continues
-    key: u64,
-    scalar: u64,
-    digit: u64,
-    minus: u64,
-    point: u64,
-    leading_zero: u64,
-    value_end: u64,
-    key_end: u64,
-    open: u64,
-    comma: u64,
+    pub(super) key: u64,
+    pub(super) scalar: u64,
+    pub(super) digit: u64,
+    pub(super) minus: u64,
+    pub(super) point: u64,
+    pub(super) leading_zero: u64,
+    pub(super) value_end: u64,
+    pub(super) key_end: u64,
+    pub(super) open: u64,
+    pub(super) comma: u64,
 }
 
 /// Moves each bit to the next position. `last` has the bits of the previous block, and is set to those of this one.
@@ -241,14 +291,14 @@ impl Walk<'_> {
 
 /// The bit and all lower bits.
 #[inline(always)]
-fn through(bit: u64) -> u64 {
+pub(super) fn through(bit: u64) -> u64 {
     bit | (bit - 1)
 }
 
 /// Checks each literal and each number with an exponent: those scalars that have one of the bytes `other`. Returns the
 /// positions of the valid ones; positions in the next block go into `next`.
 #[inline(never)]
-fn singles(text: &[u8], base: usize, mut other: u64, start: u64, next: &mut u64, wrong: &mut u64) -> u64 {
+pub(super) fn singles(text: &[u8], base: usize, mut other: u64, start: u64, next: &mut u64, wrong: &mut u64) -> u64 {
     let mut single = 0;
     while other != 0 {
         let place = other.trailing_zeros();
@@ -290,7 +340,7 @@ fn below(count: usize) -> u64 {
 
 /// The positions that a backslash escapes; those of invalid escapes go into `wrong`.
 #[inline(never)]
-fn escaped(text: &[u8], base: usize, mut backslash: u64, carry: &mut u64, wrong: &mut u64) -> u64 {
+pub(super) fn escaped(text: &[u8], base: usize, mut backslash: u64, carry: &mut u64, wrong: &mut u64) -> u64 {
     let mut escaped = std::mem::take(carry);
     backslash &= !escaped;
     while backslash != 0 {
@@ -431,6 +481,18 @@ mod tests {
         }
     }
 
+    /// The levels that this processor has.
+    fn available() -> impl Iterator<Item = Level> {
+        let all = [
+            Level::Portable,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512,
+        ];
+        all.into_iter().filter(|level| *level <= *LEVEL)
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 20 } else { 20_000 }))]
 
@@ -440,8 +502,27 @@ mod tests {
             if form { generator.nearly_valid() } else { generator.tokens() }
             let text = generator.text.as_bytes();
             let expected = skip::tokens(text, at, 1).ok();
-            prop_assert_eq!(end(text, at, 1), expected, "{}", &generator.text);
-            prop_assert_eq!(end_portable(text, at, 1), expected, "{}", &generator.text);
+            for level in available() {
+                prop_assert_eq!(end_at(level, text, at, 1), expected, "{:?}: {}", level, &generator.text);
+            }
+        }
+
+        #[test]
+        fn long_texts_too(seed in any::<u64>(), at in 0..70usize, blanks in 0..4usize, count in 0..60usize) {
+            let mut generator = Generator { random: fastrand::Rng::with_seed(seed), blanks, text: " ".repeat(at) };
+            generator.text.push('[');
+            for _ in 0..count {
+                let object = generator.random.bool();
+                generator.container(object, 2);
+                generator.text.push(',');
+            }
+            generator.nearly_valid();
+            generator.text.push(']');
+            let text = generator.text.as_bytes();
+            let expected = skip::tokens(text, at, 1).ok();
+            for level in available() {
+                prop_assert_eq!(end_at(level, text, at, 1), expected, "{:?}: {}", level, &generator.text);
+            }
         }
     }
 
@@ -451,18 +532,22 @@ mod tests {
         for (levels, outer) in [(DEPTH_LIMIT, 0), (DEPTH_LIMIT - 3, 3), (DEPTH_LIMIT + 1, 0), (DEPTH_LIMIT - 2, 3)] {
             let text = nested(levels);
             let expected = (levels + outer <= DEPTH_LIMIT).then_some(text.len());
-            assert_eq!(end(text.as_bytes(), 0, outer), expected, "{levels} in {outer}");
             assert_eq!(skip::tokens(text.as_bytes(), 0, outer).ok(), expected);
+            assert_eq!(end_at(Level::Portable, text.as_bytes(), 0, outer), expected, "{levels} in {outer}");
+            for found in available().map(|level| end_at(level, text.as_bytes(), 0, outer)) {
+                assert!(found.is_none() || found == expected, "{levels} in {outer}");
+            }
         }
     }
 
     #[test]
     fn long_numbers_are_left_to_others() {
         for digits in [63, 64, 200, 400] {
-            let text = format!("[1,{}]", "9".repeat(digits));
-            let found = end(text.as_bytes(), 0, 0);
-            assert!(found.is_none() || found == Some(text.len()), "{digits}");
-            assert!(digits < 309 || found.is_none());
+            let text = format!("[{}{}]", "1,".repeat(200), "9".repeat(digits));
+            for found in available().map(|level| end_at(level, text.as_bytes(), 0, 0)) {
+                assert!(found.is_none() || found == Some(text.len()), "{digits}");
+                assert!(digits < 309 || found.is_none());
+            }
         }
     }
 }

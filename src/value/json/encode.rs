@@ -199,7 +199,11 @@ fn write_padded(out: &mut Vec<u8>, number: u32, width: usize) {
 /// Replaces every unpaired surrogate escape in valid JSON with `\ufffd`, which it decodes to: copied text must not pass
 /// on what receivers refuse.
 pub fn replace_unpaired(json: &mut [u8]) {
-    let mut at = 0;
+    // Most texts have no escapes, and most that have some have none of these.
+    let Some(mut at) = memchr::memchr(b'\\', json) else { return };
+    if memchr::memmem::find(&json[at..], b"\\u").is_none() {
+        return;
+    }
     while let Some(next) = memchr::memchr(b'\\', &json[at..]) {
         at += next;
         match (surrogate(&json[at..]), json.get(at + 6..).and_then(surrogate)) {

@@ -13,10 +13,16 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod block;
 mod container;
 mod decode;
 mod encode;
+#[cfg(target_arch = "x86_64")]
+mod group;
+#[cfg(any(target_arch = "x86_64", test))]
+mod nesting;
 mod number;
 mod path;
 mod row;

@@ -187,6 +187,7 @@ pub(super) fn tokens(text: &[u8], mut at: usize, outer: usize) -> Result<usize, 
 }
 
 /// The open arrays and objects, the innermost last.
+#[derive(Clone)]
 pub(super) struct Open {
     /// Their number.
     pub(super) depth: usize,
