@@ -138,15 +138,18 @@ impl Sorted {
         if self.chunks[chunk].len() >= Self::SHORT {
             return;
         }
+        if self.chunks[chunk].is_empty() {
+            self.chunks.remove(chunk);
+            if has_much_room(self.chunks.capacity(), self.chunks.len()) {
+                self.chunks.shrink_to(2 * self.chunks.len());
+            }
+            return;
+        }
         let left = if chunk + 1 < self.chunks.len() { chunk } else { chunk.saturating_sub(1) };
         let both: usize = self.chunks[left..].iter().take(2).map(Vec::len).sum();
         if left + 1 < self.chunks.len() && both <= Self::CHUNK / 2 {
             let right = self.chunks.remove(left + 1);
             self.chunks[left].extend(right);
-        }
-        if self.len == 0 {
-            self.chunks = Vec::new();
-            return;
         }
         let numbers = &mut self.chunks[left];
         if has_much_room(numbers.capacity(), numbers.len()) {
@@ -235,6 +238,21 @@ mod tests {
             Just(Value::Float(f64::NAN)),
             Just(Value::Unsigned(u64::MAX)),
         ]
+    }
+
+    /// A chunk runs empty while its neighbour is too long to be joined with it.
+    #[test]
+    fn numbers_that_rise_leave_in_their_order() {
+        for rows in [1, 513, 600, 1000, 2000] {
+            let mut sorted = Sorted::default();
+            (0..rows).for_each(|number| sorted.insert(Value::Int(number)));
+            for number in 0..rows {
+                assert!(matches!(sorted.get(0), Some(Value::Int(least)) if *least == number));
+                sorted.remove(&Value::Int(number));
+                assert!(sorted.chunks.iter().all(|chunk| !chunk.is_empty()));
+            }
+            assert_eq!(sorted.len, 0);
+        }
     }
 
     /// The numbers of a window that moves over many and over few of them.
