@@ -249,6 +249,9 @@ pub enum CatalogErrorKind {
         /// The type of the column.
         target: &'static str,
     },
+    /// The DEFAULT of a column whose type has no literals.
+    #[error("DEFAULT clause is not supported for {0}")]
+    NoDefault(&'static str),
     /// A feature that this version lacks.
     #[error("{0} is not supported yet")]
     NotYet(String),
@@ -414,6 +417,9 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
         false if text("EVENT_CLOCK").is_some() => EventClock::Wall,
         false => EventClock::Guessed,
     };
+    if matches!((create.relation, &format), (Relation::Table, Format::Binary { .. })) {
+        refuse("FORMAT", CatalogErrorKind::BinaryColumn("'binary' format is not supported for table"));
+    }
     if row && format != Format::Json {
         refuse("JSON_ARRAY", CatalogErrorKind::Combination("JSON_ARRAY=\"row\" needs FORMAT=\"json\""));
     }
@@ -504,10 +510,10 @@ fn check_default(column: &ColumnDef) -> Result<(), CatalogErrorKind> {
         (DataType::BigInt, _) => "int64",
         (DataType::Float, _) => "float64",
         (DataType::Boolean, _) => "bool",
-        (DataType::DateTime, _) => "datetime",
-        (DataType::Bytea, _) => "bytea",
-        (DataType::Array(_), _) => "array",
-        (DataType::Struct(_), _) => "struct",
+        (DataType::DateTime, _) => return Err(CatalogErrorKind::NoDefault("datetime")),
+        (DataType::Bytea, _) => return Err(CatalogErrorKind::NoDefault("bytea")),
+        (DataType::Array(_), _) => return Err(CatalogErrorKind::NoDefault("array")),
+        (DataType::Struct(_), _) => return Err(CatalogErrorKind::NoDefault("struct")),
     };
     let found = match default {
         Literal::Int(i) => format!("int64({i})"),

@@ -127,6 +127,17 @@ pub enum SyntaxErrorKind {
         /// what can stand there
         expected: &'static str,
     },
+    /// `EXCEPT (5)` and the like.
+    #[error("Found {found:?} in {clause}")]
+    In {
+        /// what stands there
+        found: String,
+        /// EXCEPT or REPLACE
+        clause: &'static str,
+    },
+    /// `CROSS JOIN b ON …`
+    #[error("On expression is not required for cross join type.")]
+    CrossOn,
     #[error("limit should be integer")]
     Limit,
     #[error("limit should not be negative")]

@@ -18,21 +18,23 @@ impl Parser<'_> {
         self.check_stream_name(&name)?;
         let columns = self.columns(0)?;
         if !self.take_word("WITH") {
-            if self.at(")") {
-                let kind = SyntaxErrorKind::Expect { found: self.shown(), expected: "stream options" };
-                return Err(self.error(kind));
+            if !columns.is_empty() && (self.at(")") || self.at(",")) {
+                return Err(self.expect("stream options"));
             }
-            let found = self.shown_in_capitals();
+            let found = if columns.is_empty() { self.shown() } else { self.shown_in_capitals() };
             let mut error = self.error(SyntaxErrorKind::Unexpected { found: found.clone(), expected: "is with" });
             error.hint = error.hint.or_else(|| did_you_mean(&found, ["WITH"]));
             return Err(error);
         }
-        self.symbol("(", "lparen after with")?;
+        if !self.take("(") {
+            return Err(self.expect("stream options"));
+        }
         let mut options = Vec::new();
+        // Commas between options are optional.
         while !self.take(")") {
-            options.extend(self.option()?);
-            // Commas between options are optional.
-            self.take(",");
+            if !self.take(",") {
+                options.extend(self.option()?);
+            }
         }
         if !matches!(self.token, Token::End | Token::Symbol(";")) {
             return Err(self.unexpected("semicolon or EOF", &[]));
@@ -55,15 +57,11 @@ impl Parser<'_> {
     fn columns(&mut self, least: usize) -> Result<Vec<ColumnDef>> {
         self.symbol("(", "lparen after stream name")?;
         if least > 0 && self.at(")") {
-            return Err(self.unexpected("column name", &[]));
+            return Err(self.expect("stream field name"));
         }
         let (mut columns, mut known): (Vec<ColumnDef>, HashSet<Text>) = (Vec::new(), HashSet::new());
         while !self.take(")") {
-            if self.at("(") {
-                let kind = SyntaxErrorKind::Expect { found: self.shown(), expected: "stream field name" };
-                return Err(self.error(kind));
-            }
-            let name = self.name_or("column name")?;
+            let Some(name) = self.name() else { return Err(self.expect("stream field name")) };
             if !known.insert(name.name.clone()) {
                 let kind = SyntaxErrorKind::DuplicateColumn { found: name.name.to_string() };
                 self.pass(self.error_at(kind, name.span, None))?;
@@ -72,7 +70,7 @@ impl Parser<'_> {
             let default = if self.take_keyword("DEFAULT") { Some(self.default_value()?) } else { None };
             columns.push(ColumnDef { name, ty, default });
             if !self.at(")") && !self.take(",") {
-                return Err(self.error(SyntaxErrorKind::Expect { found: self.shown(), expected: "comma or rparen" }));
+                return Err(self.expect("comma or rparen"));
             }
         }
         Ok(columns)
@@ -100,8 +98,19 @@ impl Parser<'_> {
             "BYTEA" => DataType::Bytea,
             "ARRAY" => {
                 self.symbol("(", "lparen after ARRAY, then the type of its elements")?;
+                if !TYPE_NAMES.into_iter().any(|name| self.at_word(name)) {
+                    let mut error = self.expect("stream data types");
+                    error.hint = error.hint.or_else(|| type_hint(&self.shown(), &TYPE_NAMES));
+                    return Err(error);
+                }
                 let element = self.nested(|p| p.data_type())?;
-                self.symbol(")", "rparen after the type of the elements")?;
+                if !self.take(")") {
+                    return Err(self.expect(match element {
+                        DataType::Struct(_) => "rparen in struct of array type definition",
+                        DataType::Array(_) => "rparen in array of array type definition",
+                        _ => "rparen in array type definition",
+                    }));
+                }
                 DataType::Array(Box::new(element))
             }
             _ => DataType::Struct(self.nested(|p| p.columns(1))?),
@@ -127,18 +136,17 @@ impl Parser<'_> {
         let span = self.span;
         match self.literal()? {
             Some(literal) => Ok(literal),
-            None => Err(self.error_at(
-                SyntaxErrorKind::Expect { found: self.shown(), expected: "a literal after DEFAULT" },
-                span,
-                None,
-            )),
+            None => {
+                let kind = SyntaxErrorKind::Expect { found: self.shown(), expected: "default constraint value" };
+                Err(self.error_at(kind, span, Some("DEFAULT takes a number, a text, TRUE or FALSE".to_owned())))
+            }
         }
     }
 
     /// Parses an option; `None` if it has an error after which parsing could continue.
     fn option(&mut self) -> Result<Option<StreamOption>> {
         let Some(name) = OPTION_NAMES.into_iter().find(|name| self.at_word(name)) else {
-            let mut error = self.error(SyntaxErrorKind::Option { found: self.shown_in_capitals() });
+            let mut error = self.error(SyntaxErrorKind::Option { found: self.shown().to_uppercase() });
             error.hint = error.hint.or_else(|| did_you_mean(&self.shown(), OPTION_NAMES));
             if !matches!(self.token, Token::Name(_)) || self.peek() != Token::Symbol("=") {
                 return Err(error);
@@ -154,7 +162,7 @@ impl Parser<'_> {
         };
         self.advance();
         if !self.take("=") {
-            return Err(self.unexpected("= after the name of an option", &[]));
+            return Err(self.expect("equals(=) in options"));
         }
         let value = match &self.token {
             Token::Text { value, double: true } => value.clone(),
@@ -181,6 +189,10 @@ impl Parser<'_> {
         }
         self.advance();
         Ok(Some(StreamOption { name, value, span: self.last }))
+    }
+
+    fn expect(&self, expected: &'static str) -> super::SyntaxError {
+        self.error(SyntaxErrorKind::Expect { found: self.shown(), expected })
     }
 
     fn option_value(&self, expected: String) -> super::SyntaxError {

@@ -351,6 +351,14 @@ impl Parser<'_> {
         let start = self.span;
         self.advance();
         let mut height = 0;
+        let without = |word: &Token| match word {
+            Token::Keyword("ELSE") => Some("WHEN expected before ELSE"),
+            Token::Keyword("END") => Some("WHEN expected before END"),
+            _ => None,
+        };
+        if let Some(expected) = without(&self.token) {
+            return Err(self.error(SyntaxErrorKind::Case { expected }));
+        }
         let value = if self.token == Token::Keyword("WHEN") { None } else { Some(self.child(0, &mut height)?) };
         let mut branches = Vec::new();
         while self.take_keyword("WHEN") {
@@ -359,7 +367,8 @@ impl Parser<'_> {
             branches.push((condition, *self.child(0, &mut height)?));
         }
         if branches.is_empty() {
-            return Err(self.error(SyntaxErrorKind::Case { expected: "WHEN expected after CASE" }));
+            let expected = without(&self.token).unwrap_or("END expected");
+            return Err(self.error(SyntaxErrorKind::Case { expected }));
         }
         let otherwise = if self.take_keyword("ELSE") { Some(self.child(0, &mut height)?) } else { None };
         self.case_word("END", "END expected")?;

@@ -147,10 +147,15 @@ impl Parser<'_> {
             if matches!(kind, JoinKind::Left | JoinKind::Right | JoinKind::Full) {
                 self.take_word("OUTER");
             }
-            self.keyword("JOIN")?;
+            if !self.take_keyword("JOIN") {
+                return Err(self.unexpected("JOIN key word", &["JOIN"]));
+            }
         }
         let source = self.source()?;
-        let on = if kind != JoinKind::Cross && self.take_keyword("ON") { Some(self.expr()?) } else { None };
+        if kind == JoinKind::Cross && self.token == Token::Keyword("ON") {
+            return Err(self.error(SyntaxErrorKind::CrossOn));
+        }
+        let on = if self.take_keyword("ON") { Some(self.expr()?) } else { None };
         Ok(Some(Join { kind, source, on }))
     }
 
@@ -190,12 +195,17 @@ impl Parser<'_> {
             if star.except.is_empty() && self.take_keyword("EXCEPT") {
                 self.left_parenthesis_after("EXCEPT")?;
                 loop {
-                    star.except.push(self.name_or("field name")?);
+                    let Some(name) = self.name() else {
+                        return Err(self.error(SyntaxErrorKind::In { found: self.shown(), clause: "EXCEPT" }));
+                    };
+                    star.except.push(name);
                     if !self.take(",") {
                         break;
                     }
                 }
-                self.symbol(")", "right paren")?;
+                if !self.take(")") {
+                    return Err(self.error(SyntaxErrorKind::In { found: self.shown(), clause: "EXCEPT" }));
+                }
             } else if star.replace.is_empty() && self.take_keyword("REPLACE") {
                 self.left_parenthesis_after("REPLACE")?;
                 loop {
@@ -206,7 +216,9 @@ impl Parser<'_> {
                         break;
                     }
                 }
-                self.symbol(")", "right paren")?;
+                if !self.take(")") {
+                    return Err(self.error(SyntaxErrorKind::In { found: self.shown(), clause: "REPLACE" }));
+                }
             } else if self.token == Token::Keyword("AS") {
                 return Err(self.error(SyntaxErrorKind::StarAlias));
             } else {

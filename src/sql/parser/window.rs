@@ -37,53 +37,60 @@ impl Parser<'_> {
         if self.take_keyword("FILTER") {
             if !self.take("(") {
                 let found = self.shown();
-                return Err(self.error(SyntaxErrorKind::After {
-                    found,
-                    after: "FILTER",
-                    expected: "left parentheses",
-                }));
+                return Err(self.error(SyntaxErrorKind::After { found, after: "FILTER", expected: "parentheses" }));
             }
-            self.keyword("WHERE")?;
+            if !self.take_keyword("WHERE") {
+                let found = self.shown();
+                return Err(self.error(SyntaxErrorKind::After { found, after: "FILTER(", expected: "WHERE" }));
+            }
             filter = Some(self.expr()?);
-            self.symbol(")", "right paren")?;
+            self.right_parenthesis_after("FILTER")?;
         }
         let over = if self.token == Token::Keyword("OVER") { Some(self.over()?) } else { None };
         Ok(Window { kind, filter, over, span: start.to(self.last) })
     }
 
-    /// Parses `OVER ([PARTITION BY e, …] [ORDER BY e, …] [WHEN e])`; OVER is already consumed.
+    /// Parses `OVER ([PARTITION BY e, …] [ORDER BY e, …] [WHEN e])`, in any order; OVER is already consumed.
     pub(super) fn over(&mut self) -> Result<Over> {
         self.advance();
         if !self.take("(") {
             let found = self.shown();
-            return Err(self.error(SyntaxErrorKind::After { found, after: "OVER", expected: "left parentheses" }));
+            return Err(self.error(SyntaxErrorKind::After { found, after: "OVER", expected: "parentheses" }));
         }
         let mut over = Over { partition_by: Vec::new(), order_by: Vec::new(), when: None };
         self.nested(|p| {
-            if p.take_keyword("PARTITION") {
-                if !p.take_keyword("BY") {
-                    return Err(p.unexpected("BY keyword", &["BY"]));
-                }
-                over.partition_by.push(p.expr()?);
-                while p.take(",") {
+            loop {
+                if over.partition_by.is_empty() && p.take_keyword("PARTITION") {
+                    if !p.take_keyword("BY") {
+                        return Err(p.unexpected("by after partition", &["BY"]));
+                    }
                     over.partition_by.push(p.expr()?);
+                    while p.take(",") {
+                        over.partition_by.push(p.expr()?);
+                    }
+                } else if over.order_by.is_empty() && p.take_keyword("ORDER") {
+                    over.order_by = p.order_keys()?;
+                } else if over.when.is_none() && p.take_keyword("WHEN") {
+                    over.when = Some(Box::new(p.expr()?));
+                } else {
+                    return Ok(());
                 }
             }
-            if p.take_keyword("ORDER") {
-                over.order_by = p.order_keys()?;
-            }
-            if p.take_keyword("WHEN") {
-                over.when = Some(Box::new(p.expr()?));
-            }
-            Ok(())
         })?;
         if over.partition_by.is_empty() && over.order_by.is_empty() && over.when.is_none() {
             let found = self.shown();
             let kind = SyntaxErrorKind::After { found, after: "OVER (", expected: "partition by or when" };
             return Err(self.error(kind));
         }
-        self.symbol(")", "right paren")?;
+        self.right_parenthesis_after("OVER")?;
         Ok(over)
+    }
+
+    fn right_parenthesis_after(&mut self, after: &'static str) -> Result<()> {
+        if self.take(")") {
+            return Ok(());
+        }
+        Err(self.error(SyntaxErrorKind::After { found: self.shown(), after, expected: "right parentheses" }))
     }
 
     fn window_kind(&self, window: &'static str, args: Vec<Expr>, start: crate::text::span::Span) -> Result<WindowKind> {
