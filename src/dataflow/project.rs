@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::expr::{EvalError, Expr, Scope};
 use crate::metrics::Place;
-use crate::plan::physical::{Item, Projection};
+use crate::plan::physical::{Item, Projection, WholeMessage};
 use crate::value::json;
 use crate::value::{Object, Row, Text, Value};
 
@@ -47,8 +47,9 @@ pub fn encode_row<'a>(
     raw: RawText<'a>,
     send_nil: bool,
 ) -> Result<usize, RowError> {
-    if let [Item::Star { slots, except }] = projection.items.as_slice()
-        && let ([slot], []) = (slots.as_slice(), except.as_slice())
+    if let [Item::Star { messages }] = projection.items.as_slice()
+        && let [WholeMessage { slot, except }] = messages.as_slice()
+        && except.is_empty()
         && let Some(text) = whole(*slot, scope, raw)
     {
         out.extend_from_slice(text.as_bytes());
@@ -57,9 +58,9 @@ pub fn encode_row<'a>(
     let spread = spread_keys(projection, scope)?;
     // Text is written directly; if members may replace others, the row is made first.
     let decoded = |item: &Item| match item {
-        Item::Star { slots, .. } => {
-            slots.iter().any(|slot| raw(*slot).is_none() && matches!(scope.slots[*slot], Value::Object(_)))
-        }
+        Item::Star { messages } => messages
+            .iter()
+            .any(|message| raw(message.slot).is_none() && matches!(scope.slots[message.slot], Value::Object(_))),
         _ => false,
     };
     if repeats(&spread) || projection.items.iter().any(decoded) {
@@ -121,9 +122,9 @@ trait Members {
     /// A member as a value.
     fn value(&mut self, name: &Text, value: Cow<'_, Value>) -> Result<(), json::EncodeError>;
 
-    /// All members of the messages in `slots` whose keys are in neither of the two lists of `hidden`. If keys are
-    /// equal, the first message counts.
-    fn messages<'a>(&mut self, slots: &[usize], scope: &'a Scope<'a>, raw: RawText<'a>, hidden: [&[Text]; 2]);
+    /// All members that the messages show and whose keys are not in `spread`. If keys are equal, the first message
+    /// counts.
+    fn messages<'a>(&mut self, messages: &[WholeMessage], scope: &'a Scope<'a>, raw: RawText<'a>, spread: &[Text]);
 }
 
 /// Passes the items of a projection to `to`.
@@ -137,7 +138,7 @@ fn project<'a>(
 ) -> Result<(), RowError> {
     for item in &projection.items {
         match item {
-            Item::Star { slots, except } => to.messages(slots, scope, raw, [except, spread]),
+            Item::Star { messages } => to.messages(messages, scope, raw, spread),
             Item::Field { name, .. } if spread.contains(name) => {}
             Item::Field { name, expr, plain } => {
                 if let Expr::Slot(slot) = expr
@@ -207,15 +208,21 @@ impl Members for JsonText<'_> {
         json::write_value(self.out, &value)
     }
 
-    fn messages<'a>(&mut self, slots: &[usize], scope: &'a Scope<'a>, raw: RawText<'a>, hidden: [&[Text]; 2]) {
-        let texts: SmallVec<[&str; 4]> = slots.iter().filter_map(|slot| whole(*slot, scope, raw)).collect();
-        for (index, text) in texts.iter().enumerate() {
+    fn messages<'a>(&mut self, messages: &[WholeMessage], scope: &'a Scope<'a>, raw: RawText<'a>, spread: &[Text]) {
+        let texts: SmallVec<[(&str, &[Text]); 4]> = messages
+            .iter()
+            .filter_map(|message| Some((whole(message.slot, scope, raw)?, message.except.as_slice())))
+            .collect();
+        let is_in = |key: &str, names: &[Text]| names.iter().any(|name| is_key(key, name));
+        for (index, (text, except)) in texts.iter().enumerate() {
             for (key, value) in json::members(text) {
-                if hidden.iter().any(|names| names.iter().any(|name| is_key(key, name))) {
+                if is_in(key, except) || is_in(key, spread) {
                     continue;
                 }
-                let before = &texts[..index];
-                if before.iter().any(|text| json::members(text).any(|(other, _)| same_key(other, key))) {
+                let shows = |(text, except): &(&str, &[Text])| {
+                    !is_in(key, except) && json::members(text).any(|(other, _)| same_key(other, key))
+                };
+                if texts[..index].iter().any(shows) {
                     continue;
                 }
                 self.separate();
@@ -237,9 +244,9 @@ impl Members for Row {
         Ok(())
     }
 
-    fn messages<'a>(&mut self, slots: &[usize], scope: &'a Scope<'a>, raw: RawText<'a>, hidden: [&[Text]; 2]) {
-        let shown = |key: &Text| !hidden.iter().any(|names| names.contains(key));
-        for slot in slots {
+    fn messages<'a>(&mut self, messages: &[WholeMessage], scope: &'a Scope<'a>, raw: RawText<'a>, spread: &[Text]) {
+        for WholeMessage { slot, except } in messages {
+            let shown = |key: &Text| !except.contains(key) && !spread.contains(key);
             match (whole(*slot, scope, raw), &scope.slots[*slot]) {
                 (Some(text), _) => {
                     // Through an object, because the last of duplicate keys in one message counts.

@@ -87,7 +87,9 @@ pub enum PlanErrorKind {
     #[error("the pattern of LIKE cannot be used: {0}")]
     PatternSize(String),
     /// `*` where a value is needed.
-    #[error("* is allowed in the select list, count, collect, merge_agg and last_value only")]
+    #[error(
+        "* is allowed in the select list, and in functions of whole rows: count, collect, merge_agg, first_value, last_value, lag, latest, changed_col, changed_cols, had_changed"
+    )]
     Star,
     #[error("preprocessor is set to be event time but stream option TIMESTAMP not found")]
     NoTimestamp,

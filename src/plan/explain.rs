@@ -56,7 +56,7 @@ fn explain_logical(logical: &Logical, page: &mut Page) {
         .fields
         .iter()
         .map(|field| match field {
-            Output::Star { except, .. } => star(except),
+            Output::Star { messages } => star(messages.first().map_or(&[], |message| &message.except)),
             Output::Field { name, plain: true, .. } => name.to_string(),
             Output::Field { name, value: v, .. } => format!("{} AS {name}", value(v)),
             Output::Spread { expr, .. } => show(expr),
@@ -171,9 +171,14 @@ fn project(projection: &Projection, page: &mut Page, depth: usize) {
         page.line(
             depth + 1,
             match item {
-                Item::Star { slots, except } => {
-                    let slots: Vec<String> = slots.iter().map(plain).collect();
-                    format!("{} {}", slots.join(", "), star(except))
+                Item::Star { messages } => {
+                    let alike = |group: &[WholeMessage]| {
+                        let slots: Vec<String> = group.iter().map(|message| plain(&message.slot)).collect();
+                        format!("{} {}", slots.join(", "), star(&group[0].except))
+                    };
+                    let groups: Vec<String> =
+                        messages.chunk_by(|left, right| left.except == right.except).map(alike).collect();
+                    groups.join(", ")
                 }
                 Item::Field { name, expr, plain } => {
                     format!("{name} = {expr}{}", if *plain { ", null is sent" } else { "" })

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use super::physical::{
-    AggregateCall, AnalyticCall, Column, EventTime, OrderBy, Role, RowNumber, RowsOf, Watermark, WindowSpec,
+    AggregateCall, AnalyticCall, Column, EventTime, OrderBy, Role, RowNumber, RowsOf, Watermark, WholeMessage,
+    WindowSpec,
 };
 use crate::definition::stream::StreamDef;
 use crate::text::span::Span;
@@ -136,13 +137,8 @@ pub struct Alias {
 /// One item of the select list.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// All members of messages, except some.
-    Star {
-        /// The messages.
-        slots: Vec<SlotRef>,
-        /// Keys that are left out.
-        except: Vec<Text>,
-    },
+    /// All members of messages, except some; if keys are equal, the first message counts.
+    Star { messages: Vec<WholeMessage<SlotRef>> },
     Field {
         name: Text,
         value: OutputValue,

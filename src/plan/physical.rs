@@ -488,17 +488,19 @@ pub struct Projection {
     pub sends: bool,
 }
 
+/// A message whose members are shown.
+#[derive(Clone, Debug)]
+pub struct WholeMessage<S = usize> {
+    pub slot: S,
+    /// Keys that are left out: those of EXCEPT and of other items.
+    pub except: Vec<Text>,
+}
+
 /// One item of a result row.
 #[derive(Clone, Debug)]
 pub enum Item {
-    /// All members of the messages in `slots` (columns with [`ColumnSource::Whole`]); if keys are equal, the first
-    /// counts.
-    Star {
-        /// The messages.
-        slots: Vec<usize>,
-        /// Keys that are left out: those of EXCEPT and of other items.
-        except: Vec<Text>,
-    },
+    /// All members of messages (columns with [`ColumnSource::Whole`]); if keys are equal, the first message counts.
+    Star { messages: Vec<WholeMessage> },
     /// The members of an object: changed_cols(), extract(), and unnest() of objects. They replace items of the same
     /// name.
     Spread {

@@ -125,7 +125,7 @@ fn refusals() {
         ("SELECT a FROM demo WHERE a LIKE 5", "the pattern of LIKE must be text, not 5", "5"),
         (
             "SELECT abs(*) FROM demo",
-            "* is allowed in the select list, count, collect, merge_agg and last_value only",
+            "* is allowed in the select list, and in functions of whole rows: count, collect, merge_agg, first_value, last_value, lag, latest, changed_col, changed_cols, had_changed",
             "*",
         ),
         ("SELECT lag() FROM demo", "validate function lag error: expect one two or three args but got 0", "lag"),

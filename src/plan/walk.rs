@@ -46,7 +46,7 @@ impl Logical {
                     OutputValue::Expr(expr) => see(expr),
                 },
                 Output::Spread { expr, name: _ } => see(expr),
-                Output::Star { slots: _, except: _ } => {}
+                Output::Star { messages: _ } => {}
             }
         }
         filter.iter().chain(admit).chain(keys).chain(having).for_each(&mut *see);

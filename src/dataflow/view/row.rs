@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::expr::{EvalError, Scope};
-use crate::plan::physical::Item;
+use crate::plan::physical::{Item, WholeMessage};
 use crate::plan::view::{ViewItem, ViewPlan};
 use crate::value::key::{GroupKey, KeyPart};
 use crate::value::{Value, json};
@@ -106,9 +106,9 @@ impl RowMaker {
                         *sorted = KeyPart::of(&value);
                     }
                 }
-                Item::Star { slots, except } => {
-                    let hidden = |name: &str| except.iter().any(|except| except == name);
-                    for slot in slots {
+                Item::Star { messages } => {
+                    for WholeMessage { slot, except } in messages {
+                        let hidden = |name: &str| except.iter().any(|except| except == name);
                         write_members(&mut self.json, &scope.slots[*slot], &hidden)?;
                     }
                 }

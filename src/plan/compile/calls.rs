@@ -7,6 +7,7 @@ use super::types::Class;
 use super::{Clause, Compiled, Compiler, Elements, Finished, Parts, Result, Scope, Type};
 use crate::expr::analytic::Analytic;
 use crate::expr::function::{self, Code, Family, Function, Param, Returns, check_call};
+use crate::expr::set_returning::SetReturning;
 use crate::plan::error::{MAX_ERRORS, PlanError, PlanErrorKind};
 use crate::plan::logical::{Expr, SlotRef};
 use crate::plan::physical::RowsOf;
@@ -148,6 +149,13 @@ impl Compiler {
             args.push(self.expr(arg, Clause::Result, None)?);
         }
         check(function, call, &args, self.open_cases > 0)?;
+        let taken = match returning {
+            SetReturning::Unnest => Class::Array,
+            SetReturning::Extract => Class::Struct,
+        };
+        for (arg, written) in args.iter().zip(&call.args) {
+            self.check_class(arg, taken, written, |ty| format!("{}({ty})", function.name))?;
+        }
         let arg = args.into_iter().next().unwrap_or_else(|| Compiled::constant(Value::Null));
         let of_row = !arg.aggregate && !arg.late && arg.finished == Finished::No;
         let mut element = Compiled::leaf(SlotRef::Element.expr(), Type::Any);

@@ -198,7 +198,9 @@ impl Compiler {
                 parts.node(Expr::InList { expr, list, negated }, Type::BOOL)
             }
             InSet::Array(array) => {
-                let array = parts.boxed(self.expr(array, clause, own)?);
+                let list = self.expr(array, clause, own)?;
+                self.check_class(&list, Class::Array, array, |ty| format!("IN {ty}"))?;
+                let array = parts.boxed(list);
                 parts.node(Expr::InArray { expr, array, negated }, Type::BOOL)
             }
         }

@@ -73,13 +73,25 @@ impl Compiler {
             Aggregate::Deduplicate { .. } => Some(self.with_row(args.swap_remove(0), span)?),
             _ => Some(args.swap_remove(0)),
         };
+        // What these return is known if the type of the argument is.
+        let declared = match aggregate {
+            Aggregate::Count | Aggregate::CountDistinct => true,
+            Aggregate::Sum | Aggregate::Avg | Aggregate::Min | Aggregate::Max => {
+                arg.as_ref().is_some_and(Compiled::is_declared)
+            }
+            _ => false,
+        };
         let integral = self.integers || arg.as_ref().is_some_and(|arg| arg.ty != Type::Any);
         if let Clause::Rows(_) = clause {
             // WHERE compares each row with a result over all rows of the window.
             self.window_aggregates.push(AggregateCall { aggregate, arg: arg.map(|arg| arg.expr), integral });
             let number = self.window_aggregates.len() - 1;
             // Its value exists after the window has ended.
-            return Ok(Compiled { late: true, ..Compiled::leaf(SlotRef::WindowAggregate(number).expr(), ty) });
+            return Ok(Compiled {
+                late: true,
+                declared,
+                ..Compiled::leaf(SlotRef::WindowAggregate(number).expr(), ty)
+            });
         }
         let calls = &mut self.aggregates;
         let index = *self.aggregates_by_text.entry(text).or_insert_with(|| {
@@ -88,6 +100,7 @@ impl Compiler {
         });
         let mut compiled = Compiled::leaf(SlotRef::Aggregate(index).expr(), ty);
         compiled.aggregate = true;
+        compiled.declared = declared;
         Ok(compiled)
     }
 

@@ -60,6 +60,11 @@ impl Compiler {
             return if no_condition(left) || no_condition(right) { wrong() } else { Ok(()) };
         }
         let (Some(left_class), Some(right_class)) = (left.class(), right.class()) else { return Ok(()) };
+        // A list or object differs from every single value.
+        let is_single = |class| !matches!(class, Class::Array | Class::Struct);
+        if matches!(op, Equal | NotEqual) && is_single(left_class) != is_single(right_class) {
+            return Ok(());
+        }
         let works = left_class == right_class
             && match op {
                 Multiply | Divide | Modulo | Add | Subtract => left_class == Class::Number,

@@ -4,7 +4,7 @@ mod select_list;
 mod sources;
 mod window;
 
-use self::select_list::{compile_aliases, is_plain, made_of_many, output_names, spread, star};
+use self::select_list::{Stars, compile_aliases, is_plain, made_of_many, output_names, spread, star};
 use self::sources::{check_sources, precedence, role, sources};
 use self::window::{check_window, window_spec};
 use super::compile::{self, Clause, Compiled, Compiler};
@@ -70,11 +70,12 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     };
 
     let mut fields = Vec::new();
+    let mut stars = Stars::default();
     let mut grouped = !select.group_by.is_empty();
     for (index, field) in select.fields.iter().enumerate() {
         match field {
             Field::Star(star) => {
-                let aggregate = self::star(star, &names, &mut compiler, &mut fields);
+                let aggregate = self::star(star, &names, &mut stars, &mut compiler, &mut fields);
                 grouped |= compiler.noted(aggregate).unwrap_or_default();
             }
             Field::Expr { expr, invisible, .. } => {
@@ -119,6 +120,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
         }
     }
 
+    stars.finish(&names, &mut fields);
     if options.send_meta {
         let value = OutputValue::Expr(compiler.topic(0).expr);
         fields.push(Output::Field { name: Text::const_new(METADATA), value, plain: false });
@@ -217,6 +219,10 @@ fn having(expr: Option<&ast::Expr>, compiler: &mut Compiler) -> Result<Option<Ex
     let compiled = compiler.expr(expr, Clause::Groups("HAVING"), None)?;
     if compiled.row {
         compiler.note(PlanError::at(PlanErrorKind::Having(expr.to_string()), expr.span));
+    }
+    let checked = compiler.check_condition(&compiled, expr, "HAVING");
+    if compiler.noted(checked).is_none() {
+        return Ok(None);
     }
     let useful = useful(compiled, expr, "HAVING");
     Ok(compiler.noted(useful).flatten().map(|compiled| compiled.expr))

@@ -7,7 +7,8 @@ use crate::expr::analytic::Analytic;
 use crate::expr::function::{self, Code, Function};
 use crate::plan::compile::{Clause, Compiled, Compiler, Known, column_names, default_name};
 use crate::plan::error::{PlanError, PlanErrorKind};
-use crate::plan::logical::{Output, OutputValue};
+use crate::plan::logical::{Output, OutputValue, SlotRef};
+use crate::plan::physical::WholeMessage;
 use crate::sql::ast::{self, ExprKind, Field, Ident, Star};
 use crate::text::span::Span;
 use crate::value::Text;
@@ -47,7 +48,7 @@ pub(super) struct Names {
 
 pub(super) fn output_names(fields: &[Field], errors: &mut Vec<PlanError>) -> Names {
     let mut names = Names { of_field: Vec::new(), all: Vec::new() };
-    let (mut seen, mut aliases, mut stars) = (HashSet::new(), HashSet::new(), 0);
+    let (mut seen, mut aliases) = (HashSet::new(), HashSet::new());
     let mut unnamed = 0;
     for field in fields {
         if let Field::Expr { alias: Some(alias), .. } = field
@@ -84,10 +85,6 @@ pub(super) fn output_names(fields: &[Field], errors: &mut Vec<PlanError>) -> Nam
                 names.all.push(name);
             }
             Field::Star(star) => {
-                stars += 1;
-                if stars > 1 {
-                    PlanError::note(errors, || PlanError::at(PlanErrorKind::DuplicateField("*".to_owned()), star.span));
-                }
                 for (_, Ident { name, span }) in &star.replace {
                     if !seen.insert(name.clone()) {
                         PlanError::note(errors, || {
@@ -184,8 +181,40 @@ pub(super) fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Resu
     }
 }
 
+/// What the stars of a select list show. If several show columns of the same name, the first one counts.
+#[derive(Default)]
+pub(super) struct Stars {
+    /// Declared columns.
+    shown: Vec<Text>,
+    /// Messages of schemaless streams, each without the names in its star's EXCEPT.
+    wholes: Vec<WholeMessage<SlotRef>>,
+    /// The place of their members in the select list.
+    place: usize,
+}
+
+impl Stars {
+    /// Adds the members of complete messages, without what other fields show.
+    pub(super) fn finish(mut self, names: &Names, fields: &mut Vec<Output>) {
+        if self.wholes.is_empty() {
+            return;
+        }
+        for whole in &mut self.wholes {
+            let mut seen: HashSet<Text> = whole.except.iter().cloned().collect();
+            let others = names.all.iter().chain(&self.shown).filter(|name| seen.insert((*name).clone()));
+            whole.except.extend(others.cloned());
+        }
+        fields.insert(self.place, Output::Star { messages: self.wholes });
+    }
+}
+
 /// Expands `*`. Returns whether its REPLACE contains an aggregate.
-pub(super) fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: &mut Vec<Output>) -> Result<bool> {
+pub(super) fn star(
+    star: &Star,
+    names: &Names,
+    stars: &mut Stars,
+    compiler: &mut Compiler,
+    fields: &mut Vec<Output>,
+) -> Result<bool> {
     let inputs = match &star.stream {
         None => compiler.precedence.clone(),
         Some(stream) => match compiler.qualified(&stream.name) {
@@ -197,32 +226,32 @@ pub(super) fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: 
         },
     };
     let mut except: Vec<Text> = Vec::new();
-    let mut seen = HashSet::new();
-    for name in star.except.iter().map(|ident| &ident.name).chain(&names.all) {
-        if seen.insert(name.clone()) {
+    for Ident { name, .. } in &star.except {
+        if !except.contains(name) {
             except.push(name.clone());
         }
     }
     // If streams have columns with the same name, the first stream's counts. Complete messages of schemaless streams
     // come last, without the declared columns of the others.
-    let mut wholes = Vec::new();
+    let mut seen: HashSet<Text> = except.iter().chain(&names.all).chain(&stars.shown).cloned().collect();
+    let first = stars.wholes.is_empty();
     for input in inputs {
         match compiler.sources[input].stream.clone().columns.as_deref() {
-            None => wholes.push(compiler.whole(input)),
+            None => stars.wholes.push(WholeMessage { slot: compiler.whole(input), except: except.clone() }),
             Some(columns) => {
                 for column in columns {
                     let name = column.name.name.clone();
                     if seen.insert(name.clone()) {
                         let value = OutputValue::Expr(compiler.column_of(input, &name, star.span)?.expr);
-                        except.push(name.clone());
+                        stars.shown.push(name.clone());
                         fields.push(Output::Field { name, value, plain: true });
                     }
                 }
             }
         }
     }
-    if !wholes.is_empty() {
-        fields.push(Output::Star { slots: wholes, except });
+    if first {
+        stars.place = fields.len();
     }
     let mut aggregate = false;
     for (expr, ident) in &star.replace {

@@ -223,10 +223,12 @@ fn projection(logical: &Logical, slots: &Slots, sends: bool) -> Projection {
     let mut items = Vec::new();
     for field in &logical.fields {
         match field {
-            Output::Star { slots: wholes, except } => items.push(Item::Star {
-                slots: wholes.iter().map(|slot| slots.of(*slot)).collect(),
-                except: except.clone(),
-            }),
+            Output::Star { messages } => {
+                let placed = messages
+                    .iter()
+                    .map(|message| WholeMessage { slot: slots.of(message.slot), except: message.except.clone() });
+                items.push(Item::Star { messages: placed.collect() });
+            }
             Output::Field { name, value: v, plain } => {
                 items.push(Item::Field { name: name.clone(), expr: value(v), plain: *plain });
             }
@@ -259,7 +261,7 @@ fn kept_slots(plan: &Stateful) -> Vec<usize> {
     plan.rows_of.iter().for_each(|rows| note(&rows.arg));
     for item in &plan.projection.items {
         match item {
-            Item::Star { slots, .. } => slots.iter().for_each(|slot| note(&Expr::Slot(*slot))),
+            Item::Star { messages } => messages.iter().for_each(|message| note(&Expr::Slot(message.slot))),
             Item::Field { expr, .. } | Item::Hidden { expr } | Item::Spread { expr, .. } => note(expr),
         }
     }
