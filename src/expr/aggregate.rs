@@ -318,6 +318,12 @@ impl Accumulator {
         }
     }
 
+    /// Whether the next value decides with which values later ones are compared.
+    #[inline]
+    pub fn is_undecided(&self) -> bool {
+        matches!(self, Accumulator::Extreme(extreme) if matches!(extreme.value, Value::Absent))
+    }
+
     /// Checks whether [`Accumulator::merge`] accepts this accumulator.
     ///
     /// # Errors

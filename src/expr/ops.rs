@@ -79,10 +79,10 @@ fn comparable_others(left: &Value, op: Comparison, right: &Value, context: Optio
         // A field of a feed can be a list in one message and a word in the next: `m[1] != "hb"` distinguishes them.
         (
             Value::Json(_) | Value::Array(_) | Value::Object(_),
-            Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_),
+            Value::Text(_) | Value::Int(_) | Value::Unsigned(_) | Value::Float(_) | Value::Bool(_),
         )
         | (
-            Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_),
+            Value::Text(_) | Value::Int(_) | Value::Unsigned(_) | Value::Float(_) | Value::Bool(_),
             Value::Json(_) | Value::Array(_) | Value::Object(_),
         ) if matches!(op, Comparison::Equal | Comparison::NotEqual) => Some(op == Comparison::NotEqual),
         _ => None,

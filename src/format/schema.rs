@@ -81,7 +81,11 @@ pub fn accept(
     fit(ty, value, strict, zone).map_err(|misfit| match misfit {
         Misfit::Type(found) => SchemaError::Type {
             column: column.clone(),
-            found: found.kind().to_string(),
+            found: match found {
+                // It is no BIGINT, though it is a whole number.
+                Value::Unsigned(_) => "unsigned bigint".to_owned(),
+                found => found.kind().to_string(),
+            },
             expected: ty.to_string().to_lowercase(),
         },
         Misfit::Missing(member) => SchemaError::Missing(format!("{column}.{member}").into()),

@@ -126,6 +126,10 @@ impl Value {
         }
     }
 
+    pub fn is_number(&self) -> bool {
+        matches!(self, Value::Int(_) | Value::Unsigned(_) | Value::Float(_))
+    }
+
     /// The number as a double, if this is a number.
     pub fn as_f64(&self) -> Option<f64> {
         match self {

@@ -13,6 +13,7 @@ mod strategy;
 mod take;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::vec;
 
@@ -88,6 +89,10 @@ struct Taken {
     passed: Sorter<Passed>,
     /// The results of the aggregates of WHERE.
     of_window: Vec<Value>,
+    /// The number of rows so far.
+    rows: u64,
+    /// The numbers, from 1, of further rows that an aggregate of WHERE has not accepted.
+    refused: BTreeSet<u64>,
 }
 
 /// A reference to a row, from which it can be restored.
@@ -226,7 +231,7 @@ impl Results {
         let stage = if plan.incremental {
             Stage::Groups(groups, 0, Vec::new(), Sorter::new(self.strategy.sorted))
         } else {
-            let of_window = self.window_answers(plan, now, bounds, time, &rows, others);
+            let (of_window, refused) = self.window_answers(plan, now, bounds, time, &rows, others);
             let source = if plan.joins.is_empty() {
                 Source::Kept(rows.into_iter())
             } else {
@@ -238,7 +243,8 @@ impl Results {
                 Source::Joined(Box::new(joined))
             };
             let passed = Sorter::new(self.strategy.wanted);
-            Stage::Rows(source, Taken { groups: Groups::default(), found: Vec::new(), passed, of_window })
+            let groups = Groups::default();
+            Stage::Rows(source, Taken { groups, found: Vec::new(), passed, of_window, rows: 0, refused })
         };
         self.emission = Some(Emission { now, bounds, time, sent: 0, stage });
     }

@@ -1,5 +1,6 @@
 //! Takes the rows of a window: WHERE, then groups, or the rows of the result.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::error::{ResultError, reporter};
@@ -18,8 +19,8 @@ use crate::plan::physical::Stateful;
 use crate::value::Value;
 
 impl Results {
-    /// The results of the aggregates of WHERE, over all rows of the window before WHERE filters them. A row that an
-    /// aggregate does not accept counts in none. This pass is not divided into turns.
+    /// The results of the aggregates of WHERE, over all rows of the window before WHERE filters them, and the numbers of
+    /// the rows that an aggregate does not accept: these are lost. This pass is not divided into turns.
     pub(super) fn window_answers(
         &self,
         plan: &Stateful,
@@ -28,10 +29,11 @@ impl Results {
         time: i64,
         rows: &[Rc<KeptRow>],
         others: &Others<'_>,
-    ) -> Vec<Value> {
+    ) -> (Vec<Value>, BTreeSet<u64>) {
         let calls = &plan.window_aggregates;
+        let (mut number, mut refused) = (0, BTreeSet::new());
         if calls.is_empty() {
-            return Vec::new();
+            return (Vec::new(), refused);
         }
         let rule = self.context.clone();
         let context = context_of(&rule, now, bounds, time);
@@ -40,11 +42,13 @@ impl Results {
         let mut slots = vec![Value::Absent; plan.result_slots()];
         let mut add = |time: i64, slots: &mut [Value]| {
             let context = at(&context, time);
+            number += 1;
             // Errors are reported when the row itself is taken.
             if compute(plan, slots, &context).is_ok()
                 && let Err(error) = add_all(&mut answers, calls, &Scope { slots, context: &context })
             {
                 lost(error);
+                refused.insert(number);
             }
         };
         if plan.joins.is_empty() {
@@ -64,7 +68,7 @@ impl Results {
                 Value::Null
             })
         };
-        answers.iter().map(answer).collect()
+        (answers.iter().map(answer).collect(), refused)
     }
 
     /// Takes rows until the turn is over; true: there are no more.
@@ -149,6 +153,10 @@ impl Results {
         taken: &mut Taken,
         sent: &mut u64,
     ) -> Result<(), ResultError> {
+        taken.rows += 1;
+        if taken.refused.remove(&taken.rows) {
+            return Ok(());
+        }
         let context = at(context, time);
         compute(plan, slots, &context)?;
         let first = plan.first_window_aggregate();
@@ -188,7 +196,7 @@ impl Results {
         source: Source,
         taken: Taken,
     ) -> Stage {
-        let Taken { mut groups, mut found, passed, of_window: _ } = taken;
+        let Taken { mut groups, mut found, passed, .. } = taken;
         if self.strategy.wanted.is_some() {
             let mut lost = reporter(&self.output, Place::Order, "Order By");
             for again in passed.finish(&plan.order, context, &mut lost) {

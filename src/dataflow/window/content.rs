@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataflow::row::KeptRow;
 use crate::dataflow::state::quarter;
+use crate::expr::aggregate::{Accumulator, Aggregate};
 use crate::expr::function::CallContext;
 use crate::expr::{EvalError, Scope};
-use crate::plan::physical::Stateful;
+use crate::plan::physical::{AggregateCall, Stateful};
 use crate::value::Value;
 use crate::value::key::GroupKey;
 
-use super::groups::{GroupRows, Groups, agree, merge};
+use super::groups::{GroupRows, Groups, add_all, agree, begin, merge};
 
 /// A closed window.
 #[derive(Debug)]
@@ -119,6 +120,19 @@ impl Content {
     /// # Errors
     /// The row cannot be added: it is lost, and the content is unchanged.
     pub fn add(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) -> Result<(), EvalError> {
+        self.add_beside(plan, arrival, std::iter::empty())
+    }
+
+    /// Adds a row to a slice. `others`: the slices that are in windows with this one, if [`compares`].
+    ///
+    /// # Errors
+    /// The row cannot be added, or does not go together with its group in another slice: it is lost.
+    pub fn add_beside<'c>(
+        &mut self,
+        plan: &Stateful,
+        arrival: &mut Arrival<'_>,
+        others: impl Iterator<Item = &'c Content>,
+    ) -> Result<(), EvalError> {
         self.count(arrival.time);
         if !arrival.passes {
             return Ok(());
@@ -128,7 +142,8 @@ impl Content {
             return Ok(());
         }
         let scope = Scope { slots: arrival.row, context: arrival.context };
-        accumulate(&mut self.groups, plan, &scope, arrival.key).map(|_| ())
+        let others = others.map(|content| &content.groups);
+        accumulate_beside(&mut self.groups, plan, &scope, arrival.key, others).map(|_| ())
     }
 
     /// Counts a row at this time.
@@ -147,19 +162,32 @@ impl Content {
         self.groups.append(&later.groups);
     }
 
-    /// Merges groups that were accumulated elsewhere. Those that cannot be merged are lost: `lose` gets the error, and
-    /// the number of their rows.
-    pub fn merge(&mut self, partial: Partial, lose: &mut dyn FnMut(EvalError, u32)) {
+    /// Merges groups that were accumulated elsewhere. Those that cannot be merged, or do not go together with `others`,
+    /// as in [`Content::add_beside`], are lost: `lose` gets the error, and the number of their rows.
+    pub fn merge<'c>(
+        &mut self,
+        partial: Partial,
+        others: impl Iterator<Item = &'c Content> + Clone,
+        lose: &mut dyn FnMut(EvalError, u32),
+    ) {
         let Partial { times: (first, last), groups, rows, joined, ended, .. } = partial;
         self.count(first);
         self.count(last);
         self.ended |= ended;
         self.rows.extend(joined.into_iter().map(Rc::new));
-        if self.groups.is_empty() {
+        if self.groups.is_empty() && others.clone().next().is_none() {
             self.groups = groups;
             return;
         }
         for ((key, first, accumulators), rows) in groups.iter().zip(rows) {
+            let beside = others.clone().try_for_each(|content| match content.groups.find(key.parts()) {
+                Some(group) => agree(content.groups.state(group), accumulators),
+                None => Ok(()),
+            });
+            if let Err(error) = beside {
+                lose(error, rows);
+                continue;
+            }
             match self.groups.find(key.parts()) {
                 None => self.groups.push(key.clone(), first, accumulators),
                 Some(group) => {
@@ -215,6 +243,17 @@ pub fn accumulate(
     scope: &Scope<'_>,
     key: &mut GroupKey,
 ) -> Result<usize, EvalError> {
+    accumulate_beside(groups, plan, scope, key, std::iter::empty())
+}
+
+/// Adds a row to its group, unless its values cannot be compared with those of the same group in `others`.
+fn accumulate_beside<'g>(
+    groups: &mut Groups,
+    plan: &Stateful,
+    scope: &Scope<'_>,
+    key: &mut GroupKey,
+    others: impl Iterator<Item = &'g Groups>,
+) -> Result<usize, EvalError> {
     let found = if plan.keys.is_empty() {
         key.clear();
         if groups.is_empty() { None } else { Some(0) }
@@ -222,6 +261,10 @@ pub fn accumulate(
         group_key(plan, scope, key)?;
         groups.find(key.parts())
     };
+    let alone = others.size_hint().1 == Some(0);
+    if !alone && found.is_none_or(|group| groups.state(group).iter().any(Accumulator::is_undecided)) {
+        goes_with(plan, scope, key, others)?;
+    }
     match found {
         Some(group) => {
             groups.add(group, plan, scope)?;
@@ -229,6 +272,28 @@ pub fn accumulate(
         }
         None => groups.begin(key, plan, scope),
     }
+}
+
+/// Checks whether the values of a row can be compared with those of its group elsewhere.
+///
+/// # Errors
+/// They cannot, or an argument of an aggregate cannot be used.
+fn goes_with<'g>(
+    plan: &Stateful,
+    scope: &Scope<'_>,
+    key: &GroupKey,
+    others: impl Iterator<Item = &'g Groups>,
+) -> Result<(), EvalError> {
+    let mut row = Vec::new();
+    for groups in others {
+        let Some(group) = groups.find(key.parts()) else { continue };
+        if row.is_empty() {
+            begin(&mut row, &plan.aggregates);
+            add_all(&mut row, &plan.aggregates, scope)?;
+        }
+        agree(groups.state(group), &row)?;
+    }
+    Ok(())
 }
 
 /// Sets `key` to the key of a row's group.
@@ -241,6 +306,13 @@ pub fn group_key(plan: &Stateful, scope: &Scope<'_>, key: &mut GroupKey) -> Resu
         key.push(&*expr.eval(scope)?);
     }
     Ok(())
+}
+
+/// Whether values of several types may meet in a min or max, which compares those of one type only. Slices that come
+/// together in a window must agree about it.
+pub fn compares(plan: &Stateful) -> bool {
+    let varies = |call: &AggregateCall| matches!(call.aggregate, Aggregate::Min | Aggregate::Max) && !call.integral;
+    plan.incremental && plan.aggregates.iter().any(varies)
 }
 
 /// Whether the content of windows is small, however many rows they have, so that it may be merged ahead of time.

@@ -6,7 +6,7 @@ use crate::dataflow::state::checkpoint::{CheckpointError, CheckpointReader, Stat
 use crate::expr::EvalError;
 use crate::plan::physical::Stateful;
 
-use super::content::{Arrival, Closed, ClosedWindows, Content};
+use super::content::{Arrival, Closed, ClosedWindows, Content, compares, merges_ahead};
 use super::slices::{Slices, gcd};
 
 /// Open windows.
@@ -15,6 +15,8 @@ pub struct Count {
     interval: u64,
     /// rows of a slice
     slice: u64,
+    /// whether slices must agree, see [`compares`]
+    compares: bool,
     /// rows so far
     rows: u64,
     open: Content,
@@ -23,9 +25,11 @@ pub struct Count {
 
 impl Count {
     /// Windows of `length` rows every `interval` rows.
-    pub fn new(length: u64, interval: u64, merge_ahead: bool) -> Self {
+    pub fn new(length: u64, interval: u64, plan: &Stateful) -> Self {
         let slice = gcd(length.max(1), interval.max(1));
-        Count { length, interval, slice, rows: 0, open: Content::default(), closed: Slices::new(merge_ahead) }
+        let closed = Slices::new(merges_ahead(plan));
+        let compares = compares(plan) && slice != length;
+        Count { length, interval, slice, compares, rows: 0, open: Content::default(), closed }
     }
 
     /// Adds the state to a checkpoint.
@@ -70,7 +74,14 @@ impl Count {
         arrival: &mut Arrival<'_>,
         closed: &mut ClosedWindows,
     ) -> Result<(), EvalError> {
-        let added = self.open.add(plan, arrival);
+        let added = if self.compares {
+            // The first window with this row.
+            let end = (self.rows / self.interval + 1) * self.interval;
+            let start = end.max(self.length) - self.length;
+            self.open.add_beside(plan, arrival, self.closed.since(start as i64))
+        } else {
+            self.open.add(plan, arrival)
+        };
         self.rows += 1;
         if !self.rows.is_multiple_of(self.slice) {
             return added;

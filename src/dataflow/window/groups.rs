@@ -55,6 +55,13 @@ impl Groups {
         self.keys.get_index_of(key)
     }
 
+    /// What the accumulators of a group hold.
+    #[inline]
+    pub fn state(&self, group: usize) -> &[Accumulator] {
+        let calls = self.rows.calls();
+        &self.rows.accumulators[group * calls..][..calls]
+    }
+
     /// The accumulators of a group.
     #[inline]
     pub fn accumulators(&mut self, group: usize) -> &mut [Accumulator] {

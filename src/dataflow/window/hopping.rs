@@ -14,7 +14,7 @@ use crate::plan::physical::Stateful;
 use crate::time::Alignment;
 use crate::time::Unit;
 
-use super::content::{Arrival, Closed, ClosedWindows, Content, Partial};
+use super::content::{Arrival, Closed, ClosedWindows, Content, Partial, compares, merges_ahead};
 use super::slices::{Slices, slices_of};
 
 /// Open windows.
@@ -24,6 +24,10 @@ pub struct Hopping {
     slices: Alignment,
     length: u64,
     tumbling: bool,
+    /// the length in ms, if no change of the zone's offset is in it
+    span: i64,
+    /// whether slices must agree, see [`compares`]
+    compares: bool,
     /// slices that can still get rows, by start, with their ends
     open: BTreeMap<i64, (i64, Content)>,
     closed: Slices,
@@ -31,6 +35,8 @@ pub struct Hopping {
     last: (i64, i64),
     /// the end of the first window that contains this slice
     last_window_end: i64,
+    /// its start, where slices must agree
+    last_window_start: i64,
     /// the end of the next window with rows
     next_end: Option<i64>,
     /// the number of groups in the slice that ended last
@@ -40,16 +46,19 @@ pub struct Hopping {
 
 impl Hopping {
     /// Windows of `length` units that begin every `hop` units.
-    pub fn new(unit: Unit, length: u64, hop: u64, zone: &TimeZone, alarm: Alarm, merge_ahead: bool) -> Self {
+    pub fn new(unit: Unit, length: u64, hop: u64, zone: &TimeZone, alarm: Alarm, plan: &Stateful) -> Self {
         Hopping {
             hops: Alignment::new(unit, hop, zone.clone()),
             slices: slices_of(unit, length, hop, zone),
             length,
             tumbling: length == hop,
+            span: i64::try_from(length.saturating_mul(unit.millis())).unwrap_or(i64::MAX),
+            compares: compares(plan) && length != hop,
             open: BTreeMap::new(),
-            closed: Slices::new(merge_ahead),
+            closed: Slices::new(merges_ahead(plan)),
             last: (0, 0),
             last_window_end: 0,
+            last_window_start: 0,
             next_end: None,
             groups: 0,
             alarm,
@@ -93,7 +102,14 @@ impl Hopping {
         if !arrival.passes {
             return Ok(());
         }
-        let added = self.slice(arrival.time).add(plan, arrival);
+        let added = if self.compares {
+            let mut content = self.take(arrival.time);
+            let added = content.add_beside(plan, arrival, self.others());
+            self.put(content);
+            added
+        } else {
+            self.slice(arrival.time).add(plan, arrival)
+        };
         self.expect(self.last_window_end);
         added
     }
@@ -101,8 +117,33 @@ impl Hopping {
     /// Merges rows of one slice that another thread has accumulated. Groups that cannot be merged are lost: `lose` gets
     /// the error, and the number of their rows.
     pub fn merge(&mut self, partial: Partial, lose: &mut dyn FnMut(EvalError, u32)) {
-        self.slice(partial.times.0).merge(partial, lose);
+        if self.compares {
+            let mut content = self.take(partial.times.0);
+            content.merge(partial, self.others(), lose);
+            self.put(content);
+        } else {
+            self.slice(partial.times.0).merge(partial, std::iter::empty(), lose);
+        }
         self.expect(self.last_window_end);
+    }
+
+    /// Takes the slice of a time out, so that it can be changed beside the other slices of its windows. It goes back with
+    /// [`Hopping::put`].
+    fn take(&mut self, time: i64) -> Content {
+        std::mem::take(self.slice(time))
+    }
+
+    fn put(&mut self, content: Content) {
+        if let Some((_, place)) = self.open.get_mut(&self.last.0) {
+            *place = content;
+        }
+    }
+
+    /// The slices of the windows that contain the last row's slice, without this one if it is taken out.
+    fn others(&self) -> impl Iterator<Item = &Content> + Clone {
+        let start = self.last_window_start;
+        let end = self.last.0.saturating_add(self.span).max(start);
+        self.closed.since(start).chain(self.open.range(start..end).map(|(_, (_, content))| content))
     }
 
     /// The slice of a time.
@@ -110,6 +151,9 @@ impl Hopping {
         if time < self.last.0 || time >= self.last.1 {
             self.last = self.slices.bounds(time);
             self.last_window_end = if self.tumbling { self.last.1 } else { self.hops.bounds(time).1 };
+            if self.compares {
+                self.last_window_start = self.start(self.last_window_end);
+            }
         }
         let (start, end) = self.last;
         let (_, content) = self.open.entry(start).or_insert_with(|| (end, Content::with_room(self.groups)));

@@ -20,7 +20,7 @@ use crate::plan::physical::{Stateful, WindowSpec};
 
 use super::timers::Alarm;
 
-use content::{Content, merges_ahead};
+use content::Content;
 
 pub use content::{Arrival, Closed, ClosedWindows, Partial, accumulate};
 pub use groups::{GroupRows, Groups, add_all};
@@ -48,7 +48,7 @@ impl Windows {
         match &plan.window {
             WindowSpec::Each => Windows::Each,
             WindowSpec::Hopping { unit, length, hop } => {
-                Windows::Hopping(hopping::Hopping::new(*unit, *length, *hop, zone, alarm, merges_ahead(plan)))
+                Windows::Hopping(hopping::Hopping::new(*unit, *length, *hop, zone, alarm, plan))
             }
             WindowSpec::Sliding { length, delay, .. } => {
                 Windows::Sliding(sliding::Sliding::new(*length, *delay, alarm, plan))
@@ -56,9 +56,7 @@ impl Windows {
             WindowSpec::Session { unit, max, timeout } => {
                 Windows::Session(session::Session::new(*unit, *max, *timeout, zone, alarm))
             }
-            WindowSpec::Count { length, interval } => {
-                Windows::Count(count::Count::new(*length, *interval, merges_ahead(plan)))
-            }
+            WindowSpec::Count { length, interval } => Windows::Count(count::Count::new(*length, *interval, plan)),
             WindowSpec::State { .. } => Windows::State(state::State::default()),
         }
     }

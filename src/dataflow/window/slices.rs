@@ -74,6 +74,15 @@ impl Slices {
         self.back.push_back((start, content));
     }
 
+    /// What the slices that start at or after `start` hold, some of it merged.
+    pub fn since(&self, start: i64) -> impl Iterator<Item = &Content> + Clone {
+        let front = self.front.iter().rev().find(|(first, _)| *first >= start).map(|(_, content)| content);
+        let whole = self.merge_ahead && self.back.front().is_some_and(|(first, _)| *first >= start);
+        let merged = whole.then_some(&self.back_merged);
+        let single = self.back.iter().filter(move |(first, _)| !whole && *first >= start).map(|(_, content)| content);
+        front.into_iter().chain(merged).chain(single)
+    }
+
     /// Removes slices that start before `start`.
     pub fn drop_before(&mut self, start: i64) {
         while self.front.last().is_some_and(|(first, _)| *first < start) {

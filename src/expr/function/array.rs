@@ -289,8 +289,11 @@ fn extreme(members: &[Value], better: Comparison) -> FunctionResult {
     let mut best = &Value::Null;
     for member in members.iter().filter(|member| !member.is_null()) {
         match (best, member) {
-            (Value::Null, Value::Int(_) | Value::Float(_) | Value::Text(_)) => best = member,
-            (Value::Int(_) | Value::Float(_), Value::Int(_) | Value::Float(_)) | (Value::Text(_), Value::Text(_)) => {
+            (Value::Null, first) if first.is_number() || matches!(first, Value::Text(_)) => best = member,
+            (best_yet, member)
+                if best_yet.is_number() && member.is_number()
+                    || matches!((best_yet, member), (Value::Text(_), Value::Text(_))) =>
+            {
                 if compare(member, better, best).unwrap_or(false) {
                     best = member;
                 }
@@ -308,11 +311,10 @@ fn extreme(members: &[Value], better: Comparison) -> FunctionResult {
 /// The order of `array_sort`. It is total, so sorting never fails. Null is ordered as the text `<nil>`, as in eKuiper:
 /// after numbers, before letters.
 fn in_order(left: &Value, right: &Value) -> Ordering {
-    let number = |value: &Value| matches!(value, Value::Int(_) | Value::Float(_));
     fn shown(value: &Value) -> Cow<'_, str> {
         if value.is_null() { "<nil>".into() } else { text(value) }
     }
-    match (number(left), number(right)) {
+    match (left.is_number(), right.is_number()) {
         (true, true) => order_of_numbers(left, right),
         (false, false) => shown(left).cmp(&shown(right)),
         (left, right) => right.cmp(&left),

@@ -72,8 +72,8 @@ pub const FUNCTIONS: &[Function] = &[
 fn equal(left: &Value, right: &Value) -> Result<bool, String> {
     match (left, right) {
         (Value::Absent | Value::Null, _) | (_, Value::Absent | Value::Null) => Ok(left.is_null() && right.is_null()),
-        (Value::Int(_) | Value::Float(_), Value::Int(_) | Value::Float(_))
-        | (Value::Text(_), Value::Text(_))
+        (left, right) if left.is_number() && right.is_number() => Ok(same(left, right)),
+        (Value::Text(_), Value::Text(_))
         | (Value::Bool(_), Value::Bool(_))
         | (Value::DateTime(_), Value::DateTime(_)) => Ok(same(left, right)),
         (Value::Array(_) | Value::Object(_), _) | (_, Value::Array(_) | Value::Object(_)) => {
@@ -88,11 +88,14 @@ fn order(args: &[Value]) -> Result<Ordering, String> {
         (Value::Int(left), Value::Int(right)) => Ok(left.cmp(right)),
         (Value::Text(left), Value::Text(right)) => Ok(left.cmp(right)),
         (Value::DateTime(left), Value::DateTime(right)) => Ok(left.cmp(right)),
-        (left @ (Value::Int(_) | Value::Float(_)), right @ (Value::Int(_) | Value::Float(_))) => {
+        (Value::Unsigned(left), Value::Unsigned(right)) => Ok(left.cmp(right)),
+        (Value::Unsigned(_), Value::Int(_)) => Ok(Ordering::Greater),
+        (Value::Int(_), Value::Unsigned(_)) => Ok(Ordering::Less),
+        (left, right) if left.is_number() && right.is_number() => {
             let (left, right) = (super::float(left), super::float(right));
             Ok(left.partial_cmp(&right).unwrap_or(Ordering::Less))
         }
-        (Value::Text(_) | Value::Int(_) | Value::Float(_), Value::Text(_) | Value::Int(_) | Value::Float(_)) => {
+        (left, right) if [left, right].iter().all(|side| side.is_number() || matches!(side, Value::Text(_))) => {
             Err("incompatible types for comparison".to_owned())
         }
         _ => Err("invalid type for comparison".to_owned()),
