@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::config::Config;
 use crate::definition::connection::{Selected, put};
 use crate::definition::rule::{self, Action, Part, RuleOptions};
-use crate::definition::stream::StreamDef;
+use crate::definition::stream::{Format, StreamDef};
 use crate::engine::SinkAction;
 use crate::io::connector::{self, ConnectorError, SourceSpec};
+use crate::io::file::FILE_TYPE;
 use crate::property::{self, Invalid, Warning};
 use crate::text::document::Document;
 use crate::text::suggest;
@@ -105,6 +106,22 @@ fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Act
     }
 }
 
+/// In a file of delimited values or forms, each line is a message. With a header, the whole file is: its first line names
+/// the columns of all others.
+fn choose_file_type(format: &Format, props: &mut Map<String, Json>) {
+    let is_csv = |(name, value): (&String, &Json)| {
+        name.eq_ignore_ascii_case(FILE_TYPE).then(|| value.as_str().is_some_and(|is| is.eq_ignore_ascii_case("csv")))
+    };
+    let written = props.iter().find_map(is_csv);
+    let file_type = match (format, written) {
+        (Format::Delimited { header: true, .. }, None | Some(true)) => "json",
+        (Format::Delimited { .. } | Format::UrlEncoded, None) => "lines",
+        _ => return,
+    };
+    props.retain(|name, _| !name.eq_ignore_ascii_case(FILE_TYPE));
+    props.insert(FILE_TYPE.to_owned(), file_type.into());
+}
+
 /// The source of a stream. EXTRA overrides the named connection, which overrides the CONF_KEY.
 ///
 /// # Errors
@@ -167,12 +184,15 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
     if let Err(error) = reached {
         return Err((faults(error.into()).0, told));
     }
-    let Selected { path, props, warnings } =
+    let Selected { path, mut props, warnings } =
         match config.connections.of_source(kind, &def.datasource, props, &def.extra) {
             Ok(selected) => selected,
             Err(error) => return Err((faults(error).0, told)),
         };
     told.extend(warnings);
+    if kind == "file" {
+        choose_file_type(&def.format, &mut props);
+    }
     let path = path.as_deref().unwrap_or(&def.datasource);
     match connector::source(kind, path, &props) {
         Ok((mut spec, warnings)) => {

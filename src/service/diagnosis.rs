@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::status::{Phase, RuleReport};
 use super::topology::each_name;
 use crate::definition::rule::RuleOptions;
-use crate::engine::RuleStatus;
+use crate::engine::{RuleStatus, TableStatus};
 use crate::io::websocket::TurnedAway;
 use crate::io::{LinkState, LinkStatus, NO_CLIENT};
 use crate::metrics::{Place, SeenFields};
@@ -132,6 +132,14 @@ pub(super) fn was_dropped(name: &str) -> String {
     format!(
         "{name} was dropped: its last definition and rows are used until {name} is created again or the service ends"
     )
+}
+
+/// The finding that a lookup table refused messages or rows; `None` if it took all.
+pub(super) fn unread_table(table: &TableStatus) -> Option<Diagnosis> {
+    let (_, error) = table.last_error.as_ref().filter(|_| table.errors > 0)?;
+    let refused = counted(table.errors, "error");
+    let message = format!("{}, which is joined, had {refused}; the last one: {error}", table.name);
+    Some(Diagnosis { operator: "source", cause: Cause::Unreadable, message })
 }
 
 fn one(operator: &'static str, cause: Cause, message: impl Into<String>) -> Vec<Diagnosis> {

@@ -30,6 +30,7 @@ async fn a_lookup_table_reads_its_file_by_its_format() {
             "lines",
             "DATASOURCE=\"parts.lines\", FORMAT=\"delimited\", DELIMITER=\";\", EXTRA=\"{\\\"fileType\\\":\\\"lines\\\"}\"",
         ),
+        ("plain", "DATASOURCE=\"parts.lines\", FORMAT=\"delimited\", DELIMITER=\";\""),
     ] {
         let sql = format!(
             "CREATE TABLE {name} (id BIGINT, title STRING) WITH (TYPE=\"file\", KIND=\"lookup\", KEY=\"id\", {options})"
@@ -41,14 +42,49 @@ async fn a_lookup_table_reads_its_file_by_its_format() {
     }
     let mut csv = connect_async(served.data_url("/csv")).await.expect("the sink is there").0;
     let mut lines = connect_async(served.data_url("/lines")).await.expect("the sink is there").0;
+    let mut plain = connect_async(served.data_url("/plain")).await.expect("the sink is there").0;
     let mut sender = connect_async(served.data_url("/in")).await.expect("the source is there").0;
     for id in [2, 3] {
         sender.send(Message::text(json!({"id": id}).to_string())).await.expect("the source is there");
     }
-    for (viewer, row) in [(&mut csv, json!({"id": 2, "title": "pot"})), (&mut lines, json!({"id": 3, "title": "pan"}))]
+    let pan = json!({"id": 3, "title": "pan"});
+    for (viewer, row) in
+        [(&mut csv, json!({"id": 2, "title": "pot"})), (&mut lines, pan.clone()), (&mut plain, pan.clone())]
     {
         let next = timeout(LIMIT, viewer.next()).await.expect("it comes").expect("it goes on").expect("it is whole");
         assert_eq!(serde_json::from_str::<Value>(next.to_text().expect("text")).expect("JSON"), row);
+    }
+}
+
+#[tokio::test]
+async fn a_lookup_table_says_what_it_cannot_read() {
+    let folder = Folder::new("unreadable");
+    folder.write("data/parts.json", "{\"id\": 1}\n{\"id\": 2}");
+    folder.write("data/some.json", "[{\"id\": 1}, {\"id\": \"x\"}]");
+    let served = folder.serve();
+    demo(&served).await;
+    for (table, file, said) in [
+        ("parts", "parts.json", "unexpected text after the value"),
+        ("some", "some.json", "id has wrong type:string, expect:bigint"),
+    ] {
+        let options = format!("TYPE=\"file\", KIND=\"lookup\", KEY=\"id\", DATASOURCE=\"{file}\"");
+        made(&served, "/tables", &format!("CREATE TABLE {table} (id BIGINT) WITH ({options})")).await;
+        let select = format!("SELECT demo.id FROM demo INNER JOIN {table} ON demo.id = {table}.id");
+        served.asks("POST", "/rules", &json!({"id": table, "sql": select, "actions": [{"nop": {}}]})).await.done();
+        let found = async {
+            loop {
+                let status = served.asks("GET", &format!("/rules/{table}/status"), &Value::Null).await.json();
+                if status["diagnosis"][0]["cause"] == "unreadable" {
+                    return status["diagnosis"][0]["message"].to_string();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let message = timeout(LIMIT, found).await.expect("the status names the table");
+        assert!(
+            message.contains(&format!("{table}, which is joined, had 1 error")) && message.contains(said),
+            "{message}"
+        );
     }
 }
 

@@ -82,7 +82,7 @@ impl Updates {
             let Received::Batch(batch) = self.frames.receive() else { return false };
             for frame in &batch.frames {
                 if let Err(error) = self.frame(frame, change) {
-                    self.metrics.error(error.to_string());
+                    self.refuse(error);
                 }
             }
         }
@@ -115,10 +115,18 @@ impl Updates {
         for row in self.rows_of(bytes)? {
             self.metrics.row();
             if let Err(error) = self.update(row, change) {
-                self.metrics.error(error.to_string());
+                self.refuse(error);
             }
         }
         Ok(())
+    }
+
+    /// Counts an error. The log has the first one; the status of rules that join the table has the last one.
+    fn refuse(&self, error: TableError) {
+        if self.metrics.errors() == 0 {
+            tracing::warn!("{error}");
+        }
+        self.metrics.error(error.to_string());
     }
 
     /// The rows of a message.

@@ -11,7 +11,7 @@ mod target;
 mod writer;
 
 pub use self::sink::{FileLink, FileSink, FileWriters};
-pub use self::source::{FileError, FileReader, FileSource};
+pub use self::source::{FILE_TYPE, FileError, FileReader, FileSource};
 
 use crate::property::{self, Entry};
 

@@ -64,18 +64,21 @@ enum FileType {
     Lines,
 }
 
+/// The property that says what a message is.
+pub const FILE_TYPE: &str = "fileType";
+
 type Row = Property<FileSource>;
 
 const PROPERTIES: &[Row] = &[
     Row::text("path", |source, folder| source.file = folder.into())
         .of_source()
         .doc("Folder of the file, below the data folder"),
-    Row::choice("fileType", &["json", "lines"], |source, file_type| {
-        source.file_type = if file_type == "lines" { FileType::Lines } else { FileType::Json };
+    Row::choice(FILE_TYPE, &["json", "lines", "csv"], |source, file_type| {
+        source.file_type = if file_type == "json" { FileType::Json } else { FileType::Lines };
     })
     .default("json")
     .of_source()
-    .doc("`json`: the file is one message, an object or a list of objects. `lines`: each line is a message of the stream's FORMAT"),
+    .doc("`json`: the file is one message, an object or a list of objects. `lines` and `csv`: each line is a message of the stream's FORMAT. With FORMAT `delimited` or `urlencoded`, the default is `lines`"),
 ];
 
 /// The properties of a source.
@@ -316,9 +319,9 @@ mod tests {
         }
         assert!(source("", json!({})).is_err());
         assert!(
-            source("a", json!({"fileType": "csv"}))
+            source("a", json!({"fileType": "xml"}))
                 .unwrap_err()
-                .contains("fileType is \"csv\", expected json or lines")
+                .contains("fileType is \"xml\", expected json, lines or csv")
         );
         assert!(source("a", json!({"path": 5})).is_err());
     }

@@ -26,7 +26,12 @@ impl Service {
         let mut found = diagnosis::dropped(&self.dropped_of(definition.reads.iter()));
         let Some(status) = &report.engine else { return found };
         let (mut seen, mut turned_away) = match self.inner.engine.read().await.as_ref() {
-            Some(engine) => (engine.seen(id), engine.turned_away()),
+            Some(engine) => {
+                let tables = engine.tables();
+                let joined = tables.iter().filter(|table| definition.reads.iter().any(|read| *read == table.name));
+                found.extend(joined.filter_map(diagnosis::unread_table));
+                (engine.seen(id), engine.turned_away())
+            }
             None => (Vec::new(), Vec::new()),
         };
         for (_, look) in &report.looks {
