@@ -240,9 +240,27 @@ fn write_man(folder: &Path) -> Result<(), Failure> {
     written.map_err(|error| Failure::Refused(format!("cannot write into {}: {error}", folder.display())))
 }
 
+/// Moves the verb before options of the client: they may stand at any place.
+fn put_verb_first(args: &mut [OsString]) {
+    let mut at = 1;
+    while let Some(option) = args.get(at).and_then(|arg| arg.to_str()).filter(|arg| arg.starts_with('-')) {
+        let name = option.split('=').next().unwrap_or_default();
+        at += match name {
+            "--url" | "--token" | "--ca" | "--log" if name == option => 2,
+            "--url" | "--token" | "--ca" | "--log" | "--insecure" | "--json" | "-json" | "--details" => 1,
+            _ => return,
+        };
+    }
+    let verb = args.get(at).and_then(|arg| arg.to_str()).map(str::to_lowercase).unwrap_or_default();
+    if remote::VERBS.contains(&verb.as_str()) || ["query", "status", "tap", "top"].contains(&verb.as_str()) {
+        args[1..=at].rotate_right(1);
+    }
+}
+
 /// Adjusts the arguments for clap. Scripts write the service's verbs in capitals (`CREATE STREAM`) and `-json` with one
 /// hyphen. `explain rule NAME` queries the service, unless there is a file called `rule`.
 fn words(mut args: Vec<OsString>) -> Vec<OsString> {
+    put_verb_first(&mut args);
     let lower = |arg: Option<&OsString>| arg.and_then(|arg| arg.to_str()).map(str::to_lowercase);
     let Some(verb) = lower(args.get(1)) else { return args };
     if remote::VERBS.contains(&verb.as_str()) || verb == "query" {
@@ -402,6 +420,21 @@ mod tests {
         assert_eq!(words(args(&["p", "describe", "-json"])), args(&["p", "describe", "--json"]));
         assert_eq!(words(args(&["p", "show", "--", "-json"])), args(&["p", "show", "--", "-json"]));
         assert_eq!(words(args(&["p", "explain", "rules.yaml"])), args(&["p", "explain", "rules.yaml"]));
+    }
+
+    #[test]
+    fn options_of_the_client_may_stand_before_the_verb() {
+        let args = |words: &[&str]| -> Vec<OsString> { words.iter().map(OsString::from).collect() };
+        for (written, read) in [
+            (&["p", "--url", "U", "DROP", "stream", "d"][..], &["p", "drop", "--url", "U", "stream", "d"][..]),
+            (&["p", "--url=U", "--json", "status"], &["p", "status", "--url=U", "--json"]),
+            (&["p", "--log", "debug", "serve"], &["p", "--log", "debug", "serve"]),
+            (&["p", "--url", "U", "run", "a.yaml"], &["p", "--url", "U", "run", "a.yaml"]),
+            (&["p", "--url"], &["p", "--url"]),
+            (&["p", "--help"], &["p", "--help"]),
+        ] {
+            assert_eq!(words(args(written)), args(read));
+        }
     }
 
     #[test]
