@@ -238,7 +238,7 @@ pub fn delta(
         span.at
     });
     out.extend_from_slice(if at.is_some() { b"}" } else { br#","more":true}"# });
-    Frame { json: out.into(), at }
+    Frame { json: out.into_boxed_slice().into(), at }
 }
 
 /// Appends the object of a row's key columns.

@@ -117,6 +117,16 @@ pub fn put_header(out: &mut impl BufMut, opcode: Opcode, compressed: bool, paylo
     }
 }
 
+/// The length of the header of a frame with a payload of this length.
+pub fn header_len(payload: usize, masked: bool) -> usize {
+    let length = match payload {
+        0..=125 => 0,
+        126..=0xffff => 2,
+        _ => 8,
+    };
+    2 + length + if masked { 4 } else { 0 }
+}
+
 /// Masks or unmasks bytes, eight at a time.
 pub fn mask(bytes: &mut [u8], key: [u8; 4]) {
     let [a, b, c, d] = key;
@@ -141,6 +151,7 @@ mod tests {
                 for key in [None, Some([1, 2, 3, 4])] {
                     let mut bytes = Vec::new();
                     put_header(&mut bytes, opcode, opcode == Opcode::Text, payload, key);
+                    assert_eq!(bytes.len(), header_len(payload, key.is_some()));
                     for cut in 0..bytes.len() {
                         assert_eq!(Header::parse(&bytes[..cut]).expect("no error"), None);
                     }

@@ -15,7 +15,7 @@ use tokio::io::AsyncWrite;
 
 use super::Side;
 use super::deflate::Deflater;
-use super::frame::{MAX_CONTROL, MAX_HEADER, Opcode, mask, put_header};
+use super::frame::{MAX_CONTROL, MAX_HEADER, Opcode, header_len, mask, put_header};
 use crate::io::queue::{Encoded, Form, MessageBatch};
 
 /// Messages with at least this average size are written from where they are; shorter ones are copied after their
@@ -139,7 +139,8 @@ fn put_frame(out: &mut Vec<u8>, opcode: Opcode, compressed: bool, payload: &[u8]
 }
 
 fn frame(opcode: Opcode, payload: &[u8], side: Side) -> Bytes {
-    let mut bytes = Vec::with_capacity(MAX_HEADER + payload.len());
+    // Without room to spare, the bytes are shared without another allocation.
+    let mut bytes = Vec::with_capacity(header_len(payload.len(), side == Side::Client) + payload.len());
     put_frame(&mut bytes, opcode, false, payload, side);
     bytes.into()
 }
