@@ -67,6 +67,11 @@ impl Engine {
         let name = plan.about.name.clone();
         self.open_view(&spec).await?;
         let started = self.start_rule(spec).await;
+        if started.is_ok() && !self.has_view(&name) {
+            self.stop_rule(&view_id(&name), false).await;
+            let why = "memory was short while it was filled: raise basic.maxMemory, or keep fewer rows".to_owned();
+            return Err(EngineError::View { view: name.to_string(), why });
+        }
         if started.is_err() {
             self.close_view(&name).await;
         }
