@@ -146,6 +146,32 @@ fn a_snapshot_then_each_change() {
 }
 
 #[test]
+fn first_rows_of_several_cuts_are_one_snapshot() {
+    let mut world = World::new("fleet");
+    // It follows the view without rows.
+    let mut early = world.client(json!({}), 0);
+    while early.read(9, world.now()) {}
+    locked(&world.view).open();
+    let mut late = world.client(json!({"site": "n1"}), 0);
+    for id in 0..4 {
+        world.put(id, "n1", 1);
+        world.cut();
+        early.seen.clear();
+        while early.read(9, world.now()) {}
+        while late.read(9, world.now()) {}
+        assert_eq!((early.seen.len(), late.seen.len()), (0, 2), "{:?} {:?}", early.seen, late.seen);
+    }
+    locked(&world.view).opened();
+    while early.read(9, world.now()) {}
+    while late.read(9, world.now()) {}
+    assert_eq!(early.seen, ["delta"]);
+    assert_eq!(late.seen, ["hello", "subscribed", "snapshot", "rows", "ready"]);
+    for client in [&early, &late] {
+        client.expects(&world);
+    }
+}
+
+#[test]
 fn clients_of_one_part_share_its_bytes() {
     let mut world = World::new("fleet");
     let mut clients: Vec<Client> = (0..3).map(|_| world.client(json!({"site": ["n1", "n2"]}), 0)).collect();

@@ -5,6 +5,7 @@
 //! together. The rows go to the view's store ([`crate::view::View`]), where clients find them.
 
 mod derived;
+mod expiry;
 mod groups;
 mod join;
 mod network;
@@ -67,6 +68,8 @@ pub struct ViewOperator {
     cut_at: i64,
     /// whether it will be woken to make rows
     deferred: bool,
+    /// more rows should have expired by now than one cut removes
+    expires_more: bool,
     memories: Memories,
     maker: RowMaker,
     groups: Groups,
@@ -132,12 +135,19 @@ impl Operate for ViewOperator {
         self.wake();
     }
 
-    /// A cut takes little time, so it is made when it is due.
+    /// A cut takes little time, so it is made when it is due; rows that expire together leave in several.
     fn work(&mut self, _turn: &mut Turn) -> Progress {
-        Progress::Done
+        if self.expires_more { Progress::More } else { Progress::Done }
     }
 
-    fn settle(&mut self) {}
+    fn settle(&mut self) {
+        while self.expires_more {
+            let now = self.clock.now();
+            self.expire(now);
+            self.make_rows(now);
+            self.cut(now);
+        }
+    }
 
     fn forget(&mut self) {
         self.groups = Groups::default();
@@ -223,6 +233,7 @@ impl ViewOperator {
             wakes: None,
             cut_at: i64::MIN,
             deferred: false,
+            expires_more: false,
             plan,
             context,
             metrics,
@@ -401,39 +412,6 @@ impl ViewOperator {
         }
     }
 
-    /// Removes groups that got no messages for too long, and groups of windows that ended too long ago.
-    fn expire(&mut self, now: i64) {
-        let Some(expire) = self.plan.expire else { return };
-        if matches!(self.plan.kind, ViewKind::Windows) {
-            while let Some(&(end, number)) = self.ends.first()
-                && end.saturating_add(expire) <= self.reached
-            {
-                self.counts.expired += 1;
-                self.forget(number, Why::Expired);
-            }
-            if let Some(sessions) = &mut self.sessions {
-                sessions.sweep(self.reached);
-            }
-            return;
-        }
-        while let Some((number, touched)) = self.groups.oldest()
-            && touched.saturating_add(expire) <= now
-        {
-            self.counts.expired += 1;
-            self.forget(number, Why::Expired);
-        }
-    }
-
-    /// Removes the groups with the oldest last message beyond MAX_ROWS.
-    fn evict(&mut self) {
-        while self.groups.len() > self.plan.max_rows
-            && let Some((number, _)) = self.groups.oldest()
-        {
-            self.counts.evicted += 1;
-            self.forget(number, Why::Evicted);
-        }
-    }
-
     /// Forgets a group and removes its row.
     fn forget(&mut self, number: u32, why: Why) {
         if let Some(key) = self.drop_group(number) {
@@ -526,24 +504,7 @@ impl ViewOperator {
         let bytes = self.groups.bytes();
         // Without a limit, nothing is refused.
         let _ = self.out.cut(Told { ts, now, evicted, expired, bytes }, None);
-    }
-
-    /// Requests a wake-up for the next row that expires by the clock.
-    fn wake(&mut self) {
-        let Some(expire) = self.plan.expire else { return };
-        let next = match self.plan.kind {
-            ViewKind::Windows => self.ends.first().map(|(end, _)| *end),
-            ViewKind::Newest { .. } => self.out.touched_first(),
-            _ => self.groups.oldest().map(|(_, touched)| touched),
-        };
-        let now = self.clock.now();
-        // Only one timer at a time, so that the heap does not grow with the rows.
-        if let Some(next) = next.map(|at| at.saturating_add(expire))
-            && self.wakes.is_none_or(|wakes| wakes <= now || next < wakes)
-        {
-            self.alarm.at(next);
-            self.wakes = Some(next);
-        }
+        self.expires_more |= self.out.expires_more(now);
     }
 
     fn parts(&self, queue: &RuleQueue, to: &mut impl StateParts) -> Result<(), CheckpointError> {

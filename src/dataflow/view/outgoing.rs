@@ -15,6 +15,9 @@ use crate::view::ViewCell;
 use super::row::Made;
 use super::top::{Change, TopRows};
 
+/// The most rows that one cut removes by their age, a few milliseconds' work. The next cut removes the others.
+pub const EXPIRED_AT_ONCE: usize = 8 * 1024;
+
 /// The destination of the changes of a view.
 pub struct Outgoing {
     view: Arc<ViewCell>,
@@ -136,6 +139,12 @@ impl Outgoing {
         self.left
     }
 
+    /// Whether rows are left that should have expired by now.
+    pub fn expires_more(&self, now: i64) -> bool {
+        let expire = self.leaving.and_then(|leaving| leaving.expire);
+        expire.zip(self.touched_first()).is_some_and(|(expire, at)| at.saturating_add(expire) <= now)
+    }
+
     /// Whether anyone sees a cut when it is made: a client, a rule or another view.
     pub fn is_watched(&self) -> bool {
         self.feed.is_read() || locked(&self.view).is_watched()
@@ -174,7 +183,8 @@ impl Outgoing {
     /// There would be more rows than `most`; the number of rows. Then nothing is cut, and [`Outgoing::stop`] discards the
     /// changes.
     pub fn cut(&mut self, told: Told, most: Option<usize>) -> Result<(), usize> {
-        self.drop_old_first_rows(told.now);
+        let most_expired = self.left.expired + EXPIRED_AT_ONCE as u64;
+        self.drop_old_first_rows(told.now, most_expired);
         let is_read = self.feed.is_read();
         self.stage();
         let changes = {
@@ -185,6 +195,7 @@ impl Outgoing {
             while let Some(leaving) = leaving
                 && let Some(at) = view.touched_first()
                 && let Some(why) = leaving.why(at, view.touched_len(), told.now)
+                && (why != Why::Expired || self.left.expired < most_expired)
             {
                 let key = view.remove_first();
                 self.left.count(why);
@@ -265,10 +276,11 @@ impl Outgoing {
     }
 
     /// Removes rows that leave by their age or number, where limits keep all rows.
-    fn drop_old_first_rows(&mut self, now: i64) {
+    fn drop_old_first_rows(&mut self, now: i64, most_expired: u64) {
         while let Some((leaving, top)) = self.leaving.zip(self.tops.first())
             && let Some((key, at)) = top.touched_first()
             && let Some(why) = leaving.why(at, top.len(), now)
+            && (why != Why::Expired || self.left.expired < most_expired)
         {
             let key = key.clone();
             self.left.count(why);

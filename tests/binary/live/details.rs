@@ -277,3 +277,25 @@ async fn a_view_with_the_name_of_a_stream_is_the_only_error() {
     assert!(said.contains("telemetry is the name of a stream or table"), "{said}");
     assert_eq!(said.matches("error").count(), 1, "{said}");
 }
+
+#[tokio::test]
+async fn rows_that_expire_together_leave_in_several_cuts() {
+    const ROWS: usize = 20_000;
+    let view = "CREATE VIEW seen WITH (EVENT_TIME=TRUE, EXPIRE=\"10s\", PARAMS=\"id\") AS SELECT id, count(*) AS n \
+                FROM pings GROUP BY id, TUMBLINGWINDOW(ss, 10)";
+    let plutino = run("live-together", &[stream("pings", "", ", TIMESTAMP=\"ts\"")], &[view]).await;
+    let mut feed = plutino.connect("/pings").await;
+    let mut live = Live::open(plutino.port, "/live/seen").await;
+    for id in 0..ROWS {
+        send(&mut feed, json!({"id": id, "ts": 1_000}).to_string()).await;
+    }
+    live.until(|rows| rows.len() == ROWS).await;
+    let sequence = |live: &Live| -> u64 {
+        let cursor = live.cursor.as_deref().and_then(|cursor| cursor.rsplit_once('.'));
+        cursor.and_then(|(_, sequence)| sequence.parse().ok()).expect("it has a cut")
+    };
+    let before = sequence(&live);
+    send(&mut feed, r#"{"id":0,"ts":25000}"#).await;
+    live.until(|rows| rows.len() == 1 && rows.contains_key("[0,20000]")).await;
+    assert!(sequence(&live) >= before + 3, "{} after {before}", sequence(&live));
+}
