@@ -160,11 +160,11 @@ async fn last_import(State(service): State<Service>) -> Response {
 /// YAML that contains JSON values unchanged.
 async fn export_yaml(State(service): State<Service>, Params(held): Params<Held>) -> Response {
     use std::fmt::Write;
-    let Ruleset { streams, tables, rules } = held.ruleset(service.export_ruleset());
+    let Ruleset { streams, tables, views, rules } = held.ruleset(service.export_ruleset());
     let mut page = String::new();
     // Writing to a String cannot fail.
-    for (section, statements) in [("streams", streams), ("tables", tables)] {
-        if section == "tables" && statements.is_empty() {
+    for (section, statements) in [("streams", streams), ("tables", tables), ("views", views)] {
+        if section != "streams" && statements.is_empty() {
             continue;
         }
         let _ = writeln!(page, "{section}:{}", if statements.is_empty() { " {}" } else { "" });
@@ -209,6 +209,7 @@ async fn import_yaml(State(service): State<Service>, body: Bytes) -> Result<&'st
         let statements = match section.key.as_str() {
             "streams" => &mut ruleset.streams,
             "tables" => &mut ruleset.tables,
+            "views" => &mut ruleset.views,
             "rules" => &mut ruleset.rules,
             _ => continue,
         };

@@ -101,7 +101,7 @@ impl Service {
     /// from `all` to the result.
     pub(super) fn restore_import(&self, all: &mut Everything) -> Everything {
         let mut refused = Everything::default();
-        let Ruleset { streams, tables, rules } = &mut all.ruleset;
+        let Ruleset { streams, tables, rules, .. } = &mut all.ruleset;
         for (kind, failed) in [(streams, &mut refused.ruleset.streams), (tables, &mut refused.ruleset.tables)] {
             each(kind, failed, |name, sql| self.restored_relation(name, sql).map_err(|error| error.to_string()));
         }

@@ -23,7 +23,7 @@ use crate::text::document::Problem;
 /// The largest file that can be imported, bytes.
 const LARGEST: u64 = 256 << 20;
 
-/// Streams, tables and rules by name: their statements, and rules as JSON texts.
+/// Streams, tables, views and rules by name: their statements, and rules as JSON texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ruleset {
     /// statements
@@ -32,6 +32,9 @@ pub struct Ruleset {
     /// statements
     #[serde(default, deserialize_with = "or_none")]
     pub tables: BTreeMap<String, String>,
+    /// statements; eKuiper ignores them
+    #[serde(default, deserialize_with = "or_none", skip_serializing_if = "BTreeMap::is_empty")]
+    pub views: BTreeMap<String, String>,
     /// JSON texts
     #[serde(default, deserialize_with = "or_none")]
     pub rules: BTreeMap<String, String>,
@@ -40,7 +43,7 @@ pub struct Ruleset {
 /// Everything that the service manages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Everything {
-    /// streams, tables, rules
+    /// streams, tables, views, rules
     #[serde(flatten)]
     pub ruleset: Ruleset,
     /// always empty: Plutino has no native plugins
@@ -69,9 +72,6 @@ pub struct Everything {
     /// always empty: Plutino has no scripts
     #[serde(default, deserialize_with = "or_none")]
     pub scripts: BTreeMap<String, String>,
-    /// statements of views; eKuiper ignores them
-    #[serde(default, deserialize_with = "or_none", skip_serializing_if = "BTreeMap::is_empty")]
-    pub views: BTreeMap<String, String>,
 }
 
 impl Everything {
@@ -82,6 +82,7 @@ impl Everything {
             ruleset: Ruleset {
                 streams: texts(RecordKind::Stream),
                 tables: texts(RecordKind::Table),
+                views: texts(RecordKind::View),
                 rules: texts(RecordKind::Rule),
             },
             ..Everything::default()
@@ -137,11 +138,11 @@ fn retain_keys(kinds: &mut BTreeMap<String, String>, used: &BTreeSet<(String, St
 }
 
 /// The members of a [`Ruleset`].
-const RULESET: [&str; 3] = ["streams", "tables", "rules"];
+const RULESET: [&str; 4] = ["streams", "tables", "rules", "views"];
 
 /// Whether [`Everything`] has this member.
 fn is_section(name: &str) -> bool {
-    RULESET.contains(&name) || EXPORTED.contains(&name) || name == "views"
+    RULESET.contains(&name) || EXPORTED.contains(&name)
 }
 
 /// Reads null as empty, as Go does.
@@ -225,7 +226,7 @@ impl Service {
         String::from_utf8(bytes).map_err(|_| wrong(format!("fail to read file {path}: it is not UTF-8")))
     }
 
-    /// Streams, tables and rules.
+    /// Streams, tables, views and rules.
     pub fn export_ruleset(&self) -> Ruleset {
         let statements = |relation| {
             let named = self.relations(relation, None);
@@ -235,6 +236,7 @@ impl Service {
         Ruleset {
             streams: statements(Relation::Stream),
             tables: statements(Relation::Table),
+            views: self.view_statements(),
             rules: rules.map(|(id, text): (String, Arc<str>)| (id, text.to_string())).collect(),
         }
     }
@@ -244,10 +246,9 @@ impl Service {
         let mut all = self.export_everything().await;
         if let Some(only) = only {
             all.ruleset.rules.retain(|id, _| only.contains(id));
-            let read = self.read_by(only);
-            all.ruleset.streams.retain(|name, _| read.contains(name));
-            all.ruleset.tables.retain(|name, _| read.contains(name));
-            all.views.clear();
+            let read = self.with_read_by_views(self.read_by(only));
+            let kinds = [&mut all.ruleset.streams, &mut all.ruleset.tables, &mut all.ruleset.views];
+            kinds.into_iter().for_each(|kind| kind.retain(|name, _| read.iter().any(|read| read == name)));
         }
         let catalog = self.catalog();
         let relations = all.ruleset.streams.keys().chain(all.ruleset.tables.keys());
@@ -273,12 +274,11 @@ impl Service {
             sinks: self.conf_texts("sinks"),
             connections: self.connection_config(),
             uploads: self.upload_texts().await,
-            views: self.view_statements(),
             ..Everything::default()
         }
     }
 
-    /// Imports streams, tables and rules; they replace those with the same names. The result lists what could not be
+    /// Imports streams, tables, views and rules; they replace those with the same names. The result lists what could not be
     /// imported; everything else is.
     pub async fn import_ruleset(&self, ruleset: Ruleset) -> Imported {
         let together = self.start_together().await;
@@ -301,6 +301,11 @@ impl Service {
             match self.replace_relation(Relation::Table, &name, &sql).await {
                 Ok(_) => imported.tables += 1,
                 Err(error) => drop(refused.tables.insert(name, error.to_string())),
+            }
+        }
+        for (name, sql) in super::views::in_order_of_use(&ruleset.views).into_iter().take_while(|_| on()) {
+            if let Err(error) = self.replace_view(name, sql).await {
+                refused.views.insert(name.clone(), error.to_string());
             }
         }
         for (id, text) in ruleset.rules.into_iter().take_while(|_| on()) {
@@ -466,14 +471,10 @@ impl Service {
             failed.extend(there.keys().map(|name| (name.clone(), format!("{what} are not supported"))));
         }
         let mut imported = self.import_ruleset_unless(all.ruleset, cancelled).await;
-        for (name, sql) in super::views::in_order_of_use(&all.views).into_iter().take_while(|_| on()) {
-            if let Err(error) = self.replace_view(name, sql).await {
-                refused.views.insert(name.clone(), error.to_string());
-            }
-        }
-        let Ruleset { streams, tables, rules } = std::mem::take(&mut imported.refused.ruleset);
+        let Ruleset { streams, tables, views, rules } = std::mem::take(&mut imported.refused.ruleset);
         refused.ruleset.streams.extend(streams);
         refused.ruleset.tables.extend(tables);
+        refused.ruleset.views.extend(views);
         refused.ruleset.rules.extend(rules);
         imported.refused = refused;
         imported
@@ -486,9 +487,13 @@ impl Service {
 
     /// Warnings about the definitions in an accepted rule set.
     pub fn warnings_of_ruleset(&self, ruleset: &Ruleset) -> Vec<Problem> {
-        let Ruleset { streams, tables, rules } = ruleset;
+        let Ruleset { streams, tables, views, rules } = ruleset;
         let of_relations = streams.values().chain(tables.values()).flat_map(|sql| self.warnings_of_statement(sql));
-        of_relations.chain(rules.iter().flat_map(|(id, text)| self.warnings_of_rule(text, Some(id)))).collect()
+        let of_views = views.values().flat_map(|sql| self.warnings_of_view(sql));
+        of_relations
+            .chain(of_views)
+            .chain(rules.iter().flat_map(|(id, text)| self.warnings_of_rule(text, Some(id))))
+            .collect()
     }
 
     /// What the last import could not import.

@@ -99,6 +99,18 @@ impl Service {
         views.iter().filter(|(_, view)| reads_it(view)).map(|(view, _)| view.clone()).collect()
     }
 
+    /// These names, and those that views among them read.
+    pub(super) fn with_read_by_views(&self, mut names: Vec<Text>) -> Vec<Text> {
+        let mut seen = 0;
+        while let Some(name) = names.get(seen) {
+            seen += 1;
+            let Ok(ManagedView { create, .. }) = self.view(name) else { continue };
+            let more: Vec<Text> = reads(&create).filter(|read| !names.contains(read)).cloned().collect();
+            names.extend(more);
+        }
+        names
+    }
+
     /// The statements of all views, in no particular order.
     fn creates(&self) -> Vec<Arc<CreateView>> {
         locked(&self.inner.views).values().map(|view| view.create.clone()).collect()

@@ -65,13 +65,11 @@ impl Service {
         self.definition(&entry)
     }
 
-    /// The streams and tables that these rules read.
-    pub(in crate::service) fn read_by(&self, ids: &[String]) -> Vec<String> {
+    /// What these rules read: streams, tables and views.
+    pub(in crate::service) fn read_by(&self, ids: &[String]) -> Vec<Text> {
         let entries = ids.iter().filter_map(|id| self.entry(id));
         let definitions = entries.filter_map(|entry| locked(&entry.state).definition.clone());
-        definitions
-            .flat_map(|definition| definition.reads.iter().map(ToString::to_string).collect::<Vec<_>>())
-            .collect()
+        definitions.flat_map(|definition| definition.reads.clone()).collect()
     }
 
     /// What each rule reads.

@@ -5,26 +5,18 @@ use std::sync::Arc;
 use super::super::error::ServiceError;
 use super::super::processes::{NotBegun, Recipe, Refusal};
 use super::super::{Service, locked};
-use super::{ManagedView, parse};
+use super::parse;
 use crate::definition::stream::Catalog;
 use crate::engine::{Engine, EngineError, RuleSpec};
-use crate::plan::view::reads;
 use crate::value::Text;
 
 impl Service {
     /// What other processes need to plan a rule or view that reads `names`.
-    pub(in crate::service) fn recipe(&self, id: &str, text: &str, mut names: Vec<Text>) -> Recipe {
+    pub(in crate::service) fn recipe(&self, id: &str, text: &str, names: Vec<Text>) -> Recipe {
         if self.followers().is_none() {
             return Recipe::default();
         }
-        // Those that views read come behind.
-        let mut seen = 0;
-        while let Some(name) = names.get(seen) {
-            seen += 1;
-            let Ok(ManagedView { create, .. }) = self.view(name) else { continue };
-            let more: Vec<Text> = reads(&create).filter(|read| !names.contains(read)).cloned().collect();
-            names.extend(more);
-        }
+        let names = self.with_read_by_views(names);
         let views = self.in_order().into_iter().filter(|(view, _)| names.iter().any(|name| name == view.as_str()));
         let views = views.map(|(_, view)| view.sql.to_string()).collect();
         let statements = locked(&self.inner.relations).statements(&names);

@@ -171,6 +171,52 @@ async fn views_are_exported_and_imported() {
 }
 
 #[tokio::test]
+async fn rules_that_read_views_are_exported_and_imported_with_them() {
+    let folder = Folder::new("live-ruleset");
+    let mut service = folder.serve();
+    begin(&service).await;
+    for view in [
+        "CREATE VIEW a_sites AS SELECT site, count(*) AS n FROM fleet GROUP BY site",
+        "CREATE VIEW other WITH (KEY=\"id\") AS SELECT id FROM telemetry",
+    ] {
+        service.asks("POST", "/views", &json!({"sql": view})).await.done();
+    }
+    let rule = json!({"id": "r", "sql": "SELECT n FROM a_sites", "actions": [{"nop": {}}]});
+    service.asks("POST", "/rules", &rule).await.done();
+    let names = |exported: &Value| {
+        let views = exported["views"].as_object().expect("it has views").keys().cloned().collect::<Vec<_>>();
+        (views, exported["streams"].as_object().expect("it has streams").len())
+    };
+    let all = service.asks("GET", "/data/export", &Value::Null).await.json();
+    let of_rule = service.asks("POST", "/data/export", &json!(["r"])).await.json();
+    assert_eq!(names(&of_rule), (vec!["a_sites".to_owned(), "fleet".to_owned()], 1));
+    let ruleset = service.asks("POST", "/ruleset/export", &Value::Null).await.json();
+    assert_eq!(names(&ruleset), names(&all));
+    let yaml = service.asks("GET", "/v2/data/export", &Value::Null).await.done();
+    for (path, content) in [
+        ("/data/import", all.to_string()),
+        ("/data/import", of_rule.to_string()),
+        ("/ruleset/import", ruleset.to_string()),
+        ("/v2/data/import", yaml),
+    ] {
+        let folder = Folder::new("live-ruleset-into");
+        let into = folder.serve();
+        into.asks("POST", path, &json!({"content": content})).await.done();
+        let views = into.asks("GET", "/views", &Value::Null).await.json();
+        assert!(views.as_array().is_some_and(|views| views.contains(&json!("a_sites"))), "{path}: {views}");
+        assert_eq!(into.asks("GET", "/rules/r/status", &Value::Null).await.json()["status"], "running", "{path}");
+    }
+    // What is in a store is exported without the service, too.
+    service.terminate();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
+    let written = command.args(["store", "export", "out.json"]).current_dir(&folder.0).output().unwrap();
+    assert!(written.status.success(), "{written:?}");
+    let stored = std::fs::read(folder.path("out.json")).expect("the file is there");
+    let stored: Value = serde_json::from_slice(&stored).expect("an export is JSON");
+    assert_eq!(names(&stored), names(&all));
+}
+
+#[tokio::test]
 async fn watch_prints_rows_and_changes() {
     let folder = Folder::new("live-watch");
     let service = folder.serve();
