@@ -55,7 +55,9 @@ impl Followed {
             let texts = self.read();
             if texts != self.texts {
                 self.texts = texts;
-                return pipeline::load(&self.files, &self.config);
+                let mut pipeline = pipeline::load(&self.files, &self.config)?;
+                pipeline.keep_views();
+                return Ok(pipeline);
             }
         }
     }

@@ -108,6 +108,9 @@ impl Run {
         }
         let config = configure(&self.etc.etc, log)?;
         let mut pipeline = pipeline::load(&self.files, &config).map_err(Failure::Problems)?;
+        if self.watch {
+            pipeline.keep_views();
+        }
         say_problems(&pipeline.warnings);
         super::check_server_tls(&config)?;
         let feeds = match self.replay(&mut pipeline)? {

@@ -62,6 +62,12 @@ impl Pipeline {
         self.rules.iter().map(|rule| &rule.spec).chain(views)
     }
 
+    /// Makes views keep their rows when a changed pipeline gives them other options. At its end, each of them then saves
+    /// its state once more.
+    pub fn keep_views(&mut self) {
+        self.views.iter_mut().for_each(|view| view.spec.keeps = Keeps::State(None));
+    }
+
     /// Replaces the sources of streams and tables before anything starts. `with` is called with each name.
     pub fn replace_sources(&mut self, mut with: impl FnMut(&str, &SourceSpec) -> Option<SourceSpec>) {
         let rules = self.rules.iter_mut().map(|rule| &mut rule.spec);

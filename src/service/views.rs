@@ -23,6 +23,7 @@ use crate::plan::physical::Body;
 use crate::plan::view::{check_cycle, in_order, over, plan_view, reads};
 use crate::sql::ast::CreateView;
 use crate::sql::parse_view;
+use crate::value::Text;
 
 /// A view, as created.
 #[derive(Clone, Debug)]

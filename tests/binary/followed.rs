@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::live::client::Live;
 use crate::process::serve::{ask, free_port};
 use crate::process::{Plutino, next, send, stream};
 
@@ -94,6 +95,35 @@ async fn a_view_that_changes_is_replaced_with_what_reads_it() {
     }
     plutino.terminate();
     assert_eq!(plutino.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_view_keeps_its_rows_when_its_options_change() {
+    let with = |options: &str, column: &str| {
+        let fleet = format!("CREATE VIEW fleet WITH (KEY=\"id\"{options}) AS SELECT id, {column} FROM s");
+        let count =
+            format!("CREATE VIEW count WITH (PARAMS=\"id\"{options}) AS SELECT id, count(*) AS n FROM s GROUP BY id");
+        json!({"streams": [stream("s", "", "")], "views": [fleet, count], "rules": []})
+    };
+    let mut plutino = Plutino::run("watch-options", &with("", "t"), &["--watch"]).await;
+    let mut s = plutino.connect("/s").await;
+    let mut fleet = Live::open(plutino.port, "/live/fleet").await;
+    let mut count = Live::open(plutino.port, "/live/count").await;
+    send(&mut s, r#"{"id":1,"t":9}"#).await;
+    fleet.until(|rows| rows.len() == 1).await;
+    count.until(|rows| rows.len() == 1).await;
+    plutino.rewrite(&with(", RETAIN=\"5m\"", "t"));
+    plutino.says_all(&["replaced", "view count", "view fleet"]).await;
+    send(&mut s, r#"{"id":2,"t":9}"#).await;
+    send(&mut s, r#"{"id":1,"t":9}"#).await;
+    fleet.until(|rows| rows.len() == 2).await;
+    count.until(|rows| rows.get("[1]").is_some_and(|row| row["n"] == 2)).await;
+    assert_eq!(Live::open(plutino.port, "/live/fleet").await.subscribed["retain"], 300_000);
+    // Another query begins without rows.
+    plutino.rewrite(&with(", RETAIN=\"5m\"", "t * 2 AS t"));
+    plutino.says("replaced view fleet").await;
+    assert!(Live::open(plutino.port, "/live/fleet").await.rows.is_empty());
+    assert_eq!(Live::open(plutino.port, "/live/count").await.rows.len(), 2);
 }
 
 #[tokio::test]

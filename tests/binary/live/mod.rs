@@ -1,7 +1,7 @@
 //! Live views over real sockets.
 
 mod browser;
-mod client;
+pub mod client;
 mod details;
 mod endurance;
 mod kinds;
