@@ -158,7 +158,7 @@ impl Peer {
             farewell: watch::Sender::new(None),
             wake: Notify::new(),
             first: Mutex::new(Some(VecDeque::new())),
-            unproven: Mutex::default(),
+            unproven: Mutex::new(Unproven::on_thread(thread)),
             lanes: Mutex::default(),
             proves: AtomicBool::new(false),
             probed: AtomicU64::new(0),
@@ -422,7 +422,7 @@ impl ClientQueue {
     fn lose(&self, messages: usize, cause: Loss) {
         self.dropped.fetch_add(messages as u64, Ordering::Relaxed);
         self.sink.lose(cause, messages);
-        self.sink.remove(messages);
+        self.sink.remove(self.peer.thread, messages);
     }
 
     /// Its sink has ended: its peer forgets it, and waiting messages are lost.
@@ -459,7 +459,7 @@ impl Lane for ClientQueue {
         let Landing { rest, out, bytes, flushed, .. } = *landing;
         let sink = &self.sink;
         if flushed {
-            sink.flushed(out, bytes);
+            sink.flushed(self.peer.thread, out, bytes);
             locked(&self.peer.unproven).add(sink, out as u64);
         }
         let mut state = locked(&self.state);
@@ -475,9 +475,11 @@ impl Lane for ClientQueue {
         if fresh {
             self.peer.list(self.clone());
         }
-        self.lose(lost, self.cause_of_end());
+        if lost > 0 {
+            self.lose(lost, self.cause_of_end());
+        }
         if flushed {
-            sink.remove(out);
+            sink.remove(self.peer.thread, out);
         } else {
             self.lose(out, sink.unless_ended(Loss::Broken));
         }

@@ -59,8 +59,11 @@ pub struct ClientStatus {
 impl SinkQueue {
     /// A sink without clients; its clients will be on these threads.
     pub fn new(settings: &Settings, signal: Signal, threads: &SocketThreads) -> Arc<SinkQueue> {
-        let tally = Arc::new(Tally::new(settings.client_queue, settings.slow_client, signal));
-        let branches = threads.iter().map(|thread| Arc::new(Branch::new(thread.clone(), tally.clone()))).collect();
+        let tally = Arc::new(Tally::new(settings.client_queue, settings.slow_client, signal, threads.len()));
+        let branch = |(number, thread): (usize, &Arc<SocketThread>)| {
+            Arc::new(Branch::new(number, thread.clone(), tally.clone()))
+        };
+        let branches = threads.iter().enumerate().map(branch).collect();
         Arc::new(SinkQueue { tally, branches, everywhere: settings.role == Role::Server })
     }
 
@@ -98,7 +101,7 @@ impl SinkQueue {
                 let lanes = branch.settled();
                 let lane = lanes.get(client);
                 if let Some(lane) = lane {
-                    self.tally.add(message.len());
+                    self.tally.add(branch.number, message.len());
                     lane.push(&message);
                 }
                 lane.is_some()
@@ -183,6 +186,8 @@ type Lanes = IndexMap<Text, Arc<ClientQueue>, RandomState>;
 
 /// The clients of a sink on one data thread.
 struct Branch {
+    /// the number of the thread
+    number: usize,
     thread: Arc<SocketThread>,
     tally: Arc<Tally>,
     /// locked for one batch at a time; locked before `inbox` if both are needed
@@ -202,8 +207,8 @@ struct Inbox {
 }
 
 impl Branch {
-    fn new(thread: Arc<SocketThread>, tally: Arc<Tally>) -> Branch {
-        Branch { thread, tally, lanes: Mutex::default(), inbox: Mutex::default() }
+    fn new(number: usize, thread: Arc<SocketThread>, tally: Arc<Tally>) -> Branch {
+        Branch { number, thread, tally, lanes: Mutex::default(), inbox: Mutex::default() }
     }
 
     /// Sends a batch to all clients, and returns their number.
@@ -215,7 +220,7 @@ impl Branch {
             }
             if inbox.has_room() {
                 let clients = inbox.clients;
-                self.tally.add(batch.len() * clients);
+                self.tally.add(self.number, batch.len() * clients);
                 inbox.bytes += batch.byte_len();
                 inbox.batches.push_back(batch.clone());
                 let ask = !std::mem::replace(&mut inbox.asked, true);
@@ -227,7 +232,7 @@ impl Branch {
             }
         }
         let lanes = self.settled();
-        self.tally.add(batch.len() * lanes.len());
+        self.tally.add(self.number, batch.len() * lanes.len());
         lanes.values().for_each(|lane| lane.push(batch));
         lanes.len()
     }

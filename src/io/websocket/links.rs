@@ -158,10 +158,10 @@ impl OpenSink for SinkLink {
         match &self.queue {
             SinkEnd::Queue(queue) => {
                 status.messages = queue.tally.delivered();
-                status.bytes = queue.tally.bytes.load(Ordering::Relaxed);
+                status.bytes = queue.tally.bytes();
                 status.dropped = queue.tally.lost();
                 status.queued = queue.tally.queued();
-                status.unproven = queue.tally.unproven.load(Ordering::Acquire);
+                status.unproven = queue.tally.unproven();
             }
             SinkEnd::Stored(sink) => sink.describe(&mut status),
         }

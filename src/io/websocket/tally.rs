@@ -1,4 +1,7 @@
 //! The limits and counts of a sink, shared by all of its clients' lanes.
+//!
+//! What changes with each batch of a client is counted for each data thread, apart in memory: otherwise each batch that one
+//! thread sends would take the counts, and the limits beside them, out of the other threads' caches.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -48,36 +51,42 @@ pub(super) struct Tally {
     signal: Signal,
     /// the number of lanes over the limit, with policy `block`
     over: AtomicUsize,
-    /// messages in all lanes, and on the way to them
-    queued: AtomicUsize,
-    /// notified when nothing waits any more
+    /// by data thread
+    counts: Box<[Counts]>,
+    /// notified when nothing waits any more on a thread
     drained: Notify,
-    /// messages flushed to clients
-    messages: AtomicU64,
-    /// those of them that no pong has proven to be read
-    pub unproven: AtomicU64,
-    /// those of them that a broken connection may have lost
+    /// flushed messages that a broken connection may have lost
     lost_unproven: AtomicU64,
-    /// their bytes
-    pub bytes: AtomicU64,
     lost: [AtomicU64; Loss::ALL.len()],
     ended: AtomicBool,
 }
 
+/// The counts of the clients on one data thread. Two cache lines, since processors fetch them in pairs.
+#[derive(Default)]
+#[repr(align(128))]
+struct Counts {
+    /// messages in all lanes, and on the way to them
+    queued: AtomicUsize,
+    /// messages flushed to clients
+    messages: AtomicU64,
+    /// their bytes
+    bytes: AtomicU64,
+    /// those of them that no pong has proven to be read
+    unproven: AtomicU64,
+}
+
 impl Tally {
-    /// The tally of a sink without clients. `signal` is raised when the sink becomes ready again.
-    pub fn new(limit: QueueLimit, policy: SlowClient, signal: Signal) -> Tally {
+    /// The tally of a sink without clients, which will be on so many threads. `signal` is raised when the sink becomes
+    /// ready again.
+    pub fn new(limit: QueueLimit, policy: SlowClient, signal: Signal, threads: usize) -> Tally {
         Tally {
             limit,
             policy,
             signal,
             over: AtomicUsize::new(0),
-            queued: AtomicUsize::new(0),
+            counts: (0..threads.max(1)).map(|_| Counts::default()).collect(),
             drained: Notify::new(),
-            messages: AtomicU64::new(0),
-            unproven: AtomicU64::new(0),
             lost_unproven: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
             lost: Default::default(),
             ended: AtomicBool::new(false),
         }
@@ -102,17 +111,23 @@ impl Tally {
 
     /// The number of messages that wait for clients.
     pub fn queued(&self) -> usize {
-        self.queued.load(Ordering::Acquire)
+        self.counts.iter().map(|counts| counts.queued.load(Ordering::Acquire)).sum()
     }
 
-    /// Adds waiting messages. Must be called before a lane gets them, because its client may write at once.
-    pub fn add(&self, messages: usize) {
-        self.queued.fetch_add(messages, Ordering::AcqRel);
+    /// The counts of the clients on a thread.
+    fn on(&self, thread: usize) -> &Counts {
+        &self.counts[thread % self.counts.len()]
     }
 
-    /// Subtracts messages that no longer wait.
-    pub fn remove(&self, messages: usize) {
-        if messages > 0 && self.queued.fetch_sub(messages, Ordering::AcqRel) == messages {
+    /// Adds waiting messages of clients on a thread. Must be called before a lane gets them, because its client may write
+    /// at once.
+    pub fn add(&self, thread: usize, messages: usize) {
+        self.on(thread).queued.fetch_add(messages, Ordering::AcqRel);
+    }
+
+    /// Subtracts messages of clients on a thread that no longer wait.
+    pub fn remove(&self, thread: usize, messages: usize) {
+        if messages > 0 && self.on(thread).queued.fetch_sub(messages, Ordering::AcqRel) == messages {
             self.drained.notify_waiters();
         }
     }
@@ -144,16 +159,38 @@ impl Tally {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Counts flushed messages and their bytes.
-    pub fn flushed(&self, messages: usize, bytes: usize) {
-        self.messages.fetch_add(messages as u64, Ordering::AcqRel);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Counts flushed messages of clients on a thread, and their bytes.
+    pub fn flushed(&self, thread: usize, messages: usize, bytes: usize) {
+        let counts = self.on(thread);
+        counts.messages.fetch_add(messages as u64, Ordering::AcqRel);
+        counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The bytes of flushed messages.
+    pub fn bytes(&self) -> u64 {
+        self.counts.iter().map(|counts| counts.bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Adds flushed messages of clients on a thread that no pong has proven to be read.
+    pub fn add_unproven(&self, thread: usize, messages: u64) {
+        self.on(thread).unproven.fetch_add(messages, Ordering::AcqRel);
+    }
+
+    /// Subtracts messages that are proven to be read, or lost.
+    pub fn remove_unproven(&self, thread: usize, messages: u64) {
+        self.on(thread).unproven.fetch_sub(messages, Ordering::AcqRel);
+    }
+
+    /// The flushed messages that no pong has proven to be read.
+    pub fn unproven(&self) -> u64 {
+        self.counts.iter().map(|counts| counts.unproven.load(Ordering::Acquire)).sum()
     }
 
     /// The number of delivered messages: flushed to clients, and not lost with a broken connection.
     pub fn delivered(&self) -> u64 {
         let lost = self.lost_unproven.load(Ordering::Acquire);
-        self.messages.load(Ordering::Acquire).saturating_sub(lost)
+        let messages: u64 = self.counts.iter().map(|counts| counts.messages.load(Ordering::Acquire)).sum();
+        messages.saturating_sub(lost)
     }
 
     /// Counts flushed messages as lost with their connection.
@@ -177,6 +214,30 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_sink_is_drained_when_nothing_waits_on_any_thread() {
+        let signal = Signal::new(0, crossbeam_channel::unbounded().0, std::sync::Arc::new(Notify::new()));
+        let tally = std::sync::Arc::new(Tally::new(QueueLimit::default(), SlowClient::DropOldest, signal, 2));
+        tally.add(0, 3);
+        tally.add(1, 4);
+        let far = Instant::now() + std::time::Duration::from_secs(60);
+        let drained = tokio::spawn({
+            let tally = tally.clone();
+            async move { tally.drain(far).await }
+        });
+        tokio::task::yield_now().await;
+        tally.remove(0, 3);
+        tokio::task::yield_now().await;
+        assert!(!drained.is_finished() && tally.queued() == 4);
+        tally.remove(1, 4);
+        drained.await.expect("no panic");
+        assert!(tally.queued() == 0 && Instant::now() < far);
+        tally.flushed(0, 3, 30);
+        tally.flushed(1, 4, 40);
+        tally.add_unproven(1, 4);
+        assert_eq!((tally.delivered(), tally.bytes(), tally.unproven()), (7, 70, 4));
+    }
 
     #[test]
     fn causes_stand_in_the_order_of_their_counts() {

@@ -11,7 +11,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use foldhash::fast::RandomState;
 
@@ -38,12 +37,19 @@ pub(super) struct Unproven {
     next: u64,
     /// whether the connection uses pings
     asks: bool,
+    /// the data thread of the peer
+    thread: usize,
 }
 
 /// Numbers of messages by sink, identified by its memory address.
 type Counts = HashMap<usize, (Arc<Tally>, u64), RandomState>;
 
 impl Unproven {
+    /// Of a peer on this data thread.
+    pub fn on_thread(thread: usize) -> Unproven {
+        Unproven { thread, ..Unproven::default() }
+    }
+
     /// A connection begins; `asks`: it uses pings. Messages left from an earlier one, after a panic, are lost.
     pub fn begin(&mut self, asks: bool) {
         self.lose();
@@ -61,13 +67,13 @@ impl Unproven {
                 let ended = sink.has_ended();
                 if ended {
                     sink.lose_unproven(*messages);
-                    sink.unproven.fetch_sub(*messages, Ordering::AcqRel);
+                    sink.remove_unproven(self.thread, *messages);
                 }
                 !ended
             });
         }
         self.sent += messages;
-        sink.unproven.fetch_add(messages, Ordering::AcqRel);
+        sink.add_unproven(self.thread, messages);
         self.since.entry(name).or_insert_with(|| (sink.clone(), 0)).1 += messages;
     }
 
@@ -92,32 +98,32 @@ impl Unproven {
     pub fn answered(&mut self, number: u64) {
         if self.ping == Some(number) {
             self.ping = None;
-            settle(&mut self.asked, |_, _| {});
+            settle(&mut self.asked, self.thread, |_, _| {});
         }
     }
 
     /// The connection has closed cleanly.
     pub fn forget(&mut self) {
-        settle(&mut self.asked, |_, _| {});
-        settle(&mut self.since, |_, _| {});
+        settle(&mut self.asked, self.thread, |_, _| {});
+        settle(&mut self.since, self.thread, |_, _| {});
         self.ping = None;
         self.sent = 0;
     }
 
     /// The connection broke.
     pub fn lose(&mut self) {
-        settle(&mut self.asked, Tally::lose_unproven);
-        settle(&mut self.since, Tally::lose_unproven);
+        settle(&mut self.asked, self.thread, Tally::lose_unproven);
+        settle(&mut self.since, self.thread, Tally::lose_unproven);
         self.ping = None;
         self.sent = 0;
     }
 }
 
-/// Removes everything from `counts`, after calling `act` with each sink and its messages.
-fn settle(counts: &mut Counts, act: impl Fn(&Tally, u64)) {
+/// Removes everything from `counts` of a thread, after calling `act` with each sink and its messages.
+fn settle(counts: &mut Counts, thread: usize, act: impl Fn(&Tally, u64)) {
     for (_, (sink, messages)) in counts.drain() {
         act(&sink, messages);
-        sink.unproven.fetch_sub(messages, Ordering::AcqRel);
+        sink.remove_unproven(thread, messages);
     }
 }
 
@@ -129,7 +135,7 @@ mod tests {
 
     fn sink() -> Arc<Tally> {
         let signal = Signal::new(0, crossbeam_channel::unbounded().0, Arc::default());
-        Arc::new(Tally::new(QueueLimit::default(), SlowClient::DropOldest, signal))
+        Arc::new(Tally::new(QueueLimit::default(), SlowClient::DropOldest, signal, 1))
     }
 
     fn asking() -> Unproven {
@@ -137,7 +143,7 @@ mod tests {
     }
 
     fn unproven(sink: &Tally) -> u64 {
-        sink.unproven.load(Ordering::Acquire)
+        sink.unproven()
     }
 
     #[test]
