@@ -63,7 +63,7 @@ async fn metrics(State(service): State<Service>) -> Response {
         let labels = [("rule", ""), ("type", "endpoint"), ("op", &address), ("cause", UNREAD)];
         page.dropped.sample(&labels, count);
     }
-    page.damage.sample(&[], service.damage().len());
+    page.damage.sample(&[], service.damage().count());
     for (cause, count) in service.refused_handshakes().await {
         page.refused.sample(&[("cause", cause)], count);
     }
@@ -269,7 +269,7 @@ impl Default for Page {
                 "plutino_memory_pressure",
                 "0 enough memory, 1 no new clients, 2 short queues, 3 the rule with the largest state fails",
             ),
-            unfinished: gauge("plutino_unfinished_bytes", "Bytes of large messages that are not whole yet"),
+            unfinished: gauge("plutino_unfinished_bytes", "Bytes of messages that are not whole yet"),
             clock_steps: counter("plutino_clock_steps_total", "Steps of the system's clock by more than a second"),
             disconnects: counter(
                 "plutino_disconnects_total",

@@ -241,6 +241,12 @@ impl Engine {
         failed.map(|(id, rule)| (id.clone(), rule.key)).collect()
     }
 
+    /// Rules whose watermark is far ahead of the clock because a stream was wrongly taken for simulated; each is told once.
+    pub fn misled(&self) -> Vec<String> {
+        let running = self.running();
+        running.rules.iter().filter(|(_, rule)| rule.metrics.take_misled()).map(|(id, _)| id.clone()).collect()
+    }
+
     /// The number of the running version of a rule, the same in all processes: see [`Engine::prepare_rule_as`].
     pub fn number_of(&self, id: &str) -> Option<RuleKey> {
         self.running().rules.get(id).map(|rule| rule.key)

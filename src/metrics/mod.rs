@@ -58,6 +58,8 @@ pub struct RuleMetrics {
     watermark: AtomicI64,
     /// The rule's code has panicked: it gets no more rows.
     failed: AtomicBool,
+    /// A stream was wrongly taken for simulated: its watermark is far ahead of the clock.
+    misled: AtomicBool,
     /// errors by operator; allocates nothing before the first
     faults: Mutex<Vec<Fault>>,
     latency: Mutex<Latencies>,
@@ -503,6 +505,21 @@ impl RuleMetrics {
         let shares = locked(&self.shares);
         let of_streams = shares.iter().flat_map(|share| locked(&share.stream.oddities).clone());
         locked(&self.oddities).iter().cloned().chain(of_streams).collect()
+    }
+
+    /// A stream was wrongly taken for simulated, so that rows with right times are late: only a restart with empty state
+    /// helps.
+    pub fn is_misled(&self) {
+        self.misled.store(true, Ordering::Release);
+        tracing::warn!(
+            rule = self.id,
+            "a stream that was taken for simulated has rows near the clock: write EVENT_CLOCK=\"wall\""
+        );
+    }
+
+    /// Whether it was misled; told once.
+    pub fn take_misled(&self) -> bool {
+        self.misled.load(Ordering::Acquire) && self.misled.swap(false, Ordering::AcqRel)
     }
 
     /// Marks the rule as failed.

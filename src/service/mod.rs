@@ -380,7 +380,7 @@ impl Service {
     }
 
     /// The damage of the store. As long as there is any, nothing can be changed.
-    pub fn damage(&self) -> &[Damage] {
+    pub fn damage(&self) -> impl Iterator<Item = &Damage> {
         self.inner.store.damage()
     }
 

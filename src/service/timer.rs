@@ -144,13 +144,14 @@ pub(super) fn keep(service: &Service) {
     });
 }
 
-/// Relieves memory if it is short, ends rules that have failed, and retries connections that could not be opened. False
+/// Relieves memory if it is short, ends rules that have failed, restarts those that were misled, and retries connections
+/// that could not be opened. False
 /// after the service has stopped.
 async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
     let Some(inner) = inner.upgrade() else { return false };
     let service = Service { inner };
-    let (gave_way, failed) = match service.inner.engine.read().await.as_ref() {
-        Some(engine) => (engine.relieve_memory().await, engine.failed()),
+    let (gave_way, failed, misled) = match service.inner.engine.read().await.as_ref() {
+        Some(engine) => (engine.relieve_memory().await, engine.failed(), engine.misled()),
         None => return false,
     };
     if let Some(GaveWay::View(name)) = gave_way {
@@ -166,6 +167,16 @@ async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
     }
     for (id, number) in failed {
         service.mark_failed(&id, number).await;
+    }
+    for id in misled {
+        match service.reset_rule(&id).await {
+            Ok(()) => {
+                tracing::warn!(rule = id, "it is restarted with empty state: its watermark was far ahead of the clock")
+            }
+            Err(error) => {
+                tracing::warn!(rule = id, "its watermark is far ahead of the clock, and it cannot restart: {error}")
+            }
+        }
     }
     service.hold_missing().await;
     // Tasks that have become due in the meantime run without waiting for a change.

@@ -5,17 +5,21 @@
 //! change often, and are read when a rule starts. One thread writes: it puts all waiting changes into one transaction,
 //! so that many concurrent requests share one `fsync`. A change is answered when it is on disk.
 //!
-//! Every record has a checksum (`record`). A store with a damaged record is read-only: the damage is reported, the
-//! other records are used, and nothing is written until somebody repairs the store (`repair`).
+//! Every record has a checksum (`record`), and so has every page of the file. Both are checked when the store is opened
+//! (`examine`), without changing the file (`overlay`). A damaged store is read-only: the damage is reported, the other
+//! records are used, and nothing is written until somebody repairs the store (`repair`).
 //!
 //! The disk can be full for a while. Then changes are refused, and the file is opened again, as after a crash: it
 //! contains everything written before and nothing of the failed change, and the next change is tried. Changes that an
 //! operator needs in this situation ([`Change::urgent`]: a rule is stopped or deleted) are not refused: a file with
 //! reserved space is deleted for them, and if that does not suffice, they are written as soon as there is room.
 
+mod examine;
 mod file;
+mod overlay;
 mod record;
 mod repair;
+mod tables;
 mod writer;
 
 use std::cell::RefCell;
@@ -194,6 +198,10 @@ pub enum Damage {
     },
     #[error("records cannot be read: {0}")]
     Unreadable(String),
+    #[error("pages of its file are damaged")]
+    Pages,
+    #[error("what its file begins with, or its last commit, is damaged: the last change may be missing")]
+    Recovered,
 }
 
 /// Why the store cannot be used.
@@ -213,7 +221,7 @@ pub enum StoreError {
         /// how it was noticed
         reason: String,
     },
-    #[error("the store {} has version {found}, this Plutino knows up to {}. It was not changed: use a newer Plutino", path.display(), file::VERSION)]
+    #[error("the store {} has version {found}, this Plutino knows up to {}. It was not changed: use a newer Plutino", path.display(), tables::VERSION)]
     Newer {
         path: PathBuf,
         /// the file's version
@@ -235,7 +243,13 @@ pub enum StoreError {
     Closed,
 }
 
-type Answer = oneshot::Sender<Result<(), String>>;
+impl StoreError {
+    fn damaged(path: &Path, reason: impl ToString) -> StoreError {
+        StoreError::Damaged { path: path.to_owned(), reason: reason.to_string() }
+    }
+}
+
+type Answer = oneshot::Sender<Result<(), StoreError>>;
 
 /// Changes that are written together or not at all.
 struct Group {
@@ -290,8 +304,14 @@ impl Store {
     }
 
     /// The damage of the store; if there is any, the store is read-only.
-    pub fn damage(&self) -> &[Damage] {
-        &self.damage
+    pub fn damage(&self) -> impl Iterator<Item = &Damage> {
+        self.damage.iter().chain(self.file.as_ref().and_then(|file| file.spoilt()))
+    }
+
+    /// # Errors
+    /// [`StoreError::ReadOnly`] if there is damage.
+    fn expect_sound(&self) -> Result<(), StoreError> {
+        self.damage().next().map_or(Ok(()), |damage| Err(StoreError::ReadOnly(damage.clone())))
     }
 
     /// The number of the last import that replaced everything; 0: there was none; `None`: it cannot be read.
@@ -323,9 +343,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Write`]; then nothing has changed.
     pub async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
-        if let Some(damage) = self.damage.first() {
-            return Err(StoreError::ReadOnly(damage.clone()));
-        }
+        self.expect_sound()?;
         let mut changes = Some(changes);
         let gathers =
             |gathered: &RefCell<Vec<Change>>| gathered.borrow_mut().extend(changes.take().unwrap_or_default());
@@ -339,7 +357,7 @@ impl Store {
         let (answer, written) = oneshot::channel();
         let writer = self.changes.as_ref().ok_or(StoreError::Closed)?;
         writer.send(Group { changes, answer }).await.map_err(|_| StoreError::Closed)?;
-        written.await.map_err(|_| StoreError::Closed)?.map_err(StoreError::Write)
+        written.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Runs work that writes many changes, and writes all of them at its end in one transaction: a crash leaves all or
@@ -348,9 +366,7 @@ impl Store {
     /// # Errors
     /// Errors of the work, and [`StoreError`]; then nothing is on disk.
     pub async fn transaction<T, E: From<StoreError>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        if let Some(damage) = self.damage.first() {
-            return Err(StoreError::ReadOnly(damage.clone()).into());
-        }
+        self.expect_sound()?;
         let gathered = GATHERED.scope(RefCell::default(), async {
             let done = work.await?;
             Ok::<_, E>((done, GATHERED.with(RefCell::take)))

@@ -4,10 +4,10 @@
 //! one; the damaged one is kept beside it.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use super::file::{FILE, Read, beside, damaged, open, read, write_new};
+use super::examine::{Read, discard, examined};
+use super::file::{FILE, beside, write_new};
 use super::{Damage, Records, StoreError};
 
 /// The result of a check.
@@ -64,9 +64,7 @@ fn whole(path: &Path) -> Result<Read, StoreError> {
         let error = std::io::ErrorKind::NotFound.into();
         return Err(StoreError::Io { path: path.to_owned(), error });
     }
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        let (database, _) = open(path, false)?;
-        Ok(read(&database, true))
-    }));
-    opened.unwrap_or_else(|_| Err(damaged(path, "its pages cannot be read")))
+    let (database, read) = examined(path, true)?;
+    discard(database);
+    Ok(read)
 }

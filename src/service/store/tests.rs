@@ -110,7 +110,7 @@ async fn an_old_store_is_taken_over() {
     for _ in 0..2 {
         let (store, records) = Store::open(&folder.path).unwrap();
         assert_eq!(records.of(RecordKind::Rule).collect::<Vec<_>>(), [("r", "R")]);
-        assert_eq!((store.damage(), store.state("r").await.unwrap()), (&[][..], Some(vec![1, 2])));
+        assert_eq!((store.damage().count(), store.state("r").await.unwrap()), (0, Some(vec![1, 2])));
         store.write(vec![Change::put(RecordKind::Stream, "s", "S")]).await.unwrap();
     }
 }
@@ -140,7 +140,7 @@ async fn a_damaged_record_is_named_and_the_rest_can_be_read() {
 
     let (store, records) = Store::open(&folder.path).unwrap();
     assert_eq!(records.of(RecordKind::Rule).map(|(name, _)| name).collect::<Vec<_>>(), ["a", "c"]);
-    let said: Vec<String> = store.damage().iter().map(ToString::to_string).collect();
+    let said: Vec<String> = store.damage().map(ToString::to_string).collect();
     assert_eq!(said, ["the rule b is damaged"]);
     assert!(store.state("a").await.is_err());
     let refused = store.write(vec![put("d")]).await.unwrap_err().to_string();
@@ -153,7 +153,7 @@ async fn a_damaged_record_is_named_and_the_rest_can_be_read() {
     assert!(kept.is_file(), "the damaged file is kept");
     assert_eq!(repair(&folder.path).unwrap().kept, None);
     let (store, records) = Store::open(&folder.path).unwrap();
-    assert_eq!((records.of(RecordKind::Rule).count(), store.damage()), (2, &[][..]));
+    assert_eq!((records.of(RecordKind::Rule).count(), store.damage().count()), (2, 0));
     store.write(vec![put("d")]).await.unwrap();
 }
 
@@ -167,7 +167,7 @@ async fn a_damaged_state_is_forgotten() {
     flip(&folder.path, b"the state of a");
     for _ in 0..2 {
         let (store, _) = Store::open(&folder.path).unwrap();
-        assert_eq!((store.damage(), store.states().unwrap()), (&[][..], vec!["b".to_owned()]));
+        assert_eq!((store.damage().count(), store.states().unwrap()), (0, vec!["b".to_owned()]));
         store.write(vec![Change::put(RecordKind::Rule, "r", "x")]).await.unwrap();
     }
 }
@@ -186,37 +186,73 @@ async fn a_record_that_is_missing_is_missed() {
     drop(database);
     let (store, records) = Store::open(&folder.path).unwrap();
     assert_eq!(records.of(RecordKind::Rule).count(), 1);
-    assert_eq!(store.damage(), [Damage::Missing { expected: 2, found: 1 }]);
+    assert_eq!(store.damage().collect::<Vec<_>>(), [&Damage::Missing { expected: 2, found: 1 }]);
 }
 
-/// A flipped bit in the file must not change what is served without being noticed.
+/// A flipped bit of the file, wherever it is, must be noticed before it changes what is served or written.
 #[tokio::test]
 async fn a_flipped_bit_never_changes_the_catalog() {
     let folder = folder();
     let (store, _) = Store::open(&folder.path).unwrap();
-    let changes =
-        (0..20).map(|i| Change::put(RecordKind::Rule, format!("rule{i}"), format!("text {i} {}", "x".repeat(200))));
-    store.write(changes.collect()).await.unwrap();
+    let rule = |i: usize, text: &str| Change::put(RecordKind::Rule, format!("rule{i}"), text.repeat(60));
+    // Many commits, so that both commit slots and the lists of free pages are in use.
+    for i in 0..60 {
+        store.write(vec![rule(i, "text"), Change::put_state(format!("rule{i}"), vec![7; 50])]).await.unwrap();
+    }
+    store.write((0..20).map(|i| rule(i * 3, "changed")).collect()).await.unwrap();
     drop(store);
     let file = folder.path.join(FILE);
     let whole = std::fs::read(&file).unwrap();
     let right = opened(&folder.path).unwrap();
-    let mut random = fastrand::Rng::with_seed(7);
-    for _ in 0..150 {
-        // Most of the file is empty, so half of the flips target used bytes.
-        let at = loop {
-            let at = random.usize(..whole.len());
-            if whole[at] != 0 || random.u8(..) == 0 {
-                break at;
-            }
+    let (mut random, mut refused) = (fastrand::Rng::with_seed(7), 0);
+    let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+    for round in 0..150 {
+        let at = match round % 3 {
+            // the header with its commit slots
+            0 => random.usize(..320),
+            1 => used[random.usize(..used.len())],
+            _ => random.usize(..whole.len()),
         };
         let mut bytes = whole.clone();
         bytes[at] ^= 1 << random.u8(..8);
         std::fs::write(&file, &bytes).unwrap();
-        if let Ok((store, records)) = Store::open(&folder.path) {
-            assert!(records == right || !store.damage().is_empty(), "byte {at}");
+        let (store, records) = match Store::open(&folder.path) {
+            Ok(opened) => opened,
+            Err(error) => {
+                assert!(error.to_string().contains("is damaged"), "byte {at}: {error}");
+                assert!(std::fs::read(&file).unwrap() == bytes, "byte {at}: it was changed");
+                refused += 1;
+                continue;
+            }
+        };
+        let damaged: Vec<String> = store.damage().map(ToString::to_string).collect();
+        let known =
+            |kind, name: &str| right.of(kind).find(|(known, _)| *known == name).map(|(_, text)| text.to_owned());
+        assert!(records == right || !damaged.is_empty(), "byte {at}");
+        for (name, text) in records.of(RecordKind::Rule) {
+            assert_eq!(known(RecordKind::Rule, name).as_deref(), Some(text), "byte {at}");
+        }
+        let _ = store.states();
+        let written = store.write(vec![rule(3, "new"), Change::remove(RecordKind::Rule, "rule4")]).await;
+        assert_eq!(written.is_err(), !damaged.is_empty(), "byte {at}: {written:?} {damaged:?}");
+        assert!(written.is_ok() || written.unwrap_err().to_string().contains("plutino store repair"), "byte {at}");
+        drop(store);
+        if damaged.is_empty() {
+            let (store, after) = Store::open(&folder.path).unwrap();
+            assert_eq!(store.damage().count(), 0, "byte {at}");
+            let rules = after.of(RecordKind::Rule);
+            let others = |(name, text): &(&str, &str)| known(RecordKind::Rule, name).as_deref() == Some(*text);
+            assert_eq!((after.of(RecordKind::Rule).count(), rules.filter(others).count()), (59, 58), "byte {at}");
+        } else {
+            assert!(std::fs::read(&file).unwrap() == bytes, "byte {at}: it was changed");
+            let repaired = repair(&folder.path).unwrap();
+            std::fs::remove_file(repaired.kept.expect("it was damaged")).unwrap();
+            let (store, _) = Store::open(&folder.path).unwrap();
+            store.write(vec![rule(3, "new")]).await.unwrap();
         }
     }
+    // Without the page sizes at its beginning, or without the page that all others hang from, nothing can be read.
+    assert!(refused < 30, "{refused}");
 }
 
 #[tokio::test]
@@ -266,6 +302,8 @@ fn every_damage_says_what_it_is() {
         (Damage::Record { what: "rule", name: "r".to_owned() }, "the rule r is damaged"),
         (Damage::Missing { expected: 3, found: 2 }, "2 of 3 are there"),
         (Damage::Unreadable("x".to_owned()), "cannot be read: x"),
+        (Damage::Pages, "pages of its file"),
+        (Damage::Recovered, "its last commit, is damaged"),
     ] {
         assert!(damage.to_string().contains(says), "{damage}");
     }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::file::{CommitError, OpenFile};
-use super::{Change, Group};
+use super::{Change, Group, StoreError};
 
 /// The most groups of changes in one transaction.
 const GROUPS: usize = 4096;
@@ -71,7 +71,10 @@ fn write(file: &OpenFile, groups: Vec<Group>, owed: &mut Vec<Change>) {
         let urgent = full && group.changes.iter().all(|change| change.urgent);
         let written = match urgent {
             true => write_urgent(file, group.changes, owed),
-            false => Err(error.to_string()),
+            false => Err(match &error {
+                CommitError::Damaged(damage) => StoreError::ReadOnly(damage.clone()),
+                error => StoreError::Write(error.to_string()),
+            }),
         };
         let _ = group.answer.send(written);
     }
@@ -79,7 +82,7 @@ fn write(file: &OpenFile, groups: Vec<Group>, owed: &mut Vec<Change>) {
 
 /// Writes urgent changes, in the reserved space if necessary. If that fails they are written later, because they take
 /// effect in any case: a rule that somebody has to stop is stopped.
-fn write_urgent(file: &OpenFile, changes: Vec<Change>, owed: &mut Vec<Change>) -> Result<(), String> {
+fn write_urgent(file: &OpenFile, changes: Vec<Change>, owed: &mut Vec<Change>) -> Result<(), StoreError> {
     file.give_reserve_up();
     owed.extend(changes);
     match file.commit(owed.iter()) {

@@ -86,6 +86,58 @@ fn a_damaged_record_stops_neither_the_service_nor_the_other_rules() {
     assert_eq!(fresh.states().into_keys().collect::<Vec<_>>(), ["a", "c"]);
 }
 
+/// A bit of the file is flipped while the service is down: it refuses to start and says why, or serves what is right
+/// and names the damage, or finds nothing wrong. It never panics, and never answers something else.
+#[test]
+fn a_flipped_bit_is_named_and_nothing_else_is_served() {
+    let folder = Folder::new("flipped");
+    let mut served = folder.serve();
+    served.done("POST", "/streams", &stream());
+    for n in 0..30 {
+        served.done("POST", "/rules", &rule(&format!("r{n}"), &"x".repeat(500)));
+    }
+    served.done("DELETE", "/rules/r0", &Value::Null);
+    served.terminate();
+    let whole = std::fs::read(folder.store()).expect("it is there");
+    let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+    let mut random = fastrand::Rng::with_seed(11);
+    for round in 0..24 {
+        let at = if round % 3 == 0 { random.usize(..320) } else { used[random.usize(..used.len())] };
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << random.u8(..8);
+        std::fs::write(folder.store(), &bytes).expect("it can be written");
+        let checked = store(&folder, &["check"]);
+        let damaged = !checked.status.success();
+        assert!(!said(&checked).contains("panicked"), "byte {at}: {}", said(&checked));
+        if said(&checked).contains("It was not changed") {
+            let refused = folder.refused();
+            assert!(refused.contains("is damaged") && !refused.contains("panicked"), "byte {at}: {refused}");
+            continue;
+        }
+        let mut served = folder.serve();
+        for (id, state) in served.states() {
+            assert!(state == "running" && id != "r0", "byte {at}: {id} {state}");
+            assert_eq!(served.get(&format!("/rules/{id}"))["name"], "x".repeat(500), "byte {at}");
+        }
+        assert!(damaged || served.states().len() == 29, "byte {at}");
+        let changed = served.ask("POST", "/rules", &rule("new", "new"));
+        match damaged {
+            false => assert_eq!(changed.status, 201, "byte {at}: {}", changed.body),
+            true => assert!(
+                changed.status == 500
+                    && changed.body.contains("plutino store repair")
+                    && changed.body.contains("damaged"),
+                "byte {at}: {}",
+                changed.body
+            ),
+        }
+        let exported = served.ask("GET", "/data/export", &Value::Null);
+        assert_eq!(exported.status, 200, "byte {at}: {}", exported.body);
+        assert!(served.terminate().success(), "byte {at}: {}", served.has_said());
+        assert!(!served.has_said().contains("panicked"), "byte {at}: {}", served.has_said());
+    }
+}
+
 /// The ids of the rules all have the same prefix: it tells which configuration is present.
 fn which(served: &Served) -> (String, usize) {
     let rules = served.get("/rules");
