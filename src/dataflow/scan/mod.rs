@@ -190,6 +190,7 @@ impl StreamScan {
             failed: false,
             typed,
             unit_checked: false,
+            held: false,
         });
     }
 

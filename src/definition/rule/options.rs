@@ -58,7 +58,7 @@ const OPTIONS: &[Row] = &[
         .doc("A stream that has been silent for this long does not hold back a join's watermark; `0`: it always does"),
     Row::duration("maxFutureSkew", |draft, time| draft.options.max_future_skew = millis(time))
         .default("5m")
-        .doc("In event time, rows further ahead of the clock than this are dropped and counted, with a warning; `0`: none are. A stream with `EVENT_CLOCK=\"data\"`, or whose first three rows are all further ahead (simulated data), is exempt"),
+        .doc("In event time, rows further ahead of the clock than this are dropped and counted, with a warning; `0`: none are. A stream with `EVENT_CLOCK=\"data\"`, or all of whose rows are further ahead for 5 s (simulated data), is exempt"),
     Row::whole("concurrency", 0, u64::MAX, |draft, threads| {
         draft.options.concurrency = NonZeroUsize::new(usize::try_from(threads).unwrap_or(usize::MAX));
     })
