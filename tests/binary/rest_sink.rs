@@ -73,6 +73,42 @@ async fn messages_are_requests_in_order() {
 }
 
 #[tokio::test]
+async fn a_server_that_fails_does_not_delay_messages_for_others() {
+    let (folder, good) = (Folder::new("rest-hosts"), HttpServer::start());
+    let served = serve(&folder).await;
+    // One takes nothing, one accepts connections and never answers, and one says that it is down, until it is not.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free").local_addr().expect("it is bound");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let down = Arc::new(AtomicU64::new(3));
+    let left = down.clone();
+    let comes_back = HttpServer::answering(move |_| {
+        let fails = left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok();
+        (if fails { 500 } else { 200 }, String::new(), String::new())
+    });
+    let props = json!({
+        "url": "http://{{.at}}/", "method": "post", "sendSingle": true, "timeout": "10m",
+        "retry": {"initial": "20ms", "max": "20ms", "attempts": 5},
+    });
+    let mut client = rule(&served, "SELECT n, at FROM demo", props).await;
+    let addresses = [
+        closed.to_string(),
+        silent.local_addr().expect("it is bound").to_string(),
+        comes_back.address.to_string(),
+        good.address.to_string(),
+    ];
+    for n in 0..40 {
+        for at in &addresses {
+            send(&mut client, json!({"n": n, "at": at}).to_string()).await;
+        }
+    }
+    assert_eq!(numbers(&good.wait_for(40)), (0..40).collect::<Vec<_>>());
+    // In the order of each server: the first one is repeated until it is taken.
+    let expected: Vec<i64> = [0; 3].into_iter().chain(0..40).collect();
+    assert_eq!(numbers(&comes_back.wait_for(43)), expected);
+    status(&served, "what nobody takes is counted", |status| status["lost"]["server error"] == 40).await;
+}
+
+#[tokio::test]
 async fn properties_are_made_of_rows_and_bodies_of_templates() {
     let (folder, server) = (Folder::new("rest-dynamic"), HttpServer::start());
     let served = serve(&folder).await;

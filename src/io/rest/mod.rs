@@ -6,6 +6,7 @@
 //! [`crate::io::egress`] decides where a request may go.
 
 mod client;
+mod hosts;
 mod multipart;
 mod properties;
 mod request;
@@ -77,7 +78,7 @@ struct Form {
 }
 
 /// The part of a URL that identifies the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Origin {
     secure: bool,
     /// IPv6 addresses without brackets
@@ -120,6 +121,9 @@ pub fn reference() -> String {
          A server that cannot be reached, 429 and 503 are tried again until they succeed, other errors of the server `retry.attempts` times; \
          waits grow, and `Retry-After` is honoured. Any other status loses the message, counted as `refused`. \
          Requests are sent in order, one after the other; with `concurrency` above 1 they are not. \
+         Where messages name the server (a template in the host of `url`), one that fails, or takes longer than 1 s, does not delay those for others: \
+         its messages wait apart, up to 256 for each of 256 servers and 16 MiB together, and each is lost, counted as `server error`, \
+         after `retry.attempts` failures of any kind or if too many wait. \
          What waits is bounded by `queue`: the oldest messages are dropped and counted; with `enableCache` it outlives this process. \
          With `oAuth`, a token is fetched before the first request, and again when it has expired or is answered with 401. \
          Addresses of this machine and link-local ones need [`basic.egressAllow`](security.md#requests-of-sinks).\n\n{}",

@@ -2,17 +2,23 @@
 //!
 //! While a server is unreachable or overloaded, a request is repeated without limit; the outbox limits what waits in
 //! the meantime. Other server errors are repeated a few times. Anything else loses the message.
+//!
+//! Where messages name the server, one that fails or is slow must not hold up those for others: its messages are then
+//! sent apart from all others, one at a time, and repeated a few times at most ([`Failing`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
 use super::client::HttpClient;
+use super::hosts::Failing;
 use super::request::Prepared;
 use super::tokens::Tokens;
 use super::verdict::Verdict;
-use super::{RestSink, Retry};
+use super::{Origin, RestSink, Retry};
 use crate::io::backoff::jittered;
 use crate::io::outbox::{Outbox, Taken};
 use crate::io::printable;
@@ -21,59 +27,193 @@ use crate::text::secret::masked_url;
 /// The random share of a wait.
 const JITTER: f64 = 0.2;
 
+/// How long an attempt for a server that messages name may hold up those for others.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The causes of lost messages.
 const SERVER_ERROR: &str = "server error";
 const INVALID: &str = "invalid request";
 
+/// A message that names its server.
+struct Letter {
+    taken: Arc<Taken>,
+    index: usize,
+    request: Prepared,
+    failures: u64,
+}
+
+/// A letter after an attempt.
+struct Tried {
+    letter: Letter,
+    verdict: Verdict,
+    /// the wait before the next attempt
+    wait: Duration,
+}
+
+/// What came of a request.
+enum Outcome<'a> {
+    Tried(Box<Tried>),
+    /// it goes on
+    Slow(Origin, BoxFuture<'a, Tried>),
+    /// nothing is left to do
+    Over,
+}
+
+/// Requests that are under way.
+type Underway<'a> = FuturesUnordered<BoxFuture<'a, Outcome<'a>>>;
+
+/// Sends the messages of one sink.
+struct Sender<'a> {
+    outbox: &'a Arc<Outbox>,
+    sink: &'a RestSink,
+    client: &'a HttpClient,
+    tokens: Option<&'a Tokens>,
+    /// as many as `concurrency` allows
+    underway: Underway<'a>,
+    /// to servers that fail, one each
+    apart: Underway<'a>,
+    failing: Failing<Letter>,
+}
+
 /// Sends messages until the outbox is closed and empty.
 pub(super) async fn send(outbox: &Arc<Outbox>, sink: &RestSink, client: &HttpClient, tokens: Option<&Tokens>) {
-    let mut underway = FuturesUnordered::new();
+    let (underway, apart, failing) = (Underway::new(), Underway::new(), Failing::default());
+    let mut sender = Sender { outbox, sink, client, tokens, underway, apart, failing };
     // The current batch, and its next message.
     let mut current: Option<(Arc<Taken>, usize)> = None;
-    loop {
-        match &mut current {
-            Some((taken, index)) if underway.len() < sink.concurrency => {
+    let mut is_open = true;
+    while is_open || current.is_some() || !sender.underway.is_empty() || !sender.apart.is_empty() {
+        let has_room = sender.underway.len() < sink.concurrency;
+        tokio::select! {
+            Some(outcome) = sender.underway.next() => sender.settle(outcome, false),
+            Some(outcome) = sender.apart.next() => sender.settle(outcome, true),
+            taken = outbox.next(), if is_open && current.is_none() => match taken {
+                Some(taken) => current = Some((Arc::new(taken), 0)),
+                None => is_open = false,
+            },
+            () = std::future::ready(()), if has_room && current.is_some() => {
+                let Some((taken, index)) = current.take() else { continue };
                 let pause = taken.pause();
                 if !pause.is_zero() {
                     tokio::time::sleep(pause).await;
                 }
-                underway.push(deliver(outbox, sink, (client, tokens), taken.clone(), *index));
-                *index += 1;
-                if *index == taken.len() {
-                    current = None;
+                if index + 1 < taken.len() {
+                    current = Some((taken.clone(), index + 1));
                 }
+                sender.begin(taken, index);
             }
-            Some(_) => {
-                underway.next().await;
-            }
-            None => tokio::select! {
-                Some(()) = underway.next() => {}
-                taken = outbox.next() => match taken {
-                    Some(taken) => current = Some((Arc::new(taken), 0)),
-                    None => break,
-                },
-            },
         }
     }
-    while underway.next().await.is_some() {}
 }
 
+impl<'a> Sender<'a> {
+    fn begin(&mut self, taken: Arc<Taken>, index: usize) {
+        let (message, address) = taken.message(index);
+        let request = match self.sink.prepare(message, address) {
+            Ok(request) => request,
+            Err(error) => {
+                self.outbox.fails(&error.to_string(), false);
+                return taken.lost(index, INVALID);
+            }
+        };
+        let letter = Letter { taken, index, request, failures: 0 };
+        let (outbox, sink, client, tokens) = (self.outbox, self.sink, self.client, self.tokens);
+        let (host, wait) = (letter.request.origin.clone(), sink.retry.initial);
+        if sink.origin.is_some() {
+            self.underway.push(Box::pin(async move {
+                deliver(outbox, sink, (client, tokens), letter).await;
+                Outcome::Over
+            }));
+        } else if self.failing.wake(&host) {
+            self.retry(letter, Duration::ZERO, wait);
+        } else if self.failing.has(&host) {
+            self.defer(letter);
+        } else {
+            let mut tried: BoxFuture<'a, Tried> = Box::pin(async move {
+                let verdict = attempt(sink, client, tokens, &letter.request).await;
+                Tried { letter, verdict, wait }
+            });
+            self.underway.push(Box::pin(async move {
+                match tokio::time::timeout(PATIENCE, &mut tried).await {
+                    Ok(tried) => Outcome::Tried(Box::new(tried)),
+                    Err(_) => Outcome::Slow(host, tried),
+                }
+            }));
+        }
+    }
+
+    /// Makes a letter wait for the next attempt of its server, or loses it.
+    fn defer(&mut self, letter: Letter) {
+        let (host, bytes) = (letter.request.origin.clone(), letter.request.body.len());
+        if let Err(letter) = self.failing.wait(&host, letter, bytes) {
+            letter.taken.lost(letter.index, SERVER_ERROR);
+        }
+    }
+
+    /// Continues after an attempt.
+    fn settle(&mut self, outcome: Outcome<'a>, is_apart: bool) {
+        let Tried { mut letter, verdict, wait } = match outcome {
+            Outcome::Tried(tried) => *tried,
+            Outcome::Over => return,
+            Outcome::Slow(host, tried) => {
+                let finish: BoxFuture<'a, Outcome<'a>> = Box::pin(async move { Outcome::Tried(Box::new(tried.await)) });
+                let goes_apart = !self.failing.has(&host) && self.failing.begin(&host);
+                return if goes_apart { self.apart.push(finish) } else { self.underway.push(finish) };
+            }
+        };
+        let host = letter.request.origin.clone();
+        let Retry { max, attempts, .. } = self.sink.retry;
+        // How long the server is left alone; zero if it has answered.
+        let mut pause = Duration::ZERO;
+        match verdict {
+            Verdict::Sent => {
+                self.outbox.works();
+                letter.taken.sent(letter.index, letter.taken.message(letter.index).0.len());
+            }
+            Verdict::Lost { cause, error } => {
+                self.outbox.fails(&error, false);
+                letter.taken.lost(letter.index, cause);
+            }
+            Verdict::Again { error, wait: asked, .. } => {
+                self.outbox.fails(&error, true);
+                letter.failures += 1;
+                pause = asked.unwrap_or_default().max(wait);
+                let next = (2 * wait).min(max);
+                match letter.failures < attempts {
+                    false => letter.taken.lost(letter.index, SERVER_ERROR),
+                    true if is_apart => return self.retry(letter, pause, next),
+                    // Another message of the server, which was under way with it, has failed first.
+                    true if self.failing.has(&host) => return self.defer(letter),
+                    true if self.failing.begin(&host) => return self.retry(letter, pause, next),
+                    true => letter.taken.lost(letter.index, SERVER_ERROR),
+                }
+            }
+        }
+        if is_apart && let Some(next) = self.failing.next(&host, pause.is_zero()) {
+            let wait = if pause.is_zero() { self.sink.retry.initial } else { wait };
+            self.retry(next, pause, wait);
+        }
+    }
+
+    /// Tries a letter after a pause, apart from those for other servers.
+    fn retry(&mut self, letter: Letter, pause: Duration, wait: Duration) {
+        let (sink, client, tokens) = (self.sink, self.client, self.tokens);
+        self.apart.push(Box::pin(async move {
+            tokio::time::sleep(jittered(pause, JITTER)).await;
+            let verdict = attempt(sink, client, tokens, &letter.request).await;
+            Outcome::Tried(Box::new(Tried { letter, verdict, wait }))
+        }));
+    }
+}
+
+/// Delivers a message to the server of all messages.
 async fn deliver(
     outbox: &Outbox,
     sink: &RestSink,
     (client, tokens): (&HttpClient, Option<&Tokens>),
-    taken: Arc<Taken>,
-    index: usize,
+    Letter { taken, index, request, .. }: Letter,
 ) {
-    let (message, address) = taken.message(index);
-    let bytes = message.len();
-    let request = match sink.prepare(message, address) {
-        Ok(request) => request,
-        Err(error) => {
-            outbox.fails(&error.to_string(), false);
-            return taken.lost(index, INVALID);
-        }
-    };
+    let bytes = taken.message(index).0.len();
     let Retry { initial, max, attempts } = sink.retry;
     let (mut wait, mut errors) = (initial, 0);
     loop {
@@ -88,8 +228,7 @@ async fn deliver(
             }
             Verdict::Again { error, counts, wait: asked } => {
                 outbox.fails(&error, true);
-                // A host that a message names need not exist: it must not hold up all that follow.
-                errors += u64::from(counts || sink.origin.is_none());
+                errors += u64::from(counts);
                 if errors >= attempts {
                     return taken.lost(index, SERVER_ERROR);
                 }
