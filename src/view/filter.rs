@@ -132,20 +132,17 @@ impl Filter {
         self.params.iter().map(|(name, values)| (name.to_string(), value(values))).collect()
     }
 
-    /// The memory that a subscription to this part takes, bytes, estimated.
+    /// The memory that a subscription to this part takes for its parameters, bytes, estimated.
     pub fn bytes(&self) -> usize {
-        /// of a value, in the filter, its cohort and the parts of the view
-        const VALUE: usize = 256;
-        /// of each byte of a value
-        const COPIES: usize = 4;
-        let held = |len: usize| VALUE + COPIES * len;
-        let params = self.params.iter().flat_map(|(_, values)| values);
-        let params: usize = params.map(|value| held(value.form.as_ref().map_or(0, |form| form.len()))).sum();
-        let claims: usize = self.claims.iter().flat_map(|(_, values)| values).map(|value| held(value.len())).sum();
-        let combinations = self.params.iter().map(|(_, values)| values.len());
-        let parts = combinations.chain(self.claims.iter().map(|(_, values)| values.len()));
-        let parts = parts.fold(1usize, usize::saturating_mul).min(COMBINATIONS);
-        params + claims + parts * VALUE
+        let params = self.params.iter().map(|(_, values)| values);
+        let forms = params.clone().flatten().map(|value| value.form.as_ref().map_or(0, |form| form.len()));
+        held(forms, params.map(|values| values.len()))
+    }
+
+    /// The same for its claims, which are those of the socket's token: whoever signs tokens chooses them.
+    pub fn claim_bytes(&self) -> usize {
+        let claims = self.claims.iter().map(|(_, values)| values);
+        held(claims.clone().flatten().map(|value| value.len()), claims.map(|values| values.len()))
     }
 
     /// The fixed columns, by their ascending positions among the part columns, with the allowed forms.
@@ -180,6 +177,16 @@ impl Filter {
         }
         (columns.iter().map(|(place, _)| *place).collect(), keys)
     }
+}
+
+/// The memory for values of these lengths, and for their combinations, bytes.
+fn held(lengths: impl Iterator<Item = usize>, values: impl Iterator<Item = usize>) -> usize {
+    /// of a value, in the filter, its cohort and the parts of the view
+    const VALUE: usize = 256;
+    /// of each byte of a value
+    const COPIES: usize = 4;
+    let combinations = values.fold(1usize, usize::saturating_mul).min(COMBINATIONS);
+    lengths.map(|length| VALUE + COPIES * length).sum::<usize>() + combinations * VALUE
 }
 
 fn read_claims(about: &Description, claims: Option<&Map<String, Json>>) -> Result<Vec<Claimed>, ClientError> {

@@ -54,8 +54,10 @@ pub struct Session {
     identity: Identity,
     expired: bool,
     subscriptions: Slab<Subscription>,
-    /// the memory that they take, bytes, estimated
+    /// the memory that they take for their parameters, bytes, estimated
     subscribed: usize,
+    /// the same for the claims of the token, which all of them share: the most of one of them
+    claimed: usize,
     answers: VecDeque<Frame>,
     /// subscriptions that may have something to fetch, without repetition
     ready: VecDeque<u32>,
@@ -85,6 +87,7 @@ impl Session {
             expired: false,
             subscriptions: Slab::new(),
             subscribed: 0,
+            claimed: 0,
             answers: VecDeque::from([Frame::hello(HEARTBEAT_MS as u64)]),
             ready: VecDeque::new(),
             heartbeat: false,
@@ -271,13 +274,15 @@ impl Session {
             return Err(ClientError::new(ErrorCode::Duplicate, message));
         }
         let bytes = selection.filter.bytes();
-        if self.subscribed + bytes > SUBSCRIBED {
+        let claimed = selection.filter.claim_bytes().max(self.claimed);
+        if self.subscribed + bytes + claimed > SUBSCRIBED {
             let message = format!(
                 "the parameters of this socket's subscriptions need more than {SUBSCRIBED} bytes; open another one"
             );
             return Err(ClientError::new(ErrorCode::TooManySubscriptions, message));
         }
         self.subscribed += bytes;
+        self.claimed = claimed;
         let entry = self.subscriptions.vacant_entry();
         let slot = entry.key() as u32;
         let joined =

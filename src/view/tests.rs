@@ -497,6 +497,15 @@ fn subscriptions_of_a_socket_have_room_and_no_more() {
     session.receive(&json!({"t": "unsubscribe", "s": 1}).to_string(), 0);
     answers(&mut session, 0);
     assert_eq!(subscribe(&mut session, 40)["code"], Json::Null);
+    // The claims of a token are those of all its subscriptions, and count once.
+    let world = World::new("claimed");
+    let owners: Vec<String> = (0..30).map(|owner| format!("owner {owner:030}")).collect();
+    let mut session = self::session(&world, Some(json!({"sub": owners})));
+    for id in 0..session::SUBSCRIPTIONS {
+        session.receive(&json!({"t": "subscribe", "view": "claimed", "params": {"id": id}}).to_string(), 0);
+        let told = answers(&mut session, 0);
+        assert_eq!(told[0]["t"], "subscribed", "{id}: {}", told[0]);
+    }
     let short = Arc::new(Views::new(Clock::Manual(Arc::default())).sparing(|| true));
     short.create(description("fleet"));
     let mut session = Session::new(short, Arc::new(Mailbox::new(String::new())), Identity::default(), 0);

@@ -148,3 +148,33 @@ async fn unfinished_messages_of_all_connections_have_a_budget() {
     assert_eq!(stream.next().await, "small");
     drop(clients);
 }
+
+#[tokio::test]
+async fn small_unfinished_messages_count_too() {
+    const EACH: usize = 20_000;
+    let hub = crate::websocket::hub_with(|settings| settings.unfinished_bytes = 10 * EACH);
+    let (frames, mut stream) = stream();
+    let _source = hub.open_source(source("/x", json!({})), 0, frames).await.unwrap();
+    let address = hub.listening().unwrap();
+    let begin = async || {
+        let (mut client, _) = raw(address, "/x", "none").await;
+        let mut bytes = [&[0x82, 0xfe][..], &60_000_u16.to_be_bytes(), &[0; 4]].concat();
+        bytes.resize(EACH, 0);
+        client.write_all(&bytes).await.unwrap();
+        client
+    };
+    let mut clients = Vec::new();
+    for held in 1..=11 {
+        clients.push(begin().await);
+        until(|| hub.unfinished_bytes() == held * EACH).await;
+    }
+    // There is no room for a further one; the others stay.
+    clients.push(begin().await);
+    until(|| hub.disconnects().contains(&("memory", 1))).await;
+    clients.truncate(6);
+    until(|| hub.unfinished_bytes() == 6 * EACH).await;
+    clients[0].write_all(&vec![0; 60_000 + 8 - EACH]).await.unwrap();
+    assert_eq!(stream.next().await.len(), 60_000);
+    drop(clients);
+    until(|| hub.unfinished_bytes() == 0).await;
+}

@@ -32,8 +32,8 @@ pub struct ServerSettings {
     /// the most connected clients of one address (for IPv6: of one network of 64 bits), `source.maxConnectionsPerIp`;
     /// 0: no limit
     pub max_connections_per_ip: usize,
-    /// bytes of incomplete large messages of all connections together, also dialled ones; a connection that needs more
-    /// is closed with code 1013
+    /// bytes of incomplete messages of all connections together, also dialled ones; a connection that needs more is
+    /// closed with code 1013
     pub unfinished_bytes: usize,
     /// keys of JSON web tokens that are accepted too, `source.httpServerJwt`
     pub jwt: Option<JwtSettings>,

@@ -57,7 +57,7 @@ impl Cause {
 #[derive(Debug)]
 pub(super) struct Totals {
     ended: [AtomicU64; CAUSES.len()],
-    /// bytes of incomplete large messages
+    /// bytes of incomplete messages
     unfinished: AtomicUsize,
     unfinished_limit: usize,
 }
@@ -73,7 +73,7 @@ impl Totals {
         self.ended[cause as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Bytes of incomplete large messages.
+    /// Bytes of incomplete messages.
     pub fn unfinished_bytes(&self) -> usize {
         self.unfinished.load(Ordering::Relaxed)
     }
@@ -89,6 +89,12 @@ impl Default for Totals {
         Totals::new(usize::MAX)
     }
 }
+
+/// Incomplete messages up to this size have a reserve: those of others that are large do not end them.
+const SMALL: usize = 64 * 1024;
+
+/// The reserve is this share of the budget.
+const RESERVE: usize = 8;
 
 /// The share of one connection's incomplete message in the budget; freed when this is dropped.
 pub(super) struct Held {
@@ -106,7 +112,8 @@ impl Held {
         let unfinished = &self.totals.unfinished;
         if bytes > self.bytes {
             let more = bytes - self.bytes;
-            if unfinished.fetch_add(more, Ordering::Relaxed) + more > self.totals.unfinished_limit {
+            let reserve = if bytes <= SMALL { self.limit() / RESERVE } else { 0 };
+            if unfinished.fetch_add(more, Ordering::Relaxed) + more > self.limit().saturating_add(reserve) {
                 unfinished.fetch_sub(more, Ordering::Relaxed);
                 return false;
             }
@@ -141,10 +148,23 @@ mod tests {
 
     #[test]
     fn a_budget_is_shared_and_given_back() {
-        let totals = Arc::new(Totals::new(100));
+        let unit = SMALL;
+        let totals = Arc::new(Totals::new(100 * unit));
         let (mut one, mut two) = (Held::new(&totals), Held::new(&totals));
-        assert!(one.set(60) && two.set(40) && !two.set(41) && one.set(59) && two.set(41));
+        assert!(one.set(60 * unit) && two.set(40 * unit) && !two.set(41 * unit));
+        assert!(one.set(59 * unit) && two.set(41 * unit));
         drop(one);
-        assert!(two.set(100) && !two.set(101));
+        assert!(two.set(100 * unit) && !two.set(101 * unit));
+    }
+
+    #[test]
+    fn small_messages_count_and_have_a_reserve() {
+        let totals = Arc::new(Totals::new(8 * SMALL));
+        let mut large = Held::new(&totals);
+        assert!(large.set(8 * SMALL) && !large.set(8 * SMALL + 1));
+        let mut small: Vec<Held> = (0..3).map(|_| Held::new(&totals)).collect();
+        assert!(small[0].set(SMALL / 2) && small[1].set(SMALL / 2));
+        assert!(!small[2].set(1), "the reserve is limited, too");
+        assert_eq!(totals.unfinished_bytes(), 9 * SMALL);
     }
 }

@@ -1,7 +1,7 @@
 //! A websocket over a byte stream: reads messages, and writes what waits.
 //!
-//! Read buffers belong to the thread, not to the connection. Only a connection that stops in the middle of a frame
-//! keeps its buffer, so an idle connection needs none.
+//! Read buffers belong to the thread, not to the connection. A connection that stops in the middle of a frame keeps the
+//! bytes of it, so an idle connection needs no buffer.
 
 use std::cell::RefCell;
 use std::io;
@@ -29,9 +29,6 @@ const READ_FAST: usize = BATCH_BYTES;
 
 /// With less room than this, a read starts a new buffer.
 const MIN_READ: usize = 16 * 1024;
-
-/// Incomplete messages up to this size do not count towards the budget.
-const UNCOUNTED: usize = 64 * 1024;
 
 thread_local! {
     /// a buffer that no connection is using
@@ -138,8 +135,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Stream<W> {
                     Poll::Pending => return self.rests(intake),
                 }
             }
-            let unfinished = self.buffer.len() + self.decoder.unfinished();
-            if !self.held.set(if unfinished > UNCOUNTED { unfinished } else { 0 }) {
+            if !self.held.set(self.buffer.len() + self.decoder.unfinished()) {
                 return Poll::Ready(Read::Broken(ReadError::Budget { limit: self.held.limit() }));
             }
             self.make_room(need);
@@ -162,13 +158,16 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Stream<W> {
         self.out.poll_flush(&mut self.wire, cx)
     }
 
-    /// Nothing more can be read now.
+    /// Nothing more can be read now. A connection that stops early in a frame keeps no more than its bytes; of a later part
+    /// the buffer stays, since copying it again and again would cost more than it saves.
     fn rests(&mut self, intake: &Intake) -> Poll<Read> {
-        if self.buffer.is_empty() {
+        if self.buffer.len() < MIN_READ && self.buffer.capacity() > self.buffer.len() {
+            let rest = BytesMut::from(&self.buffer[..]);
+            let buffer = std::mem::replace(&mut self.buffer, rest);
             SPARE.with_borrow_mut(|spare| {
-                let buffer = std::mem::take(&mut self.buffer);
                 if buffer.capacity() > spare.capacity() {
                     *spare = buffer;
+                    spare.clear();
                 }
             });
         }
@@ -177,8 +176,10 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Stream<W> {
 
     /// Makes room for a read if the next frame needs `need` bytes.
     fn make_room(&mut self, need: usize) {
-        if self.buffer.is_empty() && self.buffer.capacity() < MIN_READ {
-            self.buffer = SPARE.with_borrow_mut(std::mem::take);
+        if self.buffer.len() < MIN_READ && self.buffer.capacity() - self.buffer.len() < MIN_READ {
+            let mut buffer = SPARE.with_borrow_mut(std::mem::take);
+            buffer.extend_from_slice(&self.buffer);
+            self.buffer = buffer;
         }
         let room = self.buffer.capacity() - self.buffer.len();
         if need <= READ {
