@@ -176,6 +176,7 @@ pub struct Engine {
     slots: AtomicUsize,
     homes: Homes,
     measured: measure::Last,
+    sizes: Mutex<memory::Sizes>,
     /// Set if a client has held up the engine for the flush limit at the end of input.
     stuck: AtomicBool,
     shutdown: CancellationToken,
@@ -366,6 +367,7 @@ impl Engine {
             starts: together::Starts::default(),
             slots: AtomicUsize::new(0),
             measured: measure::Last::default(),
+            sizes: Mutex::default(),
             stuck: AtomicBool::new(false),
             shutdown: settings.shutdown,
             closings: TaskTracker::new(),

@@ -29,6 +29,8 @@ pub struct Measured {
     pub rules: HashMap<String, StateSize>,
     /// By name of the lookup table, including the copies of all threads.
     pub tables: BTreeMap<String, TableSize>,
+    /// Whether some data thread has not answered in time: states are missing, or smaller than they are.
+    pub is_partial: bool,
 }
 
 /// What waits in a stream's queue.
@@ -64,7 +66,8 @@ impl Engine {
         }
         let asked = self.threads.iter().zip(by_thread).map(|(thread, rules)| measure_thread(thread, rules, until));
         let mut measured = Measured::default();
-        for (rules, tables) in futures_util::future::join_all(asked).await {
+        for (rules, tables, complete) in futures_util::future::join_all(asked).await {
+            measured.is_partial |= !complete;
             for (rule, size) in rules {
                 let all: &mut StateSize = measured.rules.entry(rule).or_default();
                 all.bytes += size.bytes;
@@ -95,12 +98,12 @@ impl Engine {
     }
 }
 
-/// Measures one thread, at most until `until`.
+/// Measures one thread, at most until `until`; whether it has answered for all rules and tables.
 async fn measure_thread(
     thread: &DataThread,
     mut rules: Vec<(u64, String)>,
     until: tokio::time::Instant,
-) -> (Vec<(String, StateSize)>, Vec<(String, TableSize)>) {
+) -> (Vec<(String, StateSize)>, Vec<(String, TableSize)>, bool) {
     let (mut sizes, mut tables) = (Vec::with_capacity(rules.len()), Vec::new());
     let all = async {
         let (done, answer) = oneshot::channel();
@@ -115,6 +118,6 @@ async fn measure_thread(
             sizes.extend(answered.filter_map(|(key, size)| Some((names.remove(&key)?, size))));
         }
     };
-    let _ = tokio::time::timeout_at(until, all).await;
-    (sizes, tables)
+    let complete = tokio::time::timeout_at(until, all).await.is_ok();
+    (sizes, tables, complete)
 }

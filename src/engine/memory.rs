@@ -1,13 +1,14 @@
 //! What gives way when the process is short of memory: see [`memory`](crate::memory) for the steps.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dataflow::command::Command;
 use crate::memory::{self, Pressure};
 use crate::sync::locked;
 
-use super::{Engine, view_id, view_of};
+use super::{Engine, Measured, view_id, view_of};
 
 /// How long the data threads may take to measure the state of their rules.
 const MEASURING: Duration = Duration::from_secs(1);
@@ -17,6 +18,44 @@ pub const PATROL: Duration = Duration::from_secs(1);
 
 /// What holds less than this share of the budget does not give way: that would not help.
 const SHARE: u64 = 100;
+
+/// So often the engine waits for data threads that do not answer before it decides by what it knows of them.
+const PATIENCE: u32 = 5;
+
+/// What is known of the states while memory is getting short. A thread that does not answer may have the largest one: what
+/// the others have must not give way for it.
+#[derive(Debug, Default)]
+pub(super) struct Sizes {
+    /// the last measurement that all threads have answered
+    whole: Option<Arc<Measured>>,
+    /// the measurements since then
+    partial: u32,
+}
+
+impl Sizes {
+    /// The sizes to decide by after this measurement; `None`: not all threads have answered, and may do so the next time.
+    fn after(&mut self, measured: Arc<Measured>) -> Option<Arc<Measured>> {
+        if !measured.is_partial {
+            *self = Sizes { whole: Some(measured.clone()), partial: 0 };
+            return Some(measured);
+        }
+        self.partial += 1;
+        if self.partial < PATIENCE {
+            return None;
+        }
+        let mut known = Measured::clone(&measured);
+        let whole = self.whole.iter();
+        for (rule, size) in whole.clone().flat_map(|whole| &whole.rules) {
+            let now = known.rules.entry(rule.clone()).or_default();
+            now.bytes = now.bytes.max(size.bytes);
+        }
+        for (table, size) in whole.flat_map(|whole| &whole.tables) {
+            let now = known.tables.entry(table.clone()).or_default();
+            now.bytes = now.bytes.max(size.bytes);
+        }
+        Some(Arc::new(known))
+    }
+}
 
 /// What holds most memory, and gives way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +86,13 @@ impl Engine {
         if pressure >= Pressure::Queues {
             self.connectors.websockets.shed().await;
         }
+        if pressure == Pressure::None {
+            memory::is_enough();
+            return None;
+        }
+        // From the first step on, so that the sizes are known before they are needed.
+        let measured = self.measure(MEASURING).await;
+        let measured = locked(&self.sizes).after(measured);
         if pressure < Pressure::Rules {
             memory::is_enough();
             return None;
@@ -54,7 +100,11 @@ impl Engine {
         if !memory::needs_more() {
             return None;
         }
-        let (bytes, largest) = self.largest().await?;
+        let Some(measured) = measured else {
+            tracing::warn!("memory is short, and a data thread does not tell what its rules hold");
+            return None;
+        };
+        let (bytes, largest) = self.largest(&measured)?;
         if bytes < memory::budget() / SHARE {
             tracing::warn!(%bytes, "memory is short, and no rule, view or table holds much of it");
             return None;
@@ -71,8 +121,7 @@ impl Engine {
     }
 
     /// What holds most, and how many bytes.
-    async fn largest(&self) -> Option<(u64, GaveWay)> {
-        let measured = self.measure(MEASURING).await;
+    fn largest(&self, measured: &Measured) -> Option<(u64, GaveWay)> {
         let mut all = Vec::new();
         for cell in self.views.all() {
             let (name, held) = {
@@ -112,5 +161,33 @@ impl Engine {
         for (thread, (slot, _)) in self.threads.iter().zip(&table.copies) {
             thread.command(Command::EmptyTable { slot: *slot, name: name.into() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataflow::state::measure::StateSize;
+
+    fn measured(rules: &[(&str, u64)], is_partial: bool) -> Arc<Measured> {
+        let size = |bytes| StateSize { bytes, ..StateSize::default() };
+        let rules = rules.iter().map(|(rule, bytes)| ((*rule).to_owned(), size(*bytes))).collect();
+        Arc::new(Measured { rules, is_partial, ..Measured::default() })
+    }
+
+    #[test]
+    fn a_thread_that_does_not_answer_is_waited_for_and_not_forgotten() {
+        let mut sizes = Sizes::default();
+        assert!(sizes.after(measured(&[("small", 5), ("large", 900)], false)).is_some());
+        for _ in 1..PATIENCE {
+            assert_eq!(sizes.after(measured(&[("small", 6)], true)), None);
+        }
+        let known = sizes.after(measured(&[("small", 7), ("new", 8)], true)).expect("it has waited long enough");
+        let bytes = |rule: &str| known.rules.get(rule).map(|size| size.bytes);
+        assert_eq!(["small", "large", "new"].map(bytes), [Some(7), Some(900), Some(8)]);
+        // Once all threads answer, only what they say counts.
+        let known = sizes.after(measured(&[("small", 1)], false)).expect("it is whole");
+        assert_eq!(known.rules.len(), 1);
+        assert_eq!(sizes.after(measured(&[], true)), None);
     }
 }
