@@ -84,8 +84,11 @@ async fn readers_get_events_and_leave_when_they_like() {
         assert!(began.elapsed() < LIMIT, "{status:#}");
     }
     // A page of another origin is refused, as with websockets; so is a websocket handshake here.
-    let (_, head) = Reader::open(&served, "/feed", "origin: http://evil.example\r\n").await;
+    let (mut refused, head) = Reader::open(&served, "/feed", "origin: http://evil.example\r\n").await;
     assert!(head.starts_with("HTTP/1.1 403"), "{head}");
+    let mut body = String::new();
+    timeout(LIMIT, refused.0.read_to_string(&mut body)).await.expect("it ends").expect("in order");
+    assert!(body.contains("source.httpServerOrigins"), "{body}");
     assert!(
         connect_async(served.data_url("/feed")).await.expect_err("no websocket is here").to_string().contains("400")
     );

@@ -190,13 +190,14 @@ impl Gate {
         self.origins.is_empty() && self.tokens.is_empty() && self.jwt.is_none()
     }
 
-    /// Whether a request of a client at `from` may pass, and the sender's identity, as far as the token shows it.
-    pub(super) fn check(&self, headers: &HeaderMap, query: Option<&str>, from: IpAddr) -> Result<Identity, Refusal> {
+    /// Whether a request may pass, and the sender's identity, as far as the token shows it. `is_local`: the client is on
+    /// this machine.
+    pub(super) fn check(&self, headers: &HeaderMap, query: Option<&str>, is_local: bool) -> Result<Identity, Refusal> {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         if let Some(origin) = origins.next() {
             let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
             let passes = match self.origins.is_empty() {
-                true => is_same_host(&origin, headers, from.to_canonical().is_loopback()),
+                true => is_same_host(&origin, headers, is_local),
                 false => self.origins.iter().any(|known| known == "*" || *known == origin),
             };
             if !passes || origins.next().is_some() {
@@ -225,6 +226,13 @@ impl Gate {
         let claims = self.jwt.as_ref().and_then(|keys| keys.check(&token, now)).ok_or(Refusal::Token)?;
         Ok(Identity { expires: jwt::expires(&claims), claims: Some(claims) })
     }
+}
+
+/// Whether a client is on this machine: its address is that of the loopback interface, or the one of this machine that
+/// it has connected to.
+pub(super) fn is_local(from: IpAddr, to: Option<IpAddr>) -> bool {
+    let from = from.to_canonical();
+    from.is_loopback() || to.is_some_and(|to| to.to_canonical() == from)
 }
 
 /// Whether a page comes from the host that its request names. A browser on this machine (`local`) must name the machine:
@@ -274,7 +282,7 @@ mod tests {
             let mut all = HeaderMap::new();
             headers.iter().for_each(|(name, value)| _ = all.append(name, value.parse().unwrap()));
             let headers = all;
-            gate.check(&headers, query, "10.0.0.9".parse().unwrap()).map(|_| ())
+            gate.check(&headers, query, false).map(|_| ())
         };
         let open = gate(&[], &[]);
         let at = |host, page| [(header::HOST, host), (header::ORIGIN, page)];
@@ -302,9 +310,16 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().unwrap());
             headers.insert(header::ORIGIN, format!("http://{host}").parse().unwrap());
-            for from in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
-                assert_eq!(open.check(&headers, None, from.parse().unwrap()).is_ok(), passes, "{host} {from}");
+            for (from, to) in [
+                ("127.0.0.1", "127.0.0.1"),
+                ("::1", "::1"),
+                ("::ffff:127.0.0.1", "::1"),
+                ("10.0.0.2", "::ffff:10.0.0.2"),
+            ] {
+                let local = is_local(from.parse().unwrap(), to.parse().ok());
+                assert_eq!(open.check(&headers, None, local).is_ok(), passes, "{host} {from}");
             }
+            assert!(!is_local("10.0.0.2".parse().unwrap(), "10.0.0.3".parse().ok()), "another machine");
         }
         let secret = gate(&[], &["one", "two words"]);
         assert_eq!(check(&secret, none, None), Err(Refusal::Token));

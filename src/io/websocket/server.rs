@@ -24,7 +24,7 @@ use super::client_queue::Peer;
 use super::connection::{self, refuse};
 use super::endpoint::{Endpoint, Stay};
 use super::events;
-use super::gate::{Gate, Refusal};
+use super::gate::{Gate, Refusal, is_local};
 use super::handover::{Passage, Traveller};
 use super::live;
 use super::protocol::{Opened, Side, negotiate};
@@ -38,6 +38,11 @@ use crate::view::{Identity, Views};
 
 /// The most connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: u32 = 4096;
+
+/// What a page gets whose origin is not allowed.
+const ORIGIN_REFUSED: &str = "pages of this origin may not connect: add it to source.httpServerOrigins. Without that \
+                              setting, the page must come from the host that it connects to, and a browser on this \
+                              machine must name it by an address, localhost or its host name\n";
 
 /// The longest head of a request, bytes.
 const HEAD_BYTES: usize = 16 * 1024;
@@ -242,6 +247,7 @@ pub(super) async fn attend(guest: Guest, from: SocketAddr, door: &Door, data: &S
 /// TLS and HTTP handshake. `None`: the client was answered and sent away.
 async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketThreads) -> io::Result<Option<Guest>> {
     stream.set_nodelay(true)?;
+    let is_local = is_local(from.ip(), stream.local_addr().ok().map(|to| to.ip()));
     let access = door.access();
     let gate = &access.gate;
     let mut wire = match &access.tls {
@@ -263,7 +269,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
     let Some(Head { bytes: head, end, asked, request }) = read_head(&mut wire, gate).await? else { return Ok(None) };
     // Whoever is not let in does not learn which paths there are. What cannot be read shows nothing that would let it in.
     let passes = match &request {
-        Some(request) => gate.check(request.headers(), asked.query(), from.ip()),
+        Some(request) => gate.check(request.headers(), asked.query(), is_local),
         None if gate.is_open() => Ok(Identity::default()),
         None => Err(Refusal::Request),
     };
@@ -274,7 +280,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
             match refusal {
                 Refusal::Token => refuse(&mut wire, "401 Unauthorized", "missing or unknown token\n").await?,
                 Refusal::Request => refuse(&mut wire, "400 Bad Request", "Bad Request\n").await?,
-                _ => refuse(&mut wire, "403 Forbidden", "this origin is not allowed\n").await?,
+                _ => refuse(&mut wire, "403 Forbidden", ORIGIN_REFUSED).await?,
             }
             return Ok(None);
         }
