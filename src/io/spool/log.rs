@@ -25,7 +25,7 @@ const SEGMENT: u64 = 8 << 20;
 const WORN: u64 = 1 << 20;
 
 /// So many ranges of messages that are done with are written down.
-const HOLES: usize = 64;
+pub(super) const HOLES: usize = 64;
 
 /// The file that stores which messages are done.
 const DONE: &str = "done";

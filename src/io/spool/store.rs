@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use super::CacheSettings;
 use super::indicator::marked;
 use super::log::Log;
+use super::record::Lot;
 use super::window::{Excess, Portion, Room, Taken, Window};
 use crate::io::batch_queue::QueueLimit;
 use crate::io::queue::MessageBatch;
@@ -377,13 +378,14 @@ impl Store {
     fn work_on(&self, log: &mut Log) -> io::Result<()> {
         self.asked.store(false, Ordering::Release);
         self.hurried.store(false, Ordering::Release);
-        // Done messages are removed first: on a full disk, this makes room.
-        let (first, holes) = {
+        // Done messages are removed first: on a full disk, this makes room. Messages that are not written because they are
+        // done are recorded as that, so both are of the same moment.
+        let (first, holes, fresh) = {
             let window = locked(&self.window);
-            (window.first(), window.holes().clone())
+            (window.first(), window.holes().clone(), window.unwritten())
         };
         let forgotten = log.forget(first, holes);
-        let done = self.load(log).and(self.append(log)).and(forgotten);
+        let done = self.load(log).and(self.append(log, &fresh)).and(forgotten);
         *locked(&self.last_error) =
             done.as_ref().err().map(|error| (SystemTime::now(), format!("cannot keep messages on disk: {error}")));
         self.failing.store(done.is_err(), Ordering::Release);
@@ -422,9 +424,8 @@ impl Store {
         Ok(())
     }
 
-    fn append(&self, log: &mut Log) -> io::Result<()> {
-        let fresh = locked(&self.window).unwritten();
-        let (appended, failed) = match log.append(&fresh) {
+    fn append(&self, log: &mut Log, fresh: &[Lot]) -> io::Result<()> {
+        let (appended, failed) = match log.append(fresh) {
             Ok(()) => (fresh.len(), Ok(())),
             Err((appended, error)) => (appended, Err(error)),
         };

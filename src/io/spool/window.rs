@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::log::Page;
+use super::log::{HOLES, Page};
 use super::ranges::Ranges;
 use super::record::Lot;
 use crate::io::batch_queue::QueueLimit;
@@ -327,11 +327,14 @@ impl Window {
         lost
     }
 
-    /// The messages that must be appended to the log.
+    /// The messages that must be appended to the log. Those that are done with need not go to disk, if the log knows
+    /// that they are: it records [`Window::first`] and the first [`HOLES`] of [`Window::holes`]. It must record them
+    /// before it appends, since otherwise, after a kill, what is not in the log would count as damaged.
     pub fn unwritten(&self) -> Vec<Lot> {
         let start = self.recent.partition_point(|lot| lot.end() <= self.written);
-        // Messages that the peer already has need not go to disk.
-        self.recent.range(start..).filter(|lot| !self.is_done(lot)).cloned().collect()
+        let unrecorded = self.holes.iter().nth(HOLES).map_or(u64::MAX, |(start, _)| start);
+        let is_known = |lot: &Lot| lot.first < unrecorded && self.is_done(lot);
+        self.recent.range(start..).filter(|lot| !is_known(lot)).cloned().collect()
     }
 
     /// The messages before this number are in the log.

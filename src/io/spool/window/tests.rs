@@ -236,3 +236,20 @@ fn what_was_done_with_before_its_turn_needs_neither_memory_nor_disk() {
     assert_eq!(order(&mut again, Resend::InOrder), "0+3*");
     assert_eq!((again.forget(3), again.first(), again.queued()), (3, 13, 0));
 }
+
+/// After a kill, the log and what it records account for all messages that were added before the last one in the log.
+#[test]
+fn what_is_not_written_is_recorded_as_done() {
+    let mut window = Window::new(0, 0, Ranges::default());
+    let messages = 4 * HOLES as u64;
+    (0..messages).for_each(|_| _ = window.push(&batch(1), messages, PLENTY));
+    // Every second one is done, out of order.
+    (0..messages / 2).for_each(|pair| _ = window.finish(2 * pair + 1, 1));
+    let mut recorded = Ranges::default();
+    window.holes().iter().take(HOLES).for_each(|(start, end)| _ = recorded.add(start, end));
+    let fresh = window.unwritten();
+    let mut known = recorded.clone();
+    fresh.iter().for_each(|lot| _ = known.add(lot.first, lot.end()));
+    assert_eq!((known.total(), known.len()), (messages, 1));
+    assert_eq!(fresh.len() as u64 + recorded.total(), messages, "what is recorded is not written");
+}
