@@ -9,8 +9,8 @@ use serde_json::{Map, Value as Json};
 
 use crate::format::sink_format::{self, SinkFormat};
 use crate::io::connector;
-use crate::property::{Cause, Entry, Fault};
-use crate::text::document::{Document, Node, Place, Problem, Value};
+use crate::property::{Cause, Entry, Fault, UNKNOWN};
+use crate::text::document::{Document, Member, Node, Place, Problem, Value};
 use crate::text::suggest;
 
 pub use self::options::RuleOptions;
@@ -110,11 +110,10 @@ pub fn parse(
     {
         reader.subject = format!("rule {id}");
     }
-    for member in members {
-        if !MEMBERS.iter().any(|known| known.eq_ignore_ascii_case(&member.key)) {
-            let hint = suggest::did_you_mean(&member.key, MEMBERS.iter().copied());
-            reader.warning(member.place, format!("unknown member {} is ignored", member.key), hint);
-        }
+    let is_known = |member: &&Member| MEMBERS.iter().any(|known| known.eq_ignore_ascii_case(&member.key));
+    for member in members.iter().filter(|member| !is_known(member)).take(UNKNOWN) {
+        let hint = suggest::did_you_mean(&member.key, MEMBERS.iter().copied());
+        reader.warning(member.place, format!("unknown member {} is ignored", member.key), hint);
     }
     if let Some(graph) = node.field("graph").filter(|graph| !graph.members().is_empty()) {
         let hint = Some("write the rule in SQL".to_owned());

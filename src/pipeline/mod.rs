@@ -242,8 +242,11 @@ impl Loader {
         let root = &document.root;
         match &root.value {
             Value::List(_) => return Some(Form::Rules),
-            Value::Null if document.text.trim().is_empty() => {
-                let message = "the file is empty, expected streams and rules, or a rule";
+            Value::Null if document.is_blank() => {
+                let message = match document.text.trim().is_empty() {
+                    true => "the file is empty, expected streams and rules, or a rule",
+                    false => "the file has only comments, expected streams and rules, or a rule",
+                };
                 self.problems.push(document.error(root.place, "", message).with_hint(Some(SHAPE.to_owned())));
                 return None;
             }

@@ -148,6 +148,8 @@ fn a_mistake_in_a_conf_key_is_told_once_where_it_stands() {
 fn files_that_hold_nothing_are_refused() {
     for (text, expected) in [
         ("", "f0:1:1: error: the file is empty"),
+        ("# a rule file\n\n# of comments", "f0:1:1: error: the file has only comments"),
+        ("---\n# a rule file\n...\n", "f0:1:1: error: the file has only comments"),
         ("null", "f0:1:1: error: the file holds null"),
         ("[]", "f0:1:1: error: the file holds no rules"),
         ("streams: []", "f0:1:1: error: the file holds no rules"),

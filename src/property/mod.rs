@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
-pub use self::read::{Cause, Fault, Findings, Invalid, Warning, default, knows, read, set_defaults};
+pub use self::read::{Cause, Fault, Findings, Invalid, UNKNOWN, Warning, default, knows, read, set_defaults};
 
 /// Something that users can set in a `T`.
 pub struct Property<T: 'static> {

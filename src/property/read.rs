@@ -321,15 +321,24 @@ fn names<T>(rows: &[Property<T>]) -> Vec<&'static str> {
     rows.iter().flat_map(|row| row.about.names()).collect()
 }
 
+/// The most unknown names of an object that have a warning each. Looking for what was meant takes time, and somebody may
+/// send many.
+pub const UNKNOWN: usize = 32;
+
 /// A warning for each member with an unknown name.
 fn unknown(noun: Noun, prefix: &str, values: &Map<String, Json>, known: &[&'static str]) -> Vec<Warning> {
-    let strange = values.keys().filter(|key| !known.iter().any(|name| name.eq_ignore_ascii_case(key)));
+    let mut strange = values.keys().filter(|key| !known.iter().any(|name| name.eq_ignore_ascii_case(key)));
     let warning = |key: &String| Warning::Unknown {
         noun,
         name: format!("{prefix}{key}"),
         near: suggest::nearest(key, known.iter().copied()).map(|near| format!("{prefix}{near}")),
     };
-    strange.map(warning).collect()
+    let mut warnings: Vec<Warning> = strange.by_ref().take(UNKNOWN).map(warning).collect();
+    let more = strange.count();
+    if more > 0 {
+        warnings.push(Warning::other("", format!("{more} more unknown names are ignored")));
+    }
+    warnings
 }
 
 impl Findings {

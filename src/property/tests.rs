@@ -136,3 +136,11 @@ fn a_reference_page_shows_each_property_that_works() {
     }
     assert!(!page.contains("cache") && !page.contains("schema"), "{page}");
 }
+
+#[test]
+fn many_unknown_names_are_counted() {
+    let many: serde_json::Map<String, Json> = (0..100_000).map(|n| (format!("nme{n}"), Json::Null)).collect();
+    let (_, _, warnings) = filled(Json::Object(many));
+    assert_eq!(warnings.len(), 33);
+    assert_eq!(warnings.last().map(String::as_str), Some("99968 more unknown names are ignored"));
+}

@@ -176,8 +176,8 @@ impl Document {
     /// # Errors
     /// A [`Problem`] if the text is neither JSON nor YAML.
     pub fn parse(name: &str, text: String) -> Result<Document, Box<Problem>> {
-        // A text without a value is an empty document; the YAML parser would refuse it.
-        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        // The YAML parser would refuse a text without a value.
+        if is_blank(&text) {
             let root = Node { value: Value::Null, place: Place { line: 1, column: 1, offset: 0 } };
             return Ok(Document { name: name.to_owned(), text, root, outer: None });
         }
@@ -192,6 +192,11 @@ impl Document {
                 Err(Box::new(unreadable(name, place, message.lines().next().unwrap_or_default())))
             }
         }
+    }
+
+    /// Whether it has no value, only comments, or nothing at all.
+    pub fn is_blank(&self) -> bool {
+        is_blank(&self.text)
     }
 
     /// Wraps a value that was parsed elsewhere; its places are unknown.
@@ -269,6 +274,12 @@ impl Document {
             None => place,
         }
     }
+}
+
+/// Whether a text is an empty YAML document: only blank lines, comments and marks of its begin and end.
+fn is_blank(text: &str) -> bool {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    text.lines().map(str::trim).all(|line| matches!(line, "" | "---" | "...") || line.starts_with('#'))
 }
 
 /// The parser's message without the place, which is shown before it, and without hints for programmers.

@@ -6,6 +6,8 @@
 mod operation;
 mod paths;
 
+use std::sync::LazyLock;
+
 use axum::Router;
 use axum::response::Response;
 use axum::routing::get;
@@ -19,7 +21,9 @@ pub fn routes() -> Router<Service> {
 }
 
 async fn description() -> Response {
-    super::json(document().to_string())
+    /// It is always the same, and takes milliseconds to make.
+    static TEXT: LazyLock<String> = LazyLock::new(|| document().to_string());
+    super::json(TEXT.clone())
 }
 
 /// The description as a JSON document.
