@@ -506,6 +506,11 @@ mod tests {
                 prop_assert_eq!(end_at(level, text, at, 1), expected, "{:?}: {}", level, &generator.text);
             }
         }
+    }
+
+    proptest! {
+        // The texts are ten times as long.
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 1_000 }))]
 
         #[test]
         fn long_texts_too(seed in any::<u64>(), at in 0..70usize, blanks in 0..4usize, count in 0..60usize) {
@@ -522,6 +527,24 @@ mod tests {
             let expected = skip::tokens(text, at, 1).ok();
             for level in available() {
                 prop_assert_eq!(end_at(level, text, at, 1), expected, "{:?}: {}", level, &generator.text);
+            }
+        }
+    }
+
+    #[test]
+    fn values_at_the_end_of_a_group() {
+        #[rustfmt::skip]
+        let values = [
+            "true", "false", "null", "tru", "truee", "fals", "falsey", "nul", "nulll", "t", "nan", "True", "true1", "1true",
+            "1.5e10", "1.5e", "-0.5", "-", "01", "1.", "12345678", r#""\n""#, r#""\""#, r#""\u00e9""#, r#""\u00e""#, r#""é\\""#,
+            "[[]]", "[{}]", "{}", r#"{"a":[]}"#, r#"{"a" :1}"#, r#"{"a"}"#, "[1:2]", "{1}", "]", "[}",
+        ];
+        // Groups begin at 256, so one ends at 768.
+        for (place, value) in (744..770).flat_map(|place| values.map(|value| (place, value))) {
+            let text = format!("[{}{}{value} , {}0]", "1,".repeat(360), " ".repeat(place - 721), "[2],".repeat(80));
+            let expected = skip::tokens(text.as_bytes(), 0, 1).ok();
+            for level in available() {
+                assert_eq!(end_at(level, text.as_bytes(), 0, 1), expected, "{level:?}: {value} at {place}");
             }
         }
     }

@@ -116,8 +116,14 @@ pub(super) fn end(text: &[u8], mut base: usize, mut nesting: Nesting, last: &Las
         let digits = less(x3, and(b3, or(b2, b1)));
         let points = less(and(and(x2, b3), and(b2, b1)), b0);
         let minuses = and(and(x2, ends_110), b0);
-        let other = less(scalar, or3(digits, points, minuses));
+        let mut other = less(scalar, or3(digits, points, minuses));
         let mut number = scalar;
+        if any(other) {
+            let (literal, broken) = literals([b0, b1, b2, b3, b4, b5, b6, b7], scalar, start);
+            wrong = or(wrong, broken);
+            number = less(number, literal);
+            other = less(other, literal);
+        }
         if single != 0 || any(other) {
             let (mut all, mut wrongs) = ([0; 8], [0; 8]);
             let starts = words(start);
@@ -127,7 +133,7 @@ pub(super) fn end(text: &[u8], mut base: usize, mut nesting: Nesting, last: &Las
                     all[i] |= singles(text, base + i * 64, other & !all[i], starts[i], &mut single, &mut wrongs[i]);
                 }
             }
-            number = less(scalar, of_words(all));
+            number = less(number, of_words(all));
             wrong = or(wrong, of_words(wrongs));
         }
         let (digit, point, minus) = (and(digits, number), and(points, number), and(minuses, number));
@@ -204,6 +210,37 @@ pub(super) fn end(text: &[u8], mut base: usize, mut nesting: Nesting, last: &Las
         base += BYTES;
     }
     None
+}
+
+/// The positions of true, false and null, and of those that are wrong in them. Not of those that begin among the last
+/// bytes, where they may not be complete.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vbmi2")]
+fn literals([b0, b1, b2, b3, b4, b5, b6, b7]: [Bits; 8], scalar: Bits, start: Bits) -> (Bits, Bits) {
+    let start =
+        and(start, of_words([u64::MAX, u64::MAX, u64::MAX, u64::MAX, u64::MAX, u64::MAX, u64::MAX, u64::MAX >> 5]));
+    let letter = less(and(b6, b5), b7);
+    let (x6, x7) = (less(letter, b4), and(letter, b4));
+    let a = less(and(x6, b0), or3(b3, b2, b1));
+    let e = less(and(x6, and(b2, b0)), or(b3, b1));
+    let f = less(and(x6, and(b2, b1)), or(b3, b0));
+    let l = less(and(x6, and(b3, b2)), or(b1, b0));
+    let n = less(and(x6, and(b3, and(b2, b1))), b0);
+    let r = less(and(x7, b1), or3(b3, b2, b0));
+    let s = less(and(x7, and(b1, b0)), or(b3, b2));
+    let t = less(and(x7, b2), or3(b3, b1, b0));
+    let u = less(and(x7, and(b2, b0)), or(b3, b1));
+    let next = |bits: Bits| behind(bits, &mut none());
+    let (t0, f0, n0) = (and(t, start), and(f, start), and(n, start));
+    let (t1, f1, n1) = (next(t0), next(f0), next(n0));
+    let (t2, f2, n2) = (next(t1), next(f1), next(n1));
+    let (t3, f3, n3) = (next(t2), next(f2), next(n2));
+    let f4 = next(f3);
+    let wrong = or3(less(t1, r), less(f1, a), less(n1, u));
+    let wrong = or3(wrong, less(t2, u), less(or(f2, n2), l));
+    let wrong = or3(wrong, less(or(t3, f4), e), less(f3, s));
+    let wrong = or3(wrong, less(n3, l), and(next(or3(t3, f4, n3)), scalar));
+    (or(or3(or3(t0, f0, n0), or3(t1, f1, n1), or3(t2, f2, n2)), or(or3(t3, f3, n3), f4)), wrong)
 }
 
 /// The bits that tell brackets apart, and the one that is added.
