@@ -380,8 +380,9 @@ impl Form {
         let base = self.start as u32;
         let open_ends = self.ends.split_off(self.done).into_iter().map(|end| end - base).collect();
         let ends = std::mem::replace(&mut self.ends, open_ends);
-        // The next row allocates memory again, so that thousands of idle rules hold none.
-        self.usual = bytes.len().min(BATCH_BYTES);
+        // The next row allocates memory again, so that thousands of idle rules hold none. A batch ends with the message
+        // that fills it.
+        self.usual = bytes.len().min(2 * BATCH_BYTES);
         (self.start, self.done) = (0, 0);
         let text = self.encoding.format.is_text();
         let batch = MessageBatch::new(bytes.into(), ends, text, received);
