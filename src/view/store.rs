@@ -2,8 +2,10 @@
 
 mod subscriptions;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use foldhash::fast::RandomState;
 use slab::Slab;
 use smallvec::SmallVec;
 
@@ -11,7 +13,7 @@ use super::Sequence;
 use super::cohort::{Cohort, Phase};
 use super::counters::{Counters, OperatorStatus};
 use super::cursor::cursor;
-use super::description::Description;
+use super::description::{ColumnType, Description};
 use super::filter::Filter;
 use super::form::{Form, form_in_column};
 use super::lives::{Division, Effects, PartKey};
@@ -428,10 +430,23 @@ impl View {
 
     /// Visits the rows of a part, for a request with one response.
     pub fn each_row(&self, filter: &Filter, mut see: impl FnMut(&[u8]) -> bool) {
-        let (columns, keys) = filter.parts(&self.about);
         if self.opening {
             return;
         }
+        let (columns, keys) = filter.parts(&self.about);
+        if fixes_key(&self.about, &columns) {
+            for key in &keys {
+                for entry in self.candidates(&columns, key) {
+                    let found = &self.rows.entries[entry];
+                    let is_in = part_key(&self.about, &columns, found) == *key;
+                    if is_in && found.row.as_ref().is_some_and(|row| !see(row)) {
+                        return;
+                    }
+                }
+            }
+            return;
+        }
+        let keys: HashSet<PartKey, RandomState> = keys.into_iter().collect();
         for (_, entry) in self.rows.entries.iter() {
             let Some(row) = &entry.row else { continue };
             if keys.contains(&part_key(&self.about, &columns, entry)) && !see(row) {
@@ -484,6 +499,14 @@ impl View {
         let touched = self.touched.as_ref().map_or(0, Touched::bytes);
         self.rows.bytes + self.rows.entries.bytes() + touched + lives
     }
+}
+
+/// Whether these part columns determine the key, so that rows are found by it. A time does not tell how the message has
+/// written it.
+fn fixes_key(about: &Description, columns: &[u8]) -> bool {
+    let is_fixed = |place: usize| columns.iter().any(|&column| about.parts[column as usize].in_key == Some(place));
+    let is_time = |&column: &u8| about.parts[column as usize].ty == ColumnType::Datetime;
+    !columns.is_empty() && (0..about.key.len()).all(is_fixed) && !columns.iter().any(is_time)
 }
 
 /// The part of a division that contains the row of an entry.

@@ -146,6 +146,34 @@ fn a_snapshot_then_each_change() {
 }
 
 #[test]
+fn rows_are_found_by_their_parameters() {
+    let mut world = World::new("fleet");
+    for (id, site) in [(1, "n1"), (2, "n2"), (3, "n1")] {
+        world.put(id, site, 1);
+    }
+    world.cut();
+    let view = locked(&world.view);
+    for (query, found) in [
+        ("", vec![1, 2, 3]),
+        ("id=1&id=3.0&id=9", vec![1, 3]),
+        ("id=1&site=n2", vec![]),
+        ("id=2&id=3&site=n2&site=n1", vec![2, 3]),
+        ("site=n1", vec![1, 3]),
+    ] {
+        let asked = client::read_query("fleet".into(), query).expect("a query");
+        let filter = Filter::resolve(view.about(), &asked.params, None).expect("parameters of the view");
+        let mut ids = Vec::new();
+        view.each_row(&filter, |row| {
+            let row: Json = serde_json::from_slice(row).expect("a row is JSON");
+            ids.extend(row["id"].as_i64());
+            true
+        });
+        ids.sort_unstable();
+        assert_eq!(ids, found, "{query}");
+    }
+}
+
+#[test]
 fn first_rows_of_several_cuts_are_one_snapshot() {
     let mut world = World::new("fleet");
     // It follows the view without rows.

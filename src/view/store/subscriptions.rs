@@ -8,12 +8,11 @@ use std::sync::Arc;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::{FIRST_CUT, Joined, Place, View, part_key};
+use super::{FIRST_CUT, Joined, Place, View, fixes_key, part_key};
 use crate::value::Text;
 use crate::view::Sequence;
 use crate::view::cohort::{Cohort, Member, Phase};
 use crate::view::cursor;
-use crate::view::description::ColumnType;
 use crate::view::filter::{Filter, Selection};
 use crate::view::form::Form;
 use crate::view::frame::GapReason;
@@ -156,11 +155,8 @@ impl View {
         if let Some((place, _)) = self.divisions.iter().find(|(_, division)| division.columns == *columns) {
             return place;
         }
-        let about = self.about.clone();
-        let fixed = |place: usize| columns.iter().any(|&column| about.parts[column as usize].in_key == Some(place));
-        // A part finds its rows by their keys. A time does not tell how the message has written it.
-        let is_time = |&column: &u8| about.parts[column as usize].ty == ColumnType::Datetime;
-        let lazy = !columns.is_empty() && (0..about.key.len()).all(fixed) && !columns.iter().any(is_time);
+        // Its parts find their rows by the key.
+        let lazy = fixes_key(&self.about, columns);
         let place = self.divisions.insert(Division::new(columns.clone(), lazy));
         self.fill(place);
         place
@@ -198,18 +194,21 @@ impl View {
         self.cohorts[cohort].division.is_none_or(|place| self.divisions[place].is_filled())
     }
 
+    /// The rows that may be in the part with this key. Its columns determine the key of the view.
+    pub(super) fn candidates(&self, columns: &[u8], key: &PartKey) -> Vec<u32> {
+        let mut wanted: Vec<Form> = vec![None; self.about.key.len()];
+        for (&column, form) in columns.iter().zip(key) {
+            if let Some(place) = self.about.parts[column as usize].in_key {
+                wanted[place] = form.clone();
+            }
+        }
+        self.rows.candidates(&wanted)
+    }
+
     /// Begins the lives of rows in a new part of the division by the key.
     fn populate(&mut self, place: usize, part: u32, key: &PartKey) {
         let about = self.about.clone();
-        let division = &self.divisions[place];
-        let mut wanted = vec![None; about.key.len()];
-        for (&column, form) in division.columns.iter().zip(key) {
-            if let Some(place) = about.parts[column as usize].in_key {
-                wanted[place] = Some(form.clone());
-            }
-        }
-        let wanted: Vec<Form> = wanted.into_iter().map(Option::unwrap_or_default).collect();
-        for entry in self.rows.candidates(&wanted) {
+        for entry in self.candidates(&self.divisions[place].columns, key) {
             let found = &self.rows.entries[entry];
             let Some(row) = &found.row else { continue };
             if part_key(&about, &self.divisions[place].columns, found) != *key {
