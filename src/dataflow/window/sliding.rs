@@ -2,8 +2,8 @@
 //! delay after it.
 //!
 //! Rows arrive in order of time. If groups have small accumulators, each group keeps its rows' accumulators in two
-//! stacks (see `slices`), so that the cost of a window does not depend on its number of rows. Medians, percentiles and
-//! counts of different values can remove rows again ([`Moving`]). For other aggregates the rows are kept.
+//! stacks (see `slices`), so that the cost of a window does not depend on its number of rows. Medians, percentiles,
+//! aggregates with DISTINCT and `deduplicate` can remove rows again ([`Moving`]). For other aggregates the rows are kept.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -87,7 +87,7 @@ struct SlidingGroup {
 
 impl Calls {
     fn of(plan: &Stateful) -> Calls {
-        let moves = |call: &AggregateCall| Moving::new(call.aggregate).is_some();
+        let moves = |call: &AggregateCall| Moving::new(call.aggregate, call.integral).is_some();
         let order: Vec<bool> = plan.aggregates.iter().map(moves).collect();
         let (moving, merged): (Vec<_>, Vec<_>) = plan.aggregates.iter().cloned().partition(moves);
         let all = plan.incremental && merged.iter().all(|call| call.aggregate.is_small());
@@ -301,7 +301,7 @@ impl SlidingGroup {
     /// text with numbers in `min`: it is not added.
     fn push(&mut self, plan: &Stateful, calls: &Calls, scope: &Scope<'_>) -> Result<(), EvalError> {
         if self.moving.len() < calls.moving.len() {
-            self.moving = calls.moving.iter().filter_map(|call| Moving::new(call.aggregate)).collect();
+            self.moving = calls.moving.iter().filter_map(|call| Moving::new(call.aggregate, call.integral)).collect();
         }
         let mut arguments: SmallVec<[Cow<'_, Value>; 4]> = SmallVec::new();
         for (call, moving) in calls.moving.iter().zip(&self.moving) {
@@ -382,7 +382,7 @@ impl SlidingGroup {
             let _ = later.get(call).map(|later| merged.merge(later));
             merged
         });
-        let mut moving = self.moving.iter().map(|moving| Accumulator::Known(moving.answer()));
+        let mut moving = self.moving.iter().map(Moving::accumulated);
         let next = |&moves: &bool| if moves { moving.next() } else { merged.next() };
         groups.push(self.first.iter().take(self.kept()), calls.order.iter().filter_map(next));
     }

@@ -2,13 +2,13 @@
 //! know of the values is kept in order, so that neither a row nor an answer takes longer the more rows there are.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::statistics::of_ranks;
-use super::{Aggregate, invalid};
+use super::{Accumulator, Aggregate, Distinct, invalid};
 use crate::expr::error::EvalError;
 use crate::expr::ops::order_of_numbers;
 use crate::value::Value;
@@ -21,16 +21,22 @@ pub enum Moving {
     Ranked { aggregate: Aggregate, numbers: Sorted },
     /// For `count(DISTINCT x)`: how often each value is there.
     Different(HashMap<KeyPart, u64, RandomState>),
+    /// For the other aggregates with DISTINCT, and for deduplicate. `integral`: see [`Accumulator::new`].
+    Firsts { aggregate: Aggregate, integral: bool, firsts: Firsts },
 }
 
 impl Moving {
     /// No values; `None` for an aggregate that is not of this kind.
-    pub fn new(aggregate: Aggregate) -> Option<Moving> {
+    pub fn new(aggregate: Aggregate, integral: bool) -> Option<Moving> {
         match aggregate {
             Aggregate::Median | Aggregate::PercentileCont(_) | Aggregate::PercentileDisc(_) => {
                 Some(Moving::Ranked { aggregate, numbers: Sorted::default() })
             }
             Aggregate::CountDistinct => Some(Moving::Different(HashMap::default())),
+            Aggregate::SumDistinct
+            | Aggregate::AvgDistinct
+            | Aggregate::CollectDistinct
+            | Aggregate::Deduplicate { .. } => Some(Moving::Firsts { aggregate, integral, firsts: Firsts::default() }),
             _ => None,
         }
     }
@@ -41,25 +47,38 @@ impl Moving {
     /// The value has a type that the aggregate does not take.
     pub fn check(&self, value: &Value) -> Result<(), EvalError> {
         match self {
-            Moving::Ranked { aggregate, .. } if !value.is_null() && value.as_f64().is_none() => {
+            Moving::Ranked { aggregate, .. }
+            | Moving::Firsts { aggregate: aggregate @ (Aggregate::SumDistinct | Aggregate::AvgDistinct), .. }
+                if !value.is_null() && value.as_f64().is_none() =>
+            {
                 Err(invalid(*aggregate, value))
             }
             _ => Ok(()),
         }
     }
 
-    /// Adds a value that was checked; null counts as none.
+    /// Adds a value that was checked. Null is ignored, except by `collect` and `deduplicate`.
     pub fn add(&mut self, value: &Value) {
         match self {
+            Moving::Firsts { aggregate, firsts, .. } => {
+                if let Some((key, shown)) = different(*aggregate, value) {
+                    firsts.add(KeyPart::of(key), shown.clone());
+                }
+            }
             _ if value.is_null() => {}
             Moving::Ranked { numbers, .. } => numbers.insert(value.clone()),
             Moving::Different(values) => *values.entry(KeyPart::of(value)).or_default() += 1,
         }
     }
 
-    /// Removes a value that was added.
+    /// Removes the oldest value; it is to be the one that was added.
     pub fn remove(&mut self, value: &Value) {
         match self {
+            Moving::Firsts { aggregate, firsts, .. } => {
+                if let Some((key, _)) = different(*aggregate, value) {
+                    firsts.remove(&KeyPart::of(key));
+                }
+            }
             _ if value.is_null() => {}
             Moving::Ranked { numbers, .. } => numbers.remove(value),
             Moving::Different(values) => {
@@ -77,15 +96,92 @@ impl Moving {
         }
     }
 
-    /// The result for the values that are there.
-    pub fn answer(&self) -> Value {
-        match self {
+    /// An accumulator that has only the values that are there.
+    pub fn accumulated(&self) -> Accumulator {
+        Accumulator::Known(match self {
             Moving::Ranked { aggregate, numbers } => {
                 let number = |rank| (numbers.get(rank).cloned().unwrap_or_default(), numbers.get(rank + 1).cloned());
                 of_ranks(*aggregate, numbers.len, number)
             }
             Moving::Different(values) => Value::whole(values.len() as u64),
+            Moving::Firsts { aggregate: Aggregate::Deduplicate { all: false }, firsts, .. } => firsts.newest(),
+            Moving::Firsts {
+                aggregate: Aggregate::CollectDistinct | Aggregate::Deduplicate { .. }, firsts, ..
+            } => Value::array(firsts.values().cloned()),
+            Moving::Firsts { aggregate, integral, firsts } => {
+                let mut all = Accumulator::new(aggregate.over_all(), *integral);
+                for value in firsts.values() {
+                    if let Err(error) = all.add(Some(value)) {
+                        return Accumulator::Failed(error);
+                    }
+                }
+                return all;
+            }
+        })
+    }
+}
+
+/// The value of a row that counts once, and what the result shows of the row. `deduplicate` has both in one object.
+fn different(aggregate: Aggregate, value: &Value) -> Option<(&Value, &Value)> {
+    match (aggregate, value) {
+        (Aggregate::Deduplicate { .. }, Value::Object(pair)) => {
+            let part = |name| pair.get(name).unwrap_or(&Value::Absent);
+            Some((part(Distinct::VALUE), part(Distinct::ROW)))
         }
+        (Aggregate::Deduplicate { .. }, _) => None,
+        _ => Some((value, value)),
+    }
+}
+
+/// Different values, in the order of the oldest row of each.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Firsts {
+    /// For each value the rows that have it, oldest first: their numbers, and what the result shows of them.
+    rows: HashMap<KeyPart, VecDeque<(u64, Value)>, RandomState>,
+    /// The oldest row of each value.
+    oldest: BTreeMap<u64, Value>,
+    /// the number of the next row
+    next: u64,
+}
+
+impl Firsts {
+    fn add(&mut self, key: KeyPart, shown: Value) {
+        let rows = self.rows.entry(key).or_default();
+        if rows.is_empty() {
+            self.oldest.insert(self.next, shown.clone());
+        }
+        rows.push_back((self.next, shown));
+        self.next += 1;
+    }
+
+    /// Removes the oldest row of a value.
+    fn remove(&mut self, key: &KeyPart) {
+        let Some(rows) = self.rows.get_mut(key) else { return };
+        if let Some((number, _)) = rows.pop_front() {
+            self.oldest.remove(&number);
+        }
+        match rows.front() {
+            Some((number, shown)) => {
+                self.oldest.insert(*number, shown.clone());
+                if has_much_room(rows.capacity(), rows.len()) {
+                    rows.shrink_to(2 * rows.len());
+                }
+            }
+            None => _ = self.rows.remove(key),
+        }
+        if has_much_room(self.rows.capacity(), self.rows.len()) {
+            self.rows.shrink_to(2 * self.rows.len());
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = &Value> {
+        self.oldest.values()
+    }
+
+    /// The newest row; null if an older one has its value.
+    fn newest(&self) -> Value {
+        let newest = self.oldest.last_key_value().filter(|(number, _)| **number + 1 == self.next);
+        newest.map_or(Value::Null, |(_, shown)| shown.clone())
     }
 }
 
@@ -260,12 +356,15 @@ mod tests {
     fn memory_follows_the_number_of_values() {
         let mut random = fastrand::Rng::with_seed(1);
         let values: Vec<Value> = (0..100_000).map(|_| Value::Int(random.i64(..))).collect();
-        for mut moving in [Aggregate::Median, Aggregate::CountDistinct].map(|of| Moving::new(of).unwrap()) {
+        for mut moving in [Aggregate::Median, Aggregate::CountDistinct].map(|of| Moving::new(of, false).unwrap()) {
             let room = |moving: &Moving| match moving {
                 Moving::Ranked { numbers, .. } => {
                     numbers.chunks.capacity() + numbers.chunks.iter().map(Vec::capacity).sum::<usize>()
                 }
                 Moving::Different(values) => values.capacity(),
+                Moving::Firsts { firsts, .. } => {
+                    firsts.rows.capacity() + firsts.rows.values().map(VecDeque::capacity).sum::<usize>()
+                }
             };
             values.iter().for_each(|value| moving.add(value));
             assert!(room(&moving) < 3 * values.len(), "{}", room(&moving));
@@ -279,6 +378,41 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
+        /// The different values of the last rows are those of an accumulator which has seen only these, in its order.
+        #[test]
+        fn different_values_follow_the_rows(values in prop::collection::vec(value(), 1..400), window in 1usize..100) {
+            let pair = |value: &Value| {
+                let row = Value::object([("of".into(), value.clone())]);
+                Value::object([(Distinct::VALUE.into(), value.clone()), (Distinct::ROW.into(), row)])
+            };
+            for aggregate in [
+                Aggregate::SumDistinct,
+                Aggregate::AvgDistinct,
+                Aggregate::CollectDistinct,
+                Aggregate::Deduplicate { all: true },
+                Aggregate::Deduplicate { all: false },
+            ] {
+                let pairs = matches!(aggregate, Aggregate::Deduplicate { .. });
+                let values: Vec<Value> = values.iter().map(|value| if pairs { pair(value) } else { value.clone() }).collect();
+                let mut moving = Moving::new(aggregate, false).unwrap();
+                for (at, value) in values.iter().enumerate() {
+                    moving.add(value);
+                    if at >= window {
+                        moving.remove(&values[at - window]);
+                    }
+                    let mut anew = Accumulator::new(aggregate, false);
+                    for value in &values[(at + 1).saturating_sub(window)..=at] {
+                        anew.add(Some(value)).unwrap();
+                    }
+                    let (moved, anew) = (moving.accumulated().answer(), anew.answer());
+                    prop_assert_eq!(format!("{moved:?}"), format!("{anew:?}"), "{:?}", aggregate);
+                }
+                let bytes = postcard::to_allocvec(&moving).unwrap();
+                let again: Moving = postcard::from_bytes(&bytes).unwrap();
+                prop_assert_eq!(format!("{:?}", again.accumulated()), format!("{:?}", moving.accumulated()));
+            }
+        }
+
         /// The answer for the last rows is that of an accumulator which has seen only these.
         #[test]
         fn what_has_left_leaves_no_trace(values in prop::collection::vec(value(), 1..2000), window in 1usize..1200) {
@@ -289,7 +423,7 @@ mod tests {
                 Aggregate::PercentileDisc(half),
                 Aggregate::CountDistinct,
             ] {
-                let mut moving = Moving::new(aggregate).unwrap();
+                let mut moving = Moving::new(aggregate, false).unwrap();
                 for (at, value) in values.iter().enumerate() {
                     moving.add(value);
                     if at >= window {
@@ -302,7 +436,7 @@ mod tests {
                     for value in &values[(at + 1).saturating_sub(window)..=at] {
                         anew.add(Some(value)).unwrap();
                     }
-                    let (moved, anew) = (moving.answer(), anew.answer().unwrap());
+                    let (moved, anew) = (moving.accumulated().answer().unwrap(), anew.answer().unwrap());
                     // Of equal numbers it does not matter which one is shown.
                     let same = match (moved.as_f64(), anew.as_f64()) {
                         (Some(moved), Some(anew)) => moved == anew || moved.is_nan() && anew.is_nan(),
@@ -312,7 +446,7 @@ mod tests {
                 }
                 let bytes = postcard::to_allocvec(&moving).unwrap();
                 let again: Moving = postcard::from_bytes(&bytes).unwrap();
-                prop_assert_eq!(format!("{:?}", again.answer()), format!("{:?}", moving.answer()));
+                prop_assert_eq!(format!("{:?}", again.accumulated()), format!("{:?}", moving.accumulated()));
             }
         }
     }
