@@ -377,7 +377,9 @@ impl RuleOperator {
             return;
         }
         *told = windows.slice_end(reached);
-        home.ship(windows.take_slices(Some(reached)), Some(reached));
+        // Where rows are joined, what is left belongs to windows that have not ended.
+        let slices = if plan.joins.is_empty() { windows.take_slices(Some(reached)) } else { Vec::new() };
+        home.ship(slices, Some(reached));
     }
 
     /// The time and input of the next row; its slots are then in `narrow`.

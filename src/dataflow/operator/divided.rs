@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::dataflow::division::Division;
 use crate::dataflow::forward::Forward;
-use crate::plan::physical::{Input, Role, Scan, Stateful};
+use crate::plan::physical::{Input, Role, Scan, Stateful, WindowSpec};
 
 /// The part of a divided state that is here.
 pub struct Own {
@@ -25,7 +25,15 @@ pub struct Shipping {
 pub fn at_home(plan: Stateful) -> Stateful {
     // Joined rows are in groups already, if the plan has groups.
     let incremental = plan.incremental || plan.grouped;
+    let window = match plan.window {
+        // Windows that have ended elsewhere come one after the other, even if they overlap.
+        WindowSpec::Hopping { unit, hop, .. } if !plan.joins.is_empty() => {
+            WindowSpec::Hopping { unit, length: hop, hop }
+        }
+        window => window,
+    };
     Stateful {
+        window,
         ordered: false,
         steps: Vec::new(),
         admit: None,

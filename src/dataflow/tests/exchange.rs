@@ -204,7 +204,7 @@ fn windows_of_divided_keys_are_those_of_one_thread() {
 }
 
 /// Joins whose rows are divided by key, each with the key.
-const JOINS: [(&str, &str); 7] = [
+const JOINS: [(&str, &str); 9] = [
     ("a.k = b.k", "SELECT a.k, a.v AS l, b.v AS r FROM a INNER JOIN b ON a.k = b.k GROUP BY TUMBLINGWINDOW(ss, 2)"),
     (
         "a.k = b.k",
@@ -230,6 +230,16 @@ const JOINS: [(&str, &str); 7] = [
         "a.k = b.k",
         "SELECT a.m, median(b.v) AS d, count(*) AS n FROM a RIGHT JOIN b ON a.k = b.k AND a.w = b.w \
          GROUP BY a.m, TUMBLINGWINDOW(ss, 2) ORDER BY n DESC, a.m LIMIT 1",
+    ),
+    (
+        "a.k = b.k",
+        "SELECT a.k, b.v, window_start() AS s, window_end() AS e FROM a LEFT JOIN b ON a.k = b.k AND a.v > b.v \
+         WHERE a.v > 12 GROUP BY HOPPINGWINDOW(ss, 5, 2)",
+    ),
+    (
+        "a.k = b.k",
+        "SELECT b.m, count(*) AS n, window_start() AS s FROM a INNER JOIN b ON a.k = b.k \
+         GROUP BY b.m, HOPPINGWINDOW(ss, 3, 1)",
     ),
     ("a.k = a.k", "SELECT x.k, y.v FROM a AS x INNER JOIN a AS y ON x.k = y.k GROUP BY TUMBLINGWINDOW(ss, 1)"),
 ];
@@ -293,7 +303,6 @@ fn joins_without_a_common_key_or_with_an_order_are_gathered() {
         "SELECT a.k FROM a CROSS JOIN b GROUP BY TUMBLINGWINDOW(ss, 2)".to_owned(),
         "SELECT a.k FROM a INNER JOIN b ON a.k = b.k INNER JOIN c ON b.v = c.v GROUP BY TUMBLINGWINDOW(ss, 2)"
             .to_owned(),
-        format!("SELECT a.k {inner} GROUP BY HOPPINGWINDOW(ss, 4, 2)"),
         format!("SELECT a.k {inner} GROUP BY COUNTWINDOW(5)"),
         format!("SELECT a.k, a.v, count(*) AS n {inner} GROUP BY a.k, TUMBLINGWINDOW(ss, 2)"),
         format!("SELECT a.k, collect(b.v) AS l {inner} GROUP BY a.k, TUMBLINGWINDOW(ss, 2)"),

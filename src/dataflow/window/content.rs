@@ -76,10 +76,10 @@ pub struct Content {
     pub groups: Groups,
     /// Rows in order, if it is not.
     pub rows: Vec<Rc<KeptRow>>,
-    /// Other threads have ended the window: it has a result even if nothing is in it. Not stored, since such windows are
-    /// not.
+    /// The start of the window, if other threads have ended it: then it has a result even if nothing is in it. Not stored,
+    /// since such windows are not.
     #[serde(skip)]
-    ended: bool,
+    pub ended: Option<i64>,
 }
 
 /// Rows of one slice that a thread has accumulated for the thread of the rule's state.
@@ -94,7 +94,7 @@ pub struct Partial {
     pub rows: Vec<u32>,
     /// Rows without groups, which the thread has joined.
     pub joined: Vec<KeptRow>,
-    /// Set if the slice is a window that the thread has ended.
+    /// Set if it is of a window that the thread has ended: then the times are the bounds of the window.
     pub ended: bool,
     /// The number of rows, including those lost to errors.
     pub seen: u64,
@@ -173,7 +173,7 @@ impl Content {
         let Partial { times: (first, last), groups, rows, joined, ended, .. } = partial;
         self.count(first);
         self.count(last);
-        self.ended |= ended;
+        self.ended = self.ended.or(ended.then_some(first));
         self.rows.extend(joined.into_iter().map(Rc::new));
         if self.groups.is_empty() && others.clone().next().is_none() {
             self.groups = groups;
@@ -221,7 +221,7 @@ impl Content {
 
     /// Whether there is nothing for a result.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.groups.is_empty() && !self.ended
+        self.rows.is_empty() && self.groups.is_empty() && self.ended.is_none()
     }
 }
 

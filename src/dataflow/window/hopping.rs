@@ -117,12 +117,14 @@ impl Hopping {
     /// Merges rows of one slice that another thread has accumulated. Groups that cannot be merged are lost: `lose` gets
     /// the error, and the number of their rows.
     pub fn merge(&mut self, partial: Partial, lose: &mut dyn FnMut(EvalError, u32)) {
+        // A window that has ended elsewhere is known by its end: windows may overlap.
+        let time = if partial.ended { partial.times.1 } else { partial.times.0 };
         if self.compares {
-            let mut content = self.take(partial.times.0);
+            let mut content = self.take(time);
             content.merge(partial, self.others(), lose);
             self.put(content);
         } else {
-            self.slice(partial.times.0).merge(partial, std::iter::empty(), lose);
+            self.slice(time).merge(partial, std::iter::empty(), lose);
         }
         self.expect(self.last_window_end);
     }
@@ -176,7 +178,7 @@ impl Hopping {
                     self.closed.push(start, content);
                 } else if !content.is_empty() {
                     // A zone's change of offset may cut a window short; it ends where the next one begins.
-                    closed.push_back(Closed::new(start, end, content));
+                    closed.push_back(Closed::new(content.ended.unwrap_or(start), end, content));
                 }
             }
             if !self.tumbling {

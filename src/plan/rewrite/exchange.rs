@@ -55,9 +55,8 @@ pub(super) fn keys(plan: &Stateful, inputs: &[Input], unordered: bool) -> Vec<Ve
 /// Whether the threads can join the rows of windows, and one of them make the results of what they have joined. In
 /// processing time each thread would end windows at another moment.
 fn joins_alone(plan: &Stateful) -> bool {
-    let tumbling = matches!(plan.window, WindowSpec::Hopping { length, hop, .. } if length == hop);
     let read = columns(&plan.keys);
-    tumbling
+    matches!(plan.window, WindowSpec::Hopping { .. })
         && plan.event_time.is_some()
         && !plan.stored
         && plan.steps.is_empty()
