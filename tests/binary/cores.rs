@@ -314,6 +314,71 @@ async fn updates_of_windows_that_threads_share_by_key_lose_no_later_window() {
     assert_eq!(rows, (0..8).map(|k| json!({"k": k, "l": [k], "e": 1_001_000})).collect::<Vec<_>>());
 }
 
+/// Streams that are joined on all threads by key, while the rule is updated: the rows of a window meet whatever threads
+/// have read them.
+#[tokio::test]
+async fn rows_of_all_threads_are_joined_by_key() {
+    let folder = Folder::new("cores-joins");
+    let mut command = folder.command();
+    command.args(["--workers", "3"]);
+    let served = Served::start(command);
+    for name in ["people", "sales"] {
+        let with = format!("DATASOURCE=\"/{name}\", TYPE=\"websocket\", TIMESTAMP=\"ts\"");
+        served.asks("POST", "/streams", &json!({"sql": format!("CREATE STREAM {name} () WITH ({with})")})).await.done();
+    }
+    let version = |limit: u64| {
+        let sink = json!({"websocket": {"path": "/out", "clientQueue": {"messages": limit}}});
+        let sql = "SELECT people.k, people.name, sales.v AS v, window_end() AS e FROM people LEFT JOIN sales ON people.k = sales.k \
+                   GROUP BY TUMBLINGWINDOW(ss, 1) ORDER BY people.k";
+        let options = json!({"isEventTime": true, "lateTolerance": 0, "maxFutureSkew": 0, "concurrency": 3});
+        json!({"id": "r", "sql": sql, "options": options, "actions": [sink]})
+    };
+    served.asks("POST", "/rules", &version(100_000)).await.done();
+    let status = served.asks("GET", "/rules/r/status?details", &json!(null)).await.json();
+    assert_eq!(status["threads"]["plan"], "exchange by (people.k = sales.k)");
+    let (mut output, _) = connect_async(served.data_url("/out")).await.expect("the sink is there");
+    let mut senders = Vec::new();
+    for path in ["/people", "/sales", "/people", "/sales", "/people", "/sales"] {
+        senders.push(connect_async(served.data_url(path)).await.expect("the source is there").0);
+    }
+    for round in 1..=4 {
+        for sender in &mut senders {
+            for k in 0..50 {
+                let row = json!({"k": k, "name": "x", "v": 1, "ts": round * 500});
+                sender.feed(Message::text(row.to_string())).await.expect("the source stays");
+            }
+            sender.flush().await.expect("the source stays");
+        }
+        served.asks("PUT", "/rules/r", &version(100_000 + round)).await.done();
+    }
+    // One connection of each stream, so that no row is late.
+    for (stream, sender) in senders.iter_mut().take(2).enumerate() {
+        for k in (0..20).filter(|k| stream == 0 || k % 2 == 0) {
+            let row = json!({"k": k, "name": format!("n{k}"), "v": k * 10, "ts": 1_000_000});
+            sender.feed(Message::text(row.to_string())).await.expect("the source stays");
+        }
+        sender.feed(Message::text(json!({"k": 0, "ts": 2_000_000}).to_string())).await.expect("the source stays");
+        sender.flush().await.expect("the source stays");
+    }
+    let message = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            let Message::Text(text) = output.next().await.expect("the sink stays").expect("a message") else {
+                continue;
+            };
+            let rows: Vec<Value> = serde_json::from_str(&text).expect("a list of rows");
+            if rows.iter().any(|row| row["e"] == 1_001_000) {
+                return rows;
+            }
+        }
+    });
+    let joined = |k: i64| match k % 2 {
+        0 => json!({"k": k, "name": format!("n{k}"), "v": k * 10, "e": 1_001_000}),
+        _ => json!({"k": k, "name": format!("n{k}"), "e": 1_001_000}),
+    };
+    let rows: Vec<Value> = message.await.expect("the window comes");
+    assert_eq!(rows, (0..20).map(joined).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn status_and_metrics_say_which_thread_does_what() {
     let folder = Folder::new("cores-status");
