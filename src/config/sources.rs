@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
-use crate::definition::connection::put;
+use crate::definition::connection::{put, put_all};
 use crate::io::connector;
 use crate::text::document::{Document, Node, Problem, Value};
 
@@ -72,9 +72,7 @@ impl PropertySets {
         for layer in ["default", key] {
             if let Some(set) = self.own(kind, layer) {
                 known |= layer == key;
-                for (name, value) in set {
-                    put(&mut props, name, value.clone());
-                }
+                put_all(&mut props, set);
             }
             if layer == key && key == "default" {
                 break;

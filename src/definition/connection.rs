@@ -4,7 +4,7 @@
 //! the websocket hub puts it on the same endpoint. This module merges properties and reads
 //! `etc/connections/connection.yaml`. It opens nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value as Json};
 
@@ -146,9 +146,8 @@ impl Connections {
         let named = selector(extra).or_else(|| selector(&own)).map(str::to_owned);
         let layers = |connection: Option<&Connection>| {
             let mut props = own;
-            for (name, value) in connection.into_iter().flat_map(|connection| &connection.props).chain(extra) {
-                put(&mut props, name, value.clone());
-            }
+            connection.into_iter().for_each(|connection| put_all(&mut props, &connection.props));
+            put_all(&mut props, extra);
             props
         };
         self.select(kind, named, Some(path).filter(|path| !path.is_empty()), "DATASOURCE", layers)
@@ -163,9 +162,7 @@ impl Connections {
         let path = text(own, "datasource").or(text(own, "path"));
         let layers = |connection: Option<&Connection>| {
             let mut props = connection.map(|connection| connection.props.clone()).unwrap_or_default();
-            for (name, value) in own {
-                put(&mut props, name, value.clone());
-            }
+            put_all(&mut props, own);
             props
         };
         self.select(kind, named, path, "path", layers)
@@ -279,6 +276,18 @@ fn text<'a>(props: &'a Map<String, Json>, name: &str) -> Option<&'a str> {
     member(props, name)?.as_str().filter(|text| !text.trim().is_empty())
 }
 
+/// Sets properties, each in place of one whose name differs only in case. Somebody may send many.
+pub(crate) fn put_all(props: &mut Map<String, Json>, more: &Map<String, Json>) {
+    let mut names: HashMap<String, String> = HashMap::with_capacity(props.len() + more.len());
+    for name in props.keys() {
+        names.entry(name.to_ascii_lowercase()).or_insert_with(|| name.clone());
+    }
+    for (name, value) in more {
+        let name = names.entry(name.to_ascii_lowercase()).or_insert_with(|| name.clone());
+        props.insert(name.clone(), value.clone());
+    }
+}
+
 /// Sets a property, replacing one whose name differs only in case.
 pub(crate) fn put(props: &mut Map<String, Json>, name: &str, value: Json) {
     let same = props.keys().find(|key| key.eq_ignore_ascii_case(name)).cloned();
@@ -292,6 +301,18 @@ mod tests {
 
     fn map(value: Json) -> Map<String, Json> {
         value.as_object().cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn properties_replace_those_whose_names_differ_in_case() {
+        let mut props = map(json!({"Addr": "a", "addr": "b", "path": "/"}));
+        put_all(&mut props, &map(json!({"ADDR": "c", "new": 1, "NEW": 2})));
+        assert_eq!(Json::Object(props), json!({"Addr": "c", "addr": "b", "path": "/", "new": 2}));
+        // Whoever may make rules may send many.
+        let many: Map<String, Json> = (0..200_000).map(|n| (format!("k{n}"), Json::from(n))).collect();
+        let mut props = many.clone();
+        put_all(&mut props, &many);
+        assert_eq!(props.len(), many.len());
     }
 
     fn known() -> Connections {

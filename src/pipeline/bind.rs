@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value as Json, json};
 
 use crate::config::Config;
-use crate::definition::connection::{Selected, put};
+use crate::definition::connection::{Selected, put_all};
 use crate::definition::rule::{self, Action, Part, RuleOptions};
 use crate::definition::stream::{Format, StreamDef};
 use crate::engine::SinkAction;
@@ -89,9 +89,9 @@ fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Act
             Map::new()
         }
     };
-    for (name, value) in action.written.iter().filter(|(name, _)| !is_resource(name)) {
-        put(&mut props, name, value.clone());
-    }
+    let mut own = action.written.clone();
+    own.retain(|name, _| !is_resource(name));
+    put_all(&mut props, &own);
     // Read like any action, since some properties belong to every sink.
     let rule = json!({"id": "resource", "sql": "SELECT", "actions": [{kind: props}]});
     let (document, mut problems) = (Document::of_json("resource", &rule), Vec::new());
