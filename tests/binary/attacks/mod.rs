@@ -9,3 +9,4 @@ mod pages;
 mod reach;
 mod secrets;
 mod store;
+mod times;
