@@ -60,7 +60,7 @@ impl Memories {
         Ok(())
     }
 
-    /// Adds those of other partitions.
+    /// Adds the memories of other partitions.
     pub fn absorb(&mut self, others: Memories) {
         self.of_steps.iter_mut().zip(others.of_steps).for_each(|(step, others)| step.extend(others));
     }

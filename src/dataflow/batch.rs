@@ -47,7 +47,7 @@ impl RowBatch {
         self.times.len() + self.partial_weight
     }
 
-    /// Adds accumulated groups after everything that is there.
+    /// Appends accumulated groups.
     pub fn push_partial(&mut self, partial: Partial) {
         self.partial_weight += partial.weight;
         self.partials.push_back((self.times.len(), partial));
@@ -79,7 +79,7 @@ impl RowBatch {
         self.inputs.extend(rows.inputs);
     }
 
-    /// Removes the rows with these ascending numbers.
+    /// Removes the rows with these indexes, which are in ascending order.
     pub fn remove(&mut self, rows: &[usize]) {
         let mut going = rows.iter().copied().peekable();
         let mut kept = 0;
@@ -131,8 +131,8 @@ impl RowBatch {
         self.partial_weight = self.partials.iter().map(|(_, partial)| partial.weight).sum();
     }
 
-    /// Sets the time of rows to their arrival, unless it is later.
-    pub fn come_at(&mut self, now: i64) {
+    /// Sets the time of each row to `now`, the time of its arrival, unless the row is from later.
+    pub fn arrive_at(&mut self, now: i64) {
         self.times.iter_mut().for_each(|time| *time = (*time).max(now));
         self.partials.iter_mut().for_each(|(_, partial)| partial.times = (now, now));
     }
@@ -209,7 +209,7 @@ mod tests {
         let mut batch = RowBatch::of_width(1);
         (10..=20).step_by(10).for_each(|time| row(&mut batch, time));
         batch.push_partial(partial(12, 1));
-        batch.come_at(15);
+        batch.arrive_at(15);
         assert_eq!((&batch.times[..], batch.partials[0].1.times), (&[15, 20][..], (15, 15)));
         batch.step_back(13);
         assert_eq!((&batch.times[..], batch.partials[0].1.times), (&[13, 13][..], (13, 13)));

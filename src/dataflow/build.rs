@@ -100,7 +100,8 @@ pub fn stream(
                 activator = Some(mine.clone());
                 let mut capability = capability;
                 move |output| {
-                    // Lowered before looking, so that a batch that arrives meanwhile raises it again.
+                    // The signal is lowered before the queue is read, so a batch that arrives meanwhile raises it
+                    // again.
                     input.receiver.lower();
                     if !scan_of_input.borrow_mut().ready() {
                         // A sink makes the engine wait. The sink raises the signal when it is ready.
@@ -111,7 +112,7 @@ pub fn stream(
                         capability.downgrade(&tick);
                     }
                     let mut session = output.session(&capability);
-                    // All of the rest, so that whatever the scan leaves in this turn comes before later batches.
+                    // The whole rest is taken, so whatever the scan leaves in this turn comes before later batches.
                     let rest = input.rest.take();
                     let received = rest.len()..BATCHES_A_TURN;
                     rest.into_iter().for_each(|batch| session.give(batch));

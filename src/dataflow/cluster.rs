@@ -274,7 +274,7 @@ mod tests {
     /// A letter: its number among those from its sender to its receiver.
     type Number = u32;
 
-    /// The number of letters that each sends to each.
+    /// Letters from each worker to each other one.
     const LETTERS: u32 = 2000;
 
     /// Sends letters to all others, a few at a time, and returns what has arrived, by sender.

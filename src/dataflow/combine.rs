@@ -19,15 +19,14 @@ use super::window::Partials;
 /// How long rows may wait for others, ms.
 const LONGEST: u64 = 10;
 
-/// The same in event time, where what is stored of the rule need not be up to date. The watermark that people see may be
-/// behind by as much.
+/// The same in event time, for a rule whose state is not stored. The reported watermark may lag by as much.
 const LONGEST_IN_EVENT_TIME: u64 = 1_000;
 
 /// The most groups that wait; if groups grow with their rows, the most rows.
 const MOST: usize = 4 * 1024;
 
-/// How many times rows are sent as they are before groups are tried again: at first the first number, then twice as
-/// many each time, up to the second number.
+/// How many batches are sent as rows before groups are tried again: the first number, then twice as many each time, up
+/// to the second number.
 const AS_ROWS: (u32, u32) = (4, 256);
 
 pub struct Combiner {
@@ -38,20 +37,20 @@ pub struct Combiner {
     partials: Partials,
     /// Since when anything waits, ms since the epoch.
     since: Option<i64>,
-    /// How many more times rows are sent as they are.
+    /// How many more batches are sent as rows.
     as_rows: u32,
-    /// How many times they were the last time.
+    /// How many batches were sent as rows the last time.
     patience: u32,
 }
 
 impl Combiner {
-    /// For the rows of a rule with this plan, which must [merge](Stateful::merges).
+    /// A combiner for a rule with this plan, which must [merge](Stateful::merges).
     pub fn new(plan: Stateful, context: Rc<RuleContext>, output: Rc<RefCell<Output>>) -> Combiner {
         let partials = Partials::new(&plan, &context.zone);
         Combiner { plan, context, output, partials, since: None, as_rows: 0, patience: 0 }
     }
 
-    /// Whether rows are accumulated at the moment; otherwise they are sent as they are.
+    /// Whether rows are accumulated at the moment; otherwise they are sent as rows.
     pub fn accumulates(&self) -> bool {
         self.as_rows == 0
     }

@@ -53,7 +53,7 @@ pub enum Command {
         /// Receives how many letters with rows this thread has sent to others.
         done: oneshot::Sender<u64>,
     },
-    /// Lets a rule whose state is divided run all rows of its keys, and send home what is due of its windows.
+    /// Makes a rule whose state is divided process all rows of its keys, and send the due parts of its windows home.
     SendHome {
         rule: RuleKey,
         /// Receives how many letters this thread has sent home.
@@ -68,7 +68,7 @@ pub enum Command {
     /// Requests the state of a rule.
     SaveRule {
         key: RuleKey,
-        /// Not needed if the state still has this mark.
+        /// The state is not sent if it still has this mark.
         since: Mark,
         done: oneshot::Sender<StateAnswer>,
     },

@@ -31,7 +31,7 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// For these sinks.
+    /// Sends failed messages to these sinks.
     pub fn new(boxes: impl IntoIterator<Item = Letterbox>) -> Self {
         let with_batcher = |letterbox: Letterbox| {
             let batcher = Batcher::new(letterbox.format.clone());

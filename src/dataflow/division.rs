@@ -1,8 +1,8 @@
-//! How the state of a rule is divided by key: which worker has that of which keys, how much each has, and whether all
-//! rows that were sent to them have come.
+//! Divides the state of a rule by key: which worker has the state of which keys, how large each part is, and whether
+//! all rows that were sent to these workers have arrived.
 //!
-//! Where the rule has windows, the owners of keys send what a slice of a window holds to one worker, home, once the slice
-//! is over for them. Home makes the results. To the other workers it is a rule of its own there (`at_home`).
+//! If the rule has windows, the owners of keys send their part of a slice to one worker, home, once the slice is over
+//! for them. Home makes the results. To the other workers, its part is a separate rule (`at_home`).
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use crate::sync::Count;
 use crate::value::Value;
 use crate::value::key::KeyPart;
 
-/// The mark of the key of a rule's part at home.
+/// The bit that marks the key of a rule's part at home.
 const AT_HOME: u64 = 1 << 63;
 
-/// The key under which home has the windows of a rule.
+/// The key of the part of a rule that has its windows at home.
 pub fn at_home(rule: u64) -> u64 {
     rule | AT_HOME
 }
 
-/// The rule that a key is of, whichever part of it.
+/// The rule that a key belongs to, whichever part the key is for.
 pub fn rule_of(key: u64) -> u64 {
     key & !AT_HOME
 }
 
-/// See the module. Clones share it; each process has its own.
+/// The division of a rule's state. Clones share it; each process has its own.
 #[derive(Clone, Debug)]
 pub struct Division(Arc<Shared>);
 
@@ -35,15 +35,15 @@ pub struct Division(Arc<Shared>);
 struct Shared {
     owners: Box<[usize]>,
     home: Option<usize>,
-    /// What each owner remembers, bytes, and then home.
+    /// The size of each owner's state, bytes; the last one is that of home.
     sizes: Box<[AtomicU64]>,
-    /// Letters with rows that have come to the owners, from workers of this process and from others.
+    /// Letters with rows that have arrived at the owners, from workers of this process and from others.
     near: Count,
     far: Count,
 }
 
 impl Division {
-    /// Among these workers. `home`: the one to which they send what their windows hold, where the rule has some.
+    /// Divides the keys among these workers. `home`: the worker that puts windows together, if the rule has some.
     pub fn new(owners: impl IntoIterator<Item = usize>, home: Option<usize>) -> Division {
         let owners: Box<[usize]> = owners.into_iter().collect();
         let sizes = (0..=owners.len()).map(|_| AtomicU64::new(0)).collect();
@@ -55,17 +55,17 @@ impl Division {
         self.0.home
     }
 
-    /// The workers, by their number as owners.
+    /// The workers that own keys; their indexes are their numbers as owners.
     pub fn owners(&self) -> &[usize] {
         &self.0.owners
     }
 
-    /// Which owner a worker is, if it is one.
+    /// The number of a worker as an owner, if it is one.
     pub fn owner(&self, worker: usize) -> Option<usize> {
         self.0.owners.iter().position(|owner| *owner == worker)
     }
 
-    /// The owner of the key that these slots of a row make.
+    /// The owner of a row's key, which consists of the slots `key`.
     pub fn owner_of(&self, row: &[Value], key: &[usize]) -> usize {
         self.owner_of_parts(key.iter().map(|slot| KeyPart::of(&row[*slot])))
     }
@@ -78,7 +78,7 @@ impl Division {
         ((u128::from(hasher.finish()) * self.0.owners.len() as u128) >> 64) as usize
     }
 
-    /// Records what an owner remembers, bytes, or home (`None`). Returns the sum of all.
+    /// Records the size of an owner's state, bytes, or of home's (`None`). Returns the sum of all.
     pub fn measured(&self, owner: Option<usize>, bytes: u64) -> u64 {
         let place = owner.unwrap_or(self.0.owners.len());
         self.0.sizes[place].store(bytes, Ordering::Relaxed);
@@ -90,13 +90,13 @@ impl Division {
         (self.0.owners.len() + usize::from(self.0.home.is_some())) as u64
     }
 
-    /// A letter with rows has come. `near`: from a worker of this process.
+    /// Counts a letter with rows that has arrived. `near`: from a worker of this process.
     pub fn letter_came(&self, near: bool) {
         let count = if near { &self.0.near } else { &self.0.far };
         count.grow();
     }
 
-    /// Waits until so many letters with rows have come to the owners. One caller at a time.
+    /// Waits until this many letters with rows have arrived at the owners. One caller at a time.
     pub async fn have_come(&self, near: u64, far: u64) {
         self.0.near.reaches(near).await;
         self.0.far.reaches(far).await;

@@ -81,7 +81,7 @@ pub struct Form {
     addresses: Vec<Address>,
     /// The number of rows in the open message.
     rows: usize,
-    /// Whether any of them has members.
+    /// Whether any of these rows has members.
     filled: bool,
     /// The start of the open message in `bytes`; if each row is a message, that of the first open one.
     start: usize,
@@ -275,7 +275,7 @@ impl Form {
         1
     }
 
-    /// Where each row is a message: ends those that are there; returns how many they are.
+    /// If each row is a message: completes the rows so far; returns how many.
     pub fn spill(&mut self) -> u64 {
         if !self.encoding.format.send_single || self.batcher.is_some() {
             return 0;
@@ -344,7 +344,7 @@ impl Form {
         }
     }
 
-    /// Shows the messages that have ended to those who look.
+    /// Shows completed messages to taps.
     pub fn show(&self, taps: &Taps) {
         let mut start = 0;
         for &end in &self.ends[..self.done] {
@@ -370,7 +370,7 @@ impl Form {
         }
     }
 
-    /// Hands over the messages that have ended, to other processes, too; the open one stays.
+    /// Hands over the completed messages, also to other processes; the open one stays.
     pub fn hand_over_texts(&mut self, received: Option<Instant>, elsewhere: Option<&dyn Elsewhere>) {
         if self.done == 0 {
             return;

@@ -1,8 +1,8 @@
-//! The way of rows to the worker that has the state of their key.
+//! Sends rows to the workers that have the state of their keys.
 //!
-//! It takes the place that the rule's queue has where the state is on one thread. Rows of this thread's own keys go into
-//! its queue, all others are sent (`forward`). What advances the watermark goes to every owner, with the rows or without:
-//! each decides by itself which of its rows are late, and when its time has come.
+//! It replaces the queue that a rule has if its state is on one thread. Rows of this thread's own keys go into its
+//! queue, all others are sent (`forward`). What advances the watermark goes to every owner, with or without rows: each
+//! owner decides which of its rows are late and when its time has come.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -14,26 +14,26 @@ use super::event_clock::{EventClocks, LateBy, Verdict};
 use super::forward::Forward;
 use super::queue::RuleQueue;
 
-/// See the module.
+/// Sends the rows of a rule to the owners of their keys.
 pub struct Exchange {
     division: Division,
-    /// Of each input: the slots that make the key.
+    /// For each input, the slots that make the key.
     keys: Vec<Vec<usize>>,
     clocks: EventClocks,
     /// By owner.
     lanes: Box<[Lane]>,
 }
 
-/// The way to one owner.
+/// How rows reach one owner.
 pub enum Lane {
-    /// It is this worker.
+    /// The owner is this worker.
     Here(Rc<RuleQueue>),
-    /// It is another one.
+    /// The owner is another worker.
     Away(Rc<Forward>),
 }
 
 impl Exchange {
-    /// `keys` says for each input which slots make the key; `lanes` are the ways to the owners, in their order.
+    /// `keys`: for each input, the slots that make the key. `lanes`: one for each owner, in their order.
     pub fn new(division: Division, keys: Vec<Vec<usize>>, clocks: EventClocks, lanes: Vec<Lane>) -> Exchange {
         Exchange { division, keys, clocks, lanes: lanes.into() }
     }
@@ -48,7 +48,7 @@ impl Exchange {
         for lane in &self.lanes {
             match lane {
                 Lane::Here(queue) => queue.move_on(input, time, tolerance, now),
-                // Who does not accumulate judges no row.
+                // A thread that does not accumulate rows does not decide which are late.
                 Lane::Away(forward) => _ = forward.advance(input, time, tolerance),
             }
         }
@@ -93,7 +93,7 @@ impl Exchange {
         }
     }
 
-    /// Whether so many rows wait, or are under way to one of the owners, that the streams should wait.
+    /// Whether so many rows wait, or are on their way to one of the owners, that the streams should wait.
     pub fn is_full(&self) -> bool {
         self.lanes.iter().any(|lane| match lane {
             Lane::Here(queue) => queue.is_full(),
@@ -101,7 +101,7 @@ impl Exchange {
         })
     }
 
-    /// Whether there is anything that was not sent.
+    /// Whether there are unsent rows.
     pub fn holds_rows(&self) -> bool {
         self.lanes.iter().any(|lane| matches!(lane, Lane::Away(forward) if forward.holds_rows()))
     }

@@ -5,9 +5,9 @@
 //! `IN_FLIGHT` rows are on their way: beyond that, the streams of this thread wait for the rule.
 //!
 //! If the plan allows it, rows are accumulated here, and groups are sent (`combine`). In processing time they wait only
-//! while this thread has more messages, and count when they arrive, at most 10 ms later. In event time they wait until their
-//! slice is over for this thread, or home asks for them: home knows that there may be some, and ends no window without
-//! them. Whether an accumulated row is behind what this thread has seen is decided here.
+//! while this thread has more messages, and count when they arrive, at most 10 ms later. In event time they wait until
+//! their slice is over for this thread, or until home asks for them: home knows that there may be some, and ends no
+//! window without them. This thread decides whether an accumulated row is late, by the rows that it has seen itself.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -41,13 +41,13 @@ pub struct Forward {
     advances: RefCell<Vec<Advance>>,
     /// For each input: the largest timestamp, less the tolerance.
     reached: Box<[Cell<i64>]>,
-    /// Of each input: whether more messages wait, as its receiver knows it.
+    /// For each input: whether more messages wait, as last reported to home.
     behind: Box<[Cell<bool>]>,
-    /// The same as it is.
+    /// For each input: whether more messages wait now.
     is_behind: Box<[Cell<bool>]>,
     /// The slices of accumulated rows, in event time.
     slices: Option<Alignment>,
-    /// Set while the receiver knows that rows may be held here: until its time comes to this, nothing must be sent.
+    /// Set while home knows that rows may be held here: nothing needs to be sent until this thread's time reaches this.
     quiet_until: Cell<Option<i64>>,
     in_flight: Cell<usize>,
     /// The number of letters sent.
@@ -136,7 +136,7 @@ impl Forward {
         self.combiner.as_ref().is_some_and(|combiner| combiner.borrow().accumulates())
     }
 
-    /// Whether there is anything that was not sent.
+    /// Whether there are unsent rows.
     pub fn holds_rows(&self) -> bool {
         !self.rows.borrow().is_empty() || self.combiner.as_ref().is_some_and(|combiner| !combiner.borrow().is_empty())
     }
@@ -167,7 +167,7 @@ impl Forward {
         self.letters.set(self.letters.get() + 1);
         let place = usize::from(input);
         let is_behind = self.is_behind[place].get();
-        // Who has been asked for its rows, and has more messages, says so until they have run.
+        // If home has asked for rows while more messages wait, answer so until these have run.
         let catches_up = self.behind[place].get() && is_behind;
         let has_time = self.reached[place].get() > i64::MIN;
         let holds = goes_on && has_time && self.slices.is_some() && self.accumulates() && !catches_up;
@@ -179,18 +179,18 @@ impl Forward {
         self.post.send(self.home, RuleLetter::Rows(letter));
     }
 
-    /// Home asks for what may be held here.
+    /// Sends what is held here, because home has asked for it.
     pub fn give(&self) {
         self.send(0, false);
     }
 
-    /// Sends slices whose rows were accumulated on this thread, and how far its time has come, if that is of interest.
+    /// Sends slices that this thread has accumulated. `reached`: also reports how far its time has come.
     pub fn ship(&self, slices: Vec<Partial>, reached: Option<i64>) {
         let mut rows = RowBatch::of_width(self.width);
         slices.into_iter().for_each(|slice| rows.push_partial(slice));
         self.in_flight.set(self.in_flight.get() + rows.weight());
         self.letters.set(self.letters.get() + 1);
-        // The slices are those that ended on the way to it.
+        // Rows come before an advance: these slices ended before this time.
         let advances = reached.map(|reached| Advance { row: 0, input: 0, reached }).into_iter().collect();
         let letter = ForwardedRows { rule: self.rule, rows, advances, input: 0, behind: false, holds: false };
         self.post.send(self.home, RuleLetter::Rows(letter));
@@ -314,7 +314,7 @@ mod tests {
             self.came()
         }
 
-        /// The letters that have come since the last.
+        /// The letters that have arrived since the last call.
         fn came(&mut self) -> Vec<(usize, usize, Next)> {
             while self.shared.step() {}
             let letters = self.shared.receive().into_iter().map(|(_, letter)| match letter {
@@ -324,7 +324,7 @@ mod tests {
                         (true, false) => Next::More,
                         (false, true) => Next::Asked,
                         (false, false) => Next::Nothing,
-                        (true, true) => panic!("who is asked need not tell"),
+                        (true, true) => panic!("a thread that is asked reports nothing of its own accord"),
                     };
                     (rows.times.len(), groups, next)
                 }
@@ -334,14 +334,14 @@ mod tests {
         }
     }
 
-    /// What a letter says of the next one.
+    /// What a letter says about the next one.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Next {
         /// Nothing is held, and no messages wait.
         Nothing,
         /// Messages wait.
         More,
-        /// It comes when it is asked for.
+        /// The next letter comes when home asks for it.
         Asked,
     }
 
@@ -394,7 +394,7 @@ mod tests {
         letters.rows(100, 0..100);
         assert_eq!(letters.sent(false), [(0, 100, Next::Nothing)]);
         let after = |number: usize, all: usize| if number == all { Next::Asked } else { Next::Nothing };
-        // It is tried again, and twice as many letters later each time.
+        // Groups are tried again, each time after twice as many letters.
         for tries in [4, 8, 16] {
             for number in 1..=tries {
                 letters.rows(100, 0..100);

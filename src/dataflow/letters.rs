@@ -17,7 +17,8 @@ pub enum RuleLetter {
     Rows(ForwardedRows),
     /// The receiver of this letter had sent rows that were taken: it may send as many more.
     Taken { rule: RuleKey, rows: usize },
-    /// Time stands still for the sender until the receiver has sent the rows that it may hold, or that it holds none.
+    /// Asks for the rows that the receiver may hold. Time stands still for the sender until the receiver has sent them,
+    /// or has answered that it holds none.
     Ask(RuleKey),
     /// Results for the clients of the receiver's process.
     Results(ResultBatch),
@@ -63,8 +64,8 @@ pub struct ForwardedRows {
     pub input: u16,
     /// Whether more messages for it wait on the sender's thread.
     pub behind: bool,
-    /// From now on the sender may hold rows whose slices end after its time, until it is asked for them. It does not tell
-    /// how far its time comes within a slice, nor whether messages wait.
+    /// From now on the sender may hold rows whose slices end after its time, until it is asked for them. Meanwhile it
+    /// reports neither its progress within a slice nor whether messages wait.
     pub holds: bool,
 }
 

@@ -55,7 +55,7 @@ pub struct RuleOperator {
     windows: Windows,
     results: Results,
     tables: Tables,
-    /// Makes empty windows.
+    /// Wakes the rule at the ends of windows in processing time.
     alarm: Alarm,
     /// The number of changes of the state.
     changes: u64,
@@ -83,8 +83,8 @@ pub struct RuleOperator {
     unnested: Option<Unnested>,
     /// the counts of WHERE and of windows
     flow: FlowCounts,
-    /// what the metrics have of it
-    told: FlowCounts,
+    /// the part of `flow` that is in the metrics already
+    reported: FlowCounts,
     /// Set where the state is divided by key.
     own: Option<Own>,
     /// Set where home makes the results of windows.
@@ -183,7 +183,7 @@ impl RuleOperator {
             wide: vec![Value::Absent; plan.row_slots],
             key: GroupKey::default(),
             flow: FlowCounts::default(),
-            told: FlowCounts::default(),
+            reported: FlowCounts::default(),
             own: None,
             shipping: None,
             plan,
@@ -194,11 +194,11 @@ impl RuleOperator {
         }
     }
 
-    /// Only the state of this owner's keys is here. `home`: the way to the thread that makes the results of windows, if
-    /// the rule has some.
+    /// Keeps only the state of this owner's keys. `home` sends to the thread that makes the results of windows, if the
+    /// rule has some.
     #[must_use]
     pub fn of_owner(self, division: Division, owner: usize, home: Option<Rc<Forward>>) -> Self {
-        let shipping = home.map(|home| Shipping { home, told: None });
+        let shipping = home.map(|home| Shipping { home, reported: None });
         let mut owner = RuleOperator { own: Some(Own { division, owner: Some(owner) }), shipping, ..self };
         if owner.joins_for_home() {
             owner.plan = divided::at_owner(owner.plan);
@@ -220,7 +220,7 @@ impl RuleOperator {
         }
     }
 
-    /// It gets the slices of all owners of keys, and makes the results. The plan is to be [`at_home`].
+    /// Receives the slices of all owners of keys, and makes the results. The plan must be that of [`at_home`].
     #[must_use]
     pub fn of_home(self, division: Division) -> Self {
         RuleOperator { own: Some(Own { division, owner: None }), ..self }
@@ -268,7 +268,7 @@ impl RuleOperator {
         let mut output = self.output.borrow_mut();
         output.flush();
         let flow = self.results.with_counts(self.flow);
-        output.metrics().flow.add(&flow, &std::mem::replace(&mut self.told, flow));
+        output.metrics().flow.add(&flow, &std::mem::replace(&mut self.reported, flow));
         progress
     }
 
@@ -360,10 +360,10 @@ impl RuleOperator {
         }
     }
 
-    /// Sends home what windows hold: in event time the slices that are over, and that they are; by the clock all that has
-    /// come, since home decides when a window is over.
+    /// Sends the content of windows home. In event time: the slices that are over, and the time at which they end. By
+    /// the clock: everything, because home decides when a window is over.
     fn ship(&mut self) {
-        let RuleOperator { windows, shipping: Some(Shipping { home, told }), frontier, plan, .. } = self else {
+        let RuleOperator { windows, shipping: Some(Shipping { home, reported }), frontier, plan, .. } = self else {
             return;
         };
         let Some(reached) = frontier.filter(|_| plan.event_time.is_some()) else {
@@ -373,10 +373,10 @@ impl RuleOperator {
             }
             return;
         };
-        if reached == i64::MIN || told.is_some_and(|told| reached < told) {
+        if reached == i64::MIN || reported.is_some_and(|reported| reached < reported) {
             return;
         }
-        *told = windows.slice_end(reached);
+        *reported = windows.slice_end(reached);
         // Where rows are joined, what is left belongs to windows that have not ended.
         let slices = if plan.joins.is_empty() { windows.take_slices(Some(reached)) } else { Vec::new() };
         home.ship(slices, Some(reached));

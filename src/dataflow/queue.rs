@@ -4,8 +4,8 @@
 //! the minimum over the rule's streams of the largest timestamp seen, less the tolerance. Rows that do not pass the
 //! filter advance it too.
 //!
-//! Other threads send the rows that they have scanned as letters (`forward`), each with everything that has advanced the
-//! watermark before it. What a thread with waiting messages means for the time of its stream says `stream_time`.
+//! Other threads send the rows that they have scanned as letters (`forward`), each with everything that has advanced
+//! the watermark before it. `stream_time` describes how waiting messages on a thread affect the time of its stream.
 //!
 //! A row is late if it is behind the watermark, whichever thread it comes from. If threads accumulate rows, only the
 //! slices of the rows are known here. Then a row is late if it is behind what its own thread has seen, or if its slice
@@ -32,8 +32,8 @@ use super::window::Partial;
 /// With this many rows, the streams of a rule wait until it has taken them.
 const FULL: usize = 32 * 1024;
 
-/// Another thread is told that its rows were taken when they are this many, because telling it costs a letter.
-const UNTOLD: usize = 4 * 1024;
+/// Once this many rows of another thread were taken, the thread is notified; each notification is a letter.
+const UNCONFIRMED: usize = 4 * 1024;
 
 /// The queue of one rule. Usually the rule's dataflow takes all rows before the streams bring more. A busy rule takes
 /// none; at `FULL` rows its streams wait too.
@@ -45,7 +45,7 @@ pub struct RuleQueue {
     idle_timeout: i64,
     watermark: Cell<i64>,
     /// The last watermark that the rule's dataflow got.
-    told: Cell<i64>,
+    delivered: Cell<i64>,
     ended: Cell<bool>,
     /// The number of changes of the watermark and its inputs.
     changes: Cell<u64>,
@@ -81,8 +81,8 @@ struct Senders {
     /// The number of this thread's worker.
     own: usize,
     post: Post<RuleLetter>,
-    /// For each thread, the rows that have arrived and of which it does not know yet that they were taken.
-    untold: RefCell<Box<[usize]>>,
+    /// For each thread, the number of its rows that have arrived and are not confirmed yet.
+    unconfirmed: RefCell<Box<[usize]>>,
 }
 
 /// The lost rows of another thread.
@@ -108,7 +108,7 @@ impl RuleQueue {
             streams,
             idle_timeout,
             watermark: Cell::new(i64::MIN),
-            told: Cell::new(i64::MIN),
+            delivered: Cell::new(i64::MIN),
             ended: Cell::new(false),
             changes: Cell::new(0),
             activator: RefCell::new(None),
@@ -125,7 +125,8 @@ impl RuleQueue {
     pub fn gathering(mut self, rule: RuleKey, clocks: EventClocks, post: Post<RuleLetter>, workers: usize) -> Self {
         self.streams.iter_mut().for_each(|stream| *stream = stream.over(workers));
         self.clocks = clocks;
-        self.senders = Some(Senders { rule, own: post.index(), post, untold: RefCell::new(vec![0; workers].into()) });
+        self.senders =
+            Some(Senders { rule, own: post.index(), post, unconfirmed: RefCell::new(vec![0; workers].into()) });
         self
     }
 
@@ -135,11 +136,11 @@ impl RuleQueue {
         RuleQueue { slices, ..self }
     }
 
-    /// These workers send what they have accumulated once their time has come: time is that of the one that is furthest
+    /// These workers send accumulated rows once their own time has come, so time is that of the worker that is furthest
     /// behind.
     #[must_use]
-    pub fn behind_all_of(mut self, workers: &[usize]) -> Self {
-        self.streams.iter_mut().for_each(|stream| stream.is_behind_all_of(workers));
+    pub fn by_slowest_of(mut self, workers: &[usize]) -> Self {
+        self.streams.iter_mut().for_each(|stream| stream.follow_slowest_of(workers));
         self
     }
 
@@ -202,7 +203,7 @@ impl RuleQueue {
         Ok(())
     }
 
-    /// The same by a row that may be another worker's.
+    /// The same for a row that may come from another worker.
     pub fn move_on(&self, input: u16, time: i64, tolerance: i64, now: i64) {
         let stream = &self.streams[usize::from(input)];
         stream.seen.set(now);
@@ -255,20 +256,20 @@ impl RuleQueue {
             stream.set_held(from, self.slices.as_ref().filter(|_| holds).map(slice_end));
             (refused.late, refused.late_by) = self.remove_late(from, &mut rows, &advances, now);
             // Late rows are not waiting here, so their sender may continue at once.
-            self.tell(from, sent - rows.weight());
+            self.confirm(from, sent - rows.weight());
         } else {
-            rows.come_at(now);
+            rows.arrive_at(now);
         }
         let weight = rows.weight();
         // A rule whose rows are accumulated elsewhere does not pause.
         if self.overflows() {
             refused.dropped = rows.times.len() as u64;
-            self.tell(from, weight);
+            self.confirm(from, weight);
             return refused;
         }
         self.batch.borrow_mut().append(rows);
         if let Some(senders) = &self.senders {
-            senders.untold.borrow_mut()[from] += weight;
+            senders.unconfirmed.borrow_mut()[from] += weight;
         }
         refused
     }
@@ -318,8 +319,8 @@ impl RuleQueue {
         (count, late_by)
     }
 
-    /// Tells a thread that this many of its rows were taken.
-    fn tell(&self, thread: usize, rows: usize) {
+    /// Confirms to a thread that this many of its rows were taken.
+    fn confirm(&self, thread: usize, rows: usize) {
         if let Some(senders) = &self.senders
             && rows > 0
         {
@@ -399,7 +400,7 @@ impl RuleQueue {
         self.restore_with(from, |_, restored| restored)
     }
 
-    /// The same with the checkpoint of a further part of the state: the watermark is that of the part that is furthest
+    /// The same with the checkpoint of another part of the state: the watermark is that of the part that is furthest
     /// behind.
     ///
     /// # Errors
@@ -427,10 +428,10 @@ impl RuleQueue {
 
     /// Activates the rule's dataflow if there is anything new.
     pub fn hand_over(&self) {
-        if self.batch.borrow().is_empty() && self.told.get() == self.watermark.get() {
+        if self.batch.borrow().is_empty() && self.delivered.get() == self.watermark.get() {
             return;
         }
-        self.told.set(self.watermark.get());
+        self.delivered.set(self.watermark.get());
         self.activate();
     }
 
@@ -453,9 +454,9 @@ impl RuleQueue {
             self.streams_waiting.borrow().iter().for_each(Activator::activate);
         }
         if let Some(senders) = &self.senders {
-            for (thread, untold) in senders.untold.borrow_mut().iter_mut().enumerate() {
-                if *untold >= UNTOLD {
-                    self.tell(thread, std::mem::take(untold));
+            for (thread, unconfirmed) in senders.unconfirmed.borrow_mut().iter_mut().enumerate() {
+                if *unconfirmed >= UNCONFIRMED {
+                    self.confirm(thread, std::mem::take(unconfirmed));
                 }
             }
         }

@@ -1,19 +1,19 @@
 //! The progress of an input of a rule in event time, over the threads that read it.
 //!
-//! A thread without messages holds nothing back: time is that of the thread that is furthest. A thread that has messages
-//! waiting holds time back to what it has seen. One that may hold accumulated rows holds it back to the end of their
-//! slice; it is asked for them when the others have passed that.
+//! A thread without messages holds nothing back: the input's time is that of the thread that is furthest ahead. A
+//! thread with waiting messages holds time back to the last row that it has seen. A thread that may hold accumulated
+//! rows holds time back to the end of their slice, and is asked for them when the other threads have passed that.
 
 use std::cell::Cell;
 
-/// See the module. Times are ms since the epoch; `i64::MIN`: nothing was seen.
+/// The time of one input. Times are ms since the epoch; `i64::MIN`: nothing was seen.
 pub struct StreamTime {
     threads: Box<[ThreadTime]>,
     /// When the last row arrived, by the clock.
     pub seen: Cell<i64>,
-    /// Whether it moves the watermark; tables do not.
+    /// Whether the input moves the watermark; tables do not.
     pub counts: bool,
-    /// Set where time is that of the thread among these that is furthest behind.
+    /// Set if time is that of the thread among these that is furthest behind.
     least_of: Option<Box<[usize]>>,
 }
 
@@ -21,11 +21,11 @@ pub struct StreamTime {
 struct ThreadTime {
     /// The largest timestamp, less the tolerance.
     reached: Cell<i64>,
-    /// Messages wait there.
+    /// Whether messages wait there.
     behind: Cell<bool>,
     /// Set while it may hold rows: time must not go beyond this without asking it.
     holds: Cell<Option<i64>>,
-    /// It was asked for what it holds, and has not answered.
+    /// Whether it was asked for what it holds, and has not answered.
     asked: Cell<bool>,
 }
 
@@ -41,14 +41,14 @@ impl StreamTime {
         StreamTime { threads, seen: Cell::new(now), counts, least_of: None }
     }
 
-    /// The same for so many threads.
+    /// The same for this many threads.
     #[must_use]
     pub fn over(&self, threads: usize) -> StreamTime {
         StreamTime::new(threads, self.counts, self.seen.get())
     }
 
-    /// Time is that of the thread among these that is furthest behind.
-    pub fn is_behind_all_of(&mut self, threads: &[usize]) {
+    /// Makes time that of the thread among these that is furthest behind.
+    pub fn follow_slowest_of(&mut self, threads: &[usize]) {
         self.least_of = Some(threads.into());
     }
 
@@ -69,7 +69,7 @@ impl StreamTime {
         limits.fold(self.furthest(), i64::min)
     }
 
-    /// The time of the thread that is furthest.
+    /// The time of the thread that is furthest ahead.
     fn furthest(&self) -> i64 {
         self.threads.iter().map(|thread| thread.reached.get()).max().unwrap_or(i64::MIN)
     }
@@ -79,7 +79,7 @@ impl StreamTime {
         self.threads[thread].reached.get()
     }
 
-    /// The time of a thread goes on, unless it is further; returns whether it does.
+    /// Advances the time of a thread, unless it is ahead already; returns whether it is.
     pub fn reach(&self, thread: usize, reached: i64) -> bool {
         let known = &self.threads[thread].reached;
         let goes_on = reached > known.get();
@@ -99,13 +99,13 @@ impl StreamTime {
         self.threads[thread].behind.set(behind);
     }
 
-    /// A thread has told what it holds from now on: time must not go beyond this without asking it.
+    /// Records what a thread has reported to hold: time must not go beyond this without asking it.
     pub fn set_held(&self, thread: usize, holds: Option<i64>) {
         self.threads[thread].holds.set(holds);
         self.threads[thread].asked.set(false);
     }
 
-    /// The threads that are to be asked for what they hold, each once until it has answered.
+    /// The threads to ask for what they hold, each once until it has answered.
     pub fn to_ask(&self) -> impl Iterator<Item = usize> {
         let furthest = self.furthest();
         let asks = move |thread: &ThreadTime| {
@@ -139,9 +139,9 @@ mod tests {
     #[test]
     fn time_may_be_that_of_the_thread_that_is_furthest_behind() {
         let mut stream = StreamTime::new(4, true, 0);
-        stream.is_behind_all_of(&[1, 3]);
+        stream.follow_slowest_of(&[1, 3]);
         assert!(stream.reach(1, 7));
-        assert_eq!(stream.reached(), i64::MIN, "thread 3 has told nothing");
+        assert_eq!(stream.reached(), i64::MIN, "thread 3 has reported nothing");
         assert!(stream.reach(3, 5) && !stream.reach(3, 4));
         assert_eq!(stream.reached(), 5);
     }

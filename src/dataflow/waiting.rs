@@ -86,7 +86,7 @@ impl Waiting {
         Ok(())
     }
 
-    /// The number of rows up to `frontier`, inclusive (`None`: of all).
+    /// The number of rows up to `frontier`, inclusive; `None`: of all rows.
     pub fn due(&self, frontier: Option<i64>) -> usize {
         let entries = self.queue.iter().chain(self.strays.iter().map(|Reverse(entry)| entry));
         entries.filter(|entry| frontier.is_none_or(|frontier| entry.time <= frontier)).count()

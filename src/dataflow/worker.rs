@@ -351,7 +351,7 @@ impl WorkerLoop {
         if !self.streams.values().all(|stream| stream.input.is_empty()) || !self.tables.is_idle() {
             return true;
         }
-        // Rows that are held for later ones have not come to their rules.
+        // Rows that are held for later ones have not reached their rules.
         let mut held = self.rules.values().flat_map(|rule| &rule.lanes).filter(|lane| lane.holds_rows()).peekable();
         if held.peek().is_some() {
             held.for_each(|lane| lane.flush());

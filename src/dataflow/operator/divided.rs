@@ -9,21 +9,20 @@ use crate::plan::physical::{Input, Role, Scan, Stateful, WindowSpec};
 /// The part of a divided state that is here.
 pub struct Own {
     pub division: Division,
-    /// Which owner of keys this is; `None`: it has the windows of all.
+    /// The number of this owner of keys; `None`: this part has the windows of all owners.
     pub owner: Option<usize>,
 }
 
-/// The way of what windows hold to home.
+/// Sends the content of windows home.
 pub struct Shipping {
     pub home: Rc<Forward>,
-    /// The end of the slice up to which home knows this thread's time.
-    pub told: Option<i64>,
+    /// The end of the last slice that was reported to home.
+    pub reported: Option<i64>,
 }
 
-/// The plan of home, where other threads have done everything that comes before the groups, or before the results of joined
-/// rows.
+/// The plan of home's part: other threads have done everything before the groups, or have joined the rows.
 pub fn at_home(plan: Stateful) -> Stateful {
-    // Joined rows are in groups already, if the plan has groups.
+    // If the plan has groups, joined rows arrive in groups.
     let incremental = plan.incremental || plan.grouped;
     let window = match plan.window {
         // Windows that have ended elsewhere come one after the other, even if they overlap.
@@ -52,7 +51,7 @@ pub fn joined_input(plan: &Stateful, inputs: &[Input]) -> Input {
     Input { stream, role: Role::Stream, scan: Scan::default(), slots: 0..plan.row_slots }
 }
 
-/// The plan of an owner of keys, whose joined rows go home: home does everything that comes after the groups.
+/// The plan of an owner of keys that sends its joined rows home: home does everything after the groups.
 pub fn at_owner(plan: Stateful) -> Stateful {
     Stateful {
         having: None,

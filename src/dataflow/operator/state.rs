@@ -1,7 +1,8 @@
 //! The state of a rule with its limit, as a checkpoint and as a size.
 //!
-//! Where the state is divided by key, each thread has a checkpoint of its own part, and a whole one is all of them. Who
-//! takes one up keeps the keys that are its own, so that a rule may go on with another number of threads.
+//! If the state is divided by key, each thread makes a checkpoint of its own part, and all of them together are the
+//! rule's checkpoint. A thread that restores it keeps its own keys, so a rule may continue with a different number of
+//! threads.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,7 +68,7 @@ impl RuleOperator {
         meter.bytes()
     }
 
-    /// The same for all parts of a state that is divided; those of the others are as they measured them last.
+    /// The same for all parts of a divided state, with the last measurements of the other parts.
     fn bytes_of_all(&self) -> u64 {
         self.record(self.bytes())
     }
@@ -102,7 +103,7 @@ impl RuleOperator {
             return Some(Progress::StateFull(bytes));
         }
         let mut evicted = 0;
-        // A quarter each time, so that little is left after this many times.
+        // Each round drops a quarter, so little is left after this many.
         for _ in 0..32 {
             if !self.has_to_evict(limit.bytes) {
                 break;
@@ -131,7 +132,7 @@ impl RuleOperator {
         self.closed.clear();
     }
 
-    /// Everything but the waiting rows: ordering these takes longer the more there are.
+    /// Everything but the waiting rows, which are put in order first: that takes longer the more there are.
     fn rest(&self, queue: &RuleQueue, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         self.parts(to)?;
         to.put(&self.context.hits.get())?;
@@ -156,7 +157,7 @@ impl RuleOperator {
         let parts = checkpoint::parts(checkpoint)?;
         let readers: Result<Vec<_>, _> = parts.into_iter().map(|part| CheckpointReader::open(part, plan)).collect();
         let readers = readers?;
-        // Whatever is wrong with it, this thread has other rules to run.
+        // A faulty checkpoint must not stop the other rules of this thread.
         let taken = catch_unwind(AssertUnwindSafe(|| self.take_states(readers, queue)));
         let restored = taken.unwrap_or(Err(CheckpointError::Damaged("its content is not valid")));
         if restored.is_err() {

@@ -41,7 +41,7 @@ impl JoinedRows {
         }
     }
 
-    /// Ends the window. Home is told also if nothing was joined, since the window has a result then, too.
+    /// Ends the window. This is reported to home even if nothing was joined, since the window still has a result.
     pub fn end(&mut self, groups: Groups) {
         self.send(groups);
     }

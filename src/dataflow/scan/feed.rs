@@ -204,7 +204,7 @@ struct Sequence {
     /// Numbers that may still arrive.
     open: Vec<Gap>,
     /// Missing numbers that no message has reported yet.
-    untold: u64,
+    unreported: u64,
     /// The number of consecutive numbers so far behind that the feed may have restarted.
     far_behind: u32,
 }
@@ -231,7 +231,7 @@ impl Sequence {
     }
 
     fn new(last: i64) -> Sequence {
-        Sequence { last, came: u64::MAX, open: Vec::new(), untold: 0, far_behind: 0 }
+        Sequence { last, came: u64::MAX, open: Vec::new(), unreported: 0, far_behind: 0 }
     }
 
     /// Whether a number far behind restarts the sequence. If it may come from a slow mirror, only the last of several
@@ -244,7 +244,7 @@ impl Sequence {
     /// Adds numbers that will not arrive any more to `lost`.
     fn lose(&mut self, gap: Gap, lost: &mut u64) {
         *lost = lost.saturating_add(gap.count());
-        self.untold = self.untold.saturating_add(gap.count());
+        self.unreported = self.unreported.saturating_add(gap.count());
     }
 
     /// Adds the gaps that are due to `lost`.
@@ -329,11 +329,11 @@ impl Gaps {
             }
             _ => {
                 sequence.settle(i64::MAX, lost);
-                *sequence = Sequence { untold: sequence.untold, ..Sequence::new(number) };
+                *sequence = Sequence { unreported: sequence.unreported, ..Sequence::new(number) };
             }
         }
         self.open.numbers = self.open.numbers.wrapping_sub(open).wrapping_add(sequence.open_numbers());
-        std::mem::take(&mut sequence.untold)
+        std::mem::take(&mut sequence.unreported)
     }
 
     /// Adds the numbers that did not arrive in time to `lost`.
@@ -506,7 +506,7 @@ mod tests {
         check(before, 5);
         check(before, 3);
         assert_eq!(counts(&rule), [("missing", 2), ("reordered", 1)]);
-        // The next message tells them, and they are not counted again.
+        // The next message reports them, and they are not counted again.
         assert_eq!(check(now(), 6), Verdict::Passes(Some(2)));
         assert_eq!(counts(&rule), [("missing", 2), ("reordered", 1)]);
     }

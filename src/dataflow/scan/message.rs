@@ -116,11 +116,11 @@ impl<'a> Message<'a> {
     }
 
     /// The result of `meta(*)`: everything except Plutino's own metadata of a connection, which eKuiper does not have.
-    pub(super) fn told(&self) -> Value {
+    pub(super) fn meta_all(&self) -> Value {
         let Value::Object(known) = self.metadata() else { return Value::object([]) };
         let of_connection = |key: &Text| matches!(key.as_str(), "client" | "remote") || key.starts_with("header_");
-        let told = known.iter().filter(|(key, _)| !of_connection(key));
-        Value::object(told.map(|(key, value)| (key.clone(), value.clone())))
+        let public = known.iter().filter(|(key, _)| !of_connection(key));
+        Value::object(public.map(|(key, value)| (key.clone(), value.clone())))
     }
 
     /// An object with the topic of the message; empty without one.

@@ -241,7 +241,7 @@ impl StreamScan {
         self.rules.hand_over(now, self.behind);
     }
 
-    /// The same until the turn is over: what is left stays in `batches`. The turn is looked at after messages that may take
+    /// The same until the turn is over: what is left stays in `batches`. The clock is read after messages that may take
     /// long: large ones, and compressed ones, which may become large.
     pub fn run_for(&mut self, batches: &mut Vec<FrameBatch>, now: i64, turn: &Turn) {
         self.begin(now);
@@ -265,7 +265,7 @@ impl StreamScan {
         self.rules.begin(now);
     }
 
-    /// Runs the messages of a batch until the turn is over; how many.
+    /// Runs the messages of a batch until the turn is over; returns how many.
     fn batch(&mut self, batch: &FrameBatch, now: i64, turn: &Turn) -> usize {
         let is_compressed = self.schema.compression.is_some();
         for (index, frame) in batch.frames.iter().enumerate() {
@@ -292,7 +292,7 @@ impl StreamScan {
         }
     }
 
-    /// The rows that a message may have. What comes from a socket may be a stranger's.
+    /// The most rows that a message may have. A message from a socket may come from a stranger.
     fn most_rows(arrival: Arrival<'_>) -> usize {
         if arrival.origin.is_some() { MOST_ROWS } else { usize::MAX }
     }

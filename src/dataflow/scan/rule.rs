@@ -53,12 +53,12 @@ impl Target {
         }
     }
 
-    /// Whether it must be told when no more messages are waiting, after it was told that some are; `event_time`: the
+    /// Whether it must learn when the last waiting message has run, if it knows that messages wait; `event_time`: the
     /// rule is in event time.
     pub(super) fn waits_for_the_last(&self, event_time: bool) -> bool {
         match self {
             Target::Results(_) => false,
-            // Rows of several threads come together there.
+            // It puts the rows of several threads together.
             Target::Queue(queue, _) => event_time && queue.is_shared(),
             Target::Forward(forward, _) => event_time || forward.holds_rows(),
             Target::Exchange(exchange, _) => event_time || exchange.holds_rows(),
@@ -309,7 +309,7 @@ impl ScanRule {
         self.slots[slot] = match self.sources[slot] {
             Part::Whole => message.whole(),
             Part::Meta => message.metadata(),
-            Part::Topic => message.told(),
+            Part::Topic => message.meta_all(),
             Part::Column(column) => message.value(column)?.clone(),
         };
         Ok(())

@@ -16,7 +16,7 @@ use crate::plan::fingerprint::Fingerprint;
 const VERSION: u16 = 4;
 /// The magic bytes of a checkpoint.
 const MAGIC: [u8; 4] = *b"PLcp";
-/// The magic bytes of several checkpoints in one: how many they are, then each behind its length.
+/// The magic bytes of several checkpoints in one: then comes their number, and each with its length before it.
 const SEVERAL: [u8; 4] = *b"PLcs";
 const HEAD: usize = MAGIC.len() + size_of::<u16>() + size_of::<Fingerprint>();
 const CHECKSUM: usize = size_of::<u32>();
@@ -171,7 +171,7 @@ impl<'a> CheckpointReader<'a> {
     }
 }
 
-/// Makes one checkpoint of those of the parts of a state that is divided.
+/// Makes one checkpoint of the checkpoints of a divided state's parts.
 ///
 /// # Errors
 /// [`CheckpointError::TooLarge`]
@@ -190,7 +190,7 @@ pub fn join(parts: Vec<Vec<u8>>) -> Result<Vec<u8>, CheckpointError> {
     Ok(joined)
 }
 
-/// The checkpoints of the parts of a state, one if it is not divided.
+/// The checkpoints of the parts of a state; a single one if it is not divided.
 ///
 /// # Errors
 /// [`CheckpointError::Damaged`]

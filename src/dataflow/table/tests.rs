@@ -129,17 +129,17 @@ fn rules_share_indexes_by_any_columns() {
     let columns: [Text; 2] = ["n".into(), "m".into()];
     let (by_n, by_both) = (table.index(&columns[..1]), table.index(&columns));
     assert!(Rc::ptr_eq(&by_n, &table.index(&columns[..1])));
-    // Rows of before are there at once, later ones come; a row that changes its column moves.
+    // Existing rows are there at once, later ones follow; a row whose column changes moves.
     assert_eq!(found(&by_n, &["p".into()]), [r#"{"id":1,"n":"p","m":1}"#, r#"{"id":2,"n":"p","m":2}"#]);
     bench.put(&[r#"{"id":1,"n":"q","m":1}"#, r#"{"id":4,"n":"p","m":2.0}"#]);
     assert_eq!(found(&by_n, &["p".into()]), [r#"{"id":2,"n":"p","m":2}"#, r#"{"id":4,"n":"p","m":2}"#]);
     assert_eq!(found(&by_both, &["q".into(), Value::Float(1.0)]), [r#"{"id":1,"n":"q","m":1}"#]);
     assert_eq!(found(&by_both, &["q".into(), Value::Null]), Vec::<String>::new());
-    // Without an index the same is found.
+    // Without an index the result is the same.
     let mut rows = Vec::new();
     table.lookup(&["m".into()], &[Value::Int(1)], &mut |row| rows.push(shown(row)));
     assert_eq!(rows, [r#"{"id":3,"m":1}"#, r#"{"id":1,"n":"q","m":1}"#]);
-    // What no rule holds any more ends.
+    // Indexes that no rule holds any more end.
     drop(by_n);
     bench.tables.sweep();
     assert_eq!(bench.worker.installed_dataflows().len(), 2);
@@ -199,7 +199,7 @@ fn costs_follow_the_rows_and_not_the_updates() {
             most = (most.0.max(batches), most.1.max(changes));
         }
     }
-    // 100 rows: few batches with the rows and what was not merged yet.
+    // 100 rows: few batches, with the rows and what was not merged yet.
     assert!(most.0 <= 8 && most.1 <= 1_000, "{most:?}");
     for index in &indexes {
         assert_eq!(found(index, &[Value::Int(7)]).len(), 1);

@@ -76,7 +76,7 @@ impl Updates {
             change(row, diff);
         };
         self.leaving.drain(..).for_each(|row| change(row, -1));
-        // Lowered before looking, so that a batch that arrives meanwhile raises it again.
+        // The signal is lowered before the queue is read, so a batch that arrives meanwhile raises it again.
         self.frames.lower();
         for _ in 0..BATCHES_A_TURN {
             let Received::Batch(batch) = self.frames.receive() else { return false };

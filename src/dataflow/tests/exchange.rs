@@ -363,7 +363,7 @@ fn rows_wait_for_home_and_are_read_when_the_rule_ends() {
     threads.stop();
 }
 
-/// Time is that of the thread that is furthest, also for owners of keys that get no rows.
+/// Time is that of the thread that is furthest ahead, also for owners of keys that get no rows.
 #[test]
 fn threads_without_rows_hold_no_window_back() {
     let sql = "SELECT k, collect(v) AS l FROM a GROUP BY k, TUMBLINGWINDOW(ss, 1)";

@@ -58,7 +58,7 @@ fn agrees(sql: &str, keys: Keys, seed: u64) {
     let options = event_time(TOLERANCE);
     let threads = Threads::new(sql, &options);
     let mut alone = Rule::new(sql, &options);
-    // The counts of its operators are lost with them.
+    // The counts of its operators would be lost with a restart.
     alone.never_restart();
     let phases = 12;
     for phase in 0..phases {
@@ -231,7 +231,7 @@ fn a_new_version_goes_on_with_the_groups_of_all_threads() {
                 threads.send(thread, (0..50).map(|v| json!({"k": v % 2})));
             }
         }
-        // Nobody waits for what was sent: each row belongs to one version or the other.
+        // The sender does not wait for its letters: each row belongs to one version or the other.
         let saved = threads.begin(key, sql, &by_clock(), Keeps::State(None), Some(&|| leaving(key - 1)));
         assert!(matches!(saved, Some(Ok(_))), "the old version gives its state");
     }

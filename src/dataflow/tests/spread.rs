@@ -423,7 +423,7 @@ fn a_new_version_goes_on_where_the_old_one_stood_on_every_thread() {
             threads.send(thread, (0..100).map(|v| json!({"v": v})));
             sent += 100;
         }
-        // Nobody waits for what was sent: each row belongs to one version or the other.
+        // The sender does not wait for its letters: each row belongs to one version or the other.
         let saved = threads.begin(key, sql, &by_clock(), Keeps::State(None), Some(&|| leaving(key - 1)));
         assert!(matches!(saved, Some(Ok(_))), "the old version gives its state");
     }

@@ -27,7 +27,7 @@ use crate::value::key::GroupKey;
 use crate::view::ViewCell;
 
 use super::join::Joins;
-use super::outgoing::{Outgoing, Told};
+use super::outgoing::{CutData, Outgoing};
 use super::row::{RowMaker, check_group};
 use super::tally::Tally;
 
@@ -250,7 +250,7 @@ impl DerivedView {
         self.inputs = inputs;
         let done = done && self.make_rows(now, &mut turn);
         if !done {
-            self.cut_by(now, |out, told, most| out.add(told, most));
+            self.cut_by(now, |out, data, most| out.add(data, most));
             return if self.stopped { Ran::Something } else { Ran::More };
         }
         self.cut(now);
@@ -336,18 +336,18 @@ impl DerivedView {
 
     fn cut(&mut self, now: i64) {
         self.make_rows(now, &mut Turn::endless());
-        self.cut_by(now, |out, told, most| out.cut(told, Some(most)));
+        self.cut_by(now, |out, data, most| out.cut(data, Some(most)));
     }
 
-    fn cut_by(&mut self, now: i64, cut: impl FnOnce(&mut Outgoing, Told, usize) -> Result<(), usize>) {
+    fn cut_by(&mut self, now: i64, cut: impl FnOnce(&mut Outgoing, CutData, usize) -> Result<(), usize>) {
         // A row of a window is final when the view time of its source has passed the end of the window.
         let ts = self.sources.iter().filter_map(|source| source.ts()).min().unwrap_or(now);
         let group = size_of::<(GroupKey, Group)>() + self.work.plan.body.aggregates.len() * size_of::<Tally>();
         let bytes = self.joins.bytes() + self.work.groups.capacity() * group;
         let most = self.work.plan.max_rows;
-        let told = Told { ts, now: self.clock.now(), bytes, ..Told::default() };
+        let data = CutData { ts, now: self.clock.now(), bytes, ..CutData::default() };
         self.work.out.show_flow(&self.work.flow);
-        if let Err(rows) = cut(&mut self.work.out, told, most) {
+        if let Err(rows) = cut(&mut self.work.out, data, most) {
             self.fail(format!(
                 "the view has {rows} rows, more than its MAX_ROWS of {most}: raise MAX_ROWS, or read fewer"
             ));

@@ -32,7 +32,7 @@ impl HasKey for Held {
     }
 }
 
-/// What is known of a group's rows.
+/// The rows of a group, as far as its results need them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Group {
     /// The kept slots of the group's first row.

@@ -41,7 +41,7 @@ use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, Wr
 use super::state::measure::{Meter, StateSize};
 use super::timers::{Alarm, Turn, WorkerClock};
 use groups::{Group, Groups, Held, Saved};
-use outgoing::{Leaving, Left, Outgoing, Told};
+use outgoing::{CutData, Leaving, Left, Outgoing};
 use row::{Made, RowError, RowMaker, check_group};
 use sessions::{SavedSessions, SessionRow, Sessions};
 use top::Change;
@@ -503,7 +503,7 @@ impl ViewOperator {
         let Counts { evicted, expired } = self.counts;
         let bytes = self.groups.bytes();
         // Without a limit, nothing is refused.
-        let _ = self.out.cut(Told { ts, now, evicted, expired, bytes }, None);
+        let _ = self.out.cut(CutData { ts, now, evicted, expired, bytes }, None);
         self.expires_more |= self.out.expires_more(now);
     }
 

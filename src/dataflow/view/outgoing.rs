@@ -34,12 +34,12 @@ pub struct Outgoing {
     metrics: Arc<RuleMetrics>,
 }
 
-/// When a row of a message leaves though no message says so.
+/// The limits beyond which the rows of messages leave on their own.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaving {
-    /// so long after its last message, ms
+    /// this long after its last message, ms
     pub expire: Option<i64>,
-    /// beyond so many rows, the one with the oldest last message first
+    /// beyond this many rows, those with the oldest last message first
     pub max_rows: usize,
 }
 
@@ -51,7 +51,8 @@ pub struct Left {
 }
 
 impl Leaving {
-    /// Why the row with the oldest last message leaves, if it does. Its message came at `at`; there are `rows` rows.
+    /// Why the row with the oldest last message leaves, if it does. `at`: when that message came; `rows`: the number of
+    /// rows.
     fn why(self, at: i64, rows: usize, now: i64) -> Option<Why> {
         let is_old = self.expire.is_some_and(|expire| at.saturating_add(expire) <= now);
         if is_old { Some(Why::Expired) } else { (rows > self.max_rows).then_some(Why::Evicted) }
@@ -69,7 +70,7 @@ impl Left {
 
 /// Data of a cut.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Told {
+pub struct CutData {
     /// view time, ms
     pub ts: i64,
     /// the clock, ms
@@ -120,13 +121,13 @@ impl Outgoing {
         }
     }
 
-    /// The same for rows of messages, which leave by their age and number.
+    /// Makes rows of messages leave by their age and number.
     pub fn leaving(mut self, leaving: Leaving) -> Outgoing {
         self.leaving = Some(leaving);
         self
     }
 
-    /// When the row with the oldest last message got it, ms, where that is kept.
+    /// When the row with the oldest last message got it, ms, if that is kept.
     pub fn touched_first(&self) -> Option<i64> {
         match self.tops.first() {
             Some(top) => top.touched_first().map(|(_, at)| at),
@@ -180,21 +181,21 @@ impl Outgoing {
     /// Makes a cut of the changes.
     ///
     /// # Errors
-    /// There would be more rows than `most`; the number of rows. Then nothing is cut, and [`Outgoing::stop`] discards the
+    /// The number of rows, if it is more than `most`. Then nothing is cut, and [`Outgoing::stop`] discards the
     /// changes.
-    pub fn cut(&mut self, told: Told, most: Option<usize>) -> Result<(), usize> {
+    pub fn cut(&mut self, data: CutData, most: Option<usize>) -> Result<(), usize> {
         let most_expired = self.left.expired + EXPIRED_AT_ONCE as u64;
-        self.drop_old_first_rows(told.now, most_expired);
+        self.drop_old_first_rows(data.now, most_expired);
         let is_read = self.feed.is_read();
         self.stage();
         let changes = {
             let mut view = locked(&self.view);
-            view.operator.bytes = told.bytes;
+            view.operator.bytes = data.bytes;
             view.record(is_read);
             let leaving = self.leaving.filter(|_| self.tops.is_empty());
             while let Some(leaving) = leaving
                 && let Some(at) = view.touched_first()
-                && let Some(why) = leaving.why(at, view.touched_len(), told.now)
+                && let Some(why) = leaving.why(at, view.touched_len(), data.now)
                 && (why != Why::Expired || self.left.expired < most_expired)
             {
                 let key = view.remove_first();
@@ -202,7 +203,7 @@ impl Outgoing {
                 self.why.extend(key.filter(|_| is_read).map(|key| (key, why)));
             }
             let Left { expired, evicted } = self.left;
-            (view.operator.expired, view.operator.evicted) = (told.expired + expired, told.evicted + evicted);
+            (view.operator.expired, view.operator.evicted) = (data.expired + expired, data.evicted + evicted);
             if let Some(most) = most {
                 // Rows beyond the first ones are kept too.
                 let rows = self.tops.first().map_or_else(|| view.staged_len(), TopRows::len);
@@ -210,7 +211,7 @@ impl Outgoing {
                     return Err(rows);
                 }
             }
-            view.cut(told.ts, told.now);
+            view.cut(data.ts, data.now);
             view.take_changes()
         };
         self.staged = 0;
@@ -228,9 +229,9 @@ impl Outgoing {
     ///
     /// # Errors
     /// As [`Outgoing::cut`].
-    pub fn add(&mut self, told: Told, most: usize) -> Result<(), usize> {
+    pub fn add(&mut self, data: CutData, most: usize) -> Result<(), usize> {
         if locked(&self.view).is_opening() {
-            return self.cut(told, Some(most));
+            return self.cut(data, Some(most));
         }
         self.stage();
         Ok(())
@@ -248,7 +249,7 @@ impl Outgoing {
             view.each_key(|key| self.changes.push((key.clone(), None)));
         }
         // Without a limit there is no error.
-        let _ = self.cut(Told { ts: now, now, ..Told::default() }, None);
+        let _ = self.cut(CutData { ts: now, now, ..CutData::default() }, None);
     }
 
     /// All first rows are there.
@@ -275,7 +276,7 @@ impl Outgoing {
         }
     }
 
-    /// Removes rows that leave by their age or number, where limits keep all rows.
+    /// Removes rows that leave by their age or number, if limits keep all rows.
     fn drop_old_first_rows(&mut self, now: i64, most_expired: u64) {
         while let Some((leaving, top)) = self.leaving.zip(self.tops.first())
             && let Some((key, at)) = top.touched_first()

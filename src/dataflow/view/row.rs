@@ -17,7 +17,7 @@ pub struct Made {
     pub forms: Box<[Form]>,
     /// the values by which rows are ordered and limited
     pub sort: Box<[KeyPart]>,
-    /// when its last message came, ms; 0 where nobody asks
+    /// when its last message came, ms; 0 if nothing depends on it
     #[serde(skip)]
     pub touched: i64,
 }

@@ -40,7 +40,7 @@ struct Numbers {
     /// the number of floats
     others: u64,
     sum: ExactSum,
-    /// doubles that cannot be subtracted from a sum again, by their bits, with how often each came: infinite ones, or so
+    /// doubles that cannot be subtracted from a sum again, by their bits, with the number of each: infinite ones, or so
     /// large that sums could overflow
     odd: BTreeMap<u64, u64>,
 }
@@ -97,7 +97,7 @@ impl Tally {
         }
     }
 
-    /// The aggregate of what is there.
+    /// The aggregate of the remaining values.
     ///
     /// # Errors
     /// A sum beyond 64 bits, or values that cannot be compared.

@@ -1,7 +1,7 @@
 //! The first rows of a view in its order, while rows change: ORDER BY … LIMIT, and row_number() per group.
 //!
 //! All rows are kept in order, those within the limit separately from those beyond it, so that the next row is
-//! available when one is removed. A row is in memory once, whatever refers to it: the order, its key, its last message.
+//! available when one is removed. The order, the key and the last message refer to the same copy of a row.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
@@ -96,7 +96,7 @@ impl TopRows {
         }
     }
 
-    /// Applies a change, and gives the resulting changes of the first rows, in order.
+    /// Applies a change, and appends the resulting changes of the first rows, in order.
     pub fn change(&mut self, (key, row): Change, out: &mut Vec<Change>) {
         let old = self.rows.find(key.parts());
         let Some(row) = row else {

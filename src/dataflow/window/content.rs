@@ -30,7 +30,7 @@ pub struct Closed {
 }
 
 impl Closed {
-    /// The window from `start` to `end` with what it holds.
+    /// The window from `start` to `end` with this content.
     pub fn new(start: i64, end: i64, content: Content) -> Closed {
         Closed { start, end, groups: content.groups.into_rows(), rows: content.rows }
     }
@@ -201,11 +201,12 @@ impl Content {
         }
     }
 
-    /// The same for another thread, of a slice with this end; `None` if nothing came. The rows count as seen already.
+    /// The same for another thread: the rows of a slice that ends at `end`; `None` if there are none. The rows count as
+    /// seen already.
     pub fn into_partial(self, end: i64) -> Option<Partial> {
         let Content { span, groups, .. } = self;
         let times = span?;
-        // How many rows a group has is not known; if it does not go together with what is there, it counts as one.
+        // The number of rows of each group is unknown here; a group that cannot be merged counts as one.
         let (rows, weight) = (vec![1; groups.len()], groups.len().max(1));
         Some(Partial { times, end, groups, rows, weight, ..Partial::default() })
     }

@@ -1,7 +1,7 @@
 //! The groups of a window: the kept slots of each group's first row, and an accumulator for each aggregate.
 //!
-//! All groups of a window share two vectors. A group takes no allocation of its own, since windows of many groups are made
-//! and forgotten all the time.
+//! All groups of a window share two vectors. A group needs no allocation of its own, because windows with many groups
+//! come and go all the time.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,7 +25,7 @@ pub struct Groups {
     rows: GroupRows,
 }
 
-/// Groups without their keys, in order: all that their result rows are made of.
+/// Groups without their keys, in order: everything that their result rows need.
 #[derive(Clone, Debug, Default)]
 pub struct GroupRows {
     len: usize,
@@ -36,7 +36,7 @@ pub struct GroupRows {
 }
 
 impl Groups {
-    /// None yet, with room for so many.
+    /// No groups, with room for this many.
     pub fn with_room(groups: usize) -> Groups {
         Groups { keys: IndexSet::with_capacity_and_hasher(groups, KeyHasher::default()), rows: GroupRows::default() }
     }
@@ -79,7 +79,7 @@ impl Groups {
         add_all(&mut self.rows.accumulators[group * calls..][..calls], &plan.aggregates, scope)
     }
 
-    /// Adds a group with this first row; returns its number. There is none of this key.
+    /// Adds a group with this first row; returns its number. The key must not have a group yet.
     ///
     /// # Errors
     /// An argument of an aggregate cannot be used: there is no group.
@@ -89,8 +89,8 @@ impl Groups {
         Ok(self.keys.insert_full(key.clone()).0)
     }
 
-    /// Merges later groups: their accumulators are added to those of the same keys, and new groups come behind. An error
-    /// stays in the accumulator and is reported with its result.
+    /// Merges later groups: their accumulators are added to those of the same keys, and new groups are appended. An
+    /// error stays in the accumulator and is reported with its result.
     pub fn append(&mut self, later: &Groups) {
         if self.is_empty() {
             *self = later.clone();
@@ -104,7 +104,7 @@ impl Groups {
         }
     }
 
-    /// Adds a group behind the others.
+    /// Appends a group.
     pub fn push(&mut self, key: GroupKey, first: &[Value], accumulators: &[Accumulator]) {
         self.keys.insert(key);
         self.rows.push(first.iter(), accumulators.iter().cloned());
@@ -129,7 +129,7 @@ impl Groups {
         self.rows.len -= groups;
     }
 
-    /// What is left when the keys are not needed any more.
+    /// The same without the keys.
     pub fn into_rows(self) -> GroupRows {
         self.rows
     }
@@ -144,7 +144,7 @@ impl GroupRows {
         self.len == 0
     }
 
-    /// Adds a group behind the others.
+    /// Appends a group.
     pub fn push<'v>(
         &mut self,
         first: impl Iterator<Item = &'v Value>,
@@ -155,10 +155,11 @@ impl GroupRows {
         self.len += 1;
     }
 
-    /// Puts what a group's result row is made of into `slots`: the kept slots, which are taken, and the answers.
+    /// Writes the data of a group's result row into `slots`: the kept slots, which are taken, and the results of the
+    /// aggregates.
     ///
     /// # Errors
-    /// An aggregate has no answer.
+    /// An aggregate has no result.
     pub fn fill(&mut self, group: usize, plan: &Stateful, slots: &mut [Value]) -> Result<(), EvalError> {
         let kept = self.kept();
         for (&slot, value) in plan.kept_slots.iter().zip(&mut self.first[group * kept..][..kept]) {
@@ -167,10 +168,10 @@ impl GroupRows {
         self.fill_answers(group, plan, slots)
     }
 
-    /// Puts the answers of a group's aggregates into `slots`.
+    /// Writes the results of a group's aggregates into `slots`.
     ///
     /// # Errors
-    /// An aggregate has no answer.
+    /// An aggregate has no result.
     pub fn fill_answers(&self, group: usize, plan: &Stateful, slots: &mut [Value]) -> Result<(), EvalError> {
         let calls = self.calls();
         let accumulators = &self.accumulators[group * calls..][..calls];
@@ -200,12 +201,12 @@ impl GroupRows {
         }
     }
 
-    /// How many slots are kept of each group's first row.
+    /// The number of slots that are kept of each group's first row.
     fn kept(&self) -> usize {
         self.first.len().checked_div(self.len).unwrap_or(0)
     }
 
-    /// How many accumulators a group has.
+    /// The number of accumulators of a group.
     #[inline]
     fn calls(&self) -> usize {
         self.accumulators.len().checked_div(self.len).unwrap_or(0)
@@ -264,7 +265,7 @@ pub fn add_all(accumulators: &mut [Accumulator], calls: &[AggregateCall], scope:
     Ok(())
 }
 
-/// A group as checkpoints have it.
+/// A group in a checkpoint.
 #[derive(Serialize)]
 struct Written<'a> {
     first: &'a [Value],
@@ -326,7 +327,7 @@ mod tests {
         groups
     }
 
-    /// Of each group its number, as key and as slot, and its count.
+    /// For each group: its number, as key and as slot, and its count.
     fn shown(groups: &Groups) -> Vec<String> {
         let group = |(number, (key, first, accumulators)): (usize, (&GroupKey, &[Value], &[Accumulator]))| {
             assert_eq!(groups.find(key.parts()), Some(number));

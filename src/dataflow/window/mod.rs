@@ -130,14 +130,14 @@ impl Windows {
     pub fn take_slices(&mut self, frontier: Option<i64>) -> Vec<Partial> {
         match self {
             Windows::Hopping(windows) => windows.take_slices(frontier),
-            // Others are not divided.
+            // Other windows are not divided.
             Windows::Each | Windows::Sliding(_) | Windows::Session(_) | Windows::Count(_) | Windows::State(_) => {
                 Vec::new()
             }
         }
     }
 
-    /// The end of the slice that a time is in, where windows have slices.
+    /// The end of the slice that a time is in, if windows have slices.
     pub fn slice_end(&self, time: i64) -> Option<i64> {
         match self {
             Windows::Hopping(windows) => Some(windows.slice_end(time)),

@@ -25,15 +25,15 @@ use crate::value::key::GroupKey;
 use super::content::{Arrival, Closed, ClosedWindows, Content, group_key};
 use super::groups::{GroupRows, add_all, agree, begin, merge};
 
-/// The aggregates of the rule, by how a group keeps what it knows of the rows.
+/// The aggregates of the rule, by how a group keeps the values of its rows.
 struct Calls {
     /// Small accumulators, which are merged.
     merged: Vec<AggregateCall>,
-    /// Those of which rows leave again.
+    /// Those that can remove rows again.
     moving: Vec<AggregateCall>,
     /// For each aggregate of the rule whether it is one of `moving`.
     order: Vec<bool>,
-    /// Whether the rule has no others, and keeps no rows.
+    /// Whether there are no other aggregates, so that no rows are kept.
     all: bool,
 }
 
@@ -65,13 +65,13 @@ struct SlidingGroups {
     rows: VecDeque<(i64, GroupKey)>,
 }
 
-/// The rows of one group in two stacks. The accumulators of a row are as many as the rule has aggregates; those of all
-/// rows are in one vector, so that a row takes no allocation.
+/// The rows of one group in two stacks. Each row has one accumulator for each aggregate; those of all rows are in one
+/// vector, so that a row needs no allocation.
 #[derive(Default, Serialize, Deserialize)]
 struct SlidingGroup {
     /// the kept slots of each row, oldest first
     first: VecDeque<Value>,
-    /// how many rows the two stacks have
+    /// the number of rows in each of the two stacks
     rows: (usize, usize),
     /// oldest last: the accumulators of each row merged with all later ones up to the newest of these
     front: Vec<Accumulator>,
@@ -187,7 +187,7 @@ impl Sliding {
         }
     }
 
-    /// How many windows wait for their delay.
+    /// The number of windows that wait for their delay.
     pub fn open(&self) -> u64 {
         self.waiting.len() as u64
     }
@@ -285,7 +285,7 @@ impl SlidingGroups {
         }
     }
 
-    /// The groups as they are, each with its oldest row.
+    /// The current groups, each with its oldest row.
     fn merged(&self, calls: &Calls) -> GroupRows {
         let mut merged = GroupRows::default();
         self.groups.values().for_each(|group| group.merge_into(calls, &mut merged));
@@ -349,7 +349,7 @@ impl SlidingGroup {
         self.rows.0 = self.rows.0.saturating_sub(1);
     }
 
-    /// Makes the rows at the back those at the front.
+    /// Moves the rows at the back to the front.
     fn turn(&mut self) {
         let calls = self.back.len().checked_div(self.rows.1).unwrap_or(0);
         for row in (0..self.rows.1).rev() {
@@ -366,7 +366,7 @@ impl SlidingGroup {
         self.rows == (0, 0)
     }
 
-    /// How many slots are kept of each row.
+    /// The number of slots that are kept of each row.
     fn kept(&self) -> usize {
         self.first.len().checked_div(self.rows.0 + self.rows.1).unwrap_or(0)
     }
@@ -388,7 +388,7 @@ impl SlidingGroup {
     }
 }
 
-/// The accumulators of the last row, where each row has this many; none if there is no row.
+/// The accumulators of the last row, if each row has this many; empty if there is no row.
 fn last(rows: &[Accumulator], calls: usize) -> &[Accumulator] {
     &rows[rows.len().saturating_sub(calls)..]
 }

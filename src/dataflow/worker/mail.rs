@@ -82,7 +82,7 @@ impl Mailbox {
 /// Results of another process whose sender waits until the rule's sinks accept more.
 pub(super) struct Unsettled {
     from: usize,
-    /// the version that has them here, if the rule is here
+    /// the version whose sinks have the results here, if the rule is here
     taker: Option<RuleKey>,
     answer: ResultsTaken,
 }
@@ -181,7 +181,8 @@ impl WorkerLoop {
     fn rows_came(&mut self, from: usize, rows: ForwardedRows) {
         let here = self.rules.contains_key(&rows.rule);
         if !here && self.mail.is_gone(rows.rule) {
-            // Its streams on other threads may go on: they do not wait for a rule that was ended here alone.
+            // Its streams on other threads may continue: they do not wait for a rule that has ended on this thread
+            // only.
             if let Some(shared) = &self.shared {
                 let taken = RuleLetter::Taken { rule: rows.rule, rows: rows.rows.weight() };
                 shared.post().send(from, taken);

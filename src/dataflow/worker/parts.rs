@@ -1,4 +1,5 @@
-//! The part of a rule on a thread: where the rows go that pass its scan, and the state, if it or a part of it is here.
+//! The part of a rule on a thread: the destination of the rows that pass its scan, and the state, if it or a part of it
+//! is here.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -30,7 +31,7 @@ use super::super::window::slices_ahead;
 use super::WorkerLoop;
 use super::running::{Memory, RunningRule};
 
-/// A rule that begins.
+/// A rule that is being started.
 pub(super) struct Begun {
     pub key: RuleKey,
     pub body: Body,
@@ -38,22 +39,22 @@ pub(super) struct Begun {
     pub context: Rc<RuleContext>,
     pub output: Rc<RefCell<Output>>,
     pub keeps: Keeps,
-    /// of its plan, where it keeps its state
+    /// the fingerprint of its plan, if it keeps its state
     pub fingerprint: Option<Fingerprint>,
 }
 
-/// Which part of a rule's state is here.
+/// The portion of a rule's state that is on this thread.
 enum Portion {
     /// All of it.
     Whole,
-    /// That of the keys of this owner, and the way to home, if the rule has windows.
+    /// The state of this owner's keys, and what sends to home, if the rule has windows.
     Keys(Division, usize, Option<Rc<Forward>>),
     /// The windows of all owners.
     Windows(Division),
 }
 
 impl Begun {
-    /// The same for the windows of a state that is divided, which is not stored.
+    /// The same for the windows of a divided state, which are not stored.
     fn at_home(&self) -> Option<Begun> {
         let Body::Stateful(plan) = &self.body else { return None };
         let inputs = match plan.joins.is_empty() {
@@ -76,7 +77,7 @@ impl Begun {
         self.inputs.iter().map(|input| input.scan.width()).max().unwrap_or(0)
     }
 
-    /// What it does with rows, unless that is nothing but a projection.
+    /// How it processes rows, unless it only projects them.
     fn stateful(&self) -> Option<&Stateful> {
         match &self.body {
             Body::Stateful(plan) => Some(plan),
@@ -91,7 +92,7 @@ impl Begun {
 }
 
 impl WorkerLoop {
-    /// Lets a rule begin with its part on this thread. Returns where the rows of its inputs go.
+    /// Starts a rule's part on this thread. Returns the destinations of the rows of its inputs.
     pub(super) fn take_part(&mut self, begun: Begun, part: Part, running: &mut RunningRule) -> Vec<Target> {
         running.event_time = begun.is_in_event_time();
         let inputs = 0..begun.inputs.len() as u16;
@@ -129,7 +130,7 @@ impl WorkerLoop {
         }
     }
 
-    /// The ways of a rule's rows to the workers of their keys, and the part of the state that is here, if there is one.
+    /// Connects a rule to the workers of its keys, and starts the part of the state that is here, if there is one.
     fn divide(&mut self, begun: Begun, division: Division, clocks: EventClocks, running: &mut RunningRule) -> Exchange {
         let keys = begun.stateful().map(|plan| plan.exchange.clone()).unwrap_or_default();
         let (key, width) = (begun.key, begun.width());
@@ -166,13 +167,13 @@ impl WorkerLoop {
         Exchange::new(division, keys, clocks, lanes)
     }
 
-    /// Adds the windows of a rule whose keys are divided: a rule of its own to those that send to it.
+    /// Adds the windows of a rule whose keys are divided. For the senders, this is a separate rule.
     fn add_windows(&mut self, begun: Begun, division: &Division, rule: &RunningRule) {
-        // Slots are counted from 0 on.
+        // The slots of rules are counted from 0; this one is counted from the other end.
         let mut running = RunningRule::new(!rule.slot, rule.output.clone());
         running.event_time = rule.event_time;
         let queue = self.shared_queue(&begun, EventClocks::new(begun.inputs.len()));
-        let queue = if rule.event_time { queue.behind_all_of(division.owners()) } else { queue };
+        let queue = if rule.event_time { queue.by_slowest_of(division.owners()) } else { queue };
         let key = begun.key;
         self.add_state(begun, Portion::Windows(division.clone()), queue, &mut running);
         self.rules.insert(key, running);
@@ -211,7 +212,7 @@ impl WorkerLoop {
         let queue = Rc::new(queue);
         let (clock, timers) = (self.clock.clone(), self.timers.clone());
         let slot = running.slot;
-        // What goes home has no windows to end here.
+        // Rows that are sent home have no windows to end here.
         let ends_none = event_time || matches!(portion, Portion::Keys(_, _, Some(_)));
         let alarm = if ends_none { Alarm::silent() } else { Alarm::new(timers.clone(), slot) };
         let (id, metrics) = (context.id.clone(), output.borrow().metrics().clone());
@@ -226,7 +227,7 @@ impl WorkerLoop {
                 }))
             }
             Body::View(view) => {
-                // It is made before its plan is sent, and may have been dropped meanwhile: then nobody sees it.
+                // The store is made before the plan is sent. If it has been dropped meanwhile, the view has no readers.
                 let store = self.views.find(&view.about.name);
                 let store = store.unwrap_or_else(|| Views::detached(view.about.clone()));
                 let feed = self.network.feed(&view.about.name, &self.zone);
@@ -250,7 +251,7 @@ impl WorkerLoop {
         queue
     }
 
-    /// Where a rule looks rows up, by input.
+    /// The tables and views in which a rule looks rows up, by input.
     fn lookups(&mut self, plan: &Stateful, inputs: &[Input]) -> HashMap<usize, Lookup> {
         let mut lookups = HashMap::new();
         for join in plan.joins.iter().filter(|join| inputs[join.input].role == Role::Lookup) {

@@ -1,7 +1,7 @@
 //! Rules on a worker: how they start, keep their state and leave.
 //!
-//! Of a rule that runs on several threads, each has a part (`parts`): the scan on all of them, the state on one, or the
-//! state of some keys on each.
+//! If a rule runs on several threads, each has a part of it (`parts`): all have the scan, and one has the state, or
+//! each has the state of some keys.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -162,7 +162,7 @@ impl WorkerLoop {
         rule.lanes.iter().map(|lane| lane.letters()).sum()
     }
 
-    /// Runs the rows of a rule whose state is divided. Returns how many letters its part here has sent home in all.
+    /// Runs the rows of a rule whose state is divided. Returns how many letters its part here has sent home in total.
     pub(super) fn send_home(&mut self, rule: RuleKey) -> u64 {
         self.settle(&[rule]);
         self.rules.get(&rule).and_then(|rule| rule.shipping.as_ref()).map_or(0, |home| home.letters())

@@ -31,7 +31,7 @@ pub(super) struct RunningRule {
     pub lanes: Vec<Rc<Forward>>,
     /// how its state is divided, if it is
     pub division: Option<Division>,
-    /// the way of what its windows hold to the thread that makes results of it, where this one has a part of its state
+    /// sends the content of windows to the thread that makes their results, if this thread has a part of the state
     pub shipping: Option<Rc<Forward>>,
     /// sends its results to other processes, if there are any
     pub relay: Option<Rc<Relay>>,
