@@ -66,7 +66,7 @@ use running::{Place, RuleThreads, joined};
 
 pub use self::ending::{Ended, Totals};
 pub use self::measure::{Measured, Waiting};
-pub use self::memory::{GaveWay, PATROL};
+pub use self::memory::{PATROL, Relieved};
 pub use self::opening::{PreparedRule, RuleHome};
 pub use self::replacing::Replaced;
 pub use self::status::{LastStatus, NotRecorded, NotTapped, RuleStatus, TableStatus};
@@ -205,7 +205,7 @@ struct RunningTable {
     copies: Vec<(usize, Arc<dyn OpenSource>)>,
     /// The metrics of the first copy: all copies get the same rows.
     metrics: Arc<RuleMetrics>,
-    /// For want of memory: it takes no more rows.
+    /// Whether it was emptied because memory was short; then it takes no more rows.
     emptied: bool,
 }
 
@@ -395,8 +395,8 @@ impl Engine {
         }
     }
 
-    /// Returns the current state of a rule; `None` if it has none, or if it has not changed since it was last stored.
-    /// The rule's thread pauses while it writes the state.
+    /// Returns the current state of a rule; `None` if it has no state, or if the state has not changed since it was
+    /// last stored. The rule's thread pauses while it writes the state.
     pub async fn save_rule(&self, id: &str) -> Option<Result<Saved, CheckpointError>> {
         let place = {
             let running = self.running();

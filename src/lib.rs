@@ -9,6 +9,7 @@ pub mod definition;
 pub mod engine;
 pub mod expr;
 pub mod format;
+pub mod framing;
 pub mod io;
 pub mod logging;
 pub mod memory;

@@ -110,7 +110,7 @@ fn needs_more_at(resident: u64, given_up_at: u64, budget: u64) -> bool {
 }
 
 /// Something was given up.
-pub fn gave_up() {
+pub fn relieved() {
     GIVEN_UP_AT.store(resident().unwrap_or(1).max(1), Ordering::Relaxed);
 }
 

@@ -60,11 +60,11 @@ async fn run(routes: Router, body: Bytes) -> Result<Response, ApiError> {
 impl Call {
     fn request(self) -> Result<Request, String> {
         let Call { method, path, body } = self;
-        let method: Method = method.to_ascii_uppercase().parse().map_err(|_| format!("{method:?} is no method"))?;
+        let method: Method = method.to_ascii_uppercase().parse().map_err(|_| format!("{method:?} is not a method"))?;
         if !path.starts_with('/') {
             return Err(format!("the path {path:?} does not begin with /"));
         }
-        let uri: Uri = path.parse().map_err(|error| format!("{path:?} is no path: {error}"))?;
+        let uri: Uri = path.parse().map_err(|error| format!("{path:?} is not a path: {error}"))?;
         if uri.path() == "/batch/req" {
             return Err("a batch cannot hold another one".to_owned());
         }

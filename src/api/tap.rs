@@ -90,7 +90,9 @@ fn events(reader: TapReader, settings: &TapSettings, asked: &Asked, ending: Opti
 fn point(name: &str, known: &[Point]) -> Result<Point, ApiError> {
     Point::of(name).filter(|point| known.contains(point)).ok_or_else(|| {
         let names = known.iter().map(|point| point.as_str()).collect::<Vec<_>>().join(", ");
-        ApiError::bad(format!("get tap error: {name:?} is no operator whose rows can be seen: expected one of {names}"))
+        ApiError::bad(format!(
+            "get tap error: {name:?} is not an operator whose rows can be seen: expected one of {names}"
+        ))
     })
 }
 

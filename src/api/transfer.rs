@@ -202,7 +202,7 @@ async fn import_yaml(State(service): State<Service>, body: Bytes) -> Result<&'st
     let parsed = tokio::task::spawn_blocking(|| Document::parse("import", text).map_err(|problem| problem.to_string()));
     let document = parsed.await.unwrap_or_else(|error| Err(error.to_string())).map_err(ApiError::bad)?;
     if !document.root.json().is_object() && !document.root.is_null() {
-        return Err(ApiError::bad("import failed: the content is no mapping of streams, tables and rules"));
+        return Err(ApiError::bad("import failed: the content is not a mapping of streams, tables and rules"));
     }
     let mut ruleset = Ruleset::default();
     for section in document.root.members() {

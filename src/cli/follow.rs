@@ -82,7 +82,7 @@ pub fn say_changes(changes: &Changes) {
     let done = done.iter().filter(|(_, rules)| !rules.is_empty());
     let done: Vec<String> = done.map(|(what, rules)| format!("{what} {}", rules.join(", "))).collect();
     let whole =
-        if *all { "lookup tables, conf keys or the places of views differ, so everything starts anew; " } else { "" };
+        if *all { "lookup tables, conf keys or the places of views differ, so everything starts again; " } else { "" };
     let done = if done.is_empty() { "no rule or view differs".to_owned() } else { done.join("; ") };
     say(&format!("the rule files have changed: {whole}{done}"));
 }

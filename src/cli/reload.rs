@@ -82,7 +82,7 @@ impl Reloader {
             return Err(Failure::Refused(format!("{}: {all}", term.name)));
         }
         if let Some(gone) = self.running.files.iter().find(|file| !new.files.contains(file)) {
-            let what = "is gone: put it back, or restart the service to go on without it";
+            let what = "is gone: put it back, or restart the service to continue without it";
             return Err(Failure::Refused(format!("{} {what}", gone.display())));
         }
         if asks(&self.running.server)

@@ -26,7 +26,7 @@ use super::status::Report;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
 use crate::cluster::{Cluster, Introduction, Membership};
 use crate::config::Config;
-use crate::engine::{Engine, EngineSettings, GaveWay, PATROL, RuleSpec, RuleStatus};
+use crate::engine::{Engine, EngineSettings, PATROL, Relieved, RuleSpec, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::egress::Egress;
 use crate::io::printable;
@@ -267,7 +267,7 @@ impl Run {
                         }
                         Err(problems) => {
                             say_problems(&problems);
-                            say("the rule files are wrong: the rules go on as they were");
+                            say("the rule files are wrong: the rules continue unchanged");
                         }
                     }
                 }
@@ -277,9 +277,9 @@ impl Run {
                     tokio::time::sleep(PATROL).await;
                     if let Some(largest) = engine.relieve_memory().await {
                         match &largest {
-                            GaveWay::Rule(rule) => _ = engine.stop_rule(rule, false).await,
-                            GaveWay::View(view) => _ = engine.drop_view(view).await,
-                            GaveWay::Table(_) => {}
+                            Relieved::Rule(rule) => _ = engine.stop_rule(rule, false).await,
+                            Relieved::View(view) => _ = engine.drop_view(view).await,
+                            Relieved::Table(_) => {}
                         }
                         say(&format!("warning: memory is short: {largest}, which holds most of it"));
                     }

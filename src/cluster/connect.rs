@@ -10,24 +10,25 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::greeting::{Answer, Greeting, Introduction, Purpose, hear, tell};
+use super::greeting::{Answer, Greeting, Introduction, Purpose};
 use super::membership::is_private;
 use super::{ClusterError, Membership};
+use crate::framing;
 
 /// Time limit for opening a connection, and for the greeting of a peer that has connected.
 const GREET: Duration = Duration::from_secs(5);
 
-/// Time limit for the reply to a greeting. It is longer than [`GREET`]: the peer counts this process as connected once the
-/// reply is sent, so this process has to wait for it.
+/// Time limit for the reply to a greeting. It is longer than [`GREET`]: the peer counts this process as connected once
+/// the reply is sent, so this process must wait for it.
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// Time between attempts to dial.
 const REDIAL: Duration = Duration::from_millis(200);
 
-/// How often a waiting process reports which processes are missing.
+/// How often a waiting process reports which other processes are missing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The most connections in their greeting at a time.
+/// The most incoming connections that are exchanging greetings at a time.
 const GREETING: usize = 256;
 
 /// Connections to all other processes, all of them compatible.
@@ -66,7 +67,7 @@ pub(super) struct Peer {
     pub control: Option<net::TcpStream>,
 }
 
-/// A connection after its greeting.
+/// A connection whose greetings were exchanged.
 struct Met {
     process: usize,
     purpose: Purpose,
@@ -179,8 +180,8 @@ impl Passage {
         timeout(GREET, async {
             let mut stream = TcpStream::connect(&own.membership.hosts[0]).await?;
             stream.set_nodelay(true)?;
-            tell(&mut stream, &greeting).await?;
-            match hear(&mut stream).await? {
+            framing::send(&mut stream, &greeting).await?;
+            match framing::receive(&mut stream).await? {
                 Answer::Greeting(_) => Ok(stream),
                 Answer::Refused(why) => Err(std::io::Error::other(why)),
             }
@@ -266,8 +267,8 @@ async fn dial(own: &Own, process: usize, purpose: Purpose) -> Result<Met, Cluste
         let answer = timeout(ANSWER, async {
             let mut stream = timeout(GREET, TcpStream::connect(host)).await??;
             stream.set_nodelay(true)?;
-            tell(&mut stream, &greeting).await?;
-            let answer: Answer = hear(&mut stream).await?;
+            framing::send(&mut stream, &greeting).await?;
+            let answer: Answer = framing::receive(&mut stream).await?;
             std::io::Result::Ok((stream, answer))
         });
         match answer.await {
@@ -297,7 +298,7 @@ async fn is_listed(membership: &Membership, from: SocketAddr) -> bool {
 async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Option<Met>, ClusterError> {
     let heard = timeout(GREET, async {
         stream.set_nodelay(true)?;
-        let theirs: Greeting = hear(&mut stream).await?;
+        let theirs: Greeting = framing::receive(&mut stream).await?;
         if theirs.purpose == Purpose::Client {
             return Err(std::io::Error::other("it brings a client, and not all processes are connected yet"));
         }
@@ -311,11 +312,11 @@ async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Opt
                 own.membership.process, theirs.process
             )),
             Ok(()) => Answer::Greeting(greeting),
-            // Anyone may connect: only a process of the list is told what differs, and nothing else.
-            Err(_) if is_stranger => Answer::Refused("they differ, and its log says in what".to_owned()),
+            // Anyone may connect: only a process of the list learns what differs, and nothing else.
+            Err(_) if is_stranger => Answer::Refused("they differ, see its log".to_owned()),
             Err(_) => Answer::Refused(theirs.fits(&greeting).err().map(|why| why.to_string()).unwrap_or_default()),
         };
-        tell(&mut stream, &answer).await?;
+        framing::send(&mut stream, &answer).await?;
         std::io::Result::Ok((theirs, fits, answer, is_stranger))
     });
     match heard.await {
@@ -348,19 +349,19 @@ async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Opt
 async fn greet_client(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Option<TcpStream> {
     let heard = timeout(GREET, async {
         stream.set_nodelay(true)?;
-        let theirs: Greeting = hear(&mut stream).await?;
+        let theirs: Greeting = framing::receive(&mut stream).await?;
         let greeting = Greeting::new(&own.membership, &own.introduction, theirs.purpose);
         if theirs.purpose != Purpose::Client || greeting.fits(&theirs).is_err() {
             return Ok(false);
         }
-        tell(&mut stream, &Answer::Greeting(greeting)).await?;
+        framing::send(&mut stream, &Answer::Greeting(greeting)).await?;
         std::io::Result::Ok(true)
     });
     match heard.await {
         Ok(Ok(true)) => Some(stream),
         Ok(Ok(false)) | Err(_) => None,
         Ok(Err(error)) => {
-            tracing::debug!(%from, %error, "dropped a connection that is none of another process");
+            tracing::debug!(%from, %error, "dropped a connection that does not come from another process");
             None
         }
     }

@@ -192,7 +192,7 @@ async fn read(
     let invalid = |what: String| Err(io::Error::new(ErrorKind::InvalidData, what));
     let mut reader = BufReader::new(reader);
     let places = Arc::new(Semaphore::new(AT_A_TIME));
-    // Messages that are not complete.
+    // Messages that have not arrived completely.
     let mut coming: HashMap<(u8, u64), Vec<u8>> = HashMap::new();
     loop {
         let length = reader.read_u32().await? as usize;

@@ -4,17 +4,9 @@
 //! replies with its own greeting or with the reason for its refusal, so both report a difference. Who is refused learns
 //! no more than that.
 
-use std::io;
-
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::{ClusterError, Membership};
-
-/// The largest greeting, bytes.
-const LONGEST: u32 = 64 * 1024;
 
 /// A value that must be the same in all processes of a cluster, besides version, hosts and workers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +17,7 @@ pub struct Term {
     pub value: String,
 }
 
-/// What a process tells about itself when it joins.
+/// What a process reports about itself when it joins.
 #[derive(Clone, Debug, Default)]
 pub struct Introduction {
     pub terms: Vec<Term>,
@@ -115,24 +107,6 @@ impl Greeting {
         }
         Ok(())
     }
-}
-
-pub(super) async fn tell(stream: &mut TcpStream, message: &impl Serialize) -> io::Result<()> {
-    let text = serde_json::to_vec(message)?;
-    let length = u32::try_from(text.len()).ok().filter(|length| *length <= LONGEST);
-    stream.write_u32(length.ok_or(io::ErrorKind::InvalidInput)?).await?;
-    stream.write_all(&text).await
-}
-
-/// Receives one message and reads nothing after it.
-pub(super) async fn hear<M: DeserializeOwned>(stream: &mut TcpStream) -> io::Result<M> {
-    let length = stream.read_u32().await?;
-    if length > LONGEST {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut text = vec![0; length as usize];
-    stream.read_exact(&mut text).await?;
-    Ok(serde_json::from_slice(&text)?)
 }
 
 #[cfg(test)]

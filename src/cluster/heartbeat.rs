@@ -7,9 +7,10 @@
 //! The connection carries nothing else, so that a busy link does not look like a dead peer. Separate threads write and
 //! read it. They detect a process that hangs as a whole, but not a single thread that hangs.
 //!
-//! When a process ends, its connections close in any order, and only this one tells the reason. So a report that another
-//! connection has closed waits for it ([`Alarm::raise_later`]). A process that ends sends its reason and waits until the
-//! peers have closed their side: a socket that closes too early may discard what the peer has not read.
+//! When a process ends, its connections close in any order, and only the heartbeat connection carries the reason. So
+//! the report of another closed connection waits for it ([`Alarm::raise_later`]). A process that ends sends its reason
+//! and waits until the peers have closed their side: a socket that closes too early may discard what the peer has not
+//! read.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -80,9 +81,9 @@ impl fmt::Display for Lost {
         write!(f, "process {process} ({host}) ")?;
         match how {
             Loss::Ended => write!(f, "has ended"),
-            Loss::Failed(reason) => write!(f, "cannot go on: {reason}"),
+            Loss::Failed(reason) => write!(f, "cannot continue: {reason}"),
             Loss::Closed => write!(f, "is gone: its connection was closed"),
-            Loss::Silent(limit) => write!(f, "is gone: it said nothing for {} s", limit.as_secs()),
+            Loss::Silent(limit) => write!(f, "is gone: it was silent for {} s", limit.as_secs()),
             Loss::Broken(error) => write!(f, "is gone: {error}"),
             Loss::Crashed => write!(f, "has lost a data thread, which is an error in this program: please report it"),
         }
@@ -122,7 +123,7 @@ impl Alarm {
         self.raise_unless_leaving(lost);
     }
 
-    /// The heartbeats of a process that stops continue until it says goodbye, and detect if it does not.
+    /// The heartbeats of a process that stops continue until its goodbye, and show if it hangs before that.
     fn raise_unless_leaving(&self, lost: Lost) {
         if !locked(&self.leaving).contains(&lost.process) {
             self.raise(lost);
@@ -186,18 +187,18 @@ impl Heartbeats {
 
     /// Announces that this process stops.
     pub fn leave(&self) {
-        self.say_last(&[GOODBYE]);
+        self.send_last(&[GOODBYE]);
     }
 
     /// Announces that this process cannot continue, and why.
     pub fn fail(&self, reason: &str) {
         let mut words = vec![FAILED];
         words.extend(reason.bytes().take(LONGEST_REASON as usize));
-        self.say_last(&words);
+        self.send_last(&words);
     }
 
     /// Sends the last message, unless one was sent before, and waits until the peers have received it.
-    fn say_last(&self, words: &[u8]) {
+    fn send_last(&self, words: &[u8]) {
         self.alarm.silence();
         let sockets = std::mem::take(&mut *locked(&self.sockets));
         if sockets.is_empty() {

@@ -1,8 +1,8 @@
 //! A link between two processes, read and written by timely's threads, and the wake-up of data threads.
 //!
 //! Timely wakes a worker by unparking its thread. A data thread sleeps in the reactor of its sockets and does not
-//! notice that. So each queue from the network to a worker has a policy of ours, which timely runs whenever it adds
-//! bytes to the queue. The policy records which thread must be woken, and the thread that reads the network wakes these
+//! notice that. So each queue from the network to a worker has our own policy, which timely runs whenever it adds bytes
+//! to the queue. The policy records which thread must be woken, and the thread that reads the network wakes these
 //! threads before it reads more. The policy cannot wake them itself: the queue is locked then, and the woken thread
 //! would spin.
 //!
@@ -24,49 +24,49 @@ use super::heartbeat::{Alarm, Loss, Lost};
 
 thread_local! {
     /// The waker of this thread, if it is a data thread.
-    static BELL: RefCell<Option<Arc<Notify>>> = const { RefCell::new(None) };
+    static WAKER: RefCell<Option<Arc<Notify>>> = const { RefCell::new(None) };
     /// The threads that this thread must wake, if it reads from the network.
-    static UNRUNG: RefCell<Vec<Arc<Notify>>> = const { RefCell::new(Vec::new()) };
+    static TO_WAKE: RefCell<Vec<Arc<Notify>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Sets what wakes this thread when something arrives from another process. Must be called before the thread builds its
 /// allocator.
-pub fn hang_bell(bell: Arc<Notify>) {
-    BELL.with_borrow_mut(|own| *own = Some(bell));
+pub fn set_waker(waker: Arc<Notify>) {
+    WAKER.with_borrow_mut(|own| *own = Some(waker));
 }
 
 /// The policies for timely's queues.
-pub(super) fn bells() -> SpillPolicyFn {
+pub(super) fn spill_policies() -> SpillPolicyFn {
     Arc::new(|| {
-        let bell = BELL.with_borrow(Clone::clone);
-        let writer: Box<dyn SpillPolicy> = match bell {
-            Some(bell) => Box::new(Bell(bell)),
-            None => Box::new(NoBell),
+        let waker = WAKER.with_borrow(Clone::clone);
+        let writer: Box<dyn SpillPolicy> = match waker {
+            Some(waker) => Box::new(WakesThread(waker)),
+            None => Box::new(WakesNobody),
         };
-        (writer, Box::new(NoBell))
+        (writer, Box::new(WakesNobody))
     })
 }
 
 /// The policy of a queue to a worker.
-struct Bell(Arc<Notify>);
+struct WakesThread(Arc<Notify>);
 
-impl SpillPolicy for Bell {
+impl SpillPolicy for WakesThread {
     fn apply(&mut self, queue: &mut VecDeque<QueueEntry>) {
         if queue.is_empty() {
             return;
         }
-        UNRUNG.with_borrow_mut(|unrung| {
-            if !unrung.iter().any(|bell| Arc::ptr_eq(bell, &self.0)) {
-                unrung.push(self.0.clone());
+        TO_WAKE.with_borrow_mut(|to_wake| {
+            if !to_wake.iter().any(|waker| Arc::ptr_eq(waker, &self.0)) {
+                to_wake.push(self.0.clone());
             }
         });
     }
 }
 
 /// The policy of a queue to the network, whose readers are threads of timely.
-struct NoBell;
+struct WakesNobody;
 
-impl SpillPolicy for NoBell {
+impl SpillPolicy for WakesNobody {
     fn apply(&mut self, _queue: &mut VecDeque<QueueEntry>) {}
 }
 
@@ -102,7 +102,7 @@ fn loss(error: io::Error) -> Loss {
 impl Read for Link {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // Everything read so far is in the queues.
-        UNRUNG.with_borrow_mut(|unrung| unrung.drain(..).for_each(|bell| bell.notify_one()));
+        TO_WAKE.with_borrow_mut(|to_wake| to_wake.drain(..).for_each(|waker| waker.notify_one()));
         loop {
             match self.socket.read(buffer) {
                 Ok(0) => self.breaks(Loss::Closed),

@@ -77,9 +77,9 @@ mod tests {
         let membership = Membership::new("a:1, b:2,[::1]:3", 1, 4).expect("it is right");
         assert_eq!((membership.host(), membership.peers(), membership.first_worker()), ("b:2", 12, 4));
         let wrong = |hosts, process| Membership::new(hosts, process, 1).expect_err("it is wrong").to_string();
-        assert_eq!(wrong("a:1,b", 0), "--hosts: \"b\" is no address: expected host:port");
-        assert_eq!(wrong("a:1,:2", 0), "--hosts: \":2\" is no address: expected host:port");
-        assert_eq!(wrong("a:1,b:0", 0), "--hosts: \"b:0\" is no address: expected host:port");
+        assert_eq!(wrong("a:1,b", 0), "--hosts: \"b\" is not an address: expected host:port");
+        assert_eq!(wrong("a:1,:2", 0), "--hosts: \":2\" is not an address: expected host:port");
+        assert_eq!(wrong("a:1,b:0", 0), "--hosts: \"b:0\" is not an address: expected host:port");
         assert_eq!(wrong("a:1,a:1", 0), "--hosts names a:1 twice: each process needs an address of its own");
         assert!(wrong("a:1", 0).starts_with("--hosts names a single process"));
         assert_eq!(wrong("a:1,b:2", 2), "--process 2: --hosts names 2 processes, numbered from 0 to 1");

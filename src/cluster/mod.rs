@@ -25,7 +25,7 @@ pub use connect::{Clients, Links, Passage, Reception, connect};
 pub use control::{Answers, Control, ControlSocket, Gone};
 pub use greeting::{Introduction, Term};
 pub use heartbeat::{Loss, Lost};
-pub use link::hang_bell;
+pub use link::set_waker;
 pub use membership::Membership;
 
 use std::io;
@@ -43,7 +43,7 @@ use link::Link;
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// an invalid address
-    #[error("--hosts: {0:?} is no address: expected host:port")]
+    #[error("--hosts: {0:?} is not an address: expected host:port")]
     Host(String),
     /// an address that occurs twice
     #[error("--hosts names {0} twice: each process needs an address of its own")]
@@ -149,7 +149,7 @@ impl Drop for Sentinel {
     }
 }
 
-/// This process's part of a running cluster. If it is dropped without [`Cluster::leave`], the others are told that this
+/// This process's part of a running cluster. If it is dropped without [`Cluster::leave`], the others learn that this
 /// process has failed.
 pub struct Cluster {
     heartbeats: Heartbeats,
@@ -159,7 +159,7 @@ pub struct Cluster {
     pub controls: Vec<ControlSocket>,
 }
 
-/// Starts the exchange of data over connected links. Each data thread has to call [`hang_bell`] before it builds its
+/// Starts the exchange of data over connected links. Each data thread has to call [`set_waker`] before it builds its
 /// allocator. `lost` is called once, from a thread of this module, when a process is gone.
 ///
 /// # Errors
@@ -182,7 +182,7 @@ pub fn start(links: Links, lost: impl Fn(Lost) + Send + Sync + 'static) -> io::R
         let host = membership.hosts[process].clone();
         socket.map(|socket| Link::new(socket, process, host, alarm.clone()))
     });
-    let hooks = Hooks { spill: Some(link::bells()), ..Hooks::default() };
+    let hooks = Hooks { spill: Some(link::spill_policies()), ..Hooks::default() };
     let workers = membership.workers;
     let inner = ProcessBuilder::new_typed_vector(workers, hooks.refill.clone(), hooks.spill.clone());
     let (builders, threads) =

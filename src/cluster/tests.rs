@@ -16,6 +16,7 @@ use timely::worker::Worker;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::framing;
 
 /// The limit of each test step; anything slower hangs.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -57,12 +58,12 @@ async fn connected(processes: usize, workers: usize) -> Vec<Links> {
 /// Sends `count` numbers to each worker of the cluster. Returns how many arrived, and their sum.
 async fn exchange(
     builder: AllocatorBuilder,
-    bell: Arc<Notify>,
+    waker: Arc<Notify>,
     others: Vec<Arc<Notify>>,
     all: Arc<Barrier>,
     count: u64,
 ) -> (u64, u64) {
-    hang_bell(bell.clone());
+    set_waker(waker.clone());
     let AllocatorBuilder::Tcp(builder) = builder else { panic!("several processes exchange over TCP") };
     let mut worker = Worker::new(WorkerConfig::default(), Allocator::Tcp(builder.build()), Some(Instant::now()));
     let peers = worker.peers() as u64;
@@ -96,9 +97,9 @@ async fn exchange(
             others.iter().for_each(|other| other.notify_one());
             continue;
         }
-        // Without the bell, this would wait for ever.
+        // Without the wake-up, this would wait forever.
         if !*done.borrow() {
-            tokio::time::timeout(LIMIT, bell.notified()).await.expect("it is woken");
+            tokio::time::timeout(LIMIT, waker.notified()).await.expect("it is woken");
         }
     }
     // Sends the rest before the thread ends.
@@ -123,10 +124,10 @@ async fn workers_of_two_processes_exchange_and_wake_each_other() {
         let (cluster, Part { allocators: builders, .. }) = start(links, unless_ended).expect("threads");
         let bells: Vec<Arc<Notify>> = builders.iter().map(|_| Arc::default()).collect();
         for (index, builder) in builders.into_iter().enumerate() {
-            let (bell, others, all) = (bells[index].clone(), bells.clone(), all.clone());
+            let (waker, others, all) = (bells[index].clone(), bells.clone(), all.clone());
             threads.push(std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-                runtime.block_on(exchange(builder, bell, others, all, count))
+                runtime.block_on(exchange(builder, waker, others, all, count))
             }));
         }
         clusters.push(cluster);
@@ -238,7 +239,7 @@ async fn a_process_that_leaves_says_so() {
 async fn a_process_that_cannot_go_on_says_why() {
     let lost = lose(|cluster, _| cluster.fail("its port 10081 is in use")).await;
     assert_eq!((lost.process, &lost.how), (0, &Loss::Failed("its port 10081 is in use".to_owned())));
-    assert!(lost.to_string().ends_with(" cannot go on: its port 10081 is in use"), "{lost}");
+    assert!(lost.to_string().ends_with(" cannot continue: its port 10081 is in use"), "{lost}");
 }
 
 #[tokio::test]
@@ -262,7 +263,10 @@ async fn other_connections_that_close_do_not_hide_the_reason() {
 #[tokio::test]
 async fn a_process_that_ends_by_an_error_says_so() {
     let lost = lose(|cluster, _| drop(cluster)).await;
-    assert!(lost.to_string().ends_with(" cannot go on: it has ended with an error, which its own log shows"), "{lost}");
+    assert!(
+        lost.to_string().ends_with(" cannot continue: it has ended with an error, which its own log shows"),
+        "{lost}"
+    );
 }
 
 #[tokio::test]
@@ -284,7 +288,7 @@ async fn clients_are_handed_over_to_process_0() {
     let greeting = greeting::Greeting::new(&second.membership, &term("same"), greeting::Purpose::Data);
     let mut alone = tokio::net::TcpStream::connect(second.membership.hosts[0].as_str()).await.expect("it listens");
     greeting::tell(&mut alone, &greeting).await.expect("it is open");
-    let answer = tokio::time::timeout(LIMIT, greeting::hear::<greeting::Answer>(&mut alone)).await;
+    let answer = tokio::time::timeout(LIMIT, framing::receive::<greeting::Answer>(&mut alone)).await;
     assert!(answer.expect("it is closed in time").is_err());
     taking.abort();
 }

@@ -64,7 +64,7 @@ pub struct Seat {
     allocator: AllocatorBuilder,
     home: Home,
     /// wakes this thread
-    bell: Arc<Notify>,
+    waker: Arc<Notify>,
     sentinel: Option<Sentinel>,
     traffic: Traffic,
 }
@@ -88,9 +88,9 @@ pub fn of_process(wakes: Vec<Arc<Notify>>, traffic: &Traffic) -> Vec<Seat> {
     let hooks = Hooks::default();
     let builders = ProcessBuilder::new_typed_vector(wakes.len(), hooks.refill, hooks.spill);
     let home = Home { wakes: wakes.clone().into(), first: 0 };
-    let seat = |(builder, bell)| {
+    let seat = |(builder, waker)| {
         let allocator = AllocatorBuilder::Process(builder);
-        Seat { allocator, home: home.clone(), bell, sentinel: None, traffic: traffic.clone() }
+        Seat { allocator, home: home.clone(), waker, sentinel: None, traffic: traffic.clone() }
     };
     builders.into_iter().zip(wakes).map(seat).collect()
 }
@@ -100,9 +100,9 @@ pub fn of_process(wakes: Vec<Arc<Notify>>, traffic: &Traffic) -> Vec<Seat> {
 pub fn of_cluster(mut part: Part, wakes: Vec<Arc<Notify>>, traffic: &Traffic) -> Vec<Seat> {
     let home = Home { wakes: wakes.clone().into(), first: part.membership.first_worker() };
     let allocators = std::mem::take(&mut part.allocators);
-    let seat = |(allocator, bell)| {
+    let seat = |(allocator, waker)| {
         let (home, sentinel) = (home.clone(), Some(part.sentinel()));
-        Seat { allocator, home, bell, sentinel, traffic: traffic.clone() }
+        Seat { allocator, home, waker, sentinel, traffic: traffic.clone() }
     };
     allocators.into_iter().zip(wakes).map(seat).collect()
 }
@@ -178,8 +178,8 @@ impl<L: Letter> SharedWorker<L> {
     /// Takes a seat. Must be called on the thread that will run the worker; returns when all threads of this process
     /// have taken theirs.
     pub fn take(seat: Seat) -> Self {
-        let Seat { allocator, home, bell, sentinel, traffic } = seat;
-        cluster::hang_bell(bell);
+        let Seat { allocator, home, waker, sentinel, traffic } = seat;
+        cluster::set_waker(waker);
         let allocator = match allocator {
             AllocatorBuilder::Thread(_) => Allocator::Thread(Default::default()),
             AllocatorBuilder::Process(process) => Allocator::Process(process.build()),

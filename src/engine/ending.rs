@@ -1,7 +1,7 @@
 //! The end of input, and the shutdown within a time limit.
 //!
 //! At the end of input, everything received is processed, writers before their readers. A client that stops reading
-//! delays neither beyond a limit: what it did not receive is counted.
+//! delays both only up to a limit: what it did not receive is counted.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -117,7 +117,7 @@ impl Engine {
                 self.settle().await;
                 let windows = self.windows_apart(&rules);
                 if !windows.is_empty() {
-                    // By now they have what the owners of the keys held.
+                    // By now they have received everything that the owners of the keys held.
                     self.ask(|done| Command::EndOfInput { rules: windows.clone(), done }).await;
                     self.settle().await;
                 }
@@ -181,7 +181,7 @@ impl Engine {
         self.shutdown.cancel();
         self.closings.close();
         let began = tokio::time::Instant::now();
-        // The last steps have their share.
+        // The last steps need their share of the time.
         let limit = limit.saturating_sub(COUNT + JOIN);
         let flush = limit.saturating_sub(GOODBYE).min(FLUSH);
         let settle = if self.is_stuck() { Duration::ZERO } else { flush / 2 };
@@ -193,7 +193,7 @@ impl Engine {
             // Rules read each other's results until nothing is in flight.
             self.settle().await;
         };
-        // A sink that waits for a client that never reads must not keep the process from ending.
+        // A client that never reads must not keep the process from ending.
         let settled = tokio::time::timeout_at(began + settle, processed).await.is_ok();
         let (mut last, rules) = {
             let mut running = self.running();

@@ -33,7 +33,7 @@ pub struct Measured {
     pub is_partial: bool,
 }
 
-/// What waits in a stream's queue.
+/// The messages in a stream's queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// The name of a stream or scan table.

@@ -1,4 +1,4 @@
-//! What gives way when the process is short of memory: see [`memory`](crate::memory) for the steps.
+//! Frees memory when the process is short of it: see [`memory`](crate::memory) for the steps.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ const MEASURING: Duration = Duration::from_secs(1);
 /// The interval at which the engine's owner calls [`Engine::relieve_memory`].
 pub const PATROL: Duration = Duration::from_secs(1);
 
-/// What holds less than this share of the budget does not give way: that would not help.
+/// A rule, view or table with less than this share of the budget is not ended, because that would not help.
 const SHARE: u64 = 100;
 
-/// So often the engine waits for data threads that do not answer before it decides by what it knows of them.
+/// How often the engine measures again because a data thread does not answer, before it decides by what it knows.
 const PATIENCE: u32 = 5;
 
-/// What is known of the states while memory is getting short. A thread that does not answer may have the largest one: what
-/// the others have must not give way for it.
+/// The known sizes of states while memory is getting short. A thread that does not answer may have the largest state,
+/// so no smaller state of another thread should be ended for it.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
     /// the last measurement that all threads have answered
@@ -57,9 +57,9 @@ impl Sizes {
     }
 }
 
-/// What holds most memory, and gives way.
+/// The largest holder of memory, which is ended to free it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GaveWay {
+pub enum Relieved {
     /// it has failed, and waits to be stopped
     Rule(String),
     /// it waits to be dropped
@@ -68,20 +68,20 @@ pub enum GaveWay {
     Table(String),
 }
 
-impl fmt::Display for GaveWay {
+impl fmt::Display for Relieved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            GaveWay::Rule(name) => write!(f, "rule {name} is stopped"),
-            GaveWay::View(name) => write!(f, "view {name} is stopped"),
-            GaveWay::Table(name) => write!(f, "table {name} is emptied and takes no more rows"),
+            Relieved::Rule(name) => write!(f, "rule {name} is stopped"),
+            Relieved::View(name) => write!(f, "view {name} is stopped"),
+            Relieved::Table(name) => write!(f, "table {name} is emptied and takes no more rows"),
         }
     }
 }
 
 impl Engine {
-    /// Takes the step that the memory in use requires. Returns what gives way; the caller stops a rule, and drops a view,
-    /// in all processes.
-    pub async fn relieve_memory(&self) -> Option<GaveWay> {
+    /// Takes the step that the memory in use requires. Returns what is to be ended; the caller must stop a returned rule,
+    /// and drop a returned view, in all processes.
+    pub async fn relieve_memory(&self) -> Option<Relieved> {
         let pressure = memory::pressure();
         if pressure >= Pressure::Queues {
             self.connectors.websockets.shed().await;
@@ -110,18 +110,18 @@ impl Engine {
             return None;
         }
         match &largest {
-            GaveWay::Rule(id) => self.fail_for_memory(id, bytes),
-            GaveWay::View(_) => {}
-            GaveWay::Table(name) => self.empty_table(name, bytes),
+            Relieved::Rule(id) => self.fail_for_memory(id, bytes),
+            Relieved::View(_) => {}
+            Relieved::Table(name) => self.empty_table(name, bytes),
         }
-        memory::gave_up();
+        memory::relieved();
         memory::count(Pressure::Rules);
         tracing::warn!(bytes, "memory is short: {largest}, which holds most of it");
         Some(largest)
     }
 
-    /// What holds most, and how many bytes.
-    fn largest(&self, measured: &Measured) -> Option<(u64, GaveWay)> {
+    /// The largest holder of memory, and its bytes.
+    fn largest(&self, measured: &Measured) -> Option<(u64, Relieved)> {
         let mut all = Vec::new();
         for cell in self.views.all() {
             let (name, held) = {
@@ -129,15 +129,15 @@ impl Engine {
                 (view.about().name.to_string(), (view.bytes() + view.operator.bytes) as u64)
             };
             let state = measured.rules.get(&view_id(&name)).map_or(0, |size| size.bytes);
-            all.push((held.max(state), GaveWay::View(name)));
+            all.push((held.max(state), Relieved::View(name)));
         }
         let running = self.running();
         let goes_on = |id: &str| running.rules.get(id).is_some_and(|rule| !rule.metrics.has_failed());
         let rules = measured.rules.iter().filter(|(id, _)| view_of(id).is_none() && goes_on(id));
-        all.extend(rules.map(|(id, size)| (size.bytes, GaveWay::Rule(id.clone()))));
+        all.extend(rules.map(|(id, size)| (size.bytes, Relieved::Rule(id.clone()))));
         let takes_rows = |name: &str| running.tables.get(name).is_some_and(|table| !table.emptied);
         let tables = measured.tables.iter().filter(|(name, _)| takes_rows(name));
-        all.extend(tables.map(|(name, size)| (size.bytes, GaveWay::Table(name.clone()))));
+        all.extend(tables.map(|(name, size)| (size.bytes, Relieved::Table(name.clone()))));
         all.into_iter().max_by_key(|(bytes, _)| *bytes)
     }
 

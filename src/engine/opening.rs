@@ -58,7 +58,7 @@ pub struct PreparedRule<'a> {
     /// The stream of each input; `None` for lookup tables.
     pub(super) keys: Vec<Option<StreamKey>>,
     pub(super) sinks: Vec<RunningSink>,
-    /// Which sinks it has opened; the others belong to the version that it replaces.
+    /// Whether it has opened each sink; the others belong to the version that it replaces.
     opened: Vec<bool>,
     /// messages kept for the peers of its sinks
     stores: Vec<StoreKey>,
@@ -69,7 +69,7 @@ pub struct PreparedRule<'a> {
     stateful: bool,
     /// Where its state is, after that is decided.
     home: Option<Home>,
-    /// How the state is divided among the threads of this process, once it has begun.
+    /// How the state is divided among the threads of this process, once it runs.
     pub(super) division: Option<Division>,
     pub(super) send_error: bool,
     pub(super) keeps: Keeps,
@@ -162,7 +162,7 @@ impl Engine {
     fn thread_of(&self, plan: &RulePlan) -> usize {
         let name = &plan.stream().name;
         if self.processes.are_several() {
-            // Which streams are open depends on the order in which rules came and went, so it differs between
+            // Which streams are open depends on the order in which rules started and ended, so it differs between
             // processes.
             return self.thread_by(name);
         }

@@ -34,7 +34,7 @@ pub struct Replaced {
     pub letters: u64,
 }
 
-/// What is needed of the running version to end it.
+/// The data of the running version that is needed to end it.
 struct Old {
     key: u64,
     threads: RuleThreads,

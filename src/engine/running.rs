@@ -4,8 +4,9 @@
 //! thread, its home; the others scan and send rows home. Such a rule leaves the other threads first; home then waits
 //! for the rows that they have sent, so that none is lost or counted twice.
 //!
-//! A state that is divided by key is on all threads of the rule. They end their scans first; once all rows have come to
-//! the threads of their keys, each gives its part away. What they have sent home by then is waited for.
+//! A state that is divided by key is on all threads of the rule. They end their scans first. Once all rows have arrived
+//! at the threads of their keys, each thread gives up its part of the state. Home waits for everything that they have
+//! sent by then.
 //!
 //! With several processes, home is in one of them. In the others, all threads of the rule scan and send rows there.
 
@@ -53,12 +54,12 @@ impl Place {
         self.of > 0 && (thread + self.of - self.first) % self.of < self.count
     }
 
-    /// How many threads there are.
+    /// The number of threads.
     pub fn all(self) -> usize {
         self.of
     }
 
-    /// The thread, if it is only one.
+    /// The thread, if there is only one.
     pub fn only(self) -> Option<usize> {
         (self.count == 1).then_some(self.first)
     }
@@ -93,7 +94,7 @@ pub(super) struct RuleCommands {
     others: Vec<Commands>,
     /// Whether the state is in this process.
     has_state: bool,
-    /// How it is divided here, if it is.
+    /// How the state is divided here, if it is.
     division: Option<Division>,
 }
 
@@ -116,7 +117,7 @@ impl RuleCommands {
         drop_rule(&self.home, leaving).await.with(others)
     }
 
-    /// The same for a rule that may not have begun on all threads: nobody waits for its rows.
+    /// The same for a rule that may not have begun on all threads. Its rows are not waited for.
     pub async fn undo(self, leaving: Leaving) {
         if self.division.is_some() {
             self.drop_windows(&leaving, Letters::default()).await;
@@ -130,7 +131,7 @@ impl RuleCommands {
         std::iter::once(&self.home).chain(&self.others)
     }
 
-    /// Takes the windows of a divided state off home, once so many letters have come for them.
+    /// Removes the windows of a divided state from home, once this many letters have arrived for them.
     async fn drop_windows(&self, leaving: &Leaving, letters: Letters) {
         if self.division.as_ref().is_some_and(|division| division.home().is_some()) {
             let (settle, ends) = Default::default();
@@ -139,9 +140,9 @@ impl RuleCommands {
         }
     }
 
-    /// Takes the parts of a divided state off all threads.
+    /// Removes the parts of a divided state from all threads.
     async fn drop_parts(&self, leaving: &Leaving) -> Left {
-        // An unchanged part is needed, too, if another has changed.
+        // If one part has changed, the unchanged ones are needed too.
         let save = leaving.save.map(|_| Mark::MAX);
         let parts = self.all().map(|thread| drop_rule(thread, Leaving { save, ..without_state(leaving) }));
         let mut parts = join_all(parts).await;
@@ -151,7 +152,7 @@ impl RuleCommands {
     }
 }
 
-/// The state that these are the parts of; `None` if none of them has one.
+/// The whole state that consists of these parts; `None` if no part has a state.
 pub(super) fn joined(parts: Vec<StateAnswer>) -> StateAnswer {
     let parts: Result<Vec<Saved>, _> = parts.into_iter().flatten().collect();
     match parts {
@@ -177,14 +178,14 @@ pub(super) fn without_state(leaving: &Leaving) -> Leaving {
     Leaving { rule: *rule, settle: settle.clone(), ends: ends.clone(), save: None, letters: Letters::default() }
 }
 
-/// Ends the scan of a rule on a thread; returns how many letters with rows it has sent.
+/// Ends the scan of a rule on a thread; returns how many letters with rows the thread has sent.
 async fn end_scan(thread: &Commands, leaving: Leaving) -> u64 {
     let (done, ended) = oneshot::channel();
     thread.send(Command::EndScan { leaving, done });
     ended.await.unwrap_or_default()
 }
 
-/// Lets a thread send home what its part of a rule owes; returns how many letters it has sent.
+/// Makes a thread send home what is due of its part of a rule; returns how many letters it has sent.
 async fn send_home(thread: &Commands, rule: RuleKey) -> u64 {
     let (done, sent) = oneshot::channel();
     thread.send(Command::SendHome { rule, done });
@@ -217,7 +218,7 @@ impl<'e> PreparedRule<'e> {
     pub(super) async fn run(&mut self) {
         let Some((parts, keeps)) = self.parts() else { return };
         let others: Vec<usize> = parts.others().filter(|thread| parts.threads.contains(*thread)).collect();
-        // Each part of a divided state takes up what is its own.
+        // Each part of a divided state restores its own keys.
         let of_others: Vec<Keeps> = others.iter().map(|_| parts.kept_beside_home(&keeps)).collect();
         // Home first: it must be there when the first rows come from others.
         parts.begin(parts.threads.home, keeps, None).await;
@@ -281,7 +282,8 @@ impl<'e> PreparedRule<'e> {
         own && self.plan.as_ref().is_some_and(|plan| self.divides(plan).is_some())
     }
 
-    /// The threads that share its state by key: those of the process that has it. `None` if the state has one place.
+    /// The threads of this process that share its state by key; `None` if the state is on one thread, or in another
+    /// process.
     fn divides(&self, plan: &RulePlan) -> Option<Division> {
         let Body::Stateful(body) = &plan.body else { return None };
         let all = self.engine.threads.len();
@@ -313,7 +315,7 @@ struct RuleParts<'e> {
 }
 
 impl RuleParts<'_> {
-    /// What a thread keeps where home keeps this.
+    /// What another thread keeps if home keeps this.
     fn kept_beside_home(&self, keeps: &Keeps) -> Keeps {
         match keeps {
             Keeps::State(state) if self.exchange.is_some() => Keeps::State(state.clone()),

@@ -142,7 +142,7 @@ impl LastStatus {
         status
     }
 
-    /// Whether the counts are final: everything is closed, and no connection can still count a message.
+    /// Whether the counts are final: everything is closed, so no connection can count another message.
     pub fn is_final(&self) -> bool {
         let settled = |(_, sink): &(usize, Arc<dyn OpenSink>)| {
             let status = sink.status();

@@ -302,7 +302,7 @@ fn call(
             Err(FunctionError::Domain("an aggregate is for the rows of a window, not for one".into()))
         }
         (None, Code::Analytic(_) | Code::SetReturning(_) | Code::RowNumber) => {
-            Err(FunctionError::Domain("it is no function of one row's values".into()))
+            Err(FunctionError::Domain("it does not depend on one row's values only".into()))
         }
     };
     answer.map_err(|error| EvalError::Function { name: function.name, error: Box::new(error) })

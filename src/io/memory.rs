@@ -217,7 +217,7 @@ impl MemorySink {
                 let topic = template.run(&Value::object(row.iter().cloned()));
                 let topic = topic.map_err(|error| format!("sink memory: topic {}: {error}", self.topic))?;
                 if topic.is_empty() || topic.contains(['+', '#']) {
-                    return Err(format!("sink memory: topic {} gives {topic:?}, which is no topic", self.topic));
+                    return Err(format!("sink memory: topic {} gives {topic:?}, which is not a topic", self.topic));
                 }
                 topic.into()
             }

@@ -74,7 +74,7 @@ pub fn warnings_of_statement(text: &str, catalog: &Catalog, config: &Config) -> 
         }
     };
     if !has("TYPE") && def.kind == RelationKind::Stream {
-        warnings.push("it has no TYPE, and is taken for a websocket (eKuiper takes it for mqtt): set TYPE".to_owned());
+        warnings.push("it has no TYPE, so it is a websocket (in eKuiper it would be mqtt): set TYPE".to_owned());
     }
     if has("KEY") && matches!(def.kind, RelationKind::ScanTable { .. }) {
         warnings.push("KEY has no effect on a scan table: set KIND=\"lookup\" to find rows by it".to_owned());

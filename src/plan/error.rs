@@ -98,7 +98,7 @@ pub enum PlanErrorKind {
     /// A name that two streams of a join declare.
     #[error("ambiguous field {0}")]
     Ambiguous(String),
-    #[error("{0} stands for two streams of the rule: give each its own name with AS")]
+    #[error("{0} names two streams of the rule: give each its own name with AS")]
     SameSource(String),
     #[error("a time window or count window is required to join multiple streams")]
     JoinWithoutWindow,
@@ -111,10 +111,10 @@ pub enum PlanErrorKind {
     LookupEquality(String),
     /// OVER after a window that cannot have one, or with a part that the window does not support.
     #[error(
-        "{0} cannot stand after this window: OVER (WHEN …) is for SLIDINGWINDOW, OVER (PARTITION BY …) for STATEWINDOW"
+        "{0} is not allowed after this window: OVER (WHEN …) is for SLIDINGWINDOW, OVER (PARTITION BY …) for STATEWINDOW"
     )]
     WindowOver(&'static str),
-    #[error("{0} runs in the order of the rows: ORDER BY cannot stand in its OVER")]
+    #[error("{0} runs in the order of the rows: ORDER BY is not allowed in its OVER")]
     OverOrder(String),
     #[error("an analytic function runs over the rows of one stream; {0} reads several")]
     AnalyticInputs(String),

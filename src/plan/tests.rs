@@ -137,12 +137,12 @@ fn refusals() {
         ("SELECT s FROM typed INNER JOIN twin ON typed.a = twin.a GROUP BY COUNTWINDOW(2)", "ambiguous field s", "s"),
         (
             "SELECT d.a FROM demo AS d INNER JOIN typed AS d ON d.a = 1 GROUP BY COUNTWINDOW(2)",
-            "d stands for two streams of the rule: give each its own name with AS",
+            "d names two streams of the rule: give each its own name with AS",
             "typed",
         ),
         (
             "SELECT a FROM demo GROUP BY COUNTWINDOW(2) OVER (WHEN a > 1)",
-            "OVER cannot stand after this window: OVER (WHEN …) is for SLIDINGWINDOW, OVER (PARTITION BY …) for STATEWINDOW",
+            "OVER is not allowed after this window: OVER (WHEN …) is for SLIDINGWINDOW, OVER (PARTITION BY …) for STATEWINDOW",
             "",
         ),
         ("SELECT abs(unnest(a)) FROM demo", "select clause shouldn't has nested set-returning-functions", ""),
@@ -280,7 +280,7 @@ fn integer_division_needs_declared_whole_numbers() {
         let items = match &plan.body {
             physical::Body::Rows(projection) => &projection.items,
             physical::Body::Stateful(body) => &body.projection.items,
-            physical::Body::View(_) => unreachable!("a rule is no view"),
+            physical::Body::View(_) => unreachable!("a rule is not a view"),
         };
         let [physical::Item::Field { expr: crate::expr::Expr::Binary { integral, .. }, .. }] = items.as_slice() else {
             panic!("{sql}: {items:?}");
@@ -432,7 +432,7 @@ fn slots_exist(plan: &RulePlan) -> Result<(), TestCaseError> {
             prop_assert!(order.into_iter().all(|slot| slot < body.first_result_step()));
             (&body.projection, body.result_slots())
         }
-        physical::Body::View(_) => unreachable!("a rule is no view"),
+        physical::Body::View(_) => unreachable!("a rule is not a view"),
     };
     for item in &projection.items {
         if let physical::Item::Field { expr, .. } | physical::Item::Hidden { expr } = item {

@@ -143,7 +143,7 @@ impl Definition {
         };
         let tags = match member(&json, "tags") {
             None | Some(Json::Null) => None,
-            Some(tags) => Some(serde_json::from_value(tags.clone()).map_err(|_| wrong("tags is no list of texts"))?),
+            Some(tags) => Some(serde_json::from_value(tags.clone()).map_err(|_| wrong("tags is not a list of texts"))?),
         };
         let selects = rule.actions.iter().filter_map(|action| Some(selector(&action.props)?.to_owned())).collect();
         let actions = member(&json, "actions").and_then(Json::as_array).into_iter().flatten();

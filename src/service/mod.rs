@@ -295,7 +295,7 @@ impl Service {
         self.end_imports().await;
         self.end_trials().await;
         let Ok(mut engine) = tokio::time::timeout(limit / 2, self.inner.engine.write()).await else {
-            tracing::warn!("a change does not end: the process ends without stopping its rules");
+            tracing::warn!("a change takes too long: the process ends without stopping its rules");
             return Summary::default();
         };
         let engine = std::mem::take(&mut *engine);

@@ -137,7 +137,7 @@ fn parse(sql: &str) -> Result<CreateStream, ServiceError> {
     let name = &create.name.name;
     // Names occur in URL paths, file names and responses, so characters with a meaning there are refused.
     if name.is_empty() || name.len() > 256 || name.chars().any(|c| c.is_control() || "/\\<>\"'%?#".contains(c)) {
-        return Err(ServiceError::Statement(format!("{name:?} is no name for a stream or table")));
+        return Err(ServiceError::Statement(format!("{name:?} is not a name for a stream or table")));
     }
     Ok(create)
 }

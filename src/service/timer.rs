@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::{Inner, Service, locked};
-use crate::engine::{GaveWay, PATROL};
+use crate::engine::{PATROL, Relieved};
 use crate::time::{Anchor, Clock, count_step};
 
 /// The kinds of tasks.
@@ -150,16 +150,16 @@ pub(super) fn keep(service: &Service) {
 async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
     let Some(inner) = inner.upgrade() else { return false };
     let service = Service { inner };
-    let (gave_way, failed, misled) = match service.inner.engine.read().await.as_ref() {
+    let (relieved, failed, misled) = match service.inner.engine.read().await.as_ref() {
         Some(engine) => (engine.relieve_memory().await, engine.failed(), engine.misled()),
         None => return false,
     };
-    if let Some(GaveWay::View(name)) = gave_way {
+    if let Some(Relieved::View(name)) = relieved {
         service.note_problem(
             &name,
-            "memory was short, and it held the most of it: raise basic.maxMemory, or keep fewer rows",
+            "memory was short, and it used the most: raise basic.maxMemory, or keep fewer rows",
         );
-        // The end of the service ends it too, and must not wait for it.
+        // If the service ends, the view ends with it, so the shutdown must not wait for it.
         tokio::select! {
             () = service.inner.shutdown.cancelled() => return false,
             () = service.end_view(&name) => {}
@@ -199,7 +199,7 @@ mod tests {
         timer.note_checkpoint("r", clock.monotonic() + 10_000);
         timer.note("daily", Some(NOON + 7_200_000));
         wall.fetch_sub(900, Ordering::Relaxed);
-        assert_eq!(anchor.stepped(&clock), None, "a correction is no step");
+        assert_eq!(anchor.stepped(&clock), None, "a correction is not a step");
         wall.fetch_sub(3_600_000, Ordering::Relaxed);
         assert_eq!(anchor.stepped(&clock), Some(-3_600_000));
         assert_eq!(timer.next(&clock), Err(PATROL));

@@ -345,7 +345,7 @@ impl Service {
         if !unknown.is_empty() {
             if !members.keys().any(|name| is_section(name)) {
                 let sections: Vec<&str> = RULESET.into_iter().chain(EXPORTED.iter().copied()).collect();
-                return Err(wrong(&format!("this is no export: it has none of {}", sections.join(", "))));
+                return Err(wrong(&format!("this is not an export: it has none of {}", sections.join(", "))));
             }
             tracing::warn!(members = ?unknown, "an import has unknown members; they are ignored");
         }

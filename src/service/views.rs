@@ -246,7 +246,7 @@ impl Service {
         let mut catalog = Catalog::clone(&self.catalog());
         catalog.define_view(name, shape);
         let refused = |reader: String, error: ServiceError| {
-            ServiceError::Statement(format!("Replace {name} fails: {reader} reads it, and could not any more: {error}"))
+            ServiceError::Statement(format!("Replace {name} fails: {reader} reads it and would fail: {error}"))
         };
         for view in self.all_over(name) {
             let Ok(ManagedView { create, .. }) = self.view(&view) else { continue };
@@ -385,7 +385,7 @@ impl Service {
             }
             sources.push(Some(source));
         }
-        let Body::View(view) = &plan.body else { return Err(ServiceError::Statement("it is no view".to_owned())) };
+        let Body::View(view) = &plan.body else { return Err(ServiceError::Statement("it is not a view".to_owned())) };
         for warning in &view.warnings {
             tracing::warn!(view = %create.name.name, "{warning}");
         }

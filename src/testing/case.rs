@@ -254,7 +254,7 @@ impl Reader<'_> {
             nodes.iter().filter_map(|node| self.step(node).map(|action| Step { place: node.place, action })).collect();
         let end = steps.iter().position(|step| matches!(step.action, Action::End));
         if let Some(after) = end.and_then(|end| steps.get(end + 1)) {
-            self.error(after.place, "nothing can come after end");
+            self.error(after.place, "end must be the last input");
         }
         steps
     }

@@ -153,7 +153,7 @@ fn tested(document: &Document, path: &Path, problems: &mut Vec<Problem>) -> Vec<
         Some(path) => vec![path],
         None => {
             let hint = "name the rule files in a member files, or call this file rules.test.yaml beside rules.yaml";
-            let message = "there is no rule file that these tests are about";
+            let message = "these tests do not name a rule file";
             problems.push(document.error(document.root.place, "", message).with_hint(Some(hint.to_owned())));
             Vec::new()
         }
@@ -208,7 +208,7 @@ mod tests {
             "f.yaml:5:13: error: test a: an input is {stream: message}",
             "f.yaml:5:23: error: test a: wait is \"soon\", expected a duration",
             "f.yaml:5:30: error: test a: an input is",
-            "f.yaml:5:49: error: test a: nothing can come after end",
+            "f.yaml:5:49: error: test a: end must be the last input",
             "f.yaml:6:13: error: test a: output is 5, expected a list of messages",
             "f.yaml:7:12: error: test a: start is \"never\", expected a time",
             "f.yaml:8:5: error: test 2: a test is an object",

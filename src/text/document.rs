@@ -288,13 +288,13 @@ fn unreadable(name: &str, place: Option<Place>, message: &str) -> Problem {
     if let Some((_, key)) = message.split_once("duplicate mapping key: ") {
         let key = key.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
         let hint = Some("each name can occur only once in an object".to_owned());
-        return Problem::error(name, place, "", format!("{key} stands there twice")).with_hint(hint);
+        return Problem::error(name, place, "", format!("{key} occurs twice")).with_hint(hint);
     }
     let hint = [
         ("tabs disallowed", "YAML is indented with spaces"),
         (
             "mapping values are not allowed",
-            "a text with a colon and a blank in it, such as SQL, stands in quotes or in a block (sql: >-)",
+            "put a text with a colon and a blank, such as SQL, in quotes or in a block (sql: >-)",
         ),
         ("expected ',' or", "perhaps a comma is missing before this place"),
         ("expected '-' indicator", "entries of a list, and members of an object, begin in the same column"),

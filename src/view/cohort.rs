@@ -83,14 +83,14 @@ pub struct Member {
     pub holds: Sequence,
     /// number of cuts of its part that it holds
     pub cuts: u64,
-    /// the sequence number of the last cursor sent to it
+    /// the sequence number of the last cursor that was sent to it
     pub told: Sequence,
     /// since when it has lacked changes, ms
     pub behind_since: Option<i64>,
     pub phase: Phase,
 }
 
-/// What a member is sent next. Each member has one: what few need is boxed.
+/// What a member is sent next. Every member has one of these, so large variants are boxed.
 #[derive(Clone, Debug)]
 pub enum Phase {
     /// deltas

@@ -4,7 +4,7 @@
 //! part with all rows. A life records from which cut to which a row was in a part. The lives of a part are ordered by
 //! their last change, so the changes since a cut are found by walking from the newest back to that cut.
 //!
-//! A division of many rows is filled in turns, when its first client comes.
+//! A division of many rows is filled in turns, starting when its first client connects.
 //!
 //! A division by all key columns has only a few rows per part: its parts are made when a client watches them. Any other
 //! division has a part for each existing value, so that a new client finds its rows without a search of all rows. Ended

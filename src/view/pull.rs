@@ -93,7 +93,7 @@ impl View {
         member.is_busy() || !waits && member.holds < self.changed(place.cohort)
     }
 
-    /// The cursor of a subscription that lacks nothing; its client can be told that it is up to date.
+    /// The cursor of a subscription that lacks nothing, for telling its client that it is up to date.
     pub fn progress(&mut self, place: Place) -> Option<(u64, Text)> {
         let changed = self.changed(place.cohort);
         let sequence = self.sequence;
@@ -158,7 +158,7 @@ impl View {
         parts.fold((0, 0), |(rows, bytes), part| (rows + part.rows, bytes + part.bytes))
     }
 
-    /// The current snapshot; clients that come at about the same time share it.
+    /// The current snapshot; clients that connect at about the same time share it.
     fn snapshot(&mut self, cohort: u32, bytes: usize, now: i64) -> Arc<Snapshot> {
         let (changed, horizon) = (self.changed(cohort), self.horizon(cohort));
         let sequence = self.sequence;

@@ -92,7 +92,7 @@ impl Views {
         }
     }
 
-    /// The same, taking no more subscriptions while memory is short.
+    /// The same, but without new subscriptions while memory is short.
     #[must_use]
     pub fn sparing(self, is_short: fn() -> bool) -> Views {
         Views { is_short, ..self }
@@ -103,7 +103,7 @@ impl Views {
         (self.is_short)()
     }
 
-    /// The same with room for so many sockets.
+    /// The same with room for this many sockets.
     #[cfg(test)]
     pub(super) fn with_room(self, most_sockets: usize) -> Views {
         Views { most_sockets, ..self }

@@ -11,7 +11,7 @@ use crate::value::numbered::{HasKey, Numbered};
 #[derive(Debug)]
 pub struct Entry {
     pub key: GroupKey,
-    /// the row as JSON; `None`: there is none now
+    /// the row as JSON; `None`: the key has no row now
     pub row: Option<Box<[u8]>>,
     /// the forms of the part columns; empty if the key determines them
     pub forms: Box<[Form]>,

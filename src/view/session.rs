@@ -62,7 +62,7 @@ pub struct Session {
     /// subscriptions that may have something to fetch, without repetition
     ready: VecDeque<u32>,
     heartbeat: bool,
-    /// there will be more in the next turn
+    /// there will be more to send in the next turn
     later: bool,
     over: Option<Over>,
 }
@@ -199,7 +199,7 @@ impl Session {
         }
     }
 
-    /// Whether there is more in the next turn, after [`Session::next`] returns nothing: others are to run in between.
+    /// Whether there is more in the next turn, after [`Session::next`] returns nothing: other tasks run in between.
     pub fn takes_turns(&self) -> bool {
         self.later
     }

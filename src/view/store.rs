@@ -38,7 +38,7 @@ pub struct View {
     /// unique among the views of this run
     incarnation: u64,
     pub(super) rows: Rows,
-    /// its rows in the order of their last message, where the store keeps it
+    /// its rows in the order of their last message, if the store keeps it
     touched: Option<Touched>,
     pub(super) divisions: Slab<Division>,
     staged: Vec<Staged>,
@@ -54,7 +54,7 @@ pub struct View {
     /// it was dropped: clients are notified, and new ones are refused
     pub(super) gone: bool,
     swept: i64,
-    /// net changes of cuts, for readers of the rows; `None`: there are none
+    /// net changes of cuts, for readers of the rows; `None`: there are no readers
     recorded: Option<Vec<NetChange>>,
 }
 
@@ -64,7 +64,7 @@ pub struct NetChange {
     /// the number of the row, unique among current rows
     pub entry: u32,
     pub key: GroupKey,
-    /// the old row as JSON; `None`: there was none
+    /// the old row as JSON; `None`: the row is new
     pub old: Option<Box<[u8]>>,
     /// the new row; `None`: the row was removed
     pub new: Option<Box<[u8]>>,
@@ -143,7 +143,8 @@ impl View {
         self.stage(entry, Some((row, forms)));
     }
 
-    /// As [`View::put`], for a row whose message came at `at`, ms: from the first on, the order of messages is kept.
+    /// As [`View::put`], for a row whose message arrived at `at`, ms. From the first such row on, the order of messages
+    /// is kept.
     pub fn put_touched(&mut self, key: &GroupKey, row: Box<[u8]>, forms: Box<[Form]>, at: i64) {
         let entry = self.rows.find_or_insert(key);
         self.touched.get_or_insert_default().touch(entry, at);
@@ -164,17 +165,17 @@ impl View {
         self.stage(entry, None);
     }
 
-    /// When the row with the oldest last message got it, ms.
+    /// When the row with the oldest last message got that message, ms.
     pub fn touched_first(&self) -> Option<i64> {
         self.touched.as_ref()?.oldest().map(|(_, at)| at)
     }
 
-    /// How many rows there will be after the next cut, where the order of messages is kept.
+    /// The number of rows after the next cut, if the order of messages is kept.
     pub fn touched_len(&self) -> usize {
         self.touched.as_ref().map_or(0, Touched::len)
     }
 
-    /// Removes at the next cut the row with the oldest last message; its key.
+    /// Removes the row with the oldest last message at the next cut; returns its key.
     pub fn remove_first(&mut self) -> Option<GroupKey> {
         let (entry, _) = self.touched.as_ref()?.oldest()?;
         self.remove_entry(entry);
@@ -336,7 +337,7 @@ impl View {
         }
     }
 
-    /// Forgets lives beyond RETAIN, and notifies clients with a tick between `from` and `now`, ms.
+    /// Forgets lives that ended longer than RETAIN ago, and notifies clients with a tick between `from` and `now`, ms.
     pub fn tick(&mut self, from: i64, now: i64) {
         for (_, cohort) in self.cohorts.iter_mut() {
             if cohort.due && cohort.selection.every.ticks_between(from, now) {
@@ -344,7 +345,7 @@ impl View {
                 cohort.ticks += 1;
                 cohort.call_all(now);
             }
-            // Only clients that come at about the same time share a snapshot.
+            // Only clients that connect at about the same time share a snapshot.
             if cohort.snapshot.as_ref().is_some_and(|(at, _)| now - at > 1_000) {
                 cohort.snapshot = None;
             }
@@ -462,7 +463,7 @@ impl View {
     }
 
     /// Visits all keys with their rows, the forms of their part columns and the time of their last message, the oldest
-    /// first, for checkpoints. Only where the order of messages is kept.
+    /// first, for checkpoints. Requires that the order of messages is kept.
     pub fn each_touched(&self, mut see: impl FnMut(&GroupKey, &[u8], &[Form], i64)) {
         for (entry, at) in self.touched.iter().flat_map(Touched::iter) {
             if let Some(entry) = self.rows.entries.get(entry)
@@ -473,7 +474,7 @@ impl View {
         }
     }
 
-    /// Visits the rows from a number on, until `see` is false. Gives the next number; `None` at the end.
+    /// Visits the rows from a number on, until `see` returns false. Returns the next number; `None` at the end.
     pub fn each_numbered_from(&self, from: u32, mut see: impl FnMut(u32, &[u8]) -> bool) -> Option<u32> {
         for entry in from..self.rows.entries.end() {
             if self.rows.json(entry).is_some_and(|row| !see(entry, row)) {

@@ -521,7 +521,7 @@ fn subscriptions_of_a_socket_have_room_and_no_more() {
     let codes: Vec<Json> = (0..30).map(|value| subscribe(&mut session, value)["code"].clone()).collect();
     assert_eq!(codes[0], Json::Null);
     assert_eq!(codes[29], json!("too_many_subscriptions"));
-    // What it gives up makes room.
+    // An unsubscribed part makes room.
     session.receive(&json!({"t": "unsubscribe", "s": 1}).to_string(), 0);
     answers(&mut session, 0);
     assert_eq!(subscribe(&mut session, 40)["code"], Json::Null);

@@ -1,6 +1,6 @@
 //! Rows in the order of their last message, for EXPIRE and MAX_ROWS.
 //!
-//! Rows have small numbers, and so the order is a list in a vector: 16 bytes a row.
+//! Rows have small numbers, so the order is a linked list in a vector: 16 bytes a row.
 
 /// The end of the list.
 const NONE: u32 = u32::MAX;
@@ -32,7 +32,7 @@ impl Default for Touched {
 }
 
 impl Touched {
-    /// How many numbers are in it.
+    /// The number of entries in the list.
     pub fn len(&self) -> usize {
         self.len
     }

@@ -275,7 +275,7 @@ async fn a_process_that_hangs_is_found() {
     let pid = first.child.id().expect("it runs").to_string();
     assert!(std::process::Command::new("kill").args(["-STOP", &pid]).status().expect("kill runs").success());
     let said = second.says("process 0").await;
-    assert!(said.contains("is gone: it said nothing for 10 s"), "{said}");
+    assert!(said.contains("is gone: it was silent for 10 s"), "{said}");
     assert_eq!(second.exit_code().await, Some(4));
 }
 
@@ -310,7 +310,7 @@ async fn a_process_whose_port_is_in_use_is_blamed() {
     let (first, second) = tokio::join!(refusal(&rules, "blames", &zero), refusal_at(port, &rules, "blamed", &one));
     assert_eq!((first.0, second.0), (Some(4), Some(1)), "{first:?} {second:?}");
     assert!(first.1.contains("waiting for process 1 at 127.0.0.1:"), "{}", first.1);
-    assert!(first.1.contains("process 1 (127.0.0.1:") && first.1.contains("cannot go on: "), "{}", first.1);
+    assert!(first.1.contains("process 1 (127.0.0.1:") && first.1.contains("cannot continue: "), "{}", first.1);
     assert!(first.1.contains(&port.to_string()) && second.1.contains(&port.to_string()), "{first:?} {second:?}");
 }
 

@@ -753,7 +753,7 @@ async fn processes_that_differ_refuse_each_other() {
 async fn a_process_that_waits_says_so_and_one_that_fails_says_why() {
     let pair = Pair::new("serve-wait");
     // A store that cannot be opened.
-    pair.folders[0].write("data", "this is no folder");
+    pair.folders[0].write("data", "this is not a folder");
     let first = pair.command(0);
     let first = tokio::task::spawn_blocking(move || refused(first));
     let mut second = pair.command(1);
@@ -762,7 +762,10 @@ async fn a_process_that_waits_says_so_and_one_that_fails_says_why() {
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(4), "{said}");
     assert!(said.contains("waiting for process 0 at 127.0.0.1:"), "{said}");
-    assert!(said.contains("process 0 (127.0.0.1:") && said.contains("cannot go on: cannot open the store"), "{said}");
+    assert!(
+        said.contains("process 0 (127.0.0.1:") && said.contains("cannot continue: cannot open the store"),
+        "{said}"
+    );
     let said = first.await.expect("it ends");
     assert!(said.contains("cannot open the store"), "{said}");
 }

@@ -37,7 +37,7 @@ async fn rules_that_change_are_replaced_and_others_run_on() {
 
     plutino.rewrite(&rules(&[rule("a", "SELECT nosuch(n) FROM s")]));
     plutino.says("function nosuch not found").await;
-    plutino.says("the rules go on as they were").await;
+    plutino.says("the rules continue unchanged").await;
     send(&mut s, r#"{"n":4}"#).await;
     assert_eq!(next(&mut a).await, Some(json!({"n": 40})));
     assert_eq!(next(&mut b).await, Some(json!({"n": 4})));

@@ -107,7 +107,7 @@ async fn little_of_what_a_busy_reader_has_read_is_counted() {
     .await;
     let left = unproven(&served).await;
     drop(viewer.into_inner());
-    until("it has gone", async || unproven(&served).await == 0).await;
+    until("the client is gone", async || unproven(&served).await == 0).await;
     assert_eq!(sum_of_lost(&served).await, left);
 }
 

@@ -268,7 +268,10 @@ async fn what_would_concern_everything_by_mistake_is_refused() {
     // A row of data in place of an export.
     for content in [r#"{"device": "a", "t": 80}"#, r#"{"rulez": {}}"#] {
         let (status, text) = served.ask("POST", "/data/import", json!({"content": content})).await;
-        assert!(status == 400 && text.contains("this is no export: it has none of streams, tables, rules"), "{text}");
+        assert!(
+            status == 400 && text.contains("this is not an export: it has none of streams, tables, rules"),
+            "{text}"
+        );
     }
     for body in [json!({"tag": ["nosuch"]}), json!({})] {
         let (status, text) = served.ask("POST", "/rules/bulkstop", body).await;

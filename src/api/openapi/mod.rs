@@ -123,7 +123,7 @@ mod tests {
             for (method, operation) in operations.as_object().expect("an object") {
                 for content in [&operation["requestBody"], &operation["responses"]["200"]] {
                     let example = &content["content"]["application/json"]["example"];
-                    assert!(!example.is_string(), "{method} {path}: the example is no JSON: {example}");
+                    assert!(!example.is_string(), "{method} {path}: the example is not JSON: {example}");
                 }
             }
         }

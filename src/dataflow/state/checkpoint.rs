@@ -136,7 +136,7 @@ impl<'a> CheckpointReader<'a> {
         let (magic, head) = head.split_at(MAGIC.len());
         let (version, fingerprint) = head.split_first_chunk().ok_or_else(cut)?;
         if magic != MAGIC {
-            return Err(CheckpointError::Damaged("it does not begin like one"));
+            return Err(CheckpointError::Damaged("it does not begin like a checkpoint"));
         }
         if crc32fast::hash(whole) != u32::from_le_bytes(*checksum) {
             return Err(CheckpointError::Damaged("its checksum is wrong"));
@@ -214,7 +214,7 @@ pub fn parts(checkpoint: &[u8]) -> Result<Vec<&[u8]>, CheckpointError> {
 /// # Errors
 /// [`CheckpointError::Damaged`]
 pub fn expect_len<T>(parts: Vec<T>, len: usize) -> Result<Vec<T>, CheckpointError> {
-    if parts.len() == len { Ok(parts) } else { Err(CheckpointError::Damaged("a part of it is of another plan")) }
+    if parts.len() == len { Ok(parts) } else { Err(CheckpointError::Damaged("a part of it belongs to another plan")) }
 }
 
 #[cfg(test)]
@@ -350,7 +350,7 @@ mod tests {
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         assert!(error(&bytes, &PLAN).unwrap().contains("has version 9, this Plutino uses 4"));
         assert!(error(b"", &PLAN).unwrap().contains("is damaged"));
-        assert!(error(b"no checkpoint, but long enough for one", &PLAN).unwrap().contains("begin like one"));
+        assert!(error(b"no checkpoint, but long enough for one", &PLAN).unwrap().contains("begin like a checkpoint"));
         let mut reader = CheckpointReader::open(&Writer::new(&PLAN).finish(), &PLAN).map(|_| ());
         assert_eq!(reader.as_mut(), Ok(&mut ()));
     }

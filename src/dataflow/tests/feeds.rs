@@ -37,7 +37,7 @@ impl Feed {
         let mut scan = StreamScan::new(input.stream.schema(), zone);
         let (target, queue) = match plan.body.clone() {
             Body::Rows(projection) => (Target::Results(projection), None),
-            Body::View(_) => unreachable!("a rule is no view"),
+            Body::View(_) => unreachable!("a rule is not a view"),
             Body::Stateful(_) => {
                 let queue = Rc::new(RuleQueue::new(input.scan.width(), [true], 0, 0));
                 (Target::Queue(queue.clone(), 0), Some(queue))

@@ -123,7 +123,7 @@ impl Sliding {
         let held: Held;
         (held, self.waiting) = from.take()?;
         if std::mem::discriminant(&held) != std::mem::discriminant(&self.held) {
-            return Err(CheckpointError::Damaged("a part of it is of another plan"));
+            return Err(CheckpointError::Damaged("a part of it belongs to another plan"));
         }
         self.held = held;
         self.waiting.iter().for_each(|time| self.alarm.at(time.saturating_add(self.delay)));

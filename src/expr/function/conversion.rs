@@ -183,7 +183,7 @@ fn chr(args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
     let code = int(&code)?;
     match u32::try_from(code).ok().and_then(char::from_u32) {
         Some(character) => Ok(character.to_string().into()),
-        None => Err(domain(format!("{code} is no code point of a character"))),
+        None => Err(domain(format!("{code} is not the code point of a character"))),
     }
 }
 

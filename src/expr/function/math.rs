@@ -295,7 +295,7 @@ fn digits_of(mut number: u64, base: u32) -> String {
     let mut digits = Vec::new();
     loop {
         let digit = (number % u64::from(base)) as u32;
-        digits.push(char::from_digit(digit, base).expect("a rest is below its divisor").to_ascii_uppercase());
+        digits.push(char::from_digit(digit, base).expect("a remainder is below its divisor").to_ascii_uppercase());
         number /= u64::from(base);
         if number == 0 {
             return digits.into_iter().rev().collect();

@@ -297,7 +297,7 @@ impl Form {
             return Ok(None);
         }
         if self.file_type == FileType::Json {
-            let bad = || io::Error::new(io::ErrorKind::InvalidData, "it holds something else than a JSON list");
+            let bad = || io::Error::new(io::ErrorKind::InvalidData, "it contains something other than a JSON list");
             let whole = mend::list(file)?.ok_or_else(bad)?;
             file.set_len(whole)?;
             file.seek(SeekFrom::Start(whole))?;

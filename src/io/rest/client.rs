@@ -132,7 +132,7 @@ impl Prepared {
             }
             _ => return Err(BAD),
         };
-        let next = origin(&to).ok_or("it is no http:// or https:// address")?;
+        let next = origin(&to).ok_or("it is not an http:// or https:// address")?;
         if self.origin.secure && !next.secure {
             return Err("it would leave TLS");
         }
@@ -220,7 +220,7 @@ impl tower::Service<Uri> for Connector {
 
 impl Way {
     async fn connect(&self, uri: &Uri) -> io::Result<Transport> {
-        let bad = || io::Error::new(io::ErrorKind::InvalidInput, "no http:// or https:// address");
+        let bad = || io::Error::new(io::ErrorKind::InvalidInput, "not an http:// or https:// address");
         let to = origin(uri).ok_or_else(bad)?;
         let written = self.written.as_ref().is_some_and(|own| own.host == to.host && own.port == to.port);
         let destination = Destination { host: &to.host, port: to.port, written };
@@ -323,7 +323,7 @@ mod tests {
             ("http://a/x", "/z", 302, Ok(("GET http://a/z", "user-agent,authorization"))),
             ("http://a/x", "https://b:1/", 308, Ok(("POST https://b:1/", "user-agent,content-type"))),
             ("https://a/x", "http://a/", 307, Err("it would leave TLS")),
-            ("http://a/x", "ftp://a/", 307, Err("it is no http:// or https:// address")),
+            ("http://a/x", "ftp://a/", 307, Err("it is not an http:// or https:// address")),
             ("http://a/x", "z", 307, Err("the address cannot be read")),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");

@@ -324,7 +324,7 @@ fn oauth(
     };
     if headers.is_empty() {
         let message =
-            "no header is made of the token: set headers, such as {\"Authorization\": \"Bearer {{.access_token}}\"}";
+            "no header uses the token: set headers, such as {\"Authorization\": \"Bearer {{.access_token}}\"}";
         found.warnings.push(Warning::other("oAuth", message));
     }
     let access = request(found, "access", access);

@@ -67,7 +67,9 @@ impl CacheSettings {
     /// Why messages of this format cannot be stored.
     pub fn refuses(&self, format: &SinkFormat) -> Option<String> {
         let marks = self.indicator.is_some() && (format.format != OutputFormat::Json || format.compression.is_some());
-        marks.then(|| "resendIndicatorField is set in JSON alone: leave it out, or format and compression".to_owned())
+        marks.then(|| {
+            "resendIndicatorField needs JSON messages: leave it out, or leave out format and compression".to_owned()
+        })
     }
 }
 

@@ -85,7 +85,7 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
             First::Farewell(None) => Verdict::default(),
             First::Silence => {
                 rest(reader, Duration::ZERO, &pulse).await;
-                Verdict::new(Some(code::AWAY), Cause::IdleTimeout, "nothing heard for too long (idleTimeout)")
+                Verdict::new(Some(code::AWAY), Cause::IdleTimeout, "silent for too long (idleTimeout)")
             }
             // The peer's close frame may be the reason why writing failed; reading shows it.
             First::Write(error) => match rest(reader, CLOSE_TIMEOUT, &pulse).await {
@@ -108,7 +108,7 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
         }
     }
     if let Some(code) = code {
-        let reason = if code == code::AWAY { "nothing heard" } else { "" };
+        let reason = if code == code::AWAY { "silent for too long" } else { "" };
         socket.say_goodbye(code, reason).await;
         linger(socket.into_inner().wire()).await;
     }
@@ -229,7 +229,7 @@ impl ReadEnd {
                 if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() =>
             {
                 let limit = terms.write_timeout.unwrap_or_default().as_millis();
-                Verdict::new(None, Cause::WriteTimeout, format!("the peer took nothing for {limit} ms (writeTimeout)"))
+                Verdict::new(None, Cause::WriteTimeout, format!("the peer read nothing for {limit} ms (writeTimeout)"))
             }
             ReadEnd::Broken(error) => Verdict::new(error.code(), Cause::of(&error), error.to_string()),
         }

@@ -56,7 +56,7 @@ pub(super) async fn run(mut wire: Wire, endpoint: &Arc<Endpoint>, peer: &Arc<Pee
         Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() => {
             peer.totals.count(Cause::WriteTimeout);
             let limit = limit.unwrap_or_default().as_millis();
-            Some(format!("{}: the peer took nothing for {limit} ms (writeTimeout)", peer.address))
+            Some(format!("{}: the peer read nothing for {limit} ms (writeTimeout)", peer.address))
         }
         Some(Err(error)) => {
             peer.totals.count(Cause::Broken);

@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(check(&open, &at("board.example", "null"), None), Err(Refusal::Origin));
         assert_eq!(check(&gate(&["*"], &[]), &origin("https://evil.example"), None), Ok(()));
         let pages = gate(&["https://Board.example/"], &[]);
-        assert_eq!(check(&pages, none, None), Ok(()), "what is no page has no origin");
+        assert_eq!(check(&pages, none, None), Ok(()), "a client that is not a page has no origin");
         assert_eq!(check(&pages, &origin("https://board.example"), None), Ok(()));
         assert_eq!(check(&pages, &origin("https://board.example.evil.example"), None), Err(Refusal::Origin));
         assert_eq!(check(&pages, &origin("null"), None), Err(Refusal::Origin));

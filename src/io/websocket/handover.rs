@@ -12,21 +12,20 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 
 use super::connection::refuse;
 use super::live::{IDLE, Place};
 use super::socket::Wire;
+use crate::framing;
 use crate::view::Identity;
-
-/// The longest introduction, bytes. A token with the claims is shorter: it is in the head of a request.
-const LONGEST: u32 = 64 * 1024;
 
 /// Opens a connection to process 0.
 pub type Passage = Arc<dyn Fn() -> BoxFuture<'static, io::Result<TcpStream>> + Send + Sync>;
 
-/// Describes a client to process 0.
+/// Describes a client to process 0. It is shorter than the longest document of [`framing`]: the token with the claims was
+/// in the head of a request.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Introduction {
     pub from: SocketAddr,
@@ -47,7 +46,7 @@ impl Traveller {
     pub async fn go(self, passage: Passage, place: Place) {
         let from = self.from;
         if let Err(error) = self.travel(&passage).await {
-            tracing::debug!(client = %from, %error, "a client of process 0 has gone");
+            tracing::debug!(client = %from, %error, "a client that was handed over to process 0 has disconnected");
         }
         drop(place);
     }
@@ -60,7 +59,7 @@ impl Traveller {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(client = %self.from, %error, "cannot hand a client over to process 0");
-                let text = "the process with the views does not answer\n";
+                let text = "process 0, which has the views, does not answer: try again later\n";
                 return refuse(&mut self.wire, "503 Service Unavailable", text).await;
             }
         };
@@ -71,21 +70,7 @@ impl Traveller {
 /// Opens a connection to process 0, and sends the introduction and the request of a client.
 async fn introduce(passage: &Passage, introduction: &Introduction, sent: &[u8]) -> io::Result<TcpStream> {
     let mut stream = passage().await?;
-    let text = serde_json::to_vec(introduction)?;
-    let length = u32::try_from(text.len()).ok().filter(|length| *length <= LONGEST);
-    stream.write_u32(length.ok_or(io::ErrorKind::InvalidInput)?).await?;
-    stream.write_all(&text).await?;
+    framing::send(&mut stream, introduction).await?;
     stream.write_all(sent).await?;
     Ok(stream)
-}
-
-/// Reads the introduction of a client that another process hands over.
-pub(super) async fn hear(stream: &mut TcpStream) -> io::Result<Introduction> {
-    let length = stream.read_u32().await?;
-    if length > LONGEST {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut text = vec![0; length as usize];
-    stream.read_exact(&mut text).await?;
-    Ok(serde_json::from_slice(&text)?)
 }

@@ -4,10 +4,11 @@ use std::io;
 
 use tokio::net::TcpStream;
 
-use super::handover::{Introduction, Passage, hear};
+use super::handover::{Introduction, Passage};
 use super::server;
 use super::socket::{Socket, Wire};
 use super::{Hub, Websockets};
+use crate::framing;
 
 impl Websockets {
     /// Hands clients of live views over by `passage`, to the process with the rows. Call it before anything is opened.
@@ -26,15 +27,15 @@ impl Hub {
     async fn take_over(&self, mut stream: TcpStream) {
         let Some(door) = self.registry.lock().await.server.as_ref().map(|server| server.door.clone()) else { return };
         let greeted = tokio::time::timeout(door.handshake_timeout, async {
-            let Introduction { from, identity } = hear(&mut stream).await?;
+            let Introduction { from, identity } = framing::receive(&mut stream).await?;
             let wire = Wire::plain(Socket::new(stream));
             io::Result::Ok((server::greet_handed(wire, from, identity, &door, &self.data).await?, from))
         });
         match greeted.await {
             Ok(Ok((Some(guest), from))) => server::attend(guest, from, &door, &self.data).await,
             Ok(Ok((None, _))) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "a client that was handed over has gone"),
-            Err(_) => tracing::debug!("a client was handed over that says nothing"),
+            Ok(Err(error)) => tracing::debug!(%error, "a client that was handed over has disconnected"),
+            Err(_) => tracing::debug!("a client was handed over without an introduction in time"),
         }
     }
 }

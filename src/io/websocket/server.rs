@@ -203,7 +203,7 @@ pub(super) async fn attend(guest: Guest, from: SocketAddr, door: &Door, data: &S
     match guest {
         Guest::Events(wire, watcher, origin, seat) => {
             if let Err(error) = watcher.serve(wire, origin.as_deref()).await {
-                tracing::debug!(client = %from, %error, "a client of events has gone");
+                tracing::debug!(client = %from, %error, "a client of server-sent events has disconnected");
             }
             drop(seat);
         }
@@ -237,7 +237,7 @@ pub(super) async fn attend(guest: Guest, from: SocketAddr, door: &Door, data: &S
                 if let Some(error) = connection::run(*opened, &stay.endpoint, &stay.peer).await {
                     stay.endpoint.fails(error);
                 }
-                tracing::debug!(client = %from, path, "a client has gone");
+                tracing::debug!(client = %from, path, "a client has disconnected");
                 drop(seat);
             });
         }
@@ -379,7 +379,12 @@ async fn lead_in(
             let Some(seat) = seat(&mut wire, from, door).await? else { return Ok(None) };
             let watcher = if head.starts_with(b"GET ") { sink.watch() } else { None };
             let Some(watcher) = watcher else {
-                refuse(&mut wire, "503 Service Unavailable", "no more clients here: events are read by GET\n").await?;
+                refuse(
+                    &mut wire,
+                    "503 Service Unavailable",
+                    "this path has only server-sent events: read them with GET\n",
+                )
+                .await?;
                 return Ok(None);
             };
             // The origin has passed the gate, so its page may read the results.
@@ -403,7 +408,7 @@ async fn lead_in(
         gate.turns_away(Refusal::Request, asked.path(), &from);
         let text = match has_sockets {
             true => "Bad Request: this is a websocket endpoint\n",
-            false => "Bad Request: server-sent events are here, which are read by GET\n",
+            false => "Bad Request: this path has server-sent events: read them with GET\n",
         };
         refuse(&mut wire, "400 Bad Request", text).await?;
         return Ok(None);

@@ -299,7 +299,7 @@ mod tests {
             numbers.push(noted.recv().expect("the errand runs"));
         }
         assert!(numbers[0] != numbers[1] && !numbers.contains(&0));
-        assert!(!threads.at(0).is_elsewhere(), "this thread is no data thread");
+        assert!(!threads.at(0).is_elsewhere(), "this thread is not a data thread");
         let (asked, answered) = mpsc::channel();
         let all = threads.clone();
         threads.at(1).handle.spawn(async move {

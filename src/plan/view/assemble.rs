@@ -252,7 +252,7 @@ fn warnings(create: &CreateView, sources: &[Arc<StreamDef>]) -> Vec<String> {
     let idle = idle.map(|option| format!("{} has no effect: the view has no window", option.name));
     let claims = sources.iter().filter(|source| source.view.as_ref().is_some_and(|view| view.has_claims));
     let claims = claims.map(|source| {
-        format!("the CLAIMS of view {} do not hold here: clients of this view see all of its rows", source.name)
+        format!("the CLAIMS of view {} do not apply here: clients of this view see all of its rows", source.name)
     });
     idle.chain(claims).collect()
 }

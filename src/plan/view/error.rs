@@ -42,10 +42,10 @@ pub enum ViewError {
     #[error("ON of {0} must be equalities with columns of {0}, joined by AND")]
     On(String),
     #[error(
-        "KEY must contain {columns} of {source_name}, or ON must equate it: rows of {source_name} are told apart by it"
+        "KEY must contain {columns} of {source_name}, or ON must equate it: it distinguishes the rows of {source_name}"
     )]
     KeyOfSource { source_name: String, columns: String },
-    #[error("rows of table {0} cannot be told apart: it has no KEY")]
+    #[error("rows of table {0} cannot be distinguished: it has no KEY")]
     TableWithoutKey(String),
     #[error("{0}.* beside other sources: its columns are not known")]
     OpenStar(String),

@@ -136,7 +136,7 @@ impl Service {
 
     async fn open_view_part<'e>(&self, engine: &'e Engine, recipe: &Recipe) -> Result<Opened<'e>, Refusal> {
         let spec = self.plan_view_part(recipe).map_err(refusal_of_plan)?;
-        let Body::View(plan) = &spec.plan.body else { return Err(Refusal::Failed("it is no view".to_owned())) };
+        let Body::View(plan) = &spec.plan.body else { return Err(Refusal::Failed("it is not a view".to_owned())) };
         let about = plan.about.clone();
         let new = !engine.has_view(&about.name);
         if new {

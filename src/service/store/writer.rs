@@ -47,7 +47,7 @@ pub(super) fn run(file: &OpenFile, mut waiting: mpsc::Receiver<Group>) {
 /// Tries to write the urgent changes that are still missing on disk.
 fn settle(file: &OpenFile, owed: &mut Vec<Change>) {
     if file.commit(owed.iter()).is_ok() {
-        tracing::warn!("{} changes that a full disk held up are written", owed.len());
+        tracing::warn!("the disk has room again: {} waiting changes are written", owed.len());
         owed.clear();
     }
 }

@@ -47,7 +47,7 @@ pub enum UploadError {
     Replacing,
     #[error("{0}")]
     Elsewhere(String),
-    #[error("{} is no folder: move away what is there, it must be a folder and no link", .0.display())]
+    #[error("{} is not a folder: move away what is there; it must be a folder, not a link", .0.display())]
     NoFolder(PathBuf),
     #[error("{}: {error}: check the disk and who may write there", path.display())]
     Io {

@@ -169,7 +169,7 @@ impl Parser<'_> {
             Token::Keyword(word @ ("TRUE" | "FALSE")) => Text::const_new(word),
             Token::Text { .. } => {
                 let mut error = self.option_value("string or boolean value in option".to_owned());
-                error.hint = Some("the value of an option stands in double quotes".to_owned());
+                error.hint = Some("the value of an option must be in double quotes".to_owned());
                 self.pass(error)?;
                 self.advance();
                 return Ok(None);

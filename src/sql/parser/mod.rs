@@ -304,7 +304,7 @@ impl Parser<'_> {
         let hint = match self.token {
             Token::Bad(fault) => Some(
                 match fault {
-                    Fault::Character => "this character begins nothing; names with other than ASCII letters, digits and _ need backticks",
+                    Fault::Character => "this character is not allowed here; names with other than ASCII letters, digits and _ need backticks",
                     Fault::Comment => "the comment has no end: */ is missing",
                     Fault::UnclosedText => "the text has no end: a quote is missing",
                     Fault::LineBreak => "a line break in a text is written \\n",

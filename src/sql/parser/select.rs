@@ -62,7 +62,7 @@ impl Parser<'_> {
         if !matches!(self.token, Token::End | Token::Symbol(";")) {
             let words =
                 ["WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "JOIN", "INNER", "LEFT", "RIGHT", "FULL", "CROSS"];
-            let order = "the clauses stand in this order: FROM, JOIN, WHERE, GROUP BY, HAVING, ORDER BY, LIMIT";
+            let order = "the order of the clauses is FROM, JOIN, WHERE, GROUP BY, HAVING, ORDER BY, LIMIT";
             return Err(match self.token {
                 Token::Keyword(_) => self.unexpected_with_hint("EOF", order),
                 _ => self.unexpected("EOF", &words),

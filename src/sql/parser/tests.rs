@@ -130,7 +130,7 @@ fn all_errors_of_a_stream_are_reported() {
             ("DUOBLE", None),
             ("DATASORCE", meant("DATASOURCE")),
             ("\"yes\"", None),
-            ("'websocket'", Some("the value of an option stands in double quotes".to_owned())),
+            ("'websocket'", Some("the value of an option must be in double quotes".to_owned())),
             ("FORMATT", meant("FORMAT")),
             ("\"x\"", None),
             ("\"x\"", None),

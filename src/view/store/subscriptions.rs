@@ -19,7 +19,7 @@ use crate::view::frame::GapReason;
 use crate::view::lives::{Division, Part, PartKey};
 use crate::view::mailbox::Mailbox;
 
-/// Rows whose lives begin in one turn: a few milliseconds.
+/// The most rows whose lives begin in one turn, which takes a few milliseconds.
 const FILLED_AT_ONCE: u32 = 8 * 1024;
 
 impl View {
@@ -162,7 +162,7 @@ impl View {
         place
     }
 
-    /// Begins the lives of more rows in a division, if there are.
+    /// Begins the lives of more rows in a division, if any are missing.
     fn fill(&mut self, place: usize) {
         let about = self.about.clone();
         let division = &mut self.divisions[place];

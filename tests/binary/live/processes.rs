@@ -75,7 +75,7 @@ async fn all_processes_show_the_rows(name: &str, workers: usize) {
     for client in &totals {
         let own = match client.socket.get_ref() {
             tokio_tungstenite::MaybeTlsStream::Plain(socket) => socket.local_addr().expect("it is open").to_string(),
-            _ => unreachable!("it is no TLS"),
+            _ => unreachable!("it is not TLS"),
         };
         assert!(peers.contains(&own.as_str()), "{own}: {clients}");
     }

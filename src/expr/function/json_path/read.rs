@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
 
     fn or(&mut self) -> Result<Term, PathError> {
         if self.depth >= DEEPEST {
-            return Err(self.error("conditions stand too deep in each other"));
+            return Err(self.error("conditions are nested too deeply"));
         }
         self.depth += 1;
         let mut left = self.and()?;

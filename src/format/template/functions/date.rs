@@ -42,10 +42,10 @@ fn at(value: &Value) -> Result<Zoned, String> {
             Ok(at.to_zoned(TimeZone::UTC))
         }
         Value::Text(text) => {
-            let at: Timestamp = text.parse().map_err(|_| format!("{text:?} is no point in time"))?;
+            let at: Timestamp = text.parse().map_err(|_| format!("{text:?} is not a point in time"))?;
             Ok(at.to_zoned(TimeZone::UTC))
         }
-        other => Err(format!("{} is no point in time", print::type_name(other))),
+        other => Err(format!("{} is not a point in time", print::type_name(other))),
     }
 }
 

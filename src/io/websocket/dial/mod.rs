@@ -287,7 +287,7 @@ impl Target {
             None => self.tls.is_some(),
             Some("ws" | "http") => false,
             Some("wss" | "https") => true,
-            Some(_) => return Err("it is no websocket address"),
+            Some(_) => return Err("it is not a websocket address"),
         };
         if self.tls.is_some() && !secure {
             return Err("it would leave TLS");
@@ -363,7 +363,7 @@ mod tests {
             ("ws", "wss://feed.example/b", Ok(("wss://feed.example:443/b", true))),
             ("ws", "https://other.example:8443", Ok(("wss://other.example:8443/", false))),
             ("wss", "http://feed.example/b", Err("it would leave TLS")),
-            ("ws", "ftp://feed.example/b", Err("it is no websocket address")),
+            ("ws", "ftp://feed.example/b", Err("it is not a websocket address")),
             ("ws", "http://[::1", Err("the address cannot be read")),
         ] {
             let (from, settings) = target(scheme);
