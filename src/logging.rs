@@ -130,7 +130,7 @@ struct Target {
     /// The reason for lost lines, for the log.
     reason: &'static str,
     /// How many lost lines the log has reported.
-    told: usize,
+    reported: usize,
     /// Dropping it writes the queue out, for at most a second.
     _guard: WorkerGuard,
 }
@@ -361,7 +361,7 @@ impl Target {
     fn new(writer: impl Write + Send + 'static, waiting: usize, reason: &'static str) -> Target {
         let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(waiting);
         let (lines, guard) = builder.finish(writer);
-        Target { lines, reason, told: 0, _guard: guard }
+        Target { lines, reason, reported: 0, _guard: guard }
     }
 
     fn stderr(writing: Arc<AtomicBool>) -> Target {
@@ -383,16 +383,16 @@ impl Target {
 
     fn write(&mut self, line: &str, json: bool) {
         let lost = self.lost();
-        if lost > self.told {
-            let (count, reason) = (lost - self.told, self.reason);
-            self.told = lost;
-            let told = match json {
+        if lost > self.reported {
+            let (count, reason) = (lost - self.reported, self.reason);
+            self.reported = lost;
+            let line = match json {
                 true => format!(
                     "{{\"level\":\"WARN\",\"message\":\"lines of the log were lost: {reason}\",\"lost\":{count}}}\n"
                 ),
                 false => format!("WARN {count} lines of the log were lost: {reason}\n"),
             };
-            let _ = self.lines.write_all(told.as_bytes());
+            let _ = self.lines.write_all(line.as_bytes());
         }
         // The queue takes the line, or counts it as lost.
         let _ = self.lines.write_all(line.as_bytes());

@@ -90,18 +90,19 @@ async fn ask(routes: &Router, request: Request, left: &mut usize) -> Json {
         // Events never end, so the batch would not end either.
         return json!({"code": 400, "error": "a batch cannot hold a stream of events"});
     }
-    let mut told = Map::from_iter([("code".to_owned(), head.status.as_u16().into())]);
+    let mut response = Map::from_iter([("code".to_owned(), head.status.as_u16().into())]);
     match axum::body::to_bytes(body, *left).await {
         Ok(bytes) => {
             *left -= bytes.len();
             // A response without a body has none in the batch either.
             if !bytes.is_empty() {
-                told.insert("response".to_owned(), String::from_utf8_lossy(&bytes).into());
+                response.insert("response".to_owned(), String::from_utf8_lossy(&bytes).into());
             }
         }
         Err(_) => {
-            told.insert("error".to_owned(), format!("the answers of a batch are larger than {ANSWERS} bytes").into());
+            response
+                .insert("error".to_owned(), format!("the answers of a batch are larger than {ANSWERS} bytes").into());
         }
     }
-    Json::Object(told)
+    Json::Object(response)
 }

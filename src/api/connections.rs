@@ -68,7 +68,7 @@ async fn create(
     let props = props.unwrap_or_default();
     let warnings = if asked.0 { service.warnings_of_connection(&id, &typ, &props) } else { Vec::new() };
     let change = async move { service.create_connection(&id, &typ, props).await };
-    to_end(change).await.doing("create connection failed")?;
+    to_end(change).await.context("create connection failed")?;
     Ok(accepted(StatusCode::CREATED, DONE.to_owned(), &warnings))
 }
 
@@ -86,12 +86,12 @@ async fn update(
     let props = props.unwrap_or_default();
     let warnings = if asked.0 { service.warnings_of_connection(&id, &typ, &props) } else { Vec::new() };
     let change = async move { service.update_connection(&id, &typ, props).await };
-    to_end(change).await.doing("update connection failed")?;
+    to_end(change).await.context("update connection failed")?;
     Ok(accepted(StatusCode::OK, DONE.to_owned(), &warnings))
 }
 
 async fn drop_one(State(service): State<Service>, Path(id): Path<String>) -> Result<&'static str, ApiError> {
-    to_end(async move { service.delete_connection(&id).await }).await.doing("drop connection failed")?;
+    to_end(async move { service.delete_connection(&id).await }).await.context("drop connection failed")?;
     Ok(DONE)
 }
 

@@ -30,8 +30,8 @@ impl ApiError {
     }
 
     /// Adds all errors of a rule or statement as `details`, for clients that request them.
-    pub fn with_mistakes(self, mistakes: &[Problem]) -> ApiError {
-        ApiError { details: mistakes.iter().map(detail).collect(), ..self }
+    pub fn with_problems(self, problems: &[Problem]) -> ApiError {
+        ApiError { details: problems.iter().map(detail).collect(), ..self }
     }
 
     /// The same as text, for responses that are not JSON.
@@ -83,29 +83,29 @@ pub fn warning(warning: &Problem) -> Json {
 }
 
 /// An error in a response.
-pub fn detail(mistake: &Problem) -> Json {
-    let mut detail = json!({"message": mistake.message});
+pub fn detail(problem: &Problem) -> Json {
+    let mut detail = json!({"message": problem.message});
     let mut put = |name: &str, value: Json| detail[name] = value;
-    match (&mistake.in_sql, mistake.place.filter(|place| place.line > 0)) {
+    match (&problem.in_sql, problem.place.filter(|place| place.line > 0)) {
         (Some(place), _) => {
             put("in", "sql".into());
             put("line", place.line.into());
             put("column", place.column.into());
         }
         (None, Some(place)) => {
-            put("in", mistake.file.as_str().into());
+            put("in", problem.file.as_str().into());
             put("line", place.line.into());
             put("column", place.column.into());
         }
         (None, None) => {}
     }
-    if let Some(hint) = &mistake.hint {
+    if let Some(hint) = &problem.hint {
         put("hint", hint.as_str().into());
     }
-    if let Some(excerpt) = mistake.excerpt.as_ref().filter(|_| mistake.in_sql.is_some()) {
+    if let Some(excerpt) = problem.excerpt.as_ref().filter(|_| problem.in_sql.is_some()) {
         put("excerpt", excerpt.as_str().into());
     }
-    if mistake.severity == Severity::Warning {
+    if problem.severity == Severity::Warning {
         put("severity", "warning".into());
     }
     detail
@@ -177,11 +177,11 @@ pub trait ErrorContext<T> {
     ///
     /// # Errors
     /// The service's error.
-    fn doing(self, what: &str) -> Result<T, ApiError>;
+    fn context(self, what: &str) -> Result<T, ApiError>;
 }
 
 impl<T> ErrorContext<T> for Result<T, ServiceError> {
-    fn doing(self, what: &str) -> Result<T, ApiError> {
+    fn context(self, what: &str) -> Result<T, ApiError> {
         self.map_err(|error| match error {
             ServiceError::Id(_) | ServiceError::EmptyId => error.into(),
             error => {
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn codes_and_statuses_belong_together() {
         let of = |error: ServiceError| {
-            let error = Err::<(), _>(error).doing("doing").unwrap_err();
+            let error = Err::<(), _>(error).context("doing").unwrap_err();
             (error.status.as_u16(), error.code, error.message)
         };
         let cases = [
@@ -221,12 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_is_told_is_a_mistake() {
+    fn warnings_are_not_reported_as_the_first_error() {
         let document = crate::text::document::Document::of_json("rule", &json!({}));
         let place = document.root.place;
         let (odd, wrong) = (document.warning(place, "", "it is odd"), document.error(place, "", "it is wrong"));
-        let first = |mistakes: &[Problem]| {
-            let error = ApiError::bad("no").with_mistakes(mistakes);
+        let first = |problems: &[Problem]| {
+            let error = ApiError::bad("no").with_problems(problems);
             error.detailed(|error| error.message.clone()).map(|detailed| detailed.first)
         };
         let told = first(&[odd.clone(), wrong.clone()]).unwrap_or_default();

@@ -201,7 +201,7 @@ fn is_of_client(error: &io::Error) -> bool {
     matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::Interrupted)
 }
 
-/// An extension of each request that tells endless responses when the API ends.
+/// An extension of each request that notifies endless responses when the API ends.
 #[derive(Clone)]
 pub struct Ending(watch::Receiver<bool>);
 
@@ -213,7 +213,7 @@ impl Ending {
     }
 }
 
-/// Returns when the API ends; never if there is nothing to tell.
+/// Returns when the API ends; never if `ending` is `None`.
 pub async fn begun(ending: &mut Option<Ending>) {
     match ending {
         Some(ending) => ending.begun().await,

@@ -25,7 +25,7 @@ use crate::value::{Text, json};
 /// How often a silent stream sends a sign of life.
 const ALIVE: Duration = Duration::from_secs(5);
 
-/// How many connections are told apart. Beyond it, all begin to be told anew.
+/// The most connections that have a number. Beyond it, all connections get new numbers.
 const CONNECTIONS: usize = 65_536;
 
 /// The routes of messages.
@@ -38,10 +38,14 @@ async fn messages(
     Path(name): Path<String>,
     ending: Option<Extension<Ending>>,
 ) -> Result<Response, ApiError> {
-    let reader = service.record_stream(&name).await.doing("record stream error")?;
-    let events =
-        Events { reader, told: 0, connections: Connections::default(), ending: ending.map(|Extension(ending)| ending) };
-    // The first line tells the client that from then on no message is missed.
+    let reader = service.record_stream(&name).await.context("record stream error")?;
+    let events = Events {
+        reader,
+        reported: 0,
+        connections: Connections::default(),
+        ending: ending.map(|Extension(ending)| ending),
+    };
+    // The first line confirms to the client that no message is missed from then on.
     let begun = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b": recording\n\n"))]);
     let body = Body::from_stream(stream::StreamExt::chain(begun, stream::unfold(events, Events::next)));
     Ok(([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")], body).into_response())
@@ -51,7 +55,7 @@ async fn messages(
 struct Events {
     reader: MessageReader,
     /// the number of lost messages that was reported to the client
-    told: u64,
+    reported: u64,
     connections: Connections,
     ending: Option<Ending>,
 }
@@ -68,9 +72,9 @@ impl Events {
             Err(_) => ":\n\n".to_owned(),
         };
         let lost = self.reader.lost();
-        if lost > self.told {
+        if lost > self.reported {
             text.push_str(&format!("event: lost\ndata: {lost}\n\n"));
-            self.told = lost;
+            self.reported = lost;
         }
         Some((Ok(Bytes::from(text)), self))
     }
@@ -84,7 +88,7 @@ struct Connections {
 }
 
 impl Connections {
-    /// A message of a recording; the first one of a connection has what is known of it.
+    /// A message of a recording; the first one of a connection includes the connection's description.
     fn recorded(&mut self, message: StreamMessage) -> Recorded {
         let StreamMessage { at, binary, bytes, meta } = message;
         let frame = match String::from_utf8(bytes) {

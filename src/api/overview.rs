@@ -1,5 +1,5 @@
-//! `/overview`: the service with all its rules and views in one response, for `plutino top` and the console. It
-//! contains totals since the start; clients compute rates from two responses.
+//! `/overview`: the service with all its rules and views in one response, for `plutino top` and the console. It has
+//! totals since the start; clients compute rates from two responses.
 
 use std::collections::BTreeMap;
 

@@ -63,7 +63,7 @@ async fn seen(
     Path(name): Path<String>,
     relation: Relation,
 ) -> Result<Response, ApiError> {
-    service.relation(relation, &name).doing(&format!("describe {} error", what(relation)))?;
+    service.relation(relation, &name).context(&format!("describe {} error", what(relation)))?;
     let seen = service.seen_of_stream(&name).await.unwrap_or_default();
     let field = |field: &SeenField| {
         json!({
@@ -122,7 +122,7 @@ async fn create(
         let (service, sql) = (service.clone(), sql.clone());
         to_end(async move { service.create_relation(&sql).await }).await
     };
-    let named = told(&service, relation, &sql, created)?;
+    let named = respond(&service, relation, &sql, created)?;
     let (what, name) = (title(named.create.relation), &named.def.name);
     let warnings = if asked.0 { service.warnings_of_statement(&sql) } else { Vec::new() };
     Ok(accepted(StatusCode::CREATED, format!("{what} {name} is created.\n"), &warnings))
@@ -141,16 +141,16 @@ async fn replace(
         let (service, name, sql) = (service.clone(), name.clone(), sql.clone());
         to_end(async move { service.replace_relation(relation, &name, &sql).await }).await
     };
-    told(&service, relation, &sql, replaced)?;
+    respond(&service, relation, &sql, replaced)?;
     let warnings = if asked.0 { service.warnings_of_statement(&sql) } else { Vec::new() };
     Ok(accepted(StatusCode::OK, format!("{} {name} is replaced.\n", title(relation)), &warnings))
 }
 
 /// The response to a statement; if it was refused, with its errors.
-fn told<T>(service: &Service, relation: Relation, sql: &str, done: Result<T, ServiceError>) -> Result<T, ApiError> {
+fn respond<T>(service: &Service, relation: Relation, sql: &str, done: Result<T, ServiceError>) -> Result<T, ApiError> {
     let wrong = matches!(done, Err(ServiceError::Statement(_)));
-    let explain = |error: ApiError| error.with_mistakes(&service.mistakes_of_statement(sql));
-    done.doing(command(relation)).map_err(|error| if wrong { explain(error) } else { error })
+    let explain = |error: ApiError| error.with_problems(&service.problems_of_statement(sql));
+    done.context(command(relation)).map_err(|error| if wrong { explain(error) } else { error })
 }
 
 async fn drop_one(
@@ -168,7 +168,7 @@ async fn drop_one(
     match dropped {
         Err(error @ ServiceError::Referenced { .. }) => Err(error.into()),
         dropped => {
-            dropped.doing(&format!("delete {} error", what(relation)))?;
+            dropped.context(&format!("delete {} error", what(relation)))?;
             Ok(format!("{} {name} is dropped.\n", title(relation)))
         }
     }
@@ -181,9 +181,9 @@ fn title(relation: Relation) -> &'static str {
     }
 }
 
-fn find(service: &Service, relation: Relation, name: &str, doing: &str) -> Result<Named, ApiError> {
+fn find(service: &Service, relation: Relation, name: &str, operation: &str) -> Result<Named, ApiError> {
     check_id(name)?;
-    service.relation(relation, name).doing(&format!("{doing} error"))
+    service.relation(relation, name).context(&format!("{operation} error"))
 }
 
 fn describe(service: &Service, relation: Relation, name: &str) -> Result<Response, ApiError> {

@@ -98,7 +98,7 @@ fn is_of_rule(error: &ServiceError) -> bool {
 
 /// The error, with the rule's problems if it is about its definition.
 fn refused(service: &Service, error: ApiError, wrong: bool, rule: &str, id: Option<&str>, sinks: bool) -> ApiError {
-    if wrong { error.with_mistakes(&service.mistakes_of_rule(rule, id, sinks)) } else { error }
+    if wrong { error.with_problems(&service.problems_of_rule(rule, id, sinks)) } else { error }
 }
 
 async fn validate(State(service): State<Service>, Extension(asked): Extension<Asked>, body: Bytes) -> Response {
@@ -127,7 +127,7 @@ async fn validate(State(service): State<Service>, Extension(asked): Extension<As
 }
 
 async fn describe(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let text = service.rule_text(&id).doing("Describe rule error")?;
+    let text = service.rule_text(&id).context("Describe rule error")?;
     Ok(super::json(masked_json(&text).into_owned()))
 }
 
@@ -147,7 +147,7 @@ async fn update(
         Err(ServiceError::RuleJson(text)) => {
             Err(ApiError::bad(format!("Update rule error: Invalid rule json: {text}")))
         }
-        updated => updated.doing("Update rule error"),
+        updated => updated.context("Update rule error"),
     };
     updated.map_err(|error| refused(&service, error, wrong, &body, Some(&id), true))?;
     let warnings = if asked.0 { service.warnings_of_rule(&body, Some(&id)) } else { Vec::new() };
@@ -156,7 +156,7 @@ async fn update(
 
 async fn delete(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
     let done = format!("Rule {id} is dropped.");
-    to_end(async move { service.delete_rule(&id).await }).await.doing("Delete rule error")?;
+    to_end(async move { service.delete_rule(&id).await }).await.context("Delete rule error")?;
     Ok(done)
 }
 
@@ -165,13 +165,13 @@ async fn start(State(service): State<Service>, Path(id): Path<String>) -> Result
         let (service, id) = (service.clone(), id.clone());
         to_end(async move { service.start_rule(&id).await }).await
     };
-    told(&service, &id, started, "start rule error")?;
+    respond(&service, &id, started, "start rule error")?;
     Ok(format!("Rule {id} was started"))
 }
 
 async fn stop(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
     let done = format!("Rule {id} was stopped.");
-    to_end(async move { service.stop_rule(&id).await }).await.doing("stop rule error")?;
+    to_end(async move { service.stop_rule(&id).await }).await.context("stop rule error")?;
     Ok(done)
 }
 
@@ -180,14 +180,14 @@ async fn restart(State(service): State<Service>, Path(id): Path<String>) -> Resu
         let (service, id) = (service.clone(), id.clone());
         to_end(async move { service.restart_rule(&id).await }).await
     };
-    told(&service, &id, restarted, "restart rule error")?;
+    respond(&service, &id, restarted, "restart rule error")?;
     Ok(format!("Rule {id} was restarted"))
 }
 
 /// The response to starting an existing rule.
-fn told(service: &Service, id: &str, done: Result<(), ServiceError>, doing: &str) -> Result<(), ApiError> {
+fn respond(service: &Service, id: &str, done: Result<(), ServiceError>, operation: &str) -> Result<(), ApiError> {
     let wrong = done.as_ref().is_err_and(is_of_rule);
-    done.doing(doing).map_err(|error| match service.rule_text(id) {
+    done.context(operation).map_err(|error| match service.rule_text(id) {
         Ok(text) => refused(service, error, wrong, &text, Some(id), true),
         Err(_) => error,
     })
@@ -198,7 +198,7 @@ async fn status(
     Extension(asked): Extension<Asked>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let report = service.rule_report(&id).await.doing("get rule status error")?;
+    let report = service.rule_report(&id).await.context("get rule status error")?;
     let mut shown = report_json(&report);
     shown["diagnosis"] = service.diagnosis(&id, &report).await.iter().map(looks::finding).collect();
     put_shares(&mut shown, &report.shares, asked.0);
@@ -354,7 +354,7 @@ async fn status_of_all(State(service): State<Service>) -> Response {
 }
 
 async fn topology(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let nodes = service.rule_nodes(&id).doing("get rule topo error")?;
+    let nodes = service.rule_nodes(&id).context("get rule topo error")?;
     let (sources, edges) = nodes.topology();
     let edges: Map<String, Json> = edges.into_iter().map(|(from, to)| (from, to.into())).collect();
     Ok(super::json(json!({"sources": sources, "edges": edges}).to_string()))
@@ -367,11 +367,11 @@ async fn explain(
 ) -> Result<String, ApiError> {
     let in_full = query.is_some_and(|query| details::asks(&query));
     let plan = if in_full { service.explain_rule_in_full(&id) } else { service.explain_rule(&id) };
-    plan.doing("explain rules error")
+    plan.context("explain rules error")
 }
 
 async fn schema(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let columns = service.rule_schema(&id).doing("get rule schema error")?;
+    let columns = service.rule_schema(&id).context("get rule schema error")?;
     let columns = columns.into_iter().enumerate().map(|(index, column)| {
         let mut shown = Map::from_iter([("hasIndex".to_owned(), true.into()), ("index".to_owned(), index.into())]);
         if let Some(Json::Object(of_type)) = column.ty.as_ref().map(schema_of) {
@@ -409,8 +409,8 @@ async fn change_tags(
     change: fn(Vec<String>, Vec<String>) -> Vec<String>,
 ) -> Result<(), ApiError> {
     let Tags { tags } = read(body, DECODE)?;
-    service.rule_text(&id).doing("Get rule error")?;
-    to_end(async move { service.tag_rule(&id, |old| change(old, tags)).await }).await.doing("Get rule error")
+    service.rule_text(&id).context("Get rule error")?;
+    to_end(async move { service.tag_rule(&id, |old| change(old, tags)).await }).await.context("Get rule error")
 }
 
 async fn tagged(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
@@ -446,7 +446,7 @@ async fn bulk(State(service): State<Service>, body: Bytes, start: bool) -> Resul
         return Err(ApiError::bad(format!("{DECODE}: missing field `tags`")));
     };
     let done = to_end(async move { service.bulk(&tags, start).await }).await;
-    let done = done.doing(if start { "bulk start failed" } else { "bulk stop failed" })?;
+    let done = done.context(if start { "bulk start failed" } else { "bulk stop failed" })?;
     let one = |rule: crate::service::Bulk| match rule.outcome {
         Ok(()) => json!({"ruleId": rule.id, "success": true}),
         Err(error) => json!({"ruleId": rule.id, "success": false, "error": error.to_string()}),
@@ -468,7 +468,7 @@ async fn trace(State(service): State<Service>, Path(id): Path<String>, on: bool)
 }
 
 async fn scan_tables(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    service.rule_nodes(&id).doing(&format!("failed to get topology for rule {id}"))?;
+    service.rule_nodes(&id).context(&format!("failed to get topology for rule {id}"))?;
     let rows = service.scanned_rows(&id).await.map_err(|error| match error {
         NotShown::NoTable => ApiError::bad(format!("scan table error: join node is not found for {id}")),
         NotShown::Busy => {
@@ -519,12 +519,12 @@ async fn reset_state(
     body: Bytes,
 ) -> Result<&'static str, ApiError> {
     let kind = read::<Reset>(&body, DECODE)?.kind;
-    let known = || service.rule_text(&id).doing("Get rule error");
+    let known = || service.rule_text(&id).context("Get rule error");
     match kind {
         What::Number(1) => known().map(|_| "success"),
         What::Name(name) if name == "state" => {
             known()?;
-            to_end(async move { service.reset_rule(&id).await }).await.doing("reset state error")?;
+            to_end(async move { service.reset_rule(&id).await }).await.context("reset state error")?;
             Ok("success")
         }
         What::Number(other) => Err(ApiError::bad(format!("unknown stateType:{other}"))),

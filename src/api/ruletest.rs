@@ -27,14 +27,14 @@ async fn create(State(service): State<Service>, body: Bytes) -> Result<Response,
     let trial = made.map_err(|error| {
         let wrong = matches!(error, ServiceError::Trial { .. });
         let error = ApiError::from(error);
-        if wrong { error.with_mistakes(&service.mistakes_of_rule(&body, None, false)) } else { error }
+        if wrong { error.with_problems(&service.problems_of_rule(&body, None, false)) } else { error }
     })?;
     Ok(super::json(json!({"id": trial.id, "port": trial.port}).to_string()))
 }
 
 async fn start(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
     let done = format!("Test rule {id} was started");
-    to_end(async move { service.start_trial(&id).await }).await.doing("start rule error")?;
+    to_end(async move { service.start_trial(&id).await }).await.context("start rule error")?;
     Ok(done)
 }
 

@@ -49,7 +49,7 @@ async fn tap(
     ending: Option<Extension<Ending>>,
 ) -> Result<Response, ApiError> {
     let settings = asked.settings(&Point::ALL)?;
-    let reader = service.tap_rule(&id, &settings).await.doing("get rule tap error")?;
+    let reader = service.tap_rule(&id, &settings).await.context("get rule tap error")?;
     Ok(events(reader, &settings, &asked, ending))
 }
 
@@ -62,7 +62,7 @@ pub async fn of_view(
 ) -> Result<Response, ApiError> {
     check_id(&name)?;
     let settings = asked.settings(&OF_VIEW)?;
-    let reader = service.tap_view(&name, &settings).await.doing("get view tap error")?;
+    let reader = service.tap_view(&name, &settings).await.context("get view tap error")?;
     Ok(events(reader, &settings, &asked, ending))
 }
 
@@ -79,8 +79,8 @@ impl Asked {
 
 fn events(reader: TapReader, settings: &TapSettings, asked: &Asked, ending: Option<Extension<Ending>>) -> Response {
     let (named, left) = (settings.points.len() > 1, asked.limit.unwrap_or(u64::MAX));
-    let events = Events { reader, named, left, told: 0, ending: ending.map(|Extension(ending)| ending) };
-    // The first line tells the client that the tap is open.
+    let events = Events { reader, named, left, reported: 0, ending: ending.map(|Extension(ending)| ending) };
+    // The first line confirms to the client that the tap is open.
     let begun = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b": tapped\n\n"))]);
     let rows = stream::unfold(events, Events::next);
     let body = Body::from_stream(stream::StreamExt::chain(begun, rows));
@@ -103,7 +103,7 @@ struct Events {
     named: bool,
     left: u64,
     /// the number of skipped rows that was reported to the client
-    told: u64,
+    reported: u64,
     /// the end of the API, which does not wait for taps
     ending: Option<Ending>,
 }
@@ -127,10 +127,10 @@ impl Events {
             Err(_) => text.push_str(":\n\n"),
         }
         let skipped = self.reader.skipped();
-        if skipped > self.told {
+        if skipped > self.reported {
             // Writing to a String cannot fail.
             let _ = write!(text, "event: skipped\ndata: {skipped}\n\n");
-            self.told = skipped;
+            self.reported = skipped;
         }
         Some((Ok(Bytes::from(text)), self))
     }

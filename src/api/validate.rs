@@ -26,7 +26,7 @@ struct Statement {
 async fn validate(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
     let Statement { sql } = read(&body, "Invalid body: Error decoding the statement")?;
     let checked = service.check_statement(&sql);
-    let details: Json = checked.mistakes.iter().map(detail).collect();
+    let details: Json = checked.problems.iter().map(detail).collect();
     Ok(super::json(
         json!({"valid": checked.is_valid(), "kind": checked.kind, "details": details, "plan": checked.plan})
             .to_string(),

@@ -49,10 +49,10 @@ fn statement(body: &Bytes) -> Result<String, ApiError> {
 }
 
 /// The response to a statement; if it was refused, with its errors.
-fn told<T>(service: &Service, sql: &str, done: Result<T, ServiceError>) -> Result<T, ApiError> {
+fn respond<T>(service: &Service, sql: &str, done: Result<T, ServiceError>) -> Result<T, ApiError> {
     let wrong = matches!(done, Err(ServiceError::Statement(_) | ServiceError::Plan(_)));
-    let explain = |error: ApiError| error.with_mistakes(&service.mistakes_of_view(sql));
-    done.doing(COMMAND).map_err(|error| if wrong { explain(error) } else { error })
+    let explain = |error: ApiError| error.with_problems(&service.problems_of_view(sql));
+    done.context(COMMAND).map_err(|error| if wrong { explain(error) } else { error })
 }
 
 async fn create(
@@ -65,7 +65,7 @@ async fn create(
         let (service, sql) = (service.clone(), sql.clone());
         to_end(async move { service.create_view(&sql).await }).await
     };
-    let name = told(&service, &sql, created)?;
+    let name = respond(&service, &sql, created)?;
     let warnings = if asked.0 { service.warnings_of_view(&sql) } else { Vec::new() };
     Ok(accepted(StatusCode::CREATED, format!("View {name} is created.\n"), &warnings))
 }
@@ -82,7 +82,7 @@ async fn replace(
         let (service, name, sql) = (service.clone(), name.clone(), sql.clone());
         to_end(async move { service.replace_view(&name, &sql).await }).await
     };
-    told(&service, &sql, replaced)?;
+    respond(&service, &sql, replaced)?;
     let warnings = if asked.0 { service.warnings_of_view(&sql) } else { Vec::new() };
     Ok(accepted(StatusCode::OK, format!("View {name} is replaced.\n"), &warnings))
 }
@@ -104,13 +104,13 @@ async fn drop_one(
         let name = name.clone();
         to_end(async move { service.drop_view(&name, force).await }).await
     };
-    dropped.doing("delete view error")?;
+    dropped.context("delete view error")?;
     Ok(format!("View {name} is dropped.\n"))
 }
 
 async fn describe(State(service): State<Service>, Path(name): Path<String>) -> Result<Response, ApiError> {
     check_id(&name)?;
-    let (view, plan) = service.describe_view(&name).doing("describe view error")?;
+    let (view, plan) = service.describe_view(&name).context("describe view error")?;
     let about = &plan.about;
     let columns: Vec<Json> = about
         .columns
@@ -158,12 +158,12 @@ fn names<'a>(names: impl Iterator<Item = &'a Text>) -> Vec<&'a str> {
 
 async fn explain(State(service): State<Service>, Path(name): Path<String>) -> Result<String, ApiError> {
     check_id(&name)?;
-    service.explain_view(&name).doing("explain view error")
+    service.explain_view(&name).context("explain view error")
 }
 
 async fn status(State(service): State<Service>, Path(name): Path<String>) -> Result<Response, ApiError> {
     check_id(&name)?;
-    let report = service.view_status(&name).await.doing("get view status error")?;
+    let report = service.view_status(&name).await.context("get view status error")?;
     Ok(super::json(Json::Object(report_json(&report)).to_string()))
 }
 
@@ -189,7 +189,7 @@ fn report_json(report: &ViewReport) -> Map<String, Json> {
 
 async fn clients(State(service): State<Service>, Path(name): Path<String>) -> Result<Response, ApiError> {
     check_id(&name)?;
-    let clients = service.view_clients(&name).await.doing("get view clients error")?;
+    let clients = service.view_clients(&name).await.context("get view clients error")?;
     let clients: Vec<Json> = clients
         .into_iter()
         .map(|client| {
@@ -234,7 +234,7 @@ async fn rows(
             }
         }
     }
-    let found = service.view_rows(&name, &params, limit).await.doing("get view rows error")?;
+    let found = service.view_rows(&name, &params, limit).await.context("get view rows error")?;
     let mut body = format!("{{\"at\":\"{}\",\"ts\":{},\"rows\":[", found.at, found.ts).into_bytes();
     for (place, row) in found.rows.iter().enumerate() {
         if place > 0 {

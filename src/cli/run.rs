@@ -212,10 +212,10 @@ impl Run {
         // The engine is taken only here.
         let Some(engine) = running.engine().await else { return Ok(()) };
         let listening = engine.listening();
-        let mut told = Vec::new();
+        let mut shown = Vec::new();
         if !self.quiet {
-            told = first.iter().map(|place| place.line(listening, secure)).collect();
-            told.iter().for_each(|line: &String| say(line));
+            shown = first.iter().map(|place| place.line(listening, secure)).collect();
+            shown.iter().for_each(|line: &String| say(line));
         }
 
         // Results on the same terminal would be mixed up with a block that redraws itself.
@@ -261,9 +261,9 @@ impl Run {
                             running.show(&content).await;
                             let listening = engine.listening();
                             let lines: Vec<String> = new.iter().map(|place| place.line(listening, secure)).collect();
-                            let unknown = lines.iter().filter(|line| !self.quiet && !told.contains(line));
+                            let unknown = lines.iter().filter(|line| !self.quiet && !shown.contains(line));
                             unknown.for_each(|line| say(line));
-                            told = lines;
+                            shown = lines;
                         }
                         Err(problems) => {
                             say_problems(&problems);

@@ -50,8 +50,7 @@ pub struct Serve {
 
 /// Why the service ends.
 enum End {
-    /// a signal
-    Told,
+    Signal,
     /// a request, with the exit code
     Asked(u8),
     /// another process of the cluster has ended intentionally
@@ -145,7 +144,7 @@ impl Serve {
         }
         let end = loop {
             tokio::select! {
-                () = interrupts.next() => break End::Told,
+                () = interrupts.next() => break End::Signal,
                 code = service.asked_to_end() => break End::Asked(code),
                 failure = Joined::left(&mut others) => break End::Left(failure),
                 _ = &mut served => return Err(Failure::Refused("the REST API has ended".to_owned())),
@@ -153,10 +152,10 @@ impl Serve {
                 _ = hangup.recv() => reloader.reload().await,
             }
         };
-        let (shutdown, told) = (service.config().shutdown_timeout, matches!(end, End::Told));
+        let (shutdown, by_signal) = (service.config().shutdown_timeout, matches!(end, End::Signal));
         let _ = ending.send(true);
         let ends = async {
-            if leader.is_some() && told {
+            if leader.is_some() && by_signal {
                 // Process 0 stops the rules of all processes, so that no rows are on their way when states are stored.
                 let all_end = async {
                     service.tell_ends().await;
@@ -173,10 +172,10 @@ impl Serve {
         };
         tokio::select! {
             () = ends => {}
-            () = interrupts.impatience(told) => end_at_once(130),
+            () = interrupts.impatience(by_signal) => end_at_once(130),
         }
         match end {
-            End::Told | End::Asked(0) => Ok(()),
+            End::Signal | End::Asked(0) => Ok(()),
             End::Asked(code) => end_at_once(i32::from(code)),
             End::Left(failure) => Err(failure),
         }

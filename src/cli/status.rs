@@ -29,7 +29,7 @@ impl Report {
         let before = std::mem::take(&mut self.before);
         let mut lines: Vec<String> = Vec::new();
         // Rules that share a connection share its errors, which are shown once.
-        let mut told: Vec<String> = Vec::new();
+        let mut shown: Vec<String> = Vec::new();
         for rule in rules {
             let (_, was_in, was_out) =
                 before.iter().find(|(id, ..)| *id == rule.id).cloned().unwrap_or((String::new(), 0, 0));
@@ -60,8 +60,8 @@ impl Report {
             lines.push(line);
             for link in rule.sources.iter().map(|(_, source)| source).chain(&rule.sinks) {
                 for line in trouble(link).into_iter().chain(link.addresses.iter().filter_map(failing)) {
-                    if !told.contains(&line) {
-                        told.push(line.clone());
+                    if !shown.contains(&line) {
+                        shown.push(line.clone());
                         lines.push(line);
                     }
                 }

@@ -55,12 +55,12 @@ impl Store {
         match self.task {
             Task::Check(Data { data }) => {
                 let checked = service::check(&data).map_err(refused)?;
-                told(&checked)?;
+                report(&checked)?;
                 if checked.damage.is_empty() { Ok(()) } else { Err(Failure::Reported) }
             }
             Task::Repair(Data { data }) => {
                 let repaired = service::repair(&data).map_err(refused)?;
-                told(&repaired.checked)?;
+                report(&repaired.checked)?;
                 let line = match repaired.kept {
                     Some(kept) => format!("repaired; the damaged file is {}", kept.display()),
                     None => "there is nothing to repair".to_owned(),
@@ -71,7 +71,7 @@ impl Store {
                 let checked = service::check(&data.data).map_err(refused)?;
                 let all = serde_json::to_string(&Everything::stored(&checked.records)).unwrap_or_default();
                 create(&file, &mut all.as_bytes())?;
-                told(&checked)
+                report(&checked)
             }
             Task::Backup { door, file } => {
                 let mut answer = door.download("/store/backup")?;
@@ -83,7 +83,7 @@ impl Store {
 }
 
 /// Prints the content to stdout, and the damage to stderr.
-fn told(checked: &Checked) -> Result<(), Failure> {
+fn report(checked: &Checked) -> Result<(), Failure> {
     let count = |kind| checked.records.of(kind).count();
     writeln!(
         io::stdout().lock(),

@@ -449,7 +449,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_sorted_and_only_differences_are_told() {
+    fn a_table_is_sorted_and_only_differences_are_printed() {
         let mut rows = Rows::new(false);
         let columns = json!([{"name":"id","type":"bigint"},{"name":"t","type":"any"}]);
         let subscribed = json!({"t":"subscribed","key":["id"],"columns":columns,"order":[["t","desc"]]});

@@ -129,7 +129,7 @@ fn choose_file_type(format: &Format, props: &mut Map<String, Json>) {
 pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(SourceSpec, Vec<Warning>), Faults> {
     let kind = if def.source.is_empty() { "websocket" } else { def.source.as_str() };
     let key = def.conf_key.as_deref();
-    let mut told = Vec::new();
+    let mut found = Vec::new();
     let props = match (config.sources.properties(kind, key), key) {
         (Some(props), _) => props,
         (None, Some(key)) if unknown == UnknownKey::Default => {
@@ -137,7 +137,7 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
             let meant =
                 suggest::did_you_mean(key, known.iter().copied()).map(|hint| format!("; {hint}")).unwrap_or_default();
             let message = format!("CONF_KEY {key} is not defined: the default configuration of {kind} is used{meant}");
-            told.push(Warning::other("", message));
+            found.push(Warning::other("", message));
             config.sources.properties(kind, None).unwrap_or_default()
         }
         (None, _) if !connector::sources().contains(&kind) => Map::new(),
@@ -182,33 +182,33 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
         reach.check(&def.extra)
     });
     if let Err(error) = reached {
-        return Err((faults(error.into()).0, told));
+        return Err((faults(error.into()).0, found));
     }
     let Selected { path, mut props, warnings } =
         match config.connections.of_source(kind, &def.datasource, props, &def.extra) {
             Ok(selected) => selected,
-            Err(error) => return Err((faults(error).0, told)),
+            Err(error) => return Err((faults(error).0, found)),
         };
-    told.extend(warnings);
+    found.extend(warnings);
     if kind == "file" {
         choose_file_type(&def.format, &mut props);
     }
     let path = path.as_deref().unwrap_or(&def.datasource);
     match connector::source(kind, path, &props) {
         Ok((mut spec, warnings)) => {
-            told.extend(warnings);
+            found.extend(warnings);
             if let Some(reach) = &config.reach {
                 if let Err(error) = spec.settings().check(reach) {
-                    return Err((faults(error.into()).0, told));
+                    return Err((faults(error.into()).0, found));
                 }
                 spec.settings_mut().limit_variables(&reach.variables);
             }
-            Ok((spec, told))
+            Ok((spec, found))
         }
         Err(error) => {
             let (faults, warnings) = faults(error);
-            told.extend(warnings);
-            Err((faults, told))
+            found.extend(warnings);
+            Err((faults, found))
         }
     }
 }

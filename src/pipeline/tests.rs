@@ -58,7 +58,7 @@ fn sources_of_the_file_give_the_role() {
 }
 
 #[test]
-fn all_mistakes_of_all_files_are_told() {
+fn all_problems_of_all_files_are_told() {
     let first = "{\"streams\": [\"CREATE STREEM a () WITH ()\",\n  \"CREATE STREAM b (x BIGNIT) WITH (DATASOURCE=\\\"/b\\\")\",\n  \"CREATE STREAM c () WITH (DATASOURCE=\\\"c\\\", TYPE=\\\"websocket\\\")\",\n  \"CREATE STREAM d () WITH (DATASOURCE=\\\"/d\\\", CONF_KEY=\\\"none\\\", TYPE=\\\"websocket\\\")\"],\n\"rules\": [\n  {\"id\": \"r1\", \"sql\": \"SELECT * FROM b\", \"actions\": [{\"log\": {}}]},\n  {\"id\": \"r2\", \"sql\": \"SELECT a FORM c\", \"actions\": [{\"lgo\": {}}]},\n  {\"id\": \"r2\", \"sql\": \"SELECT a FROM c\", \"actions\": [{\"websocket\": {\"path\": \"x\"}}]},\n  {\"id\": \"r4\", \"sql\": \"SELECT a FROM d\", \"actions\": [{\"log\": {}}], \"options\": {\"isEventTime\": 5}}]}";
     let second = "rules: 5\ntables: 7\nstreems: []\n";
     let problems = told(&[first, second]);
@@ -82,7 +82,7 @@ fn all_mistakes_of_all_files_are_told() {
 }
 
 #[test]
-fn all_mistakes_of_one_part_are_told_in_their_place() {
+fn all_problems_of_one_part_are_told_in_their_place() {
     let text = r#"{"streams": [
 "CREATE STREAM a () WITH (DATASOURCE=\"/a\", TYPE=\"websockt\")",
 "CREATE STREAM b (n BIGINT DEFAULT \"x\") WITH (DATASOURCE=\"/b\", FORMAT=\"jsn\", EXTRA=\"5\")",

@@ -171,7 +171,7 @@ pub struct EventTime {
     pub late_tolerance: i64,
     /// Rows further ahead of the clock than this, ms, are dropped.
     pub max_future_skew: i64,
-    /// The first rows cannot exempt the stream from that.
+    /// Whether the system's clock decides even if the first rows of the stream are far ahead of it.
     pub follows_wall: bool,
 }
 
@@ -219,8 +219,8 @@ pub struct Stateful {
     pub incremental: bool,
     /// Each thread may accumulate its own rows of a window; the groups are merged afterwards.
     pub merges: bool,
-    /// The state can be divided by key among threads: for each input, the slots of its scan that make the key. Empty: it
-    /// has one place.
+    /// The state can be divided by key among threads: for each input, the slots of its scan that make the key. Empty:
+    /// it is not divided.
     pub exchange: Vec<Vec<usize>>,
     /// Aggregates of WHERE, over all rows of the window; their results are in the last of `row_slots`.
     pub window_aggregates: Vec<AggregateCall>,

@@ -12,7 +12,7 @@ pub enum Spread {
     Everywhere,
     /// Each thread accumulates the messages of its own sockets; one thread merges the groups.
     Partial,
-    /// Each thread has the state of some keys, and rows go to the thread of theirs. The text names the key.
+    /// Each thread has the state of some keys, and rows go to the thread of their key. The text names the key.
     Exchange(Arc<str>),
     /// Each thread scans, and one thread gets the rows.
     Gather(Reason),

@@ -12,7 +12,7 @@ pub struct CheckedStatement {
     /// rule, stream, table or view
     pub kind: &'static str,
     /// errors and warnings
-    pub mistakes: Vec<Problem>,
+    pub problems: Vec<Problem>,
     /// the plan of a valid query
     pub plan: Option<String>,
 }
@@ -20,7 +20,7 @@ pub struct CheckedStatement {
 impl CheckedStatement {
     /// Whether it could be executed.
     pub fn is_valid(&self) -> bool {
-        self.mistakes.iter().all(|mistake| mistake.severity != Severity::Error)
+        self.problems.iter().all(|problem| problem.severity != Severity::Error)
     }
 }
 
@@ -30,20 +30,20 @@ impl Service {
         let mut words = sql.split_whitespace().map(str::to_ascii_lowercase);
         match (words.next().as_deref(), words.next().as_deref()) {
             (Some("create"), Some("view")) => {
-                CheckedStatement { kind: "view", mistakes: self.mistakes_of_view(sql), plan: None }
+                CheckedStatement { kind: "view", problems: self.problems_of_view(sql), plan: None }
             }
             (Some("create"), Some("table")) => {
-                CheckedStatement { kind: "table", mistakes: self.of_statement(sql), plan: None }
+                CheckedStatement { kind: "table", problems: self.of_statement(sql), plan: None }
             }
-            (Some("create"), _) => CheckedStatement { kind: "stream", mistakes: self.of_statement(sql), plan: None },
+            (Some("create"), _) => CheckedStatement { kind: "stream", problems: self.of_statement(sql), plan: None },
             _ => self.check_query(sql),
         }
     }
 
     fn of_statement(&self, sql: &str) -> Vec<Problem> {
-        let mut mistakes = self.mistakes_of_statement(sql);
-        mistakes.extend(self.warnings_of_statement(sql));
-        mistakes
+        let mut problems = self.problems_of_statement(sql);
+        problems.extend(self.warnings_of_statement(sql));
+        problems
     }
 
     fn check_query(&self, sql: &str) -> CheckedStatement {
@@ -55,15 +55,15 @@ impl Service {
         });
         match planned {
             Ok(plan) => {
-                let mistakes = self.warnings_of_rule(&text, None);
-                CheckedStatement { kind: "rule", mistakes, plan: Some(plan) }
+                let problems = self.warnings_of_rule(&text, None);
+                CheckedStatement { kind: "rule", problems, plan: Some(plan) }
             }
             Err(error) => {
-                let mut mistakes = self.mistakes_of_rule(&text, None, false);
-                if mistakes.is_empty() {
-                    mistakes.push(Problem::error("rule", None, "rule new", error.to_string()));
+                let mut problems = self.problems_of_rule(&text, None, false);
+                if problems.is_empty() {
+                    problems.push(Problem::error("rule", None, "rule new", error.to_string()));
                 }
-                CheckedStatement { kind: "rule", mistakes, plan: None }
+                CheckedStatement { kind: "rule", problems, plan: None }
             }
         }
     }

@@ -93,7 +93,7 @@ impl Service {
             return self.checkpoint_view(id, name, interval).await;
         }
         let wait = match self.try_life(id) {
-            // It may start again; then it is asked.
+            // It may start again; then it is asked again.
             Life::Changing => interval.min(BUSY),
             Life::Over => {
                 let mut checkpoints = locked(&self.inner.checkpoints);
@@ -194,7 +194,7 @@ impl Service {
     /// Stores the last states of all rules when the service stops.
     pub(super) async fn keep_last(&self, states: Vec<(String, Result<Saved, CheckpointError>)>) {
         let writes = states.into_iter().map(|(id, saved)| async move { self.keep_state(None, &id, Some(saved)).await });
-        // The store writes many in one transaction.
+        // The store writes many states in one transaction.
         futures_util::future::join_all(writes).await;
     }
 }

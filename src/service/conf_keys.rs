@@ -98,7 +98,7 @@ impl Service {
         faults(class, kind, props).1.iter().map(Warning::to_string).collect()
     }
 
-    /// Deletes a conf key; if a file also has it, the file's one applies again.
+    /// Deletes a conf key; if a file also has it, that one applies again.
     ///
     /// # Errors
     /// [`ServiceError::NoConfKey`]

@@ -61,7 +61,7 @@ struct Live {
     origin: Origin,
 }
 
-/// Where a connection comes from.
+/// How a connection came to exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Origin {
     /// It was created or changed over the API.
@@ -122,10 +122,10 @@ impl Service {
         let connection = Connection { kind: kind.to_owned(), props: props.clone() };
         let warnings = connection.settings(id).map(|(_, warnings)| warnings).unwrap_or_default();
         let subject = format!("connection {id}");
-        let told = |warning: &Warning| {
+        let problem = |warning: &Warning| {
             Problem::warning("connection", None, subject.as_str(), warning.message()).with_hint(warning.hint())
         };
-        warnings.iter().map(told).collect()
+        warnings.iter().map(problem).collect()
     }
 
     /// Replaces a named connection. Refused if rules refer to it: they would continue with the old one.
@@ -202,7 +202,7 @@ impl Service {
         kept.live.insert(id.to_owned(), live);
     }
 
-    /// Logs the warnings of a connection: once, not each time its endpoint is retried.
+    /// Logs the warnings of a connection once, not at each retry of its endpoint.
     fn tell_warnings(id: &str, connection: &Connection) {
         for warning in connection.settings(id).into_iter().flat_map(|(_, warnings)| warnings) {
             tracing::warn!(connection = id, "{warning}");

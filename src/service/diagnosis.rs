@@ -347,7 +347,7 @@ impl Facts<'_> {
         one("window", Cause::OpenWindow, text)
     }
 
-    /// That a stream of several, which brings nothing, holds back the watermark.
+    /// Reports the one of several streams that holds back the watermark because it brings no rows.
     fn held_back(&self, status: &RuleStatus) -> Option<Diagnosis> {
         let inputs = &status.work.inputs;
         let silent: Vec<&str> =

@@ -187,7 +187,7 @@ impl Service {
     }
 
     /// All problems of a refused statement, as for rule files.
-    pub fn mistakes_of_statement(&self, sql: &str) -> Vec<Problem> {
+    pub fn problems_of_statement(&self, sql: &str) -> Vec<Problem> {
         diagnose::of_statement(sql, &self.catalog())
     }
 

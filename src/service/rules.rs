@@ -179,7 +179,7 @@ impl Service {
         check_id(id)?;
         let text = &*self.restored_rule(id, text)?;
         let definition = Arc::new(Definition::read(text, Some(id), &self.config().rule)?);
-        // Waits for a creation or deletion in progress.
+        // Waits until a creation or deletion in progress is complete.
         let known = || locked(&self.inner.rules).get(id).cloned();
         let (entry, _life) = loop {
             let Some(entry) = known() else {

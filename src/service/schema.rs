@@ -11,7 +11,7 @@ impl Service {
     /// The columns of a rule's results, in the order of the select list.
     ///
     /// # Errors
-    /// [`ServiceError::NoRuleStatus`], and errors that the rule has by now.
+    /// [`ServiceError::NoRuleStatus`], and errors that the rule has against the current streams.
     pub fn rule_schema(&self, id: &str) -> Result<Vec<ResultColumn>, ServiceError> {
         let definition = self.rule_definition(id).map_err(|error| match error {
             ServiceError::NoRule(id) => ServiceError::NoRuleStatus(id),

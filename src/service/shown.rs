@@ -1,4 +1,4 @@
-//! A read-only service that shows rules which others start and end: those of `plutino run --console`.
+//! A read-only service that shows rules which it does not start or end itself: the rules of `plutino run --console`.
 //!
 //! It borrows its engine, and has no store: nothing can be changed through it.
 

@@ -1,7 +1,7 @@
 //! One timer for all rules and trials.
 //!
 //! Schedules follow the time of day, and are evaluated again if the system's clock steps. Everything else uses the
-//! monotonic clock, so that a step changes no wait.
+//! monotonic clock, so a step of the system's clock does not change how long it waits.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};

@@ -95,7 +95,7 @@ impl Topology {
         if select.window.is_some() {
             if conditions.window {
                 flow.operator("windowFilter");
-                // The two are one operator of the plan and have the same number.
+                // Both are one operator of the plan and have the same number.
                 flow.number -= 1;
             }
             flow.operator("window");

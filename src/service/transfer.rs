@@ -241,7 +241,7 @@ impl Service {
         }
     }
 
-    /// Exports everything, or what the rules in `only` need. Of the conf keys, only the used ones.
+    /// Exports everything, or what the rules in `only` need. Of the conf keys, it exports only the used ones.
     pub async fn export(&self, only: Option<&[String]>) -> Everything {
         let mut all = self.export_everything().await;
         if let Some(only) = only {
@@ -279,7 +279,7 @@ impl Service {
     }
 
     /// Imports streams, tables, views and rules; they replace those with the same names. The result lists what could not be
-    /// imported; everything else is.
+    /// imported; everything else was imported.
     pub async fn import_ruleset(&self, ruleset: Ruleset) -> Imported {
         let together = self.start_together().await;
         let imported = self.import_ruleset_unless(ruleset, &AtomicBool::new(false)).await;
@@ -369,12 +369,12 @@ impl Service {
         let stored = self.inner.store.last_import();
         let begun = self.replace_uploads(move |uploads| uploads.begin(stored, number, &new)).await;
         begun.map_err(|error| ServiceError::Import(format!("the uploads cannot be kept for a failure: {error}")))?;
-        // A part of the new configuration would be neither the old nor the new one.
+        // A partly imported configuration would be neither the old nor the new one.
         let never = AtomicBool::new(false);
         let replaced = self.inner.store.transaction(async {
             self.reset().await?;
             self.inner.store.write(vec![Change::import(number)]).await?;
-            // Tables read them when they open.
+            // Tables read the uploads when they open.
             self.bring_uploads(uploads, &mut hidden.uploads).await;
             Ok::<_, ServiceError>(self.take_over(all, hidden, &never).await)
         });
@@ -389,7 +389,7 @@ impl Service {
                 Ok(imported)
             }
             Err(error) => {
-                // The disk has the previous content, so memory must have it too.
+                // The disk has the previous content, so memory must have the same.
                 if let Err(error) = self.replace_uploads(move |uploads| uploads.roll_back(number)).await {
                     tracing::error!(
                         "the uploads from before the import are not restored: {error}; restart the service"
@@ -429,8 +429,8 @@ impl Service {
         }
     }
 
-    /// Imports a configuration; its items replace those with the same names. What was refused before is in `refused`.
-    /// The sources of new rules begin after all are attached.
+    /// Imports a configuration; its items replace those with the same names. Items that were refused before are in
+    /// `refused`. The sources of new rules begin after all are attached.
     async fn take_over(&self, all: Everything, refused: Everything, cancelled: &AtomicBool) -> Imported {
         let together = self.start_together().await;
         let imported = self.take_over_all(all, refused, cancelled).await;
@@ -440,7 +440,7 @@ impl Service {
 
     async fn take_over_all(&self, all: Everything, mut refused: Everything, cancelled: &AtomicBool) -> Imported {
         let on = || !cancelled.load(Ordering::Relaxed);
-        // Tables read them when they open.
+        // Tables read the uploads when they open.
         for (name, content) in all.uploads.iter().take_while(|_| on()) {
             if let Err(error) = self.upload(name.clone(), content.clone().into_bytes()).await {
                 refused.uploads.insert(name.clone(), error.to_string());
@@ -519,7 +519,7 @@ impl Service {
         Ok(())
     }
 
-    /// Named connections, and conf keys of connections that have no connection of their name: JSON texts by kind. In
+    /// Named connections, and conf keys of connections without a connection of that name: JSON texts by kind. In
     /// eKuiper, both are the same.
     pub(super) fn connection_config(&self) -> BTreeMap<String, String> {
         let mut texts = self.conf_texts("connections");

@@ -1,4 +1,4 @@
-//! Trials: rules that run for a while beside the others, with rows of their own, for clients that watch the results.
+//! Trials: rules that run for a while beside the others, with their own rows, for clients that watch the results.
 //!
 //! A trial is parsed, planned and run like any rule. Its sources are the rows that came with it, if there are any, and
 //! its sink sends server-sent events from the data server. It is not stored, is not in the list of rules, and ends by
@@ -194,7 +194,7 @@ impl Service {
         }
     }
 
-    /// Waits until no other request works on trials with this id. None does until the result is dropped.
+    /// Waits until no other request works on trials with this id, and keeps others out until the result is dropped.
     async fn alone_with(&self, id: &str) -> Vec<OwnedMutexGuard<()>> {
         let id = Text::from(id);
         self.inner.trial_gates.pass(std::iter::once(&id)).await
@@ -228,7 +228,7 @@ impl Service {
         sink: &Arc<EventSink>,
     ) -> Result<RuleSpec, ServiceError> {
         let mut options = wanted.options.unwrap_or_default();
-        // Viewers should see errors.
+        // The viewers of a trial see its errors.
         options.retain(|name, _| !name.eq_ignore_ascii_case("sendError"));
         options.insert("sendError".to_owned(), Json::Bool(true));
         let rule = json!({

@@ -32,18 +32,18 @@ pub struct ManagedView {
     pub create: Arc<CreateView>,
     /// the interval at which its state is stored, ms; `None`: it is not
     pub checkpoint: Option<i64>,
-    /// why it could not begin
+    /// why it could not start
     problem: Option<String>,
 }
 
-/// A view that can begin.
+/// A view that can start.
 pub(super) struct PlannedView {
     pub spec: RuleSpec,
     /// the interval at which its state is stored, ms; `None`: it is not
     checkpoint: Option<i64>,
     /// the view as its readers see it
     pub shape: Arc<ViewShape>,
-    /// what other processes need to plan the same
+    /// what other processes need to make the same plan
     recipe: Recipe,
 }
 
@@ -146,7 +146,7 @@ impl Service {
 
     /// Changes a view to another plan, and updates its readers.
     async fn change_view(&self, name: &str, planned: PlannedView) -> Result<(), ServiceError> {
-        // A view that could not begin, or had to give way, is not there.
+        // A view that could not start, or was dropped for want of memory, does not exist in the engine.
         let is_new = !self.inner.engine.read().await.as_ref().is_some_and(|engine| engine.has_view(name));
         self.run_view(planned.spec, planned.recipe, is_new).await?;
         locked(&self.inner.relations).define_view(name, &planned.shape);
@@ -318,7 +318,7 @@ impl Service {
                 Err(error) => tracing::error!("the stored view {name} cannot be used: {error}"),
             }
         }
-        // Errors are reported when the view begins.
+        // Errors are reported when the view starts.
         for (name, view) in self.in_order() {
             if let Ok(planned) = self.plan_view(&view.create, &self.catalog()) {
                 locked(&self.inner.relations).define_view(&name, &planned.shape);
@@ -344,7 +344,7 @@ impl Service {
         self.inner.views_begun.send_replace(true);
     }
 
-    /// Starts a stored view. If it cannot begin, its status shows the reason.
+    /// Starts a stored view. If it cannot start, its status shows the reason.
     async fn begin_view(&self, name: &str, create: &CreateView) -> Result<(), ServiceError> {
         let begun = async {
             let PlannedView { mut spec, checkpoint, shape, recipe } = self.plan_view(create, &self.catalog())?;

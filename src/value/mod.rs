@@ -153,6 +153,18 @@ impl Value {
         }
     }
 
+    /// Subtracts the weight of the value and of everything inside it from `left`; false if `left` is too small, and then
+    /// the rest is not visited. Values may share parts, so a walk can take far longer than their memory suggests.
+    pub fn spend(&self, left: &mut usize, weight: &impl Fn(&Value) -> usize) -> bool {
+        let Some(rest) = left.checked_sub(weight(self)) else { return false };
+        *left = rest;
+        match self {
+            Value::Array(elements) => elements.iter().all(|element| element.spend(left, weight)),
+            Value::Object(members) => members.values().all(|member| member.spend(left, weight)),
+            _ => true,
+        }
+    }
+
     /// An array value of these members.
     pub fn array(members: impl IntoIterator<Item = Value>) -> Value {
         Value::Array(Arc::new(members.into_iter().collect()))

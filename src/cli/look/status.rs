@@ -41,7 +41,7 @@ impl Status {
             None => self.of_all(&service)?,
             Some(name) => match self.of_rule(&service, name) {
                 Err(Failure::Service(refusal)) => self.of_view(&service, name, refusal)?,
-                told => told?,
+                result => result?,
             },
         };
         writeln!(io::stdout().lock(), "{text}")?;

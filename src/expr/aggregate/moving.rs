@@ -1,5 +1,5 @@
-//! Aggregates that need all values, over rows of which the oldest leave again, as those of a sliding window do. What they
-//! know of the values is kept in order, so that neither a row nor an answer takes longer the more rows there are.
+//! Aggregates that need all values, over rows of which the oldest are removed again, as in a sliding window. The values
+//! are kept in order, so the cost of a row or of a result does not grow with the number of rows.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -19,7 +19,7 @@ use crate::value::key::KeyPart;
 pub enum Moving {
     /// For median and percentiles.
     Ranked { aggregate: Aggregate, numbers: Sorted },
-    /// For `count(DISTINCT x)`: how often each value is there.
+    /// For `count(DISTINCT x)`: the number of rows with each value.
     Different(HashMap<KeyPart, u64, RandomState>),
     /// For the other aggregates with DISTINCT, and for deduplicate. `integral`: see [`Accumulator::new`].
     Firsts { aggregate: Aggregate, integral: bool, firsts: Firsts },
@@ -41,10 +41,10 @@ impl Moving {
         }
     }
 
-    /// Whether it takes a value.
+    /// Checks whether it accepts a value.
     ///
     /// # Errors
-    /// The value has a type that the aggregate does not take.
+    /// The aggregate does not accept values of this type.
     pub fn check(&self, value: &Value) -> Result<(), EvalError> {
         match self {
             Moving::Ranked { aggregate, .. }
@@ -96,7 +96,7 @@ impl Moving {
         }
     }
 
-    /// An accumulator that has only the values that are there.
+    /// An accumulator of the current values.
     pub fn accumulated(&self) -> Accumulator {
         Accumulator::Known(match self {
             Moving::Ranked { aggregate, numbers } => {
@@ -188,16 +188,17 @@ impl Firsts {
 /// Numbers in order, in chunks of a bounded length.
 #[derive(Clone, Debug, Default)]
 pub struct Sorted {
-    /// none is empty
+    /// no chunk is empty
     chunks: Vec<Vec<Value>>,
     len: usize,
 }
 
 impl Sorted {
-    /// The longest chunk. To insert a number moves half of one, and to find a rank walks over their lengths.
+    /// The most numbers in a chunk. Inserting a number moves half of a chunk at most, and finding a rank walks over the
+    /// lengths of all chunks.
     const CHUNK: usize = 512;
 
-    /// A chunk with fewer numbers is joined with a neighbour if both together are not long.
+    /// A chunk with fewer numbers is merged with a neighbour if both together are not long.
     const SHORT: usize = Self::CHUNK / 4;
 
     fn insert(&mut self, number: Value) {
@@ -206,7 +207,7 @@ impl Sorted {
         let Some(numbers) = self.chunks.get_mut(chunk) else {
             match self.chunks.last_mut() {
                 None => self.chunks.push(vec![number]),
-                // It is greater than all.
+                // The number is greater than all others.
                 Some(last) => {
                     last.push(number);
                     self.divide(self.chunks.len() - 1);
@@ -268,7 +269,8 @@ impl Sorted {
         None
     }
 
-    /// The chunk and the place in it of the first number that is not less; behind the last chunk if there is none.
+    /// The chunk, and the place in it, of the first number that is not less than this one; past the last chunk if there
+    /// is none.
     fn find(&self, number: &Value) -> (usize, usize) {
         let less = |known: &Value| order(known, number) == Ordering::Less;
         let chunk = self.chunks.partition_point(|numbers| numbers.last().is_some_and(less));
@@ -284,13 +286,13 @@ impl Sorted {
     }
 }
 
-/// Whether a collection has so much more room than it uses that it should shrink. Afterwards it has twice what it uses, so
-/// that it does not grow and shrink in turns.
+/// Whether a collection should shrink, because it has much more room than it uses. Afterwards it has twice the room that
+/// it uses, so that it does not grow and shrink in turns.
 fn has_much_room(capacity: usize, len: usize) -> bool {
     capacity > 4 * len.max(16)
 }
 
-/// The order of numbers; equal numbers that are written differently have an order, too, so that each is found again.
+/// The order of numbers. Equal numbers that are written differently have an order too, so that each is found again.
 fn order(left: &Value, right: &Value) -> Ordering {
     let written = |number: &Value| match number {
         Value::Int(_) => (0, 0),
@@ -301,7 +303,7 @@ fn order(left: &Value, right: &Value) -> Ordering {
     order_of_numbers(left, right).then_with(|| written(left).cmp(&written(right)))
 }
 
-// As a list, whatever its chunks are.
+// Written as one list, regardless of its chunks.
 impl Serialize for Sorted {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeSeq;
@@ -413,7 +415,7 @@ mod tests {
             }
         }
 
-        /// The answer for the last rows is that of an accumulator which has seen only these.
+        /// The result after removals is that of an accumulator which has seen only the remaining rows.
         #[test]
         fn what_has_left_leaves_no_trace(values in prop::collection::vec(value(), 1..2000), window in 1usize..1200) {
             let half = Share::new(0.5).unwrap();
@@ -437,7 +439,7 @@ mod tests {
                         anew.add(Some(value)).unwrap();
                     }
                     let (moved, anew) = (moving.accumulated().answer().unwrap(), anew.answer().unwrap());
-                    // Of equal numbers it does not matter which one is shown.
+                    // It does not matter which of several equal numbers is shown.
                     let same = match (moved.as_f64(), anew.as_f64()) {
                         (Some(moved), Some(anew)) => moved == anew || moved.is_nan() && anew.is_nan(),
                         _ => moved.is_null() && anew.is_null(),

@@ -111,7 +111,7 @@ impl Ranked {
     }
 }
 
-/// The median or percentile of so many numbers. `number` gives the one at a rank, counted from 0, and the next one.
+/// The median or percentile of this many numbers. `number` returns the one at a rank, counted from 0, and the next one.
 pub(super) fn of_ranks(aggregate: Aggregate, count: usize, number: impl Fn(usize) -> (Value, Option<Value>)) -> Value {
     if count == 0 {
         return Value::Null;

@@ -47,7 +47,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .aliases(&["current_date"])
     .not_deterministic()
     .doc("Today as text, `yyyy-MM-dd`, in the configured zone.", &[]),
-    clock("cur_time", |args, context| told("%H:%M:%S", args, context)).aliases(&["current_time"]).doc(
+    clock("cur_time", |args, context| now_as("%H:%M:%S", args, context)).aliases(&["current_time"]).doc(
         "The time of day as text, `HH:mm:ss`, in the configured zone; with a precision of 1 to 6, that many digits \
          of the second's fraction are added.",
         &[],
@@ -143,7 +143,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "The English name of the month.",
         &[("month_name(cast(\"2024-02-29\", \"datetime\"))", "\"February\"")],
     ),
-    clock("now", |args, context| told("%Y-%m-%d %H:%M:%S", args, context))
+    clock("now", |args, context| now_as("%Y-%m-%d %H:%M:%S", args, context))
         .aliases(&["current_timestamp", "local_time", "local_timestamp"])
         .doc(
             "Now as text, `yyyy-MM-dd HH:mm:ss`, in the configured zone; with a precision of 1 to 6, that many \
@@ -232,7 +232,7 @@ fn moment(ms: i64, zone: &TimeZone) -> Result<Zoned, FunctionError> {
 
 /// The current time in a format of jiff that ends with seconds, and as many fractional digits as the first argument
 /// says.
-fn told(directives: &str, args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
+fn now_as(directives: &str, args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
     let now = moment(context.now, context.zone)?;
     let digits = if args.is_empty() { 0 } else { int(&args[0])?.clamp(0, 6) };
     if digits == 0 { written(directives, &now) } else { written(&format!("{directives}%.{digits}f"), &now) }

@@ -104,25 +104,14 @@ fn query(value: &Value, path: Result<&Path, FunctionError>) -> FunctionResult {
     match path?.find(&*data(value)?).map_err(|missing| domain(missing.to_string()))? {
         Found::One(found) => Ok(found.clone()),
         Found::Many(found) => {
-            // With `..` the values contain each other: as text they can be far larger than the message.
+            // With `..` the found values contain each other, so their text can be far larger than the message.
             let mut left = LARGEST_TEXT;
-            if !found.iter().all(|value| fits(value, &mut left)) {
+            let bytes = |value: &Value| 1 + value.as_text().map_or(0, str::len);
+            if !found.iter().all(|value| value.spend(&mut left, &bytes)) {
                 return Err(too_large(TooLarge));
             }
             Ok(Value::array(found.into_iter().cloned()))
         }
-    }
-}
-
-/// Whether the text of a value is at most `left` bytes. Counts its texts, and a byte for each value.
-fn fits(value: &Value, left: &mut usize) -> bool {
-    let own = 1 + value.as_text().map_or(0, str::len);
-    let fit = own <= *left;
-    *left = left.saturating_sub(own);
-    fit && match value {
-        Value::Array(elements) => elements.iter().all(|element| fits(element, left)),
-        Value::Object(members) => members.values().all(|member| fits(member, left)),
-        _ => true,
     }
 }
 

@@ -17,7 +17,7 @@ const fn of(
 }
 
 /// A function whose result depends only on the rule, the row or the window.
-const fn told(name: &'static str, returns: Returns, code: super::ScalarFn) -> Function {
+const fn info(name: &'static str, returns: Returns, code: super::ScalarFn) -> Function {
     of(name, &[], returns, code).not_deterministic()
 }
 
@@ -43,7 +43,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
          result is sent and the next row is taken; other rules continue. More than 10000 ms are an error.",
         &[("delay(1, \"x\")", "\"x\""), ("delay(-1, 2)", "2")],
     ),
-    told("event_time", Returns::Int, |_, context| Ok(Value::Int(context.event_time))).doc(
+    info("event_time", Returns::Int, |_, context| Ok(Value::Int(context.event_time))).doc(
         "The row's time in ms since 1970: its timestamp in event time, else its arrival. Behind a window with \
          aggregates, the window's end.",
         &[],
@@ -80,34 +80,33 @@ pub(super) static FUNCTIONS: &[Function] = &[
          on for the headers of the handshake, without secrets; not `client`, `remote` and headers in `meta(*)`. With \
          `gapSequence`: `gap`, the numbers that are missing before the message. Rows of a view: `op`, which is \
          `insert`, `update` or `delete`, and of a delete `why`, which is `expired`, `evicted`, `filtered` or \
-         `removed`. Rows of memory: `topic`. A key that is not told has no value.",
+         `removed`. Rows of memory: `topic`. An unknown key has no value.",
         &[],
     ),
     of("mqtt", &[("key", Param::MetaKey)], Returns::Text, |_, _| Ok(Value::Absent))
         .not_deterministic()
         .check(topic_or_id)
         .doc(
-            "The `topic` or `messageid` of a message that came by MQTT. Messages of websockets have neither: there \
-             is no \
-             value.",
+            "The `topic` or `messageid` of a message that arrived by MQTT. Messages of websockets have neither, so \
+             there is no value.",
             &[],
         ),
-    told("newuuid", Returns::Text, |_, _| Ok(new_uuid().into()))
+    info("newuuid", Returns::Text, |_, _| Ok(new_uuid().into()))
         .doc("A new UUID of version 1 as text: made of the time, and never repeated.", &[]),
     of("props", &[("name", Param::Text)], Returns::Text, props).not_deterministic().doc(
         "A property of the engine as text: `et` is now in ms since 1970, `snowflake` a new id that grows with time. \
          Any other name is an error.",
         &[],
     ),
-    told("rule_id", Returns::Text, |_, context| Ok(Value::from(context.rule))).doc("The id of the rule.", &[]),
-    told("rule_start", Returns::Int, |_, context| Ok(Value::Int(context.rule_started)))
+    info("rule_id", Returns::Text, |_, context| Ok(Value::from(context.rule))).doc("The id of the rule.", &[]),
+    info("rule_start", Returns::Int, |_, context| Ok(Value::Int(context.rule_started)))
         .doc("When the rule was started, in ms since 1970.", &[]),
-    told("tstamp", Returns::Int, |_, context| Ok(Value::Int(context.now))).doc("Now, in ms since 1970.", &[]),
-    told("window_end", Returns::Int, |_, context| Ok(bound(context, |(_, end)| end)))
+    info("tstamp", Returns::Int, |_, context| Ok(Value::Int(context.now))).doc("Now, in ms since 1970.", &[]),
+    info("window_end", Returns::Int, |_, context| Ok(bound(context, |(_, end)| end)))
         .doc("The end of the window in ms since 1970; the window does not contain it. 0 without a window.", &[]),
-    told("window_start", Returns::Int, |_, context| Ok(bound(context, |(start, _)| start)))
+    info("window_start", Returns::Int, |_, context| Ok(bound(context, |(start, _)| start)))
         .doc("The start of the window in ms since 1970. 0 without a window.", &[]),
-    told("window_trigger", Returns::Int, |_, context| Ok(bound(context, |(_, end)| end)))
+    info("window_trigger", Returns::Int, |_, context| Ok(bound(context, |(_, end)| end)))
         .doc("When the window was due, in ms since 1970: its end. 0 without a window.", &[]),
 ];
 

@@ -10,12 +10,12 @@ use crate::value::{Text, Value};
 const MAX_STEPS: usize = 1_000_000;
 /// The most bytes that one run may produce.
 const MAX_OUTPUT: usize = 16 * 1024 * 1024;
-/// The most elements and members, including nested ones, of a value that a function returns.
+/// The most parts of a value that a function returns: the value itself, its elements and members, and those inside them.
 const MAX_PARTS: usize = 100_000;
 /// This many of them count as one step.
 const PARTS_A_STEP: usize = 16;
 
-/// A text in a list counts as one part more for this many bytes.
+/// A text counts as one more part for each of this many bytes.
 const BYTES_A_PART: usize = 1024;
 /// The greatest depth of calls between templates.
 const MAX_CALLS: usize = 100;
@@ -241,7 +241,9 @@ impl Run<'_> {
     /// memory; one that would take too long to walk is an error.
     fn weigh(&mut self, value: &Value, line: usize) -> Result<(), RunError> {
         let mut left = MAX_PARTS;
-        if !parts(value, &mut left) {
+        // Elements share the memory of their text, but what is written does not.
+        let parts = |value: &Value| 1 + value.as_text().map_or(0, str::len) / BYTES_A_PART;
+        if !value.spend(&mut left, &parts) {
             return Err(RunError { line, what: "the list is too large".to_owned() });
         }
         self.steps += (MAX_PARTS - left) / PARTS_A_STEP;
@@ -278,22 +280,6 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
-
-/// Subtracts the number of a value's elements and members from `left`; false: there are more.
-fn parts(value: &Value, left: &mut usize) -> bool {
-    match value {
-        Value::Array(elements) => elements.iter().all(|element| part(element, left)),
-        Value::Object(members) => members.values().all(|member| part(member, left)),
-        _ => true,
-    }
-}
-
-fn part(value: &Value, left: &mut usize) -> bool {
-    // Elements share the memory of their text, but what is written does not.
-    let text = value.as_text().map_or(0, str::len) / BYTES_A_PART;
-    *left = left.saturating_sub(1 + text);
-    *left > 0 && parts(value, left)
 }
 
 /// Reads a member. Null and absent have none; any other value that cannot have members is an error.

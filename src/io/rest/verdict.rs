@@ -38,27 +38,27 @@ impl Verdict {
     /// What the answer to a request means.
     pub fn of(response: ResponseType, request: &Prepared, sent: Result<Answer, SendError>) -> Verdict {
         let url = request.uri.to_string();
-        let told = |what: String| format!("{} {}: {what}", request.method, masked_url(&url));
+        let described = |what: String| format!("{} {}: {what}", request.method, masked_url(&url));
         let answer = match sent {
             Ok(answer) => answer,
             Err(error @ SendError::Egress(_)) => {
-                return Verdict::Lost { cause: EGRESS, error: told(error.to_string()) };
+                return Verdict::Lost { cause: EGRESS, error: described(error.to_string()) };
             }
             Err(error @ SendError::Redirect(..)) => {
-                return Verdict::Lost { cause: REFUSED, error: told(error.to_string()) };
+                return Verdict::Lost { cause: REFUSED, error: described(error.to_string()) };
             }
-            Err(error) => return Verdict::Again { error: told(error.to_string()), counts: false, wait: None },
+            Err(error) => return Verdict::Again { error: described(error.to_string()), counts: false, wait: None },
         };
         let status = answer.status.as_u16();
-        let said = || told(format!("status {status}{}", shown(&answer.body)));
+        let refused = || described(format!("status {status}{}", shown(&answer.body)));
         match status {
             200..300 => match (response, body_code(&answer.body)) {
                 (ResponseType::Code, _) | (ResponseType::Body, Some(200..300)) => Verdict::Sent,
-                (ResponseType::Body, _) => Verdict::Lost { cause: REFUSED, error: said() },
+                (ResponseType::Body, _) => Verdict::Lost { cause: REFUSED, error: refused() },
             },
-            429 | 503 => Verdict::Again { error: said(), counts: false, wait: answer.retry_after },
-            500.. => Verdict::Again { error: said(), counts: true, wait: answer.retry_after },
-            _ => Verdict::Lost { cause: REFUSED, error: said() },
+            429 | 503 => Verdict::Again { error: refused(), counts: false, wait: answer.retry_after },
+            500.. => Verdict::Again { error: refused(), counts: true, wait: answer.retry_after },
+            _ => Verdict::Lost { cause: REFUSED, error: refused() },
         }
     }
 }

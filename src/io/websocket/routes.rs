@@ -70,12 +70,12 @@ pub(super) fn origin(client: &Text, remote: &str, segments: &Segments, headers: 
     let text = |name: &'static str, value: &str| (Text::const_new(name), Value::from(value));
     let own = [text("client", client), text("remote", remote)];
     let path = segments.iter().map(|(name, value)| (Text::from(format!("path_{name}")), Value::from(value.as_str())));
-    let told = headers.map(told).unwrap_or_default();
-    Arc::new(Origin { meta: Value::object(own.into_iter().chain(path).chain(told)) })
+    let from_client = headers.map(client_headers).unwrap_or_default();
+    Arc::new(Origin { meta: Value::object(own.into_iter().chain(path).chain(from_client)) })
 }
 
 /// The headers for rules, with their names in `meta(…)`.
-fn told(headers: &HeaderMap) -> Vec<(Text, Value)> {
+fn client_headers(headers: &HeaderMap) -> Vec<(Text, Value)> {
     let open = headers.iter().filter(|(name, _)| !SECRET.contains(&name.as_str()));
     open.take(HEADERS)
         .map(|(name, value)| {

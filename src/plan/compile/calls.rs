@@ -192,7 +192,7 @@ fn foreign(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Checks a call. `in_case`: a row may never come to it, so that declared types refuse nothing.
+/// Checks a call. `in_case`: a row may never reach it, so that declared types refuse nothing.
 pub(super) fn check(function: &'static Function, call: &Call, args: &[Compiled], in_case: bool) -> Result<()> {
     let keys: Vec<_> =
         call.args.iter().enumerate().map(|(index, arg)| meta_key(function, index, arg).is_some()).collect();

@@ -1,11 +1,11 @@
-//! Whether the state of a rule can be divided by key, so that each thread has that of some keys.
+//! Decides whether the state of a rule can be divided by key, so that each thread has the state of some keys.
 //!
-//! Rows of one key go to one thread, which sees them in their order. That is enough where all that is remembered of rows is
-//! remembered by a key that they have when they are scanned: by analytic functions for each row, or by groups of a
-//! window. Windows that merge need no exchange: there each thread accumulates what it has. Rows that are joined meet where
-//! the key is that of the join.
+//! Rows of one key go to one thread, which sees them in their order. This works if everything that the rule remembers
+//! belongs to a key that rows have when they are scanned: the memories of analytic functions for each row, or the
+//! groups of a window. Windows that merge need no exchange: each thread accumulates its own rows.
+//! Rows that are joined meet where the key is that of the join.
 //!
-//! Results of different keys, and groups in one result, have no order then, also for messages of one connection. So the
+//! Results of different keys, and groups in one result, then have no order, even for messages of one connection. So the
 //! state is divided only if the rule permits that.
 
 use std::collections::BTreeSet;
@@ -14,8 +14,8 @@ use super::super::physical::{ColumnSource, Input, Role, Stateful, StepKind, Wind
 use crate::expr::Expr;
 use crate::value::types::DataType;
 
-/// The key by which the state is divided: for each input, the slots of its scan that make it. Empty: the state has one
-/// place. `unordered`: whether results of different keys may change places.
+/// The key by which the state is divided: for each input, the slots of its scan that make it. Empty: the state is not
+/// divided. `unordered`: whether results of different keys may change places.
 pub(super) fn keys(plan: &Stateful, inputs: &[Input], unordered: bool) -> Vec<Vec<usize>> {
     let one_place = Vec::new();
     if !unordered || plan.counts_hits || inputs.iter().any(|input| matches!(input.role, Role::Table { .. })) {
@@ -28,7 +28,7 @@ pub(super) fn keys(plan: &Stateful, inputs: &[Input], unordered: bool) -> Vec<Ve
     let Some((number, stream)) = streams.next() else { return one_place };
     let divides = match plan.window {
         WindowSpec::Each => plan.result_steps.is_empty(),
-        // What is on its way between two threads is in no checkpoint.
+        // A checkpoint does not contain what is on its way between two threads.
         WindowSpec::Hopping { .. } => !plan.stored && !plan.merges && groups_alone(plan),
         _ => false,
     };
@@ -52,7 +52,7 @@ pub(super) fn keys(plan: &Stateful, inputs: &[Input], unordered: bool) -> Vec<Ve
     keys
 }
 
-/// Whether the threads can join the rows of windows, and one of them make the results of what they have joined. In
+/// Whether the threads can join the rows of windows, so that one of them makes the results of the joined rows. In
 /// processing time each thread would end windows at another moment.
 fn joins_alone(plan: &Stateful) -> bool {
     let read = columns(&plan.keys);
@@ -108,7 +108,7 @@ fn key_column(input: &Input, slot: usize) -> Option<usize> {
     (matches!(column.source, ColumnSource::Key(_)) && !may_be_time).then_some(place)
 }
 
-/// Whether the groups of a window are all that it keeps.
+/// Whether a window keeps nothing but its groups.
 fn groups_alone(plan: &Stateful) -> bool {
     plan.incremental && plan.computed.is_empty() && plan.window_aggregates.is_empty()
 }

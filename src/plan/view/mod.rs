@@ -62,7 +62,7 @@ pub struct ViewPlan {
     pub warnings: Vec<String>,
 }
 
-/// What the rows of a view stand for.
+/// What a row of a view represents.
 #[derive(Clone, Debug)]
 pub enum ViewKind {
     /// the newest message of each key that passes the filter

@@ -42,14 +42,15 @@ impl Service {
         }
     }
 
-    /// Tells process 0 that a rule has failed here. False: there is no process 0, so this process handles the failure.
+    /// Reports to process 0 that a rule has failed here. Returns false if there is no process 0: then this process
+    /// handles the failure.
     pub(in crate::service) async fn tell_failed(&self, id: &str, number: u64, error: String) -> bool {
         let Some(leader) = self.leader() else { return false };
         leader.tell(&Event::Failed { id: id.to_owned(), number, error }).await;
         true
     }
 
-    /// Tells process 0 that this process was asked to end, so that all processes end in order.
+    /// Reports to process 0 that this process was asked to end, so that all processes end in order.
     pub async fn tell_ends(&self) {
         if let Some(leader) = self.leader() {
             leader.tell(&Event::Ends(leader.process)).await;

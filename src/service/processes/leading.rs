@@ -68,7 +68,7 @@ impl Followers {
         self.links.iter().find(|link| link.process == process)
     }
 
-    /// All processes, that with the state of a rule last.
+    /// All processes, the one with the state of a rule last.
     fn with_home_last(&self, home: usize) -> Vec<usize> {
         let all = std::iter::once(LEADER).chain(self.links.iter().map(|link| link.process));
         all.filter(|process| *process != home).chain([home]).collect()
@@ -160,7 +160,7 @@ impl Service {
         let Some(followers) = self.followers() else { return };
         let rules = locked(&self.inner.rules).keys().cloned().collect();
         followers.order(&Order::Rules(rules)).await;
-        // Tables read them when they open.
+        // Tables read the uploads when they open.
         self.hand_uploads_over().await;
         let relations = locked(&self.inner.relations).records();
         let changes = self.conf_key_records().into_iter().chain(self.connection_records()).chain(relations);
@@ -195,7 +195,7 @@ impl Service {
         let Some(followers) = self.followers() else { return Ok(()) };
         let id = recipe.id.clone();
         let prepare = Order::Prepare(recipe);
-        // They may wait long for a peer that they dial.
+        // The other processes may wait long for a peer that they dial.
         let answers = tokio::select! {
             () = self.inner.shutdown.cancelled() => return Err(Refusal::Stopping),
             answers = followers.order(&prepare) => answers,
@@ -213,7 +213,7 @@ impl Service {
         }
     }
 
-    /// Sends an order that cannot be refused to the other processes.
+    /// Sends an order to the other processes that they cannot refuse.
     async fn tell_elsewhere(&self, order: &Order) {
         if let Some(followers) = self.followers() {
             followers.order(order).await;
@@ -228,7 +228,7 @@ impl Service {
     /// Starts an opened rule in all processes, in place of the running version.
     ///
     /// The process with the rule's state starts it last: by then it is known how many rows of the running version are
-    /// still on their way there. Rows of the new version wait there until these have come.
+    /// still on their way there. Rows of the new version wait until these have arrived.
     ///
     /// # Errors
     /// Why the rule does not run; then neither version runs.
@@ -396,7 +396,7 @@ impl Service {
         }
     }
 
-    /// Tells the process with the rule's state that the state is on disk.
+    /// Reports to the process with the rule's state that the state is on disk.
     pub(in crate::service) async fn is_kept(&self, engine: &Engine, id: &str, mark: Mark) {
         let home = self.followers().zip(engine.home_of(id));
         match home.and_then(|(followers, home)| followers.of(home)) {

@@ -6,9 +6,9 @@
 //! (`rules::life`, `checkpoints`). A change is answered after all processes have made it; if one of them refuses, it is
 //! undone in all.
 //!
-//! The processes agree on the order of changes because the one who changes something in process 0 holds its lock until
-//! all have answered. No other order is needed: each process builds its own dataflows, and rules are addressed by
-//! numbers that process 0 assigns.
+//! The processes agree on the order of changes because each change in process 0 holds a lock until all processes have
+//! answered. No other order is needed: each process builds its own dataflows, and rules are addressed by numbers that
+//! process 0 assigns.
 //!
 //! If a process is lost, all end. So no process joins later, and the state of the others always comes from the orders
 //! of the current process 0.

@@ -12,7 +12,7 @@ use crate::engine::{CheckpointError, RuleHome, Saved, StateAnswer};
 /// An order of process 0.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// The list of all existing rules: anything kept for others is dropped.
+    /// The list of all existing rules: anything kept for other rules is dropped.
     Rules(Vec<String>),
     /// Changes of the catalog, all or none.
     Apply(Vec<Change>),
@@ -90,7 +90,7 @@ pub enum Event {
     Tapped(WireRows),
 }
 
-/// What a process needs to make the same plan of a rule or view as process 0.
+/// The data from which a process makes the same plan of a rule or view as process 0.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Recipe {
     pub id: String,

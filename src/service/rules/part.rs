@@ -50,10 +50,10 @@ impl Service {
     /// [`Refusal`]; then everything is closed again.
     pub(in crate::service) async fn prepare_part(&self, recipe: Recipe) -> Result<(), Refusal> {
         let (decide, decision) = oneshot::channel();
-        let (told, ready) = oneshot::channel();
+        let (outcome, ready) = oneshot::channel();
         locked(&self.inner.ready_rules).insert(recipe.id.clone(), decide);
         let service = self.clone();
-        tokio::spawn(async move { service.hold_ready(recipe, told, decision).await });
+        tokio::spawn(async move { service.hold_ready(recipe, outcome, decision).await });
         ready.await.unwrap_or(Err(Refusal::Stopping))
     }
 
@@ -80,7 +80,7 @@ impl Service {
     async fn hold_ready(
         &self,
         recipe: Recipe,
-        told: oneshot::Sender<Result<(), Refusal>>,
+        outcome: oneshot::Sender<Result<(), Refusal>>,
         decision: oneshot::Receiver<Decision>,
     ) {
         let engine = self.inner.engine.read().await;
@@ -93,11 +93,11 @@ impl Service {
             Ok(opened) => opened,
             Err(refusal) => {
                 locked(&self.inner.ready_rules).remove(&recipe.id);
-                let _ = told.send(Err(refusal));
+                let _ = outcome.send(Err(refusal));
                 return;
             }
         };
-        let _ = told.send(Ok(()));
+        let _ = outcome.send(Ok(()));
         let decision = tokio::select! {
             decision = decision => decision.ok(),
             () = self.inner.shutdown.cancelled() => None,

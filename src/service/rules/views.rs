@@ -185,8 +185,8 @@ impl Service {
         Ok(definition.reads.iter().map(ToString::to_string).collect())
     }
 
-    /// All problems of a refused rule, as for rule files; those of its sinks only if `sinks` is set.
-    pub fn mistakes_of_rule(&self, text: &str, id: Option<&str>, sinks: bool) -> Vec<Problem> {
+    /// All problems of a refused rule, as for rule files; the problems of its sinks only if `sinks` is set.
+    pub fn problems_of_rule(&self, text: &str, id: Option<&str>, sinks: bool) -> Vec<Problem> {
         diagnose::of_rule(text, id, sinks, &self.catalog(), &self.config())
     }
 

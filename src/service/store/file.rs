@@ -83,7 +83,7 @@ impl OpenFile {
         }
         let create = || {
             let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-            // Written in full rather than just extended: a sparse file takes no space.
+            // The file is written in full, not just extended, because a sparse file takes no space.
             file.write_all(&vec![b'.'; RESERVED])?;
             file.sync_all()
         };
@@ -251,7 +251,7 @@ fn private_folder(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Removes the rights of everybody but the owner.
+/// Removes the rights of everybody except the owner.
 fn keep_out(path: &Path) -> std::io::Result<()> {
     let mode = std::fs::metadata(path)?.permissions().mode();
     if mode & 0o077 == 0 {
@@ -345,7 +345,7 @@ pub(super) fn write_new(path: &Path, records: &Records, states: &[(String, Vec<u
     })
 }
 
-/// A name beside a file that no other file has.
+/// A path beside a file that no other file has.
 pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
     let stamp = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -81,7 +81,7 @@ fn write(file: &OpenFile, groups: Vec<Group>, owed: &mut Vec<Change>) {
 }
 
 /// Writes urgent changes, in the reserved space if necessary. If that fails they are written later, because they take
-/// effect in any case: a rule that somebody has to stop is stopped.
+/// effect in any case: a rule that is stopped stays stopped.
 fn write_urgent(file: &OpenFile, changes: Vec<Change>, owed: &mut Vec<Change>) -> Result<(), StoreError> {
     file.give_reserve_up();
     owed.extend(changes);

@@ -84,7 +84,7 @@ impl Uploads {
         Uploads { folder: data.join("uploads"), changing: Mutex::default() }
     }
 
-    /// Where they are.
+    /// The folder of the files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

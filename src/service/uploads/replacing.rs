@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(files(&data, 8), old);
         import(10).finish(10).expect("the new ones are there");
         assert_eq!(files(&data, 10), new);
-        // Killed while it is undone.
+        // Killed while the import is undone.
         let uploads = import(11);
         fs::remove_file(uploads.folder().join("c")).expect("it is there");
         fs::remove_file(uploads.folder().join("b")).expect("it is there");

@@ -50,7 +50,7 @@ pub struct ViewReport {
 
 impl Service {
     /// All problems of a refused CREATE VIEW, with places.
-    pub fn mistakes_of_view(&self, sql: &str) -> Vec<Problem> {
+    pub fn problems_of_view(&self, sql: &str) -> Vec<Problem> {
         diagnose::of_view(sql, &self.catalog())
     }
 
@@ -62,7 +62,7 @@ impl Service {
     /// The description of a view for clients, and its plan.
     ///
     /// # Errors
-    /// [`ServiceError::NoRelation`], and errors that the view has by now.
+    /// [`ServiceError::NoRelation`], and errors that the view has against the current streams.
     pub fn describe_view(&self, name: &str) -> Result<(ManagedView, Box<ViewPlan>), ServiceError> {
         let view = self.view(name)?;
         match self.plan_view(&view.create, &self.catalog())?.spec.plan.body {

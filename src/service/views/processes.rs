@@ -50,7 +50,7 @@ impl Service {
         Ok(self.plan_view(&parse(&recipe.text)?, &catalog)?.spec)
     }
 
-    /// Begins a view in all processes; `new`: no version of it runs.
+    /// Starts a view in all processes; `new`: no version of it runs.
     ///
     /// # Errors
     /// [`ServiceError`]; then a new view does not exist.
