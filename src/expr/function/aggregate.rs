@@ -17,74 +17,80 @@ const DEDUPLICATED: &[(&str, Param)] = &[("x", Param::Any), ("all", Param::Bool)
 const LAST: &[(&str, Param)] = &[("x", Param::Any), ("ignore_null", Param::Bool)];
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    row(Aggregate::Avg, "avg", (NUMBER, Returns::Float))
-        .doc("The mean of the numbers, a float; nulls are left out. No value where there is no number. `avg(DISTINCT x)` takes \
-              each number once.", &[]),
+    row(Aggregate::Avg, "avg", (NUMBER, Returns::Float)).doc(
+        "The mean of the numbers, as a float; nulls are ignored. No value if there are no numbers. `avg(DISTINCT \
+         x)` counts each number once.",
+        &[],
+    ),
     row(Aggregate::Collect, "collect", (ANY, Returns::Array)).doc(
-        "An array of the values in order, nulls too. `collect(*)` is an array of the rows as objects; \
-         `collect(*)[0]->a` looks into the first. `collect(DISTINCT x)` has each value once, in the order of their first \
+        "An array of the values in order, including nulls. `collect(*)` is an array of the rows as objects; \
+         `collect(*)[0]->a` reads the first. `collect(DISTINCT x)` has each value once, in the order of their first \
          rows.",
         &[],
     ),
-    row(Aggregate::Count, "count", (ANY, Returns::Int))
-        .doc("`count(*)` counts rows, `count(x)` those rows in which x is not null, `count(DISTINCT x)` the different values.", &[]),
+    row(Aggregate::Count, "count", (ANY, Returns::Int)).doc(
+        "`count(*)` counts rows, `count(x)` rows in which x is not null, `count(DISTINCT x)` distinct values.",
+        &[],
+    ),
     row(Aggregate::Deduplicate { all: true }, "deduplicate", (DEDUPLICATED, Returns::Any)).check(literal_bool).doc(
-        "With true an array of rows as objects: for each value of x the first that has it. With false the last row if \
-         its value of x is new, else no value.",
+        "With `true`: an array of rows as objects, the first row for each value of x. With `false`: the last row if \
+         its value of x is new, otherwise no value.",
         &[],
     ),
     row(Aggregate::FirstValue { filled: false }, "first_value", (LAST, Returns::SameAs(0)))
         .required(1)
         .check(literal_bool)
         .doc(
-            "The first value; with true the first that is not null. `first_value(*, true)` is the first row as an \
-             object.",
+            "The first value; with `true` the first one that is not null. `first_value(*, true)` is the first row as \
+             an object.",
             &[],
         ),
     row(Aggregate::LastValue { filled: false }, "last_value", (LAST, Returns::SameAs(0))).check(literal_bool).doc(
-        "The last value; with true the last that is not null. `last_value(*, true)` is the last row as an object.",
+        "The last value; with `true` the last one that is not null. `last_value(*, true)` is the last row as an \
+         object.",
         &[],
     ),
     row(Aggregate::Max, "max", (ORDERED, Returns::SameAs(0)))
-        .doc("The greatest number, or the last text in order; nulls are left out.", &[]),
+        .doc("The greatest number or text; nulls are ignored.", &[]),
     row(Aggregate::Median, "median", (NUMBER, Returns::Any)).doc(
-        "The number in the middle, or the mean of the two there, a float; nulls are left out. No value where there is \
-         no number.",
+        "The middle number, or the mean of the two middle ones as a float; nulls are ignored. No value if there are \
+         no numbers.",
         &[],
     ),
     row(Aggregate::Merge, "merge_agg", (ANY, Returns::Object)).doc(
-        "One object of the members of all objects, of equal keys the last; other values are left out. \
-         `merge_agg(*)` merges the rows. No value where there is no object.",
+        "Merges all objects into one; the last of duplicate keys counts, other values are ignored. `merge_agg(*)` \
+         merges the rows. No value if there are no objects.",
         &[],
     ),
-    row(Aggregate::Min, "min", (ORDERED, Returns::SameAs(0)))
-        .doc("The least number, or the first text in order; nulls are left out.", &[]),
+    row(Aggregate::Min, "min", (ORDERED, Returns::SameAs(0))).doc("The least number or text; nulls are ignored.", &[]),
     row(Aggregate::PercentileCont(Share::NONE), "percentile_cont", (RANKED, Returns::Float))
         .aliases(&["percentile"])
         .check(literal_share)
         .doc(
-            "The number below which a share, from 0 to 1, of the numbers lies, interpolated between the two next to \
-             it; a float. 0.5 gives the median. Nulls are left out.",
+            "The number below which a share of the numbers lies, as a float, interpolated between two numbers if \
+             necessary. The share is from 0 to 1; 0.5 gives the median. Nulls are ignored.",
             &[],
         ),
     row(Aggregate::PercentileDisc(Share::NONE), "percentile_disc", (RANKED, Returns::Float)).check(literal_share).doc(
-        "The first of the sorted numbers that has at least a share, from 0 to 1, of the numbers up to it. Nulls \
-             are left out.",
+        "The first of the sorted numbers at which at least a share of all numbers is reached. The share is from 0 to \
+         1. Nulls are ignored.",
         &[],
     ),
     row(Aggregate::Stddev, "stddev", (NUMBER, Returns::Float))
-        .doc("The standard deviation of the numbers as a whole population; nulls are left out.", &[]),
+        .doc("The standard deviation of the numbers as a population; nulls are ignored.", &[]),
     row(Aggregate::StddevSample, "stddevs", (NUMBER, Returns::Float)).doc(
-        "The standard deviation of the numbers as a sample; nulls are left out. One number alone gives no value.",
+        "The standard deviation of the numbers as a sample; nulls are ignored. A single number gives no value.",
         &[],
     ),
-    row(Aggregate::Sum, "sum", (NUMBER, Returns::SameAs(0)))
-        .doc("The sum of the numbers; nulls are left out. Whole numbers are summed exactly. `sum(DISTINCT x)` takes each number \
-              once.", &[]),
+    row(Aggregate::Sum, "sum", (NUMBER, Returns::SameAs(0))).doc(
+        "The sum of the numbers; nulls are ignored. Whole numbers are summed exactly. `sum(DISTINCT x)` counts \
+         each number once.",
+        &[],
+    ),
     row(Aggregate::Var, "var", (NUMBER, Returns::Float))
-        .doc("The variance of the numbers as a whole population; nulls are left out.", &[]),
+        .doc("The variance of the numbers as a population; nulls are ignored.", &[]),
     row(Aggregate::VarSample, "vars", (NUMBER, Returns::Float))
-        .doc("The variance of the numbers as a sample; nulls are left out. One number alone gives no value.", &[]),
+        .doc("The variance of the numbers as a sample; nulls are ignored. A single number gives no value.", &[]),
 ];
 
 /// The second argument decides what the aggregate keeps, so it must be a literal.

@@ -36,27 +36,29 @@ const VALUES: Params = &[("x", Param::Any), ("begin", Param::Bool), ("reset", Pa
 
 pub(super) static FUNCTIONS: &[Function] = &[
     running(Analytic::AccAvg, "acc_avg", NUMBERS, Returns::Float).doc(
-        "The mean of x over the rows so far; nulls are left out. With begin and reset only rows of a range count, as \
-         for `acc_sum`.",
+        "The mean of x over the rows so far; nulls are ignored. With `begin` and `reset`, only rows of a range count, \
+         as for `acc_sum`.",
         &[],
     ),
     running(Analytic::AccCount, "acc_count", VALUES, Returns::Int).doc(
-        "The number of rows so far in which x is not null; `acc_count(*)` counts all. With begin and reset only rows \
-         of a range count, as for `acc_sum`.",
+        "The number of rows so far in which x is not null; `acc_count(*)` counts all rows. With `begin` and `reset`, \
+         only rows of a range count, as for `acc_sum`.",
         &[],
     ),
     running(Analytic::AccMax, "acc_max", NUMBERS, Returns::Any).doc(
-        "The greatest x so far; nulls are left out. With begin and reset only rows of a range count, as for `acc_sum`.",
+        "The greatest x so far; nulls are ignored. With `begin` and `reset`, only rows of a range count, as for \
+         `acc_sum`.",
         &[],
     ),
     running(Analytic::AccMin, "acc_min", NUMBERS, Returns::Any).doc(
-        "The least x so far; nulls are left out. With begin and reset only rows of a range count, as for `acc_sum`.",
+        "The least x so far; nulls are ignored. With `begin` and `reset`, only rows of a range count, as for \
+         `acc_sum`.",
         &[],
     ),
     running(Analytic::AccSum, "acc_sum", NUMBERS, Returns::Float).doc(
-        "The sum of x over the rows so far; nulls are left out. With begin and reset the sum starts again at a row \
-         where begin is true and ends with the first row where reset is true, which still counts; outside it is 0. \
-         Where `OVER (WHEN …)` is false the row does not count.\n\n\
+        "The sum of x over the rows so far; nulls are ignored. With `begin` and `reset`, the sum starts again at a \
+         row where `begin` is true, and ends with the first row where `reset` is true, which still counts; outside of \
+         such a range the sum is 0. Rows for which `OVER (WHEN …)` is false do not count.\n\n\
          | x | `acc_sum(x)` | `acc_sum(x, x > 2, x < 0)` |\n\
          | --- | --- | --- |\n\
          | 1 | 1 | 0 |\n\
@@ -69,8 +71,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     of(Analytic::ChangedCol, "changed_col", &[("ignore_null", Param::Bool), ("x", Param::Any)], Returns::SameAs(1))
         .check(boolean_first)
         .doc(
-            "x where it differs from the last x, else null; the first x differs. With ignore_null a null is no change \
-             and is forgotten. Where `OVER (WHEN …)` is false the answer is null and the row is forgotten.\n\n\
+            "x if it differs from the last x, otherwise null; the first x differs. With `ignore_null`, nulls are \
+             ignored. If `OVER (WHEN …)` is false, the result is null and the row is ignored.\n\n\
              | x | `changed_col(true, x)` | `changed_col(false, x)` |\n\
              | --- | --- | --- |\n\
              | 1 | 1 | 1 |\n\
@@ -88,9 +90,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .variadic()
     .check(more_than_two)
     .doc(
-        "Several columns: those arguments that differ from the row before, or from the window before where they are \
-         aggregates. Their names are the prefix, which may be a column's text, and the column's name, or the function's name for a call. `*` stands \
-         for all columns. With ignore_null a null is no change and is forgotten. Only in the select list.\n\n\
+        "Several columns: the arguments that differ from the row before, or for aggregates from the window before. \
+         The name of each is the prefix, which may come from a column, and the name of the column, or for a call the \
+         name of the function. `*` means all columns. With `ignore_null`, nulls are ignored. Only in the select \
+         list.\n\n\
          | a | b | `changed_cols(\"c_\", true, a, b)` |\n\
          | --- | --- | --- |\n\
          | 1 | 1 | `c_a` 1, `c_b` 1 |\n\
@@ -103,8 +106,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .check(more_than_one)
         .doc(
             "Whether any of the arguments differs from its last value; a first value differs. Arrays and objects are \
-             compared by what is in them; `*` stands for all columns of the message. With ignore_null a null is no change and is \
-             forgotten. Where `OVER (WHEN …)` is false the answer is false and the row is forgotten.\n\n\
+             compared by content; `*` means all columns of the message. With `ignore_null`, nulls are ignored. If \
+             `OVER (WHEN …)` is false, the result is false and the row is ignored.\n\n\
              | a | b | `had_changed(true, a, b)` |\n\
              | --- | --- | --- |\n\
              | 1 | 1 | true |\n\
@@ -122,9 +125,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .required(1)
     .check(of_lag)
     .doc(
-        "x of an earlier row, `offset` rows before (default: 1); the default, or null, until there is one. A row \
-         in which x is null is not counted, unless ignore_null is false, nor is one where `OVER (WHEN …)` is false: \
-         it gets what the next row gets. The offset is a literal up to 100000; 0 gives x itself.\n\n\
+        "x of an earlier row, `offset` rows before (1 if not given); `default`, or null, if there is no such row. \
+         Rows in which x is null do not count, unless `ignore_null` is false. Rows for which `OVER (WHEN …)` is false \
+         do not count either: such a row has the same result as the next row. The offset is a literal up to 100000; 0 \
+         gives x itself.\n\n\
          | x | `lag(x)` | `lag(x, 2, -1)` | `lag(x, 1, 9, false)` |\n\
          | --- | --- | --- | --- |\n\
          | 1 | null | -1 | 9 |\n\
@@ -134,19 +138,19 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[],
     ),
     hits("last_agg_hit_count", |_, context| Ok(whole(context.hits.windows)))
-        .doc("The number of earlier windows that have given a result.", &[]),
+        .doc("The number of earlier windows that had a result.", &[]),
     hits("last_agg_hit_time", |_, context| Ok(Value::Int(context.hits.window_time)))
-        .doc("The time of the last window that gave a result before this one, in ms since 1970; 0 before any.", &[]),
+        .doc("The time of the last earlier window that had a result, in ms since 1970; 0 if there is none.", &[]),
     hits("last_hit_count", |_, context| Ok(whole(context.hits.rows)))
-        .doc("The number of earlier rows that have given a result; rows that WHERE drops do not count.", &[]),
+        .doc("The number of earlier rows that had a result; rows that WHERE drops do not count.", &[]),
     hits("last_hit_time", |_, context| Ok(Value::Int(context.hits.row_time)))
-        .doc("The time of the last row that gave a result before this one, in ms since 1970; 0 before any.", &[]),
+        .doc("The time of the last earlier row that had a result, in ms since 1970; 0 if there is none.", &[]),
     of(Analytic::Latest, "latest", &[("x", Param::Any), ("default", Param::Any)], Returns::SameAs(0))
         .required(1)
         .check(of_latest)
         .doc(
-            "The last x that is not null, that of this row included; the default, or null, before there is one. \
-             Where `OVER (WHEN …)` is false the row is ignored.\n\n\
+            "The last x that is not null, including this row; `default`, or null, if there is none yet. Rows for \
+             which `OVER (WHEN …)` is false are ignored.\n\n\
              | x | `latest(x)` | `latest(x, 0)` |\n\
              | --- | --- | --- |\n\
              | null | null | 0 |\n\
@@ -159,16 +163,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[],
     ),
     makes_rows(SetReturning::Extract, "extract", &[("object", Param::Object)]).doc(
-        "The keys of an object as columns. Anything else is an error. One in a select list, and nowhere else.\n\n\
+        "The members of an object as columns. Anything else is an error. Allowed once, in the select list.\n\n\
          | a | `extract(a)` |\n\
          | --- | --- |\n\
          | `{\"x\": 1, \"y\": 2}` | `{\"x\": 1, \"y\": 2}` |",
         &[],
     ),
     makes_rows(SetReturning::Unnest, "unnest", &[("array", Param::Array)]).doc(
-        "A row for each element of an array, with the other columns repeated. The keys of an element that is an object \
-         become columns; another element stands in the column of the alias, or `unnest`. No row for an empty array; \
-         anything else is an error. One in a select list, and nowhere else.\n\n\
+        "A row for each element of an array, with the other columns repeated. The members of an object become \
+         columns; any other element goes into a column with the name of the alias, or `unnest`. An empty array gives \
+         no rows; anything else is an error. Allowed once, in the select list.\n\n\
          | a | b | `SELECT unnest(a) AS x, b` |\n\
          | --- | --- | --- |\n\
          | `[1, {\"p\": 2}]` | 9 | `{\"x\": 1, \"b\": 9}`, `{\"p\": 2, \"b\": 9}` |\n\

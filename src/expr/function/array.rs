@@ -42,7 +42,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Ok(Value::Int(first(args)?.iter().filter(|member| !member.is_null()).count() as i64))
     })
     .nulls(Nulls::Zero)
-    .doc("The number of members that are not null.", &[("array_cardinality(parse_json(\"[1,null,2]\"))", "2")]),
+    .doc("The number of elements that are not null.", &[("array_cardinality(parse_json(\"[1,null,2]\"))", "2")]),
     of("array_concat", ARRAY, Returns::Array, |args, _| {
         let mut joined = Vec::new();
         for arg in args.iter().filter(|arg| !arg.is_null()) {
@@ -53,13 +53,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .variadic()
     .nulls(Nulls::Own)
     .doc(
-        "The members of all the arrays, one array after the other. Null counts as an empty array.",
+        "Joins arrays. Null counts as an empty array.",
         &[("array_concat(array_create(1), array_create(\"x\", 1))", "[1,\"x\",1]")],
     ),
     of("array_contains", WITH_VALUE, Returns::Bool, |args, _| Ok(Value::Bool(places(args)?.next().is_some())))
         .nulls(Nulls::Own)
         .doc(
-            "Whether a value is a member. A null can be a member, too; a null array has no members.",
+            "Whether the array contains a value, which may be null. A null array contains nothing.",
             &[
                 ("array_contains(array_create(1, 2), 2.0)", "true"),
                 ("array_contains(array_create(1, 2), \"2\")", "false"),
@@ -71,7 +71,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     })
     .nulls(Nulls::False)
     .doc(
-        "Whether the arrays have a member in common.",
+        "Whether the arrays have an element in common.",
         &[("array_contains_any(array_create(1, 2), array_create(2, 3))", "true")],
     ),
     of("array_create", &[("value", Param::Any)], Returns::Array, |args, _| {
@@ -82,7 +82,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .variadic()
     .nulls(Nulls::Own)
     .doc(
-        "An array of the arguments without the nulls; no value if all are null.",
+        "An array of the arguments, without nulls; no value if all are null.",
         &[("array_create(1, null, \"x\")", "[1,\"x\"]"), ("array_create()", "")],
     ),
     of("array_distinct", ARRAY, Returns::Array, |args, _| {
@@ -92,7 +92,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Ok(Value::array(first(args)?.iter().filter(new).cloned().collect::<Vec<_>>()))
     })
     .doc(
-        "The members without those that were there before. Arrays and objects are all kept.",
+        "The elements without duplicates. Arrays and objects are never duplicates.",
         &[("array_distinct(array_create(1, 2, 1.0, \"1\"))", "[1,2,\"1\"]")],
     ),
     of("array_except", TWO, Returns::Array, |args, _| {
@@ -104,7 +104,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     })
     .nulls(Nulls::Own)
     .doc(
-        "The members of the first array that the second does not have, each once. Null as second counts as empty.",
+        "The elements of the first array that are not in the second, without duplicates. A null second array counts \
+         as empty.",
         &[("array_except(array_create(1, 2, 2, 3), array_create(3))", "[1,2]")],
     ),
     of("array_flatten", ARRAY, Returns::Array, |args, _| {
@@ -118,7 +119,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Ok(Value::array(flat))
     })
     .doc(
-        "The array with the members of its arrays in their place, one level deep.",
+        "Replaces arrays in the array by their elements, one level deep.",
         &[("array_flatten(parse_json(\"[1,[2,[3]],[]]\"))", "[1,2,[3]]")],
     ),
     of("array_intersect", TWO, Returns::Array, |args, _| {
@@ -127,12 +128,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Ok(Value::array(taken.collect::<Vec<_>>()))
     })
     .doc(
-        "The members that both arrays have, each once, in the order of the second.",
+        "The elements that both arrays have, without duplicates, in the order of the second.",
         &[("array_intersect(array_create(1, 2, 3), array_create(3, 2, 2))", "[3,2]")],
     ),
     of("array_join", JOINED, Returns::Text, array_join).required(2).check(two_or_three).doc(
-        "The texts of the members with the delimiter between them. Nulls are left out, or replaced where a third \
-         argument says by what.",
+        "Joins the elements as text, with the delimiter between them. Nulls are left out, or replaced by the third \
+         argument.",
         &[
             ("array_join(parse_json(\"[1,null,2.5]\"), \",\")", "\"1,2.5\""),
             ("array_join(parse_json(\"[1,null]\"), \"-\", \"none\")", "\"1-none\""),
@@ -153,20 +154,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Code::Prepared(array_map),
     )
     .doc(
-        "The results of a function of one argument, given by its name, for each member.",
+        "Applies a function of one argument, given by its name, to each element.",
         &[
             ("array_map(\"abs\", array_create(-1, 2))", "[1,2]"),
             ("array_map(\"ABS\", parse_json(\"[-1,null]\"))", "[1,null]"),
         ],
     ),
-    of("array_max", ARRAY, Returns::Any, |args, _| extreme(first(args)?, Comparison::Greater)).doc(
-        "The greatest number, or the last text in order; nulls are left out.",
-        &[("array_max(array_create(1, 2.5))", "2.5")],
-    ),
-    of("array_min", ARRAY, Returns::Any, |args, _| extreme(first(args)?, Comparison::Less)).doc(
-        "The least number, or the first text in order; nulls are left out.",
-        &[("array_min(array_create(\"b\", \"a\"))", "\"a\"")],
-    ),
+    of("array_max", ARRAY, Returns::Any, |args, _| extreme(first(args)?, Comparison::Greater))
+        .doc("The greatest number or text; nulls are ignored.", &[("array_max(array_create(1, 2.5))", "2.5")]),
+    of("array_min", ARRAY, Returns::Any, |args, _| extreme(first(args)?, Comparison::Less))
+        .doc("The least number or text; nulls are ignored.", &[("array_min(array_create(\"b\", \"a\"))", "\"a\"")]),
     of("array_position", WITH_VALUE, Returns::Int, |args, _| Ok(position(places(args)?.next()))).nulls(Nulls::Own).doc(
         "The first position of a value in the array, from 0; -1 if it is absent.",
         &[("array_position(array_create(1, 2, 1), 1)", "0"), ("array_position(array_create(1), 2)", "-1")],
@@ -180,21 +177,21 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Ok(Value::array(kept.collect::<Vec<_>>()))
     })
     .nulls(Nulls::Own)
-    .doc("The array without the members that equal a value.", &[("array_remove(array_create(1, 2, 1), 1)", "[2]")]),
+    .doc("The array without the elements that equal a value.", &[("array_remove(array_create(1, 2, 1), 1)", "[2]")]),
     of("array_shuffle", ARRAY, Returns::Array, |args, _| {
         let mut members = first(args)?.to_vec();
         fastrand::shuffle(&mut members);
         Ok(Value::array(members))
     })
     .not_deterministic()
-    .doc("The members in random order.", &[]),
+    .doc("The elements in random order.", &[]),
     of("array_sort", ARRAY, Returns::Array, |args, _| {
         let mut members = first(args)?.to_vec();
         members.sort_by(in_order);
         Ok(Value::array(members))
     })
     .doc(
-        "The members in order: numbers by value, then all others by their text; nulls are before letters.",
+        "The elements in order: numbers by value, then all others by their text; null sorts before letters.",
         &[("array_sort(array_create(10, 9, \"b\", \"B\"))", "[9,10,\"B\",\"b\"]")],
     ),
     of("array_union", TWO, Returns::Array, |args, _| {
@@ -205,7 +202,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     })
     .nulls(Nulls::Own)
     .doc(
-        "The members of both arrays, each once. Null counts as an empty array.",
+        "The elements of both arrays, without duplicates. Null counts as an empty array.",
         &[("array_union(array_create(1, 2), array_create(2, 3))", "[1,2,3]")],
     ),
     of("cardinality", &[("array", Param::Any)], Returns::Int, |args, _| match &args[0] {
@@ -214,12 +211,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
     })
     .nulls(Nulls::Zero)
     .doc(
-        "The number of members of an array, nulls included; 0 for other values.",
+        "The number of elements of an array, including nulls; 0 for other values.",
         &[("cardinality(parse_json(\"[1,null]\"))", "2"), ("cardinality(\"text\")", "0")],
     ),
     of("element_at", &[("container", Param::Any), ("index", Param::Any)], Returns::Any, element_at).doc(
-        "The member of an array at an index from 0, negative from the end, or the member of an object with a key. \
-         An array without such a member is an error; an object without it gives no value.",
+        "The element of an array at an index, from 0 or, if negative, from the end; or the member of an object with a \
+         key. A missing element is an error; a missing member gives no value.",
         &[
             ("element_at(array_create(5, 6), -1)", "6"),
             ("element_at(object_construct(\"a\", 1), \"a\")", "1"),
@@ -227,18 +224,17 @@ pub(super) static FUNCTIONS: &[Function] = &[
         ],
     ),
     of("kvpair_array_to_obj", ARRAY, Returns::Object, kvpair_array_to_obj).doc(
-        "The object of an array of `{\"key\": …, \"value\": …}`; of equal keys the last counts.",
+        "Makes an object from an array of `{\"key\": …, \"value\": …}`; the last of duplicate keys counts.",
         &[("kvpair_array_to_obj(parse_json(\"[{\\\"key\\\":\\\"a\\\",\\\"value\\\":1}]\"))", "{\"a\":1}")],
     ),
     of("repeat", &[("value", Param::Any), ("count", Param::Any)], Returns::Array, repeat).doc(
-        "An array with the value repeated; a negative count gives an empty array. More than 1048576 members, or more \
-         than \
-         64 MiB of text, are an error.",
+        "An array that repeats the value; a negative count gives an empty array. More than 1048576 elements, or more \
+         than 64 MiB of text, are an error.",
         &[("repeat(\"x\", 3)", "[\"x\",\"x\",\"x\"]"), ("repeat(1, -1)", "[]")],
     ),
     of("sequence", RANGE, Returns::Array, sequence).required(2).check(two_or_three).doc(
-        "The whole numbers from the first to the last, by a step, 1 or -1 by default. A step that leads away \
-         gives an empty array; more than 1048576 members are an error.",
+        "The whole numbers from `first` to `last` with a step, by default 1 or -1. A step in the wrong direction \
+         gives an empty array; more than 1048576 elements are an error.",
         &[
             ("sequence(1, 5)", "[1,2,3,4,5]"),
             ("sequence(3, 1)", "[3,2,1]"),

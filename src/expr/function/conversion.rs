@@ -34,9 +34,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .check(cast_type)
     .doc(
         "The value as another type: `bigint`, `float`, `string`, `boolean`, `datetime` or `bytea`; also written \
-         `CAST(x AS bigint)` and `x::bigint`. Fractions are cut for bigint. Text as a number may have a prefix `0x`, \
-         `0o` or `0b`; what is beyond 64 bits can be a float. A number as datetime is ms since 1970, and a datetime as \
-         a number as well. Text as bytea is base64, or else its own bytes.",
+         `CAST(x AS bigint)` and `x::bigint`. A cast to bigint drops the fraction. Text that is cast to a number may \
+         have a prefix `0x`, `0o` or `0b`; a number beyond 64 bits can only be a float. Numbers and datetimes are \
+         converted by ms since 1970. Text that is cast to bytea is read as base64, or if that fails, as its own \
+         bytes.",
         &[
             ("cast(1.9, \"bigint\")", "1"),
             ("cast(\"0x1F\", \"bigint\")", "31"),
@@ -59,7 +60,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     })
     .check(cast_type)
     .doc(
-        "As `cast`, but null where the value cannot be converted, so that the row stays.",
+        "Like `cast`, but returns null if the value cannot be converted, so that the row is not lost.",
         &[
             ("try_cast(\"12\", \"bigint\")", "12"),
             ("try_cast(\"n/a\", \"bigint\")", ""),
@@ -67,15 +68,15 @@ pub(super) static FUNCTIONS: &[Function] = &[
         ],
     ),
     of("chr", &[("code", Param::IntOrText)], Returns::Text, chr).doc(
-        "The character of a code point, as text. A text of one character stays what it is.",
+        "The character of a code point, as text. A text of one character is unchanged.",
         &[("chr(65)", "\"A\""), ("chr(8364)", "\"€\""), ("chr(\"A\")", "\"A\"")],
     ),
     of("compress", PACKED, Returns::Bytes, compress).doc(
-        "Text or bytes, compressed by `gzip`, `zlib`, `flate` (raw deflate) or `zstd`.",
+        "Text or bytes, compressed with `gzip`, `zlib`, `flate` (raw deflate) or `zstd`.",
         &[("cast(decompress(compress(\"hello\", \"gzip\"), \"gzip\"), \"string\")", "\"hello\"")],
     ),
     of("convert_tz", &[("time", Param::DateTime), ("zone", Param::Text)], Returns::DateTime, convert_tz).doc(
-        "The same point in time, shown in another zone: a name of the IANA database, `UTC` or empty text, or `Local`.",
+        "The same point in time in another time zone: a name of the IANA database, `UTC` (or empty text), or `Local`.",
         &[("convert_tz(cast(1700000000000, \"datetime\"), \"Asia/Shanghai\")", "\"2023-11-15T06:13:20+08:00\"")],
     ),
     of("dec2hex", &[("number", Param::Int)], Returns::Text, |args, _| {
@@ -96,12 +97,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
     })
     .check(base64_alone)
     .doc(
-        "The bytes that a text encodes; the scheme is `base64`, with padding.",
+        "Decodes a text to bytes; the scheme is `base64`, with padding.",
         &[("cast(decode(\"aGVsbG8=\", \"base64\"), \"string\")", "\"hello\"")],
     ),
     of("decompress", PACKED, Returns::Bytes, decompress).doc(
-        "Decompresses what `compress`, or another program with the same method, has compressed. More than 64 MiB are \
-         an error.",
+        "Decompresses data that `compress`, or another program with the same method, has compressed. More than 64 MiB \
+         are an error.",
         &[("cast(decompress(compress(\"hello\", \"zstd\"), \"zstd\"), \"string\")", "\"hello\"")],
     ),
     of("encode", SCHEME, Returns::Text, |args, _| match &args[0] {
@@ -110,9 +111,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
         _ => Err(domain("Only string type can be encoded.")),
     })
     .check(base64_alone)
-    .doc("Text or bytes as text; the scheme is `base64`.", &[("encode(\"hello\", \"base64\")", "\"aGVsbG8=\"")]),
+    .doc(
+        "Encodes text or bytes as text; the scheme is `base64`.",
+        &[("encode(\"hello\", \"base64\")", "\"aGVsbG8=\"")],
+    ),
     of("hex2dec", &[("text", Param::Text)], Returns::Int, hex2dec).doc(
-        "The whole number that a hexadecimal text is, with or without `0x` and sign.",
+        "Reads a hexadecimal number, with or without `0x` and a sign.",
         &[("hex2dec(\"0xff\")", "255"), ("hex2dec(\"-10\")", "-16")],
     ),
     of("to_seconds", &[("time", Param::Any)], Returns::Int, |args, context| {
@@ -131,7 +135,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         }
     })
     .doc(
-        "The number cut, not rounded, to a number of decimal places; negative places count as 0.",
+        "The number truncated to a number of decimal places; negative places count as 0.",
         &[
             ("trunc(1.99, 1)", "1.9"),
             ("trunc(-1.99, 0)", "-1"),

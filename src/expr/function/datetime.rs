@@ -59,7 +59,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Code::Prepared(date_calc),
     )
     .doc(
-        "The time moved by a duration, as text `yyyy-MM-dd HH:mm:ss`. A duration is numbers with units, such as \
+        "The time plus a duration, as text `yyyy-MM-dd HH:mm:ss`. A duration consists of numbers with units, such as \
          `1h30m`, `-24h`, `1.5s`; units are `h`, `m`, `s`, `ms`, `us` or `µs`, and `ns`.",
         &[
             ("date_calc(\"2019-01-01\", \"1h30m\")", "\"2019-01-01 01:30:00\""),
@@ -68,11 +68,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         ],
     ),
     of("date_diff", &[("from", Param::DateTime), ("to", Param::DateTime)], Returns::Int, Code::Scalar(date_diff)).doc(
-        "The nanoseconds from the first time to the second; negative where the second is earlier.",
-        &[(
-            "date_diff(cast(\"2024-01-01\", \"datetime\"), cast(\"2024-01-03\", \"datetime\"))",
-            "172800000000000",
-        )],
+        "The nanoseconds from the first time to the second; negative if the second is earlier.",
+        &[("date_diff(cast(\"2024-01-01\", \"datetime\"), cast(\"2024-01-03\", \"datetime\"))", "172800000000000")],
     ),
     part("day_of_month", |args, context| Ok(Value::from(i64::from(time(args, context)?.day()))))
         .aliases(&["day"])
@@ -95,22 +92,25 @@ pub(super) static FUNCTIONS: &[Function] = &[
     )
     .doc(
         "The time as text by a pattern. Letters: `yyyy yy` year, `M MM MMM MMMM` month (number or name), `d dd` day, \
-         `EEE EEEE` day of the week, `HH` hour, `h hh` hour of the half day, `a` AM or PM, `m mm` minute, `s ss` second, \
-         `S…` the point and so many digits of the second (`ssSSS` and `ss.SSS` are the same), `z` the zone's name, `Z` \
-         and `XX` its offset as +0900, `X` as +09, `XXX` as +09:00, `G` AD. `YYYY` and `YY` are as `yyyy` and `yy`. \
-         `'text'` and `\\x` stand for themselves, `''` for a quote, and so does every other character.",
+         `EEE EEEE` day of the week, `HH` hour, `h hh` hour from 1 to 12, `a` AM or PM, `m mm` minute, `s ss` second, \
+         `S…` the decimal point and this many digits of the second (`ssSSS` and `ss.SSS` are the same), `z` the \
+         zone's name, `Z` and `XX` its offset as +0900, `X` as +09, `XXX` as +09:00, `G` AD. `YYYY` and `YY` mean \
+         `yyyy` and `yy`. `'text'`, `\\x` and all other characters are copied; `''` is a quote.",
         &[
             ("format_time(cast(1709210096789, \"datetime\"), \"yyyy-MM-dd HH:mm:ss\")", "\"2024-02-29 12:34:56\""),
-            ("format_time(cast(1709210096789, \"datetime\"), \"EEE, d MMM yy h:mm:ssSSS a\")", "\"Thu, 29 Feb 24 12:34:56.789 PM\""),
+            (
+                "format_time(cast(1709210096789, \"datetime\"), \"EEE, d MMM yy h:mm:ssSSS a\")",
+                "\"Thu, 29 Feb 24 12:34:56.789 PM\"",
+            ),
             ("format_time(cast(\"2024-02-29T12:34:56+08:00\", \"datetime\"), \"HH 'at' XXX\")", "\"12 at +08:00\""),
         ],
     ),
     of("from_days", &[("days", Param::Int)], Returns::Text, Code::Scalar(from_days)).doc(
-        "The date of a day, as text `yyyy-MM-dd`: 1 is 1970-01-01. 0 gives null.",
+        "The date of a day number, as text `yyyy-MM-dd`: 1 is 1970-01-01. 0 gives null.",
         &[("from_days(366)", "\"1971-01-01\""), ("from_days(-1)", "\"1969-12-30\""), ("from_days(0)", "")],
     ),
     of("from_unix_time", &[("seconds", Param::Int)], Returns::Text, Code::Scalar(from_unix_time)).doc(
-        "The time of a number of seconds since 1970 (UTC), as text `yyyy-MM-dd HH:mm:ss` in the configured zone.",
+        "Converts seconds since 1970 (UTC) to a time, as text `yyyy-MM-dd HH:mm:ss` in the configured zone.",
         &[
             ("from_unix_time(1700000000)", "\"2023-11-14 22:13:20\""),
             ("from_unix_time(0)", "\"1970-01-01 00:00:00\""),
@@ -128,26 +128,22 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "The last day of the time's month, as text `yyyy-MM-dd`.",
         &[("last_day(cast(\"2024-02-01\", \"datetime\"))", "\"2024-02-29\"")],
     ),
-    part("microsecond", |args, context| {
-        Ok(Value::from(i64::from(time(args, context)?.subsec_nanosecond() / 1000)))
-    })
-    .doc(
-        "The fraction of the second in µs, from 0 to 999999.",
-        &[("microsecond(cast(1709210096789, \"datetime\"))", "789000")],
-    ),
+    part("microsecond", |args, context| Ok(Value::from(i64::from(time(args, context)?.subsec_nanosecond() / 1000))))
+        .doc(
+            "The fraction of the second in µs, from 0 to 999999.",
+            &[("microsecond(cast(1709210096789, \"datetime\"))", "789000")],
+        ),
     part("minute", |args, context| Ok(Value::from(i64::from(time(args, context)?.minute()))))
         .doc("The minute, from 0 to 59.", &[("minute(cast(\"2024-02-29 12:34:56\", \"datetime\"))", "34")]),
     part("month", |args, context| Ok(Value::from(i64::from(time(args, context)?.month()))))
         .doc("The month, from 1 to 12.", &[("month(cast(\"2024-02-29\", \"datetime\"))", "2")]),
-    name_of("month_name", |args, context| written("%B", &*time(args, context)?)).doc(
-        "The English name of the month.",
-        &[("month_name(cast(\"2024-02-29\", \"datetime\"))", "\"February\"")],
-    ),
+    name_of("month_name", |args, context| written("%B", &*time(args, context)?))
+        .doc("The English name of the month.", &[("month_name(cast(\"2024-02-29\", \"datetime\"))", "\"February\"")]),
     clock("now", |args, context| now_as("%Y-%m-%d %H:%M:%S", args, context))
         .aliases(&["current_timestamp", "local_time", "local_timestamp"])
         .doc(
-            "Now as text, `yyyy-MM-dd HH:mm:ss`, in the configured zone; with a precision of 1 to 6, that many \
-             digits of the second's fraction are added. The clock is read to the millisecond.",
+            "The current time as text, `yyyy-MM-dd HH:mm:ss`, in the configured zone; with a precision of 1 to 6, \
+             that many digits of the second's fraction are added. The clock is read to the millisecond.",
             &[],
         ),
     part("second", |args, context| Ok(Value::from(i64::from(time(args, context)?.second()))))

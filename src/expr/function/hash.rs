@@ -21,7 +21,7 @@ const fn of(name: &'static str, code: super::ScalarFn) -> Function {
 
 pub(super) static FUNCTIONS: &[Function] = &[
     of("crc32", |args, _| Ok(format!("{:x}", crc32fast::hash(&hashed(args))).into())).doc(
-        "The CRC-32 checksum (IEEE) in hexadecimal, without zeros before it.",
+        "The CRC-32 checksum (IEEE) in hexadecimal, without leading zeros.",
         &[("crc32(\"a\")", "\"e8b7be43\""), ("crc32(\"\")", "\"0\"")],
     ),
     of("md5", digest::<Md5>).doc(

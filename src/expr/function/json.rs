@@ -27,10 +27,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
         ],
     ),
     of("json_path_query", DATA_PATH, Returns::Any, Code::Prepared(|literals| prepared(literals, query))).doc(
-        "What the path finds in an object, array or JSON text: a value where the path has no choice, else an array. A \
-         value that is not there is an error. A path is made of `.name`, `[\"name\"]`, `[n]`, `[from:to:step]`, \
-         `[a, b]`, `[*]`, `..` and `[?(@.price > 10 && @.kind == \"x\")]`, whose conditions calculate with `+ - * / %`, \
-         match with `=~ \"pattern\"` and look into lists with `in [1, 2]`.",
+        "Evaluates a path in an object, array or JSON text: a path of only names and indexes gives one value, any \
+         other path an array. A missing value is an error. A path consists of `.name`, `[\"name\"]`, `[n]`, \
+         `[from:to:step]`, `[a, b]`, `[*]`, `..` and `[?(@.price > 10 && @.kind == \"x\")]`, whose conditions \
+         calculate with `+ - * / %`, match with `=~ \"pattern\"` and search lists with `in [1, 2]`.",
         &[
             ("json_path_query(\"{\\\"a\\\":[1,2,3]}\", \"$.a[-1]\")", "3"),
             ("json_path_query(\"{\\\"a\\\":[1,2,3]}\", \"$.a[?(@ > 1)]\")", "[2,3]"),
@@ -38,8 +38,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     of("json_path_query_first", DATA_PATH, Returns::Any, Code::Prepared(|literals| prepared(literals, query_first)))
         .doc(
-            "The first of what `json_path_query` finds, also of an array that is the value; no value where there is \
-             none.",
+            "The first value that `json_path_query` finds, or the first element if it finds an array; no value if it \
+             finds nothing.",
             &[
                 ("json_path_query_first(\"{\\\"a\\\":[1,2,3]}\", \"$.a[?(@ > 1)]\")", "2"),
                 ("json_path_query_first(\"{\\\"a\\\":[1,2,3]}\", \"$.a[?(@ > 5)]\")", ""),
@@ -54,7 +54,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         ],
     ),
     of("to_json", &[("value", Param::Any)], Returns::Text, Code::Scalar(to_json)).doc(
-        "The JSON text of a value, without blanks and with the keys of objects in order.",
+        "The JSON text of a value, without blanks and with sorted keys.",
         &[
             ("to_json(parse_json(\"{\\\"b\\\":1,\\\"a\\\":[]}\"))", "\"{\\\"a\\\":[],\\\"b\\\":1}\""),
             ("to_json(\"<é>\")", "\"\\\"<é>\\\"\""),

@@ -28,7 +28,7 @@ const TWO_INTS: &[(&str, Param)] = &[("a", Param::Int), ("b", Param::Int)];
 
 pub(super) static FUNCTIONS: &[Function] = &[
     of("abs", X, Returns::SameAs(0), abs).doc(
-        "The absolute value. A whole number stays a whole number.",
+        "The absolute value. A whole number stays one.",
         &[("abs(-7)", "7"), ("abs(-2.5)", "2.5"), ("abs(-9007199254740993)", "9007199254740993")],
     ),
     of_double("acos", |args, _| Ok(in_unit(float(&args[0])?, f64::acos)))
@@ -42,18 +42,18 @@ pub(super) static FUNCTIONS: &[Function] = &[
     })
     .doc("The angle of the point (x, y) in radians.", &[("atan2(1, 0)", "1.5707963267948966"), ("atan2(0, 0)", "0")]),
     of("bitand", TWO_INTS, Returns::Int, |args, _| Ok(Value::Int(operand(args, 0)? & operand(args, 1)?)))
-        .doc("The bits that are set in both whole numbers.", &[("bitand(12, 10)", "8"), ("bitand(-1, 255)", "255")]),
+        .doc("Bitwise AND of two whole numbers.", &[("bitand(12, 10)", "8"), ("bitand(-1, 255)", "255")]),
     of("bitnot", &[("a", Param::Int)], Returns::Int, |args, _| match int(&args[0]) {
         Ok(a) => Ok(Value::Int(!a)),
         Err(_) => Err(domain(format!("Expect int type for operand but got {}", cast::text(&args[0])))),
     })
-    .doc("The bits inverted, in two's complement.", &[("bitnot(5)", "-6")]),
+    .doc("Bitwise NOT, in two's complement.", &[("bitnot(5)", "-6")]),
     of("bitor", TWO_INTS, Returns::Int, |args, _| Ok(Value::Int(operand(args, 0)? | operand(args, 1)?)))
-        .doc("The bits that are set in either whole number.", &[("bitor(12, 10)", "14")]),
+        .doc("Bitwise OR of two whole numbers.", &[("bitor(12, 10)", "14")]),
     of("bitxor", TWO_INTS, Returns::Int, |args, _| Ok(Value::Int(operand(args, 0)? ^ operand(args, 1)?)))
-        .doc("The bits that are set in one of the two whole numbers alone.", &[("bitxor(12, 10)", "6")]),
+        .doc("Bitwise XOR of two whole numbers.", &[("bitxor(12, 10)", "6")]),
     of("ceil", X, Returns::Any, |args, _| whole(&args[0], f64::ceil)).aliases(&["ceiling"]).doc(
-        "The least whole number that is not below x.",
+        "x rounded up to a whole number.",
         &[("ceil(1.2)", "2"), ("ceiling(-1.2)", "-1"), ("ceil(9007199254740993)", "9007199254740993")],
     ),
     of(
@@ -63,10 +63,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
         conv,
     )
     .doc(
-        "The whole number that `value` is in base `from`, written in base `to`, in upper case. Bases are from 2 to 36; \
-         others give null. Reading stops at the first character that is no digit. A negative `to` writes negative \
-         numbers with a sign, else they are written as unsigned 64-bit numbers; a negative `from` keeps the number \
-         within signed 64 bits.",
+        "Converts a whole number from base `from` to base `to`, in upper case. Bases range from 2 to 36; others give \
+         null. Reading stops at the first character that is not a digit. With a negative `to`, negative numbers are \
+         written with a sign; otherwise they are written as unsigned 64-bit numbers. With a negative `from`, the \
+         number stays within signed 64 bits.",
         &[
             ("conv(\"35\", 10, 36)", "\"Z\""),
             ("conv(\"ff\", 16, 2)", "\"11111111\""),
@@ -80,42 +80,40 @@ pub(super) static FUNCTIONS: &[Function] = &[
     of_double("cot", cot)
         .doc("The cotangent of x radians; an error for 0.", &[("cot(0.5)", "1.830487721712452")]),
     of_double("degrees", |args, _| double(float(&args[0])? * (180.0 / std::f64::consts::PI)))
-        .doc("x radians in degrees.", &[("degrees(0)", "0"), ("degrees(pi())", "180")]),
+        .doc("Converts radians to degrees.", &[("degrees(0)", "0"), ("degrees(pi())", "180")]),
     of_double("exp", |args, _| double(float(&args[0])?.exp()))
         .doc("e to the power of x.", &[("exp(0)", "1"), ("exp(1)", "2.718281828459045")]),
     of("floor", X, Returns::Any, |args, _| whole(&args[0], f64::floor))
-        .doc("The greatest whole number that is not above x.", &[("floor(1.8)", "1"), ("floor(-1.2)", "-2")]),
+        .doc("x rounded down to a whole number.", &[("floor(1.8)", "1"), ("floor(-1.2)", "-2")]),
     of_double("ln", ln).doc("The natural logarithm; an error for negative numbers.", &[("ln(1)", "0")]),
     of("log", &[("a", Param::Number), ("b", Param::Number)], Returns::Float, log).required(1).check(log_count).doc(
-        "`log(x)` is the logarithm to the base of ten, `log(base, x)` that to any base. Null where x or the base is \
-         not \
-         positive, or the base is 1.",
+        "`log(x)` is the logarithm to base 10, `log(base, x)` to another base. Null if x or the base is not positive, \
+         or if the base is 1.",
         &[("log(100)", "2"), ("log(2, 8)", "3"), ("log(0)", ""), ("log(1, 10)", ""), ("log(0.5, 8)", "-3")],
     ),
     of("mod", &[("a", Param::Number), ("b", Param::Number)], Returns::Any, modulo).doc(
-        "The rest of dividing a by b, with the sign of a. The rest by 0 is not a number.",
+        "The remainder of a divided by b, with the sign of a. For b = 0 the result is NaN.",
         &[("mod(7, 3)", "1"), ("mod(-7, 3)", "-1"), ("mod(5.5, 2)", "1.5")],
     ),
     of("pi", &[], Returns::Float, |_, _| double(std::f64::consts::PI))
-        .doc("The ratio of a circle's circumference to its diameter.", &[("pi()", "3.141592653589793")]),
+        .doc("The number π.", &[("pi()", "3.141592653589793")]),
     of("power", &[("x", Param::Number), ("y", Param::Number)], Returns::Float, |args, _| {
         double(float(&args[0])?.powf(float(&args[1])?))
     })
     .aliases(&["pow"])
     .doc("x to the power of y.", &[("power(2, 10)", "1024"), ("pow(9, 0.5)", "3"), ("power(0, 0)", "1")]),
     of_double("radians", |args, _| double(float(&args[0])? * (std::f64::consts::PI / 180.0)))
-        .doc("x degrees in radians.", &[("radians(180)", "3.141592653589793")]),
+        .doc("Converts degrees to radians.", &[("radians(180)", "3.141592653589793")]),
     of("rand", &[], Returns::Float, |_, _| double(fastrand::f64()))
         .nulls(Nulls::Own)
         .not_deterministic()
-        .doc("A random number from 0 up to, but not including, 1. It is not fit for secrets.", &[]),
+        .doc("A random number from 0 (inclusive) to 1 (exclusive). Not suitable for secrets.", &[]),
     of("round", &[("x", Param::Number), ("places", Param::Number)], Returns::Any, round)
         .required(1)
         .check(round_count)
         .doc(
             "x rounded to a whole number, or to a number of decimal places; negative places round to tens, hundreds \
-             and so \
-             on. Halves go away from zero.",
+             and so on. Halves are rounded away from zero.",
             &[
                 ("round(2.5)", "3"),
                 ("round(-2.5)", "-3"),

@@ -70,7 +70,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[("obj_to_kvpair_array(object_construct(\"a\", 1))", "[{\"key\":\"a\",\"value\":1}]")],
     ),
     of("object", &[("keys", Param::Array), ("values", Param::Array)], Returns::Object, of_lists).doc(
-        "The object of an array of keys and an equally long one of values; of equal keys the last counts.",
+        "Makes an object from an array of keys and an array of values of the same length; the last of duplicate keys \
+         counts.",
         &[("object(array_create(\"a\", \"b\"), array_create(1, 2))", "{\"a\":1,\"b\":2}")],
     ),
     of("object_concat", &[("object", Param::Object), ("object", Param::Object)], Returns::Object, |args, _| {
@@ -86,8 +87,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .variadic()
     .nulls(Nulls::Own)
     .doc(
-        "One object of the members of all; of equal keys the last counts, whatever is below them. Null counts as an \
-         empty object.",
+        "One object with the members of all; the last of duplicate keys counts, and nested objects are not merged. \
+         Null counts as an empty object.",
         &[("object_concat(object_construct(\"a\", 1, \"b\", 1), object_construct(\"b\", 2))", "{\"a\":1,\"b\":2}")],
     ),
     of("object_construct", &[("key", Param::Any)], Returns::Object, object_construct)
@@ -96,8 +97,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .nulls(Nulls::Own)
         .check(in_pairs)
         .doc(
-            "The object of keys and values in turn. A pair with a null as key is left out, a null as value is kept; of \
-             equal keys the last counts.",
+            "Makes an object from alternating keys and values. A pair with a null key is left out, a null value is \
+             kept; the last of duplicate keys counts.",
             &[("object_construct(\"a\", 1, \"b\", null)", "{\"a\":1,\"b\":null}"), ("object_construct()", "{}")],
         ),
     of("object_pick", WITH_KEYS, Returns::Object, |args, _| {
@@ -124,8 +125,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .variadic()
     .nulls(Nulls::Own)
     .doc(
-        "The object with these keys alone, which are texts or arrays of texts. `a.b` picks the member b of a and keeps \
-         it there. Keys that are not there are left out.",
+        "The object with only these keys, which are texts or arrays of texts. `a.b` picks the member b of a and keeps \
+         it inside a. Missing keys are left out.",
         &[
             ("object_pick(object_construct(\"a\", 1, \"b\", 2), \"a\", \"c\")", "{\"a\":1}"),
             (
@@ -142,7 +143,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     })
     .doc("The values.", &[("values(object_construct(\"a\", 1, \"b\", \"x\"))", "[1,\"x\"]")]),
     of("zip", &[("pairs", Param::Array)], Returns::Object, zip).doc(
-        "The object of an array of `[key, value]`; of equal keys the last counts, nulls in the array are left out.",
+        "Makes an object from an array of `[key, value]`; the last of duplicate keys counts, nulls in the array are \
+         ignored.",
         &[("zip(array_create(array_create(\"a\", 1), array_create(\"b\", 2)))", "{\"a\":1,\"b\":2}")],
     ),
 ];

@@ -29,7 +29,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .required(0)
         .variadic()
         .nulls(Nulls::Own)
-        .doc("The first argument as it is.", &[("bypass(\"s\", 1)", "\"s\""), ("bypass()", "")]),
+        .doc("The first argument, unchanged.", &[("bypass(\"s\", 1)", "\"s\""), ("bypass()", "")]),
     of("coalesce", &[("value", Param::Any)], Returns::SameAs(0), coalesce)
         .variadic()
         .nulls(Nulls::Own)
@@ -39,13 +39,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
             &[("coalesce(0, 1)", "0"), ("coalesce(\"\", \"x\")", "\"\""), ("coalesce(\"a\")", "\"a\"")],
         ),
     of("delay", &[("ms", Param::Number), ("value", Param::Any)], Returns::SameAs(1), delay).not_deterministic().doc(
-        "The second argument. The rule then pauses for this many milliseconds (a fraction is cut) before the row's \
-         result is sent and the next row is taken; other rules continue. More than 10000 ms are an error.",
+        "Returns the second argument. The rule then pauses for this many milliseconds (fractions are dropped) before \
+         it sends the row's result and takes the next row; other rules continue. More than 10000 ms are an error.",
         &[("delay(1, \"x\")", "\"x\""), ("delay(-1, 2)", "2")],
     ),
     info("event_time", Returns::Int, |_, context| Ok(Value::Int(context.event_time))).doc(
-        "The row's time in ms since 1970: its timestamp in event time, else its arrival. Behind a window with \
-         aggregates, the window's end.",
+        "The row's time in ms since 1970: its timestamp in event time, otherwise its arrival. After a window with \
+         aggregates, the end of the window.",
         &[],
     ),
     of(
@@ -74,13 +74,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
     })
     .not_deterministic()
     .doc(
-        "The metadata of a message: `meta(key)`, `meta(stream.key)`, `meta(key->part)`, \
-         or `meta(*)` for all as an object. Clients of the data server: `client` (an id that no other connection \
-         has), `remote` (the address), `path_name` for each `{name}` of the path, and `header_user_agent` and so \
-         on for the headers of the handshake, without secrets; not `client`, `remote` and headers in `meta(*)`. With \
-         `gapSequence`: `gap`, the numbers that are missing before the message. Rows of a view: `op`, which is \
-         `insert`, `update` or `delete`, and of a delete `why`, which is `expired`, `evicted`, `filtered` or \
-         `removed`. Rows of memory: `topic`. An unknown key has no value.",
+        "The metadata of a message: `meta(key)`, `meta(stream.key)`, `meta(key->part)`, or `meta(*)` for all as an \
+         object. Clients of the data server: `client` (an id that no other connection has), `remote` (the address), \
+         `path_name` for each `{name}` of the path, and `header_user_agent` and so on for the headers of the \
+         handshake, without secrets; `meta(*)` does not contain `client`, `remote` and headers. With `gapSequence`: \
+         `gap`, how many numbers are missing before the message. Rows of a view: `op`, which is `insert`, `update` or \
+         `delete`, and for a delete `why`, which is `expired`, `evicted`, `filtered` or `removed`. Rows of memory: \
+         `topic`. An unknown key has no value.",
         &[],
     ),
     of("mqtt", &[("key", Param::MetaKey)], Returns::Text, |_, _| Ok(Value::Absent))
@@ -92,22 +92,23 @@ pub(super) static FUNCTIONS: &[Function] = &[
             &[],
         ),
     info("newuuid", Returns::Text, |_, _| Ok(new_uuid().into()))
-        .doc("A new UUID of version 1 as text: made of the time, and never repeated.", &[]),
+        .doc("A new UUID of version 1 as text, based on the time; it is never repeated.", &[]),
     of("props", &[("name", Param::Text)], Returns::Text, props).not_deterministic().doc(
-        "A property of the engine as text: `et` is now in ms since 1970, `snowflake` a new id that grows with time. \
-         Any other name is an error.",
+        "A property of the engine as text: `et` is the current time in ms since 1970, `snowflake` a new id that grows \
+         with time. Any other name is an error.",
         &[],
     ),
     info("rule_id", Returns::Text, |_, context| Ok(Value::from(context.rule))).doc("The id of the rule.", &[]),
     info("rule_start", Returns::Int, |_, context| Ok(Value::Int(context.rule_started)))
         .doc("When the rule was started, in ms since 1970.", &[]),
-    info("tstamp", Returns::Int, |_, context| Ok(Value::Int(context.now))).doc("Now, in ms since 1970.", &[]),
+    info("tstamp", Returns::Int, |_, context| Ok(Value::Int(context.now)))
+        .doc("The current time in ms since 1970.", &[]),
     info("window_end", Returns::Int, |_, context| Ok(bound(context, |(_, end)| end)))
-        .doc("The end of the window in ms since 1970; the window does not contain it. 0 without a window.", &[]),
+        .doc("The end of the window (exclusive) in ms since 1970; 0 without a window.", &[]),
     info("window_start", Returns::Int, |_, context| Ok(bound(context, |(start, _)| start)))
-        .doc("The start of the window in ms since 1970. 0 without a window.", &[]),
+        .doc("The start of the window in ms since 1970; 0 without a window.", &[]),
     info("window_trigger", Returns::Int, |_, context| Ok(bound(context, |(_, end)| end)))
-        .doc("When the window was due, in ms since 1970: its end. 0 without a window.", &[]),
+        .doc("The time at which the window was due, in ms since 1970: its end; 0 without a window.", &[]),
 ];
 
 fn coalesce(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {

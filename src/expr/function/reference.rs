@@ -11,10 +11,9 @@ pub fn reference() -> String {
     let mut page = String::from(
         "# Functions\n\n\
          <!-- Generated from the function table; `UPDATE_DOCS=1 cargo test --test source` rewrites it. -->\n\n\
-         Names are the same in upper and lower case. An argument in brackets may be left out; one with `…` may be \
-         repeated. A call that fails drops its message, counts an error, and leaves the rule running. Where null gives \
-         an answer at once, an empty array or object counts as null too, unless arrays or objects are what the function \
-         takes.\n",
+         Function names are case-insensitive. An argument in brackets is optional; one with `…` may be repeated. A call \
+         that fails drops its message and counts an error; the rule continues. An empty array or object counts as null, \
+         unless the function takes arrays or objects.\n",
     );
     let mut family = None;
     for function in functions {
@@ -35,13 +34,13 @@ fn write_section(page: &mut String, function: &Function) {
     }
     let null = match function.nulls {
         _ if function.signature.params.is_empty() => "",
-        Nulls::Null => " Null gives null.",
-        Nulls::False => " Null gives false.",
-        Nulls::Zero => " Null gives 0.",
+        Nulls::Null => "; null for null",
+        Nulls::False => "; false for null",
+        Nulls::Zero => "; 0 for null",
         Nulls::Own => "",
     };
-    let random = if function.deterministic { "" } else { " Equal calls may give different answers." };
-    let _ = write!(page, "\nGives {}.{null}{random}\n", returns(function));
+    let random = if function.deterministic { "" } else { " Equal calls may return different results." };
+    let _ = write!(page, "\nReturns {}{null}.{random}\n", returns(function));
     if !function.examples.is_empty() {
         page.push_str("\n| example | result |\n| --- | --- |\n");
         for (call, answer) in function.examples {

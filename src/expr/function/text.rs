@@ -42,13 +42,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .nulls(Nulls::Own)
         .check(concat_count)
         .doc(
-            "The texts one after the other. Null is empty text; arrays and objects are their JSON.",
+            "Joins texts. Null counts as empty text; arrays and objects become JSON.",
             &[("concat(\"ab\", \"-\", \"cd\")", "\"ab-cd\""), ("concat(\"a\", null)", "\"a\"")],
         ),
     of("endswith", TWO, Returns::Bool, Code::Scalar(|args, _| Ok(text(&args[0]).ends_with(&*text(&args[1])).into())))
         .nulls(Nulls::False)
         .doc(
-            "Whether the text ends with the part.",
+            "Whether the text ends with `part`.",
             &[
                 ("endswith(\"abc\", \"bc\")", "true"),
                 ("endswith(\"abc\", \"\")", "true"),
@@ -64,9 +64,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .required(2)
     .check(format_places)
     .doc(
-        "The number with a fixed number of decimal places, exact halves rounded to even. With a locale of language \
-         and country \
-         (`en_US`) digits are grouped and pointed as is the custom there.",
+        "The number with a fixed number of decimal places; exact halves are rounded to even. A locale of language and \
+         country (`en_US`) determines the separators.",
         &[
             ("format(3.14159, 2)", "\"3.14\""),
             ("format(2.5, 0)", "\"2\""),
@@ -76,12 +75,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
         ],
     ),
     of("indexof", TWO, Returns::Int, Code::Scalar(indexof)).nulls(Nulls::Own).doc(
-        "The position of the part's first occurrence, in characters from 0; -1 if there is none, or for null.",
+        "The position of the first occurrence of `part`, in characters, from 0; -1 if there is none, and for null.",
         &[("indexof(\"abcabc\", \"bc\")", "1"), ("indexof(\"héllo\", \"l\")", "2"), ("indexof(\"abc\", \"q\")", "-1")],
     ),
     of("length", &[("value", Param::Any)], Returns::Int, Code::Scalar(length)).nulls(Nulls::Zero).doc(
-        "The number of characters of a text, members of an array or object, or bytes of a bytea. Other values are \
-         measured as text.",
+        "The number of characters of a text, of elements of an array, of members of an object, or of bytes of a \
+         bytea. Other values are converted to text.",
         &[("length(\"héllo\")", "5"), ("length(12345)", "5"), ("length(null)", "0")],
     ),
     of_text("lower", |args, _| Ok(text(&args[0]).chars().map(lower).collect::<String>().into()))
@@ -130,8 +129,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Code::Prepared(|literals| with_pattern(literals, replace)),
     )
     .doc(
-        "The text with every match of the pattern replaced. `$1`, `${1}` and `${name}` in the replacement stand for \
-         what the groups matched, `$$` for a dollar sign.",
+        "The text with every match of the pattern replaced. `$1`, `${1}` and `${name}` in the replacement are the \
+         matches of groups, `$$` is a dollar sign.",
         &[
             ("regexp_replace(\"abbabb\", \"b+\", \"X\")", "\"aXaX\""),
             ("regexp_replace(\"k=v\", \"(\\\\w)=(\\\\w)\", \"${2}=$1\")", "\"v=k\""),
@@ -154,7 +153,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[("regexp_substr(\"ab12cd34\", \"[0-9]+\")", "\"12\""), ("regexp_substring(\"abc\", \"q\")", "\"\"")],
     ),
     of_text("reverse", |args, _| Ok(text(&args[0]).chars().rev().collect::<String>().into()))
-        .doc("The characters from the last to the first.", &[("reverse(\"abc\")", "\"cba\"")]),
+        .doc("The text with its characters in reverse order.", &[("reverse(\"abc\")", "\"cba\"")]),
     of(
         "rpad",
         PADDED,
@@ -175,8 +174,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     )
     .check(split_value_count)
     .doc(
-        "The part at an index from 0 of the text split by the separator; negative indexes count from the end. An empty \
-         separator splits into characters. An index that is not there is an error.",
+        "Splits the text by the separator and returns the part at an index, from 0; negative indexes count from the \
+         end. An empty separator splits into characters. An index without a part is an error.",
         &[
             ("split_value(\"/dev/one\", \"/\", 1)", "\"dev\""),
             ("split_value(\"x/y/z\", \"/\", -1)", "\"z\""),
@@ -191,7 +190,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     )
     .nulls(Nulls::False)
     .doc(
-        "Whether the text starts with the part.",
+        "Whether the text starts with `part`.",
         &[("startswith(\"abc\", \"ab\")", "true"), ("startswith(\"abc\", \"b\")", "false")],
     ),
     of(
@@ -203,8 +202,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .required(2)
     .check(substring_bounds)
     .doc(
-        "The characters from start (from 0) to the text's end, or up to but not including the character at `end`. \
-         Positions behind the text's end are cut; negative ones are errors.",
+        "The characters from `start` (counted from 0) to the end of the text, or to `end` (exclusive). Positions past \
+         the end of the text mean its end; negative ones are errors.",
         &[
             ("substring(\"hello\", 2)", "\"llo\""),
             ("substring(\"hello\", 1, 3)", "\"el\""),
