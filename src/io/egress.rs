@@ -121,7 +121,7 @@ fn holds(network: IpAddr, bits: u8, address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for, if any.
+/// The IPv4 address that an IPv6 address represents, if any.
 fn plain(address: IpAddr) -> IpAddr {
     /// NAT64 (RFC 6052)
     const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
@@ -179,7 +179,7 @@ impl Egress {
         Egress { trusts_rules: true, ..self }
     }
 
-    /// Whether a host that is an address, or a name of this machine, may be reached. Other names are judged when their
+    /// Whether a host that is an address, or a name of this machine, may be reached. Other names are checked when their
     /// addresses are known.
     ///
     /// # Errors
@@ -228,7 +228,7 @@ impl Egress {
         self.check(to, address, own).map(|()| here)
     }
 
-    /// The same for a host that is an address, or a name of this machine. Other names are judged when their addresses
+    /// The same for a host that is an address, or a name of this machine. Other names are checked when their addresses
     /// are known.
     ///
     /// # Errors
@@ -237,13 +237,14 @@ impl Egress {
         literal(to.host).map_or(Ok(()), |address| self.check_dial(to, address, false, from_here).map(drop))
     }
 
-    /// Whether the response of a peer may be shown to users of the API. On this machine it may be meant for others.
+    /// Whether the response of a peer may be shown to users of the API. A response from this machine may be meant for
+    /// others.
     pub fn shows_answers(&self, here: bool) -> bool {
         self.trusts_rules || !here
     }
 }
 
-/// The address that a host stands for without a lookup.
+/// The address that a host represents without a lookup.
 fn literal(host: &str) -> Option<IpAddr> {
     host.parse().ok().or_else(|| is_localhost(host).then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)))
 }

@@ -1,7 +1,7 @@
-//! Results as server-sent events, for those who watch a trial.
+//! Results as server-sent events, for clients that watch a trial.
 //!
 //! An [`EventSink`] is a rule's sink, and clients of the data server read it over HTTP. All clients read one bounded
-//! ring of batches: a slow client loses the oldest ones, and a comment line tells it so. A sink without clients keeps
+//! ring of batches: a slow client loses the oldest ones, and a comment line reports this. A sink without clients keeps
 //! nothing. This module knows neither rules nor the content of messages.
 
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ pub const CLIENTS: usize = 16;
 /// How often a silent stream sends a comment, so that proxies do not close it.
 const ALIVE: Duration = Duration::from_secs(15);
 
-/// A client that takes nothing for this long is disconnected.
+/// A client that reads nothing for this long is disconnected.
 const STALLED: Duration = Duration::from_secs(30);
 
 /// The head of the response, without its end.
@@ -71,7 +71,7 @@ impl EventPaths {
 pub struct EventSink {
     /// `None` after it has ended
     ring: Mutex<Option<broadcast::Sender<Arc<MessageBatch>>>>,
-    /// messages received, whether somebody read them or not
+    /// messages received, whether or not a client read them
     taken: LocalCounts,
     /// batches lost by slow clients
     dropped: AtomicU64,
@@ -155,7 +155,7 @@ impl Watcher {
     /// Writes events until the sink or the client ends. `origin` is that of the page that reads them, if there is one.
     ///
     /// # Errors
-    /// The client has left, or takes nothing.
+    /// The client has disconnected, or reads nothing.
     pub async fn serve(
         mut self,
         mut wire: impl AsyncRead + AsyncWrite + Unpin,
@@ -178,7 +178,7 @@ impl Watcher {
                     Ok(Err(RecvError::Closed)) => break,
                     Err(_) => text.extend_from_slice(b":\n\n"),
                 },
-                // Clients send nothing. Reading notices their end even while there are no results.
+                // Clients send nothing. Reading shows when they disconnect, even while there are no results.
                 read = wire.read(&mut ignored) => match read? {
                     0 => return Ok(()),
                     _ => continue,

@@ -57,7 +57,7 @@ impl Inlet {
         let messages = batch.frames.len() as u64;
         let mut taken = 0;
         for reader in readers {
-            // A reader that has ended gets nothing.
+            // An ended reader gets nothing.
             taken += usize::from(reader.send(batch.clone()).await.is_ok());
         }
         if taken > 0 {

@@ -64,7 +64,7 @@ impl Outbox {
     pub(super) fn stored(held: Held, signal: Signal) -> Arc<Outbox> {
         let store = Arc::clone(&held);
         Arc::new_cyclic(|this: &Weak<Outbox>| {
-            let owner = store.own(Arc::new(Bell { outbox: this.clone(), signal }));
+            let owner = store.own(Arc::new(StoreWaker { outbox: this.clone(), signal }));
             let outbox = Outbox::over(QueueLimit::default(), Some((store, owner)));
             *locked(&outbox.held) = Some(held);
             outbox
@@ -115,7 +115,7 @@ impl Outbox {
                 if let Some(Portion { batch, next, number, resent }) = store.take(false) {
                     return Some(self.taken(Rest { batch, next }, Some((number, resent))));
                 }
-                // Messages may still be on their way from the disk.
+                // Messages may still be coming from the disk.
                 if closed && store.queued() == 0 {
                     return None;
                 }
@@ -234,7 +234,7 @@ impl Outbox {
     pub fn fails(&self, error: &str, away: bool) {
         let now = SystemTime::now();
         let mut health = locked(&self.health);
-        // The text may contain what the other end sent, which must not control a terminal.
+        // The text may contain data from the other end, which must not control a terminal.
         health.last_error = Some((now, printable(error).into_owned()));
         health.history.failures += 1;
         if away && health.state == LinkState::Connected {
@@ -273,12 +273,12 @@ impl Outbox {
 }
 
 /// Wakes the outbox when the store has something to send, and the rule when it may continue.
-struct Bell {
+struct StoreWaker {
     outbox: Weak<Outbox>,
     signal: Signal,
 }
 
-impl Wake for Bell {
+impl Wake for StoreWaker {
     fn wake(&self) {
         if let Some(outbox) = self.outbox.upgrade() {
             outbox.more.notify_one();

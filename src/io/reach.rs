@@ -2,8 +2,8 @@
 //! variables, and addresses ([`Egress`]).
 //!
 //! Users of the REST API need not be users of this machine: a property such as `rootCaPath` must not reveal which files
-//! exist, and `${NAME}` must not send the environment to a peer. What the operator wrote (the configuration's files, a
-//! rule file of `plutino run`) is not checked. This module does not know who set a property.
+//! exist, and `${NAME}` must not send the environment to a peer. Properties set by the operator (the configuration's
+//! files, a rule file of `plutino run`) are not checked. This module does not know who set a property.
 //!
 //! Files are read on separate threads, few at a time and with a deadline ([`within`]): a file system can hang, and the
 //! control thread must not hang with it.
@@ -340,10 +340,10 @@ pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Those who read files, few at a time.
+/// The jobs that read files, few at a time.
 struct Readers {
     places: Arc<Semaphore>,
-    /// jobs that nobody waits for any more
+    /// jobs whose callers have given up waiting
     hanging: Arc<AtomicUsize>,
 }
 
@@ -359,7 +359,7 @@ enum JobState {
     /// it has no place yet
     #[default]
     Queued,
-    /// it runs, and somebody waits for it
+    /// it runs, and its caller waits
     Awaited,
     Hanging,
     Done,
@@ -382,7 +382,7 @@ pub fn within_now<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -
     readers().within_now(job)
 }
 
-/// Those of this process.
+/// The readers of this process.
 fn readers() -> &'static Readers {
     static READERS: LazyLock<Readers> = LazyLock::new(Readers::new);
     &READERS
@@ -436,7 +436,7 @@ impl Readers {
 }
 
 impl Watched {
-    /// Nobody waits for it any more.
+    /// Counts a job whose caller has given up waiting.
     fn hangs(&self) {
         let mut state = locked(&self.state);
         if *state == JobState::Awaited {

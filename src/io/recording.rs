@@ -1,10 +1,10 @@
 //! Recordings of feeds: files that store each message with the time of its arrival, its connection, and whether it was
 //! text.
 //!
-//! A recording is lines of JSON, so that it can be searched and cut with the usual tools. The first line says that it
-//! is one. A file whose name ends in `.zst` is compressed: a sequence of zstd frames, so that a recording that was cut
-//! off is readable up to its last frame. A line or frame that was cut off is the end, with a warning. What is known of a
-//! connection (`meta`) stands in its first message.
+//! A recording is lines of JSON, so that it can be searched and cut with the usual tools. The first line identifies it
+//! as a recording. A file whose name ends in `.zst` is compressed: a sequence of zstd frames, so that a recording that
+//! was cut off is readable up to its last frame. A line or frame that was cut off is the end, with a warning. The
+//! metadata of a connection (`meta`) is in its first message.
 //!
 //! ```text
 //! {"plutino":"recording","version":1,"of":"wss://feed.example/ws"}
@@ -50,8 +50,8 @@ pub struct Recorded {
     /// The number of its connection.
     pub connection: u64,
     pub frame: Frame,
-    /// What is known of the connection. [`Reader::read`] gives it with each message; to be written, it is given once for
-    /// each connection.
+    /// The metadata of the connection. [`Reader::read`] returns it with each message; in the file, only the first
+    /// message of a connection has it.
     pub origin: Option<Arc<Origin>>,
 }
 
@@ -102,7 +102,7 @@ impl Line {
     }
 }
 
-/// What is known of a connection, as JSON.
+/// The metadata of a connection, as JSON.
 fn members(origin: &Origin) -> Option<Map<String, Json>> {
     let mut text = Vec::new();
     json::write_value(&mut text, &origin.meta).ok()?;
@@ -163,7 +163,7 @@ impl Writer {
         if self.waiting.len() >= CHUNK { self.hand_over() } else { Ok(()) }
     }
 
-    /// Writes what waits.
+    /// Writes the waiting lines.
     ///
     /// # Errors
     /// [`io::Error`]
@@ -190,7 +190,7 @@ pub struct Reader {
     input: Box<dyn BufRead + Send>,
     line: Vec<u8>,
     number: u64,
-    /// What is known of each connection.
+    /// The metadata of each connection.
     origins: HashMap<u64, Arc<Origin>>,
     /// Whether the recording is incomplete.
     torn: bool,
@@ -244,8 +244,8 @@ impl Reader {
         }
     }
 
-    /// What is known of a connection, with what its message tells of it. Of a recording that tells nothing, it is the
-    /// number of the connection.
+    /// The metadata of a connection, updated by that of its message. In a recording without metadata, it is the number
+    /// of the connection.
     fn origin(&mut self, connection: u64, told: Option<Arc<Origin>>) -> Arc<Origin> {
         if let Some(told) = told {
             self.origins.insert(connection, told);
@@ -397,7 +397,7 @@ mod tests {
                 let expected = &frames[number as usize % 2];
                 let is_text = matches!((&message.frame, expected), (Frame::Text(_), Frame::Text(_)));
                 assert_eq!((message.at, message.connection), (number as i64, number / 2));
-                // Where a message tells nothing, what the one before it on the connection has told.
+                // A message without metadata has that of the previous message on its connection.
                 let expected_client = match number {
                     _ if number % 3 == 0 => format!("c{number}"),
                     _ if number % 2 == 1 && number % 3 == 1 => format!("c{}", number - 1),

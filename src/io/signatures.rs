@@ -41,8 +41,8 @@ impl PublicKey {
     }
 }
 
-/// Whether the head of a token has `crit`, whatever its value: it asks for extensions (RFC 7515, 4.1.11), and none is known.
-/// A head that cannot be read asks for them, too.
+/// Whether the head of a token has `crit`, whatever its value: this demands extensions (RFC 7515, 4.1.11), and none is
+/// supported. An unreadable head counts as having it.
 pub fn asks_for_extensions(token: &str) -> bool {
     let head = token.split('.').next().and_then(|head| URL_SAFE_NO_PAD.decode(head).ok());
     let members = head.and_then(|head| serde_json::from_slice::<Map<String, Json>>(&head).ok());

@@ -64,7 +64,7 @@ pub trait OpenSink: Send + Sync {
         Box::pin(future::ready(()))
     }
 
-    /// Sends what waits, for up to `flush`, and ends the sink. Its status stays readable.
+    /// Sends waiting messages for up to `flush`, and ends the sink. Its status stays readable.
     fn close(&self, _flush: Duration) -> BoxFuture<'_, ()> {
         Box::pin(future::ready(()))
     }

@@ -129,7 +129,8 @@ fn read(file: &str) -> io::Result<Vec<u8>> {
     within_now(move || read_regular(&path, LARGEST))?
 }
 
-/// What a client shows and trusts; connections with equal identities may be shared.
+/// The certificate that a client presents, and the authorities that it trusts; connections with equal identities may be
+/// shared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// whether to accept any server certificate

@@ -20,8 +20,8 @@ pub(super) const LONGEST_LINE: u64 = 64 << 20;
 const LONGEST_MEMBER: u64 = 64 << 20;
 
 /// The complete part of a file of lines: up to the last line end. Two kinds of last lines are complete except for their
-/// line end, which is reported: valid JSON, and a file's only line unless it is torn JSON, because it may be somebody's
-/// text.
+/// line end, which is reported: valid JSON, and a file's only line unless it is torn JSON, because it may be text of a
+/// user.
 pub(super) fn lines(file: &mut File, json: bool) -> io::Result<(u64, bool)> {
     let length = file.seek(SeekFrom::End(0))?;
     let start = last_line(file, length)?;

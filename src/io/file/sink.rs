@@ -28,8 +28,8 @@ use crate::io::sink::{OpenSink, SinkSettings};
 use crate::property::{self, Entry, Invalid, Property, Warning};
 use crate::sync::locked;
 
-/// The most steps of a path below the folder of a template, the file among them. Messages could otherwise make folders that common
-/// tools cannot remove.
+/// The most folders and files in a path below the folder of a template. Without a limit, messages could make paths that
+/// common tools cannot remove.
 const DEPTH: usize = 16;
 
 /// How long a thread may take to close its files when the sink ends.
@@ -157,7 +157,7 @@ impl SinkSettings for FileSink {
         "file"
     }
 
-    /// The format that `fileType` requires. Compression applies to the file, not to each message.
+    /// The format that `fileType` requires. Compression applies to the file, not to single messages.
     fn form(&mut self, mut format: SinkFormat, has_format: bool) -> Result<SinkFormat, String> {
         let header = matches!(format.format, OutputFormat::Delimited { header: true, .. });
         match self.file_type {

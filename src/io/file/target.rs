@@ -19,7 +19,7 @@ use crate::io::log::add_line;
 /// The result of opening a file.
 pub(super) enum Opening {
     Open(Target),
-    /// by whom it is being written
+    /// another writer, named by this text, is writing it
     Taken(&'static str),
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Target {
     messages: u64,
 }
 
-/// A file that was closed before it was full or old: the next message for it goes on where it is.
+/// A file that was closed before it was full or too old: the next message for it is appended.
 #[derive(Debug)]
 pub(super) struct Paused {
     path: PathBuf,
@@ -76,8 +76,8 @@ struct Form {
 }
 
 impl Target {
-    /// Opens the file for `path`, which is below the allowed folders, and locks it: other processes do not write it.
-    /// `paused`: the file for this path that was in use before.
+    /// Opens the file for `path`, which is below the allowed folders, and locks it, so that other processes do not
+    /// write it. `paused`: the file that was used for this path before.
     ///
     /// # Errors
     /// Those of the system.
@@ -95,7 +95,7 @@ impl Target {
         let stamp = now();
         let named = sink.rolling.pattern != NamePattern::None;
         let resumed = match paused {
-            // Somebody may have removed it meanwhile.
+            // The file may have been removed meanwhile.
             Some(paused) if paused.path.try_exists()? => match open_locked(&paused.path, &options())? {
                 Some(file) => Some((paused.path.clone(), file)),
                 None => return Ok(Opening::Taken(PROCESS)),
@@ -195,12 +195,12 @@ impl Target {
         }
     }
 
-    /// The number of bytes that wait for the flush.
+    /// The number of bytes that wait for a flush.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Writes what waits.
+    /// Writes the waiting bytes.
     ///
     /// # Errors
     /// Those of the system; then the file is unchanged, and a later flush may succeed.
@@ -229,8 +229,8 @@ impl Target {
         Ok(())
     }
 
-    /// Closes the file, to which all has been flushed. What a later [`Target::open`] needs to go on with it; `None`: the
-    /// file cannot go on, or holds nothing.
+    /// Closes the file, to which everything has been flushed. Returns what a later [`Target::open`] needs to append to
+    /// it; `None` if the file cannot be continued, or is empty.
     ///
     /// # Errors
     /// Those of the system.
@@ -260,7 +260,7 @@ impl Target {
         Ok(())
     }
 
-    /// Discards what waits.
+    /// Discards the waiting bytes.
     pub fn discard(&mut self) {
         self.waiting.clear();
     }
@@ -322,7 +322,7 @@ impl Form {
 
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    // Does not wait for a pipe or device, which is no place for results.
+    // Does not wait for a pipe or device, which cannot hold results.
     options.read(true).write(true).mode(0o640).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     options
 }

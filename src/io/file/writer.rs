@@ -29,8 +29,8 @@ const RETRY: Duration = Duration::from_millis(500);
 /// The most files that a sink with templates has open. Beyond it, the least recently used one is closed.
 const OPEN: usize = 64;
 
-/// How many closed files a sink goes on with. Beyond it, the next message for the one that was forgotten begins to count
-/// anew.
+/// How many closed files a sink can continue. Beyond it, the oldest one is forgotten: its messages are counted from 0
+/// again.
 const PAUSED: usize = 65_536;
 
 /// The cause of losing messages whose path is not allowed.
@@ -39,7 +39,7 @@ const INVALID: &str = "invalid path";
 const TAKEN: &str = "file of another sink";
 const REFUSED: &str = "file not writable";
 
-/// See the module.
+/// Writes the messages of one sink to its files.
 pub(super) struct Writer {
     outbox: Arc<Outbox>,
     sink: FileSink,
@@ -48,7 +48,7 @@ pub(super) struct Writer {
     stopped: Receiver<()>,
     /// the most recently used one is last
     open: Vec<(Text, Target)>,
-    /// files that were closed since others were used
+    /// files that were closed to make room for others
     paused: IndexMap<Text, Paused>,
 }
 
@@ -128,7 +128,7 @@ impl Writer {
         for (batch, taken) in batches.iter().enumerate() {
             for index in 0..taken.len() {
                 if self.is_stopped() {
-                    // What is written counts as delivered, the rest as lost.
+                    // Written messages count as delivered, the others as lost.
                     self.flush(current, batches, &mut added)?;
                     return Err(Stopped);
                 }
@@ -269,7 +269,7 @@ impl Writer {
             self.paused.iter().filter(|(_, paused)| paused.is_old(&rolling)).map(|(name, _)| name.clone()).collect();
         for name in old {
             let Some(paused) = self.paused.swap_remove(&name) else { continue };
-            // Files that have the time in their names are done as they are.
+            // Files with the time in their names need no renaming.
             if rolling.pattern != NamePattern::None {
                 continue;
             }

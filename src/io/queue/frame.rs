@@ -1,4 +1,4 @@
-//! Messages on their way from a source to a worker, and what a source tells about them.
+//! Messages on their way from a source to a worker, and what their source reports about them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! The bounded queue from a stream's sockets to its worker.
 //!
-//! A sender waits while the queue is full, so nothing is lost; a worker takes what is there and never waits.
+//! A sender waits while the queue is full, so nothing is lost; a worker takes the waiting batches and never waits.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ pub fn inbound(signal: Signal) -> (FrameSender, FrameReceiver) {
     )
 }
 
-/// Those who wait for space in a stream's queue, and its counters.
+/// The tasks and workers that wait for space in a stream's queue, and its counters.
 #[derive(Default)]
 struct Space {
     tasks: Notify,
@@ -107,7 +107,7 @@ impl FrameSender {
                 Err(TrySendError::Disconnected(_)) => return Err(StreamEnded),
                 Err(TrySendError::Full(back)) => batch = back,
             }
-            // The worker may have been told and be waiting for an outlet: it looks again when that one is ready.
+            // The worker may have been notified and be waiting for an outlet: it checks again when that one is ready.
             self.signal.raise();
             space.await;
         }
@@ -132,7 +132,7 @@ impl FrameSender {
     fn offered(&self, sent: Result<(), TrySendError<FrameBatch>>, messages: usize) -> Result<(), Refused> {
         match sent {
             Err(TrySendError::Disconnected(_)) => return Err(Refused::Ended),
-            // The worker may have been told and be waiting for an outlet: it looks again when that one is ready.
+            // The worker may have been notified and be waiting for an outlet: it checks again when that one is ready.
             Err(TrySendError::Full(batch)) => {
                 self.signal.raise();
                 return Err(Refused::Full(batch));
@@ -223,7 +223,7 @@ impl FrameReceiver {
         self.channel.len()
     }
 
-    /// The stream's signal, to look again later.
+    /// The stream's signal, for checking again later.
     pub fn signal(&self) -> &Signal {
         &self.signal
     }

@@ -2,7 +2,7 @@
 //!
 //! Inbound, a socket task passes [`FrameBatch`]es to the worker of its stream through a bounded crossbeam channel. A
 //! task never blocks its thread: while the channel is full, [`FrameSender::send`] waits (the socket is not read, TCP
-//! slows the sender, nothing is lost). A worker never awaits: it takes what is there.
+//! slows the sender, nothing is lost). A worker never awaits: it takes the waiting batches.
 //!
 //! Outbound, a worker passes encoded [`MessageBatch`]es to the [`Outlet`]s of a rule. An outlet takes every batch. One
 //! that must not lose anything returns `false` from [`Outlet::ready`] while it is over its limit; then the worker takes

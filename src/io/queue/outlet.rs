@@ -47,7 +47,7 @@ pub trait RowOutlet: Send + Sync {
     fn ready(&self) -> bool;
 }
 
-/// A worker's handle of a sink of either kind.
+/// A worker's handle to a sink of either kind.
 #[derive(Clone)]
 pub enum SinkHandle {
     /// encoded messages

@@ -1,4 +1,4 @@
-//! Tests of the queues: what full ones do, and that nobody who waits is forgotten.
+//! Tests of the queues: what full queues do, and that every waiter is woken.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! Sends one request: over a kept or new connection, through redirects, within its time limit.
 //!
-//! hyper-util's client keeps connections, and repeats what an old connection did not accept. This module decides which
-//! address is dialled, since each address, including that of a redirect, must pass [`Egress`]. Headers and the client
-//! certificate go only to the server that the sink names, not to redirect targets.
+//! hyper-util's client keeps connections, and repeats requests that an old connection did not accept. This module
+//! decides which address is dialled, since each address, including that of a redirect, must pass [`Egress`]. Headers
+//! and the client certificate go only to the server that the sink names, not to redirect targets.
 
 use std::error::Error;
 use std::io;

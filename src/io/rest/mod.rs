@@ -50,7 +50,7 @@ pub struct RestSink {
     url: Dynamic<String>,
     body_type: Dynamic<BodyType>,
     headers: Vec<(String, Dynamic<String>)>,
-    /// what `bodyType: formdata` sends beside the message
+    /// the fields that `bodyType: formdata` sends beside the message
     form: Form,
     oauth: Option<OAuth>,
     /// the templates among these, in order; `None`: all requests are alike
@@ -200,7 +200,7 @@ impl RestSink {
     }
 }
 
-/// What the rest sinks of a process share: the thread that sends requests. It exists from the first sink that needs it
+/// The rest sinks of a process share this: the thread that sends requests. It exists from the first sink that needs it
 /// to the last.
 #[derive(Clone, Default)]
 pub struct RestClients(Arc<Mutex<Option<Arc<Thread>>>>);
@@ -274,7 +274,7 @@ impl OpenSink for RestLink {
         self.outbox.status(self.address.clone())
     }
 
-    /// What is left after `flush` is lost and counted.
+    /// Messages that remain after `flush` are lost and counted.
     fn close(&self, flush: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.outbox.close();

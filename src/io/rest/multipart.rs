@@ -14,7 +14,7 @@ pub(super) struct MultipartForm {
 
 /// The form of a message, which is the file of the field `file`. The name of the file is the time, ms since the epoch.
 pub(super) fn form<'f>(file: &str, message: &[u8], fields: impl Iterator<Item = (&'f str, &'f str)>) -> MultipartForm {
-    // Nobody can foresee it, so that no message can end its part.
+    // It is unpredictable, so that no message can contain it.
     let boundary = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let mut body = Vec::with_capacity(message.len() + 512);

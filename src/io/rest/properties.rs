@@ -32,7 +32,7 @@ pub(super) struct Draft {
     retry: Retry,
 }
 
-/// What the properties of a token request say.
+/// The properties of a token request.
 #[derive(Clone, Default)]
 struct TokenDraft {
     url: String,
@@ -57,7 +57,7 @@ type Row = Property<Draft>;
 /// The shortest wait between two attempts, so that a server that refuses is not flooded.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
-/// What a property with headers takes.
+/// The expected value of a property with headers.
 const HEADERS: &str = "an object of texts that are valid HTTP headers";
 
 /// The default time limit of a request.
@@ -288,7 +288,7 @@ impl Draft {
     }
 }
 
-/// The property `oAuth`; `headers` are those of the sink that are made of the answer.
+/// The property `oAuth`; `headers` are those headers of the sink that use the token server's answer.
 fn oauth(
     access: TokenDraft,
     expire: &str,

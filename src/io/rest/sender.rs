@@ -254,7 +254,7 @@ async fn attempt(sink: &RestSink, client: &HttpClient, tokens: Option<&Tokens>, 
     let unauthorized = sent.as_ref().is_ok_and(|answer| answer.status.as_u16() == 401);
     match (Verdict::of(sink.response, request, sent), token) {
         (Verdict::Lost { error, .. }, Some((tokens, token))) if unauthorized && tokens.forget(&token).await => {
-            // The token has ended before its time.
+            // The token has ended before its expected time.
             Verdict::Again { error, counts: true, wait: None }
         }
         (verdict, _) => verdict,

@@ -25,9 +25,9 @@ pub(super) struct OAuth {
     pub access: TokenRequest,
     /// how a token is renewed; `None`: by another request for access
     pub refresh: Option<TokenRequest>,
-    /// gives the seconds after which a token is renewed; 0: only when it is refused
+    /// the seconds after which a token is renewed; 0: only when the server refuses it
     pub expire: Option<Part>,
-    /// the sink's headers that are made of the answer
+    /// the sink's headers that use the answer
     pub headers: Vec<(String, Part)>,
 }
 
@@ -67,9 +67,9 @@ impl OAuth {
 #[derive(Clone, Debug)]
 pub(super) struct Token {
     headers: HeaderMap,
-    /// each token has another one
+    /// unique for each token
     number: u64,
-    /// no request has carried it
+    /// whether no request has used it yet
     fresh: bool,
 }
 
@@ -107,7 +107,7 @@ impl Tokens {
         }
         let refresh = self.oauth.refresh.as_ref().zip(self.refresh.as_ref());
         let renewed = match (refresh, held.answer.take()) {
-            // A refresh token may have ended, too: then access is asked for anew.
+            // The refresh token may have expired too: then access is requested again.
             (Some((request, client)), Some(old)) => ask(client, request, &old).await.ok().map(|new| joined(old, new)),
             _ => None,
         };
@@ -124,7 +124,7 @@ impl Tokens {
         Ok(token)
     }
 
-    /// Forgets a token that the server has refused; false if it was refused at its first use.
+    /// Forgets a token that the server has refused; returns false if the first use of the token was refused.
     pub async fn forget(&self, token: &Token) -> bool {
         let mut held = self.held.lock().await;
         if held.token.as_ref().is_some_and(|(known, _)| known.number == token.number) {
@@ -159,7 +159,7 @@ impl Token {
     }
 }
 
-/// Asks a token server; `known` is its answer before.
+/// Requests a token; `known` is the previous answer of the server.
 async fn ask(client: &HttpClient, request: &TokenRequest, known: &Value) -> Result<Value, Verdict> {
     let unusable = |error: TokenError| Verdict::Again { error: error.to_string(), counts: true, wait: None };
     let request = request.prepare(known).map_err(unusable)?;
@@ -177,7 +177,7 @@ async fn ask(client: &HttpClient, request: &TokenRequest, known: &Value) -> Resu
     }
 }
 
-/// The members of both objects, the new value where both have one; nulls replace nothing.
+/// The members of both objects; if both have a member, the new value counts, unless it is null.
 fn joined(old: Value, new: Value) -> Value {
     let (Value::Object(old), Value::Object(new)) = (&old, &new) else { return new };
     let new = new.iter().filter(|(_, value)| !value.is_null());
@@ -209,7 +209,7 @@ impl TokenRequest {
             Some(part) => Bytes::from(part.text_of(known)?.to_string()),
             None => Bytes::new(),
         };
-        // It was read when the rule was made.
+        // The URL was checked when the rule was made.
         let uri = uri(&self.url).unwrap_or_default();
         Ok(Prepared { method: Method::POST, uri, origin: self.origin.clone(), headers, body })
     }

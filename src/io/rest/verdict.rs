@@ -1,4 +1,4 @@
-//! What an answer means for the message that was sent: delivered, lost, or worth another try.
+//! Decides by the answer to a request what happens to its message: delivered, lost, or sent again.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const SHOWN: usize = 200;
 const REFUSED: &str = "refused";
 const EGRESS: &str = "address not allowed";
 
-/// What becomes of a request after a try.
+/// What happens to a message after an attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Verdict {
     Sent,
@@ -35,7 +35,7 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    /// What the answer to a request means.
+    /// The verdict on the answer to a request.
     pub fn of(response: ResponseType, request: &Prepared, sent: Result<Answer, SendError>) -> Verdict {
         let url = request.uri.to_string();
         let described = |what: String| format!("{} {}: {what}", request.method, masked_url(&url));

@@ -1,9 +1,9 @@
 //! The log of one sink on disk: records of messages in segments, appended at the end and removed from the front.
 //!
 //! When the log is opened, an incomplete end is moved to a file with the ending `.torn`. Messages of a record that is
-//! damaged, or that the disk does not give back, are counted; the file of its segment is kept with the ending `.damaged`.
-//! Both files are for those who want to save more of it. Another file beside the segments says up to where messages are
-//! done; it is written seldom, so some messages may be sent again after a kill. A lock keeps other processes out.
+//! damaged, or that the disk cannot read, are counted; the file of its segment is kept with the ending `.damaged`. Both
+//! files allow a manual recovery. Another file beside the segments records which messages are done; it is written
+//! rarely, so some messages may be sent again after a kill. A lock keeps other processes out.
 //!
 //! Existing crates for commit logs are databases, are unmaintained, or do not limit their size.
 
@@ -21,10 +21,11 @@ use crate::io::lock::open_locked;
 /// A segment of this size is followed by a new one, bytes.
 const SEGMENT: u64 = 8 << 20;
 
-/// If all messages of the last segment are done, it is removed from this size on, bytes; a smaller one is used further.
+/// If all messages of the last segment are done, the segment is removed if it has at least this size, bytes; otherwise
+/// it continues to be used.
 const WORN: u64 = 1 << 20;
 
-/// So many ranges of messages that are done with are written down.
+/// The most ranges of done messages that are written down.
 pub(super) const HOLES: usize = 64;
 
 /// The file that stores which messages are done.
@@ -112,7 +113,7 @@ impl Log {
         self.done
     }
 
-    /// Messages behind [`Log::done`] that are done with.
+    /// Done messages after [`Log::done`].
     pub fn holes(&self) -> &Ranges {
         &self.holes
     }
@@ -135,7 +136,7 @@ impl Log {
         Ok(())
     }
 
-    /// Appends the first lots; how many.
+    /// Appends the first lots; returns how many.
     fn write(&mut self, lots: &[Lot]) -> io::Result<usize> {
         if self.segments.back().is_none_or(|last| last.length >= SEGMENT || last.damaged) {
             self.segments.push_back(Segment::create(&self.folder, lots[0].first)?);
@@ -187,7 +188,7 @@ impl Log {
         Ok(page)
     }
 
-    /// Messages below `done`, and those in `holes`, are done with: segments without others are removed.
+    /// Marks the messages below `done`, and those in `holes`, as done, and removes segments without others.
     ///
     /// # Errors
     /// Those of the system.
@@ -235,12 +236,12 @@ fn note(unsynced: &mut Vec<PathBuf>, path: &Path) {
     }
 }
 
-/// What the file says of messages that are done with: the number below which all are, then ranges behind it. Each part
-/// has a checksum.
+/// The content of the file of done messages: the number below which all are done, then ranges after it. Each part has a
+/// checksum.
 fn done_text(done: u64, holes: &Ranges) -> Vec<u8> {
     let mut text = done.to_le_bytes().to_vec();
     text.extend_from_slice(&crc32fast::hash(&text).to_le_bytes());
-    // Messages in further ones are sent again after a restart.
+    // Messages in further ranges are sent again after a restart.
     let ranges: Vec<(u64, u64)> = holes.iter().take(HOLES).collect();
     text.extend_from_slice(&(ranges.len() as u64).to_le_bytes());
     for (start, end) in ranges {
@@ -251,7 +252,7 @@ fn done_text(done: u64, holes: &Ranges) -> Vec<u8> {
     text
 }
 
-/// What [`done_text`] has written.
+/// Reads what [`done_text`] has written.
 fn read_done(file: &File) -> (u64, Ranges) {
     let mut text = vec![0; 24 + 16 * HOLES];
     let read = file.read_at(&mut text, 0).unwrap_or_default();
@@ -536,7 +537,7 @@ mod tests {
         (0..4).for_each(|n| log.append(&[lot(n, &[&large])]).expect("appended"));
         let mut holes = Ranges::default();
         holes.add(1, 3);
-        // These were never written.
+        // These messages were never written.
         holes.add(4, 9);
         log.forget(0, holes.clone()).expect("forgotten");
         assert_eq!(folder.segments().len(), 2);
@@ -547,7 +548,7 @@ mod tests {
         log.forget(9, Ranges::default()).expect("forgotten");
         drop(log);
         let mut done = fs::read(folder.0.join(DONE)).expect("it is there");
-        // A file of an older version has no ranges, and a damaged one may have none that can be believed.
+        // A file of an older version has no ranges, and the ranges of a damaged file may be invalid.
         for change in [0, 1] {
             done.truncate(done.len() - change);
             done[12] = 1;

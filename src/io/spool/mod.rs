@@ -2,8 +2,8 @@
 //!
 //! Each sink with `enableCache` has a [`Store`]: a folder below the data folder, named by its rule and its destination.
 //! One thread of the process writes all stores, another one syncs them. A rule that makes messages faster than the disk
-//! takes them waits for it. Killing the process can lose the messages of about ten milliseconds, a power failure those
-//! of a second.
+//! can write them waits. Killing the process can lose the messages of about ten milliseconds, a power failure those of
+//! a second.
 //!
 //! This module does not know how messages are sent, or how a peer confirms them.
 

@@ -2,37 +2,37 @@
 
 use std::collections::BTreeMap;
 
-/// See the module. A range ends before its end.
+/// A set of numbers. The end of a range is exclusive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::io) struct Ranges {
     ends: BTreeMap<u64, u64>,
-    /// the numbers in all of them
+    /// how many numbers are in all ranges
     total: u64,
 }
 
 impl Ranges {
-    /// How many numbers it has.
+    /// How many numbers are in the set.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// How many ranges these are.
+    /// The number of ranges.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// The ranges in their order: start and end.
+    /// The ranges in order: start and end.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
         self.ends.iter().map(|(&start, &end)| (start, end))
     }
 
-    /// Adds a range; how many numbers are new.
+    /// Adds a range; returns how many of its numbers are new.
     pub fn add(&mut self, start: u64, end: u64) -> u64 {
         if start >= end {
             return 0;
         }
         let (mut from, mut to, mut known) = (start, end, 0);
-        // Ranges that it touches become one with it.
+        // Ranges that it touches are merged with it.
         while let Some((&other, &other_end)) =
             self.ends.range(..=to).next_back().filter(|(_, other_end)| **other_end >= from)
         {
@@ -47,17 +47,17 @@ impl Ranges {
         added
     }
 
-    /// The end of the range that has this number.
+    /// The end of the range that contains this number.
     pub fn end_of(&self, number: u64) -> Option<u64> {
         self.ends.range(..=number).next_back().map(|(_, &end)| end).filter(|end| *end > number)
     }
 
-    /// Whether it has all numbers from `start` on, before `end`.
+    /// Whether all numbers from `start` to `end`, exclusive, are in the set.
     pub fn covers(&self, start: u64, end: u64) -> bool {
         self.end_of(start).is_some_and(|covered| covered >= end)
     }
 
-    /// Takes away the numbers below this one.
+    /// Removes the numbers below this one.
     pub fn cut_below(&mut self, number: u64) {
         while let Some(first) = self.ends.first_entry().filter(|first| *first.key() < number) {
             let (start, end) = first.remove_entry();
@@ -68,7 +68,7 @@ impl Ranges {
         }
     }
 
-    /// Takes away this number and those behind it.
+    /// Removes this number and all greater ones.
     pub fn cut_from(&mut self, number: u64) {
         while let Some(last) = self.ends.last_entry().filter(|last| *last.get() > number) {
             let (start, end) = last.remove_entry();

@@ -1,8 +1,9 @@
 //! One record of a log: numbered messages.
 //!
-//! It begins with a prefix that has a checksum of its own. So a damaged length is seen before it is used: a record that is
-//! too short for its prefix was not written to its end, and everything else that does not fit is damage. The checksum of
-//! the prefix begins with a number that only the segment's owner knows, its [`Seal`]: bytes that look like a record are one.
+//! It begins with a prefix that has its own checksum. So a damaged length is noticed before it is used: a record that
+//! is too short for its prefix was not written completely, and everything else that does not fit is damage. The
+//! checksum of the prefix begins with a number that only the segment's owner knows, its [`Seal`], so bytes that look
+//! like a record are one.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -17,7 +18,8 @@ use crate::io::queue::MessageBatch;
 /// The size of a [`Prefix`], bytes.
 pub(super) const PREFIX: usize = 24;
 
-/// What the checksums of prefixes in a segment begin with. The default is that of older versions, which everybody knows.
+/// The number at the start of the checksums of a segment's prefixes. The default is that of older versions, which is no
+/// secret.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seal(Option<u32>);
 
@@ -26,7 +28,7 @@ impl Seal {
         Seal(Some(rand::random()))
     }
 
-    /// What [`Seal::fmt`] has written.
+    /// Parses what [`Seal::fmt`] has written.
     pub fn parse(text: &str) -> Option<Seal> {
         u32::from_str_radix(text, 16).ok().map(|number| Seal(Some(number)))
     }
@@ -37,7 +39,7 @@ impl Seal {
         hasher.finalize()
     }
 
-    /// Whether a prefix is one wherever it stands.
+    /// Whether senders do not know the seal, so that every valid prefix is genuine.
     fn is_secret(self) -> bool {
         self.0.is_some()
     }
@@ -199,7 +201,8 @@ pub(super) fn read(input: &mut impl Read, seal: Seal) -> Result<Option<(Lot, u64
     Ok(Some((Lot { first: head.first, batch: Arc::new(batch) }, PREFIX as u64 + size)))
 }
 
-/// Where the first whole record begins in bytes that begin with a damaged one, whose first message should be `next`.
+/// The position of the first complete record in bytes that begin with a damaged one, whose first message should be
+/// `next`.
 pub(super) fn next_whole(bytes: &[u8], seal: Seal, next: u64) -> Option<usize> {
     let mut at = 0;
     while let Some(first) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
@@ -211,17 +214,17 @@ pub(super) fn next_whole(bytes: &[u8], seal: Seal, next: u64) -> Option<usize> {
         at += match prefix {
             Some(prefix) => PREFIX + usize::try_from(prefix.size()).ok()?,
             None if seal.is_secret() => 1,
-            // Here may be a message, and its sender may have put a record there.
+            // A message may begin here, and its sender may have put a forged record into it.
             None => return None,
         };
     }
     None
 }
 
-/// The number after the last message in damaged bytes, which should begin with message `next`, as far as prefixes in
-/// them show. At least one message counts as lost.
+/// The number after the last message in damaged bytes, which should begin with message `next`, as far as the prefixes
+/// in them show. At least one message counts as lost.
 ///
-/// No more messages are believed than bytes are there: in segments of older versions a sender may have put prefixes into
+/// There cannot be more messages than bytes: in segments of older versions, senders may have put forged prefixes into
 /// messages.
 pub(super) fn end_of_damage(bytes: &[u8], seal: Seal, next: u64) -> u64 {
     let mut end = next + 1;

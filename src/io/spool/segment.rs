@@ -1,7 +1,8 @@
 //! One file of a log: records one after the other.
 //!
-//! A damaged record costs itself alone: reading continues with the next whole record. Senders choose what is in messages,
-//! and may put forged records there. So the checksums depend on the segment's [`Seal`], which senders do not know.
+//! Damage affects only its own record: reading continues with the next complete record. Senders choose the content of
+//! messages, and may put forged records into them. So the checksums depend on the segment's [`Seal`], which senders do
+//! not know.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Seek, SeekFrom};
@@ -10,37 +11,37 @@ use std::path::{Path, PathBuf};
 
 use super::record::{self, Lot, Seal, Unreadable};
 
-/// What a disk loses at a time, bytes.
+/// The number of bytes that a disk loses at a time.
 const PAGE: u64 = 4096;
 
-/// After so many lost pages of a file no more of it is read: each may take seconds.
+/// After this many lost pages, the rest of a file is not read: each attempt may take seconds.
 const LOST_PAGES: u32 = 16;
 
-/// See the module.
+/// One file of a log.
 pub(super) struct Segment {
     /// the number of its first message
     pub first: u64,
     pub path: PathBuf,
     /// bytes
     pub length: u64,
-    /// a part cannot be read: nothing is appended, and the file is kept when its messages are done with
+    /// whether a part cannot be read: then nothing is appended, and the file is kept when its messages are done
     pub damaged: bool,
     seal: Seal,
 }
 
 /// Where reading continues in a segment.
 pub(super) struct Reader {
-    /// the first message of the segment
+    /// the number of the first message of the segment
     pub segment: u64,
-    /// the message that comes next
+    /// the number of the next message
     pub next: u64,
     input: BufReader<File>,
-    /// the byte at which the next record begins
+    /// the position of the next record, bytes
     at: u64,
 }
 
 impl Segment {
-    /// A new one in a folder.
+    /// Creates a segment in a folder.
     ///
     /// # Errors
     /// Those of the system.
@@ -51,10 +52,10 @@ impl Segment {
         Ok(Segment { first, path, length: 0, damaged: false, seal })
     }
 
-    /// The one in a file of this length; `None` if the file's name is not that of a segment.
+    /// The segment in a file of this length; `None` if the file's name is not that of a segment.
     pub fn found(path: PathBuf, length: u64) -> Option<Segment> {
         let name = path.file_name()?.to_str()?.strip_suffix(".seg")?;
-        // Without a seal: of an older version.
+        // A segment without a seal is of an older version.
         let (first, seal) = match name.split_once('-') {
             Some((first, seal)) => (first, Seal::parse(seal)?),
             None => (name, Seal::default()),
@@ -63,10 +64,10 @@ impl Segment {
         Some(Segment { first, path, length, damaged: false, seal })
     }
 
-    /// Appends the records of the first lots, up to about `most` bytes; how many lots they are.
+    /// Appends the records of the first lots, up to about `most` bytes; returns the number of lots.
     ///
     /// # Errors
-    /// Those of the system. Nothing is appended then.
+    /// Those of the system. Then nothing is appended.
     pub fn append(&mut self, lots: &[Lot], most: u64) -> io::Result<usize> {
         let mut bytes = Vec::new();
         let mut count = 0;
@@ -79,7 +80,7 @@ impl Segment {
         }
         let file = options().open(&self.path)?;
         if let Err(error) = file.write_all_at(&bytes, self.length) {
-            // There may be room later; what is there must stay complete.
+            // There may be room later; until then, the file must stay complete.
             file.set_len(self.length)?;
             return Err(error);
         }
@@ -87,7 +88,7 @@ impl Segment {
         Ok(count)
     }
 
-    /// A reader at its beginning.
+    /// A reader at the beginning.
     ///
     /// # Errors
     /// Those of the system.
@@ -96,10 +97,11 @@ impl Segment {
         Ok(Reader { segment: self.first, next: self.first, input, at: 0 })
     }
 
-    /// Reads on to the first lot that has message `from` or a later one; `None` at the end. Damaged records are skipped.
+    /// Reads up to the first lot that has message `from` or a later one; `None` at the end. Damaged records are
+    /// skipped.
     ///
     /// # Errors
-    /// Those of the system that may pass.
+    /// Temporary errors of the system.
     pub fn read(&mut self, reader: &mut Reader, from: u64) -> io::Result<Option<Lot>> {
         loop {
             match reader.read(self.seal) {
@@ -117,10 +119,10 @@ impl Segment {
         }
     }
 
-    /// Reads all of it, moves a torn end to a file of its own, and gives the number behind its last message.
+    /// Reads the whole segment, moves a torn end to a separate file, and returns the number after its last message.
     ///
     /// # Errors
-    /// Those of the system that may pass.
+    /// Temporary errors of the system.
     pub fn mend(&mut self) -> io::Result<u64> {
         let mut reader = self.reader()?;
         loop {
@@ -128,7 +130,7 @@ impl Segment {
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(reader.next),
                 Err(wrong) if wrong.may_pass() => return Err(wrong.into()),
-                // What was never whole is not counted.
+                // Incomplete records are not counted.
                 Err(Unreadable::Torn) if !self.damaged && self.cut(reader.at, reader.next).is_ok() => {
                     return Ok(reader.next);
                 }
@@ -137,7 +139,7 @@ impl Segment {
                     let rest = self.bytes_from(reader.at).unwrap_or_default();
                     match record::next_whole(&rest, self.seal, reader.next) {
                         Some(skipped) => reader.seek(reader.at + skipped as u64)?,
-                        // What the disk does not give back says nothing: one message is counted.
+                        // Bytes that the disk cannot read show nothing: one message is counted.
                         None => return Ok(record::end_of_damage(&rest, self.seal, reader.next)),
                     }
                 }
@@ -145,14 +147,14 @@ impl Segment {
         }
     }
 
-    /// Its bytes from `at` on. Zeros stand for what the disk does not give back.
+    /// The bytes from `at` on. Bytes that the disk cannot read are zeros.
     fn bytes_from(&self, at: u64) -> io::Result<Vec<u8>> {
         let file = File::open(&self.path)?;
         let (mut bytes, mut lost) = (Vec::new(), 0);
         let mut page = vec![0; PAGE as usize];
         let mut at = at;
         while at < self.length {
-            // To the next boundary: a page that is lost costs itself alone.
+            // Reads to the next boundary of a page, so that a lost page does not affect others.
             let wanted = (PAGE - at % PAGE).min(self.length - at) as usize;
             let read = match file.read_at(&mut page[..wanted], at) {
                 Ok(0) => break,
@@ -171,7 +173,7 @@ impl Segment {
         Ok(bytes)
     }
 
-    /// Moves a torn end, from byte `whole` and message `next` on, to a separate file.
+    /// Moves a torn end, which starts at byte `whole` with message `next`, to a separate file.
     fn cut(&mut self, whole: u64, next: u64) -> io::Result<()> {
         let torn = self.path.with_file_name(format!("{next:016x}.torn"));
         let end = self.bytes_from(whole)?;
@@ -185,7 +187,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Records that a part of it is unreadable.
+    /// Records that a part of the segment is unreadable.
     fn spoil(&mut self, wrong: &Unreadable) {
         if !std::mem::replace(&mut self.damaged, true) {
             let file = self.path.with_extension("damaged");
@@ -194,7 +196,7 @@ impl Segment {
         }
     }
 
-    /// Takes the file away from the log.
+    /// Removes the file from the log, or renames it if it is damaged.
     ///
     /// # Errors
     /// Those of the system.
@@ -207,7 +209,7 @@ impl Segment {
 }
 
 impl Reader {
-    /// The next record's lot; `None` at the end. After an error it stands where it stood.
+    /// The lot of the next record; `None` at the end. After an error, the position is unchanged.
     fn read(&mut self, seal: Seal) -> Result<Option<Lot>, Unreadable> {
         let Some((lot, size)) = record::read(&mut self.input, seal)? else { return Ok(None) };
         self.at += size;

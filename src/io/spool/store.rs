@@ -1,10 +1,10 @@
-//! The messages that one sink stores for its peer: a numbered queue on disk, and in memory as far as there is room.
+//! The messages that one sink stores for its peer: a numbered queue on disk, and in memory while there is room.
 //!
 //! The worker adds messages at the end, and waits if the disk is slower. One consumer takes them at a cursor, and
-//! reports which of them the peer has; those are deleted. When a connection breaks, the cursor returns to the first
-//! message that is not proven delivered. Messages that are no longer in memory are read back by the spool's writer.
-//! Beyond its limit the store drops and counts the oldest messages; while the disk accepts nothing, those that do not
-//! fit into memory.
+//! reports which of them the peer has received; those are deleted. When a connection breaks, the cursor returns to the
+//! first message that is not proven delivered. Messages that are no longer in memory are read back by the spool's
+//! writer. Beyond its limit the store drops and counts the oldest messages; while the disk accepts nothing, it drops
+//! those that do not fit into memory.
 
 use std::fs::File;
 use std::io;
@@ -27,7 +27,7 @@ const FULL: &str = "cache full";
 const DISK: &str = "disk full";
 const DAMAGED: &str = "damaged on disk";
 
-/// What may be in memory while rules are asked to wait, because they finish their turn before they look.
+/// The additional messages that may be in memory while rules are asked to wait, because rules finish their turn first.
 const OVERDRAFT: QueueLimit = QueueLimit { messages: 1 << 18, bytes: 64 << 20 };
 
 /// A sink as its store sees it.
@@ -84,8 +84,8 @@ impl Store {
         }
     }
 
-    /// Gives the right to take messages to a sink that is being opened; earlier sinks lose it until this one ends.
-    /// Returns the sink's number.
+    /// Gives a newly opened sink the right to take messages; earlier sinks lose it until this one ends. Returns the
+    /// sink's number.
     pub(in crate::io) fn own(&self, waker: Arc<dyn Wake>) -> u64 {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -177,8 +177,8 @@ impl Store {
         }
     }
 
-    /// The next messages; `None`: there is nothing now, and the waker is told when there is. While late ones are
-    /// `paused` ([`CacheSettings::resend_interval`]), they are not taken.
+    /// The next messages; `None` if there are none now: then the waker is called when there are. While late messages
+    /// are `paused` ([`CacheSettings::resend_interval`]), they are not taken.
     pub(in crate::io) fn take(&self, paused: bool) -> Option<Portion> {
         let resend = locked(&self.settings).resend;
         let (portion, load, damaged) = {
@@ -200,7 +200,7 @@ impl Store {
         }
     }
 
-    /// Whether [`Store::take`] would return messages; if not, the waker is called when it would.
+    /// Whether [`Store::take`] would return messages; if not, the waker is called once it would.
     pub(in crate::io) fn has_more(&self, paused: bool) -> bool {
         let (more, load) = {
             let mut window = locked(&self.window);
@@ -213,7 +213,7 @@ impl Store {
         more
     }
 
-    /// The messages from this number on were not sent: they will be taken again.
+    /// Returns the messages from this number on, which were not sent: they will be taken again.
     pub(in crate::io) fn back(&self, number: u64) {
         locked(&self.window).back(number);
     }
@@ -224,13 +224,13 @@ impl Store {
         locked(&self.window).rewind(resend);
     }
 
-    /// The peer, which was away, is there again: what was not taken is late.
+    /// The peer is back after an absence: messages that were not taken count as late.
     pub(in crate::io) fn turn(&self) {
         let resend = locked(&self.settings).resend;
         locked(&self.window).turn(resend);
     }
 
-    /// What is taken now.
+    /// The messages that are taken at this time.
     pub(in crate::io) fn taken(&self) -> Taken {
         locked(&self.window).taken()
     }
@@ -240,7 +240,7 @@ impl Store {
         locked(&self.window).has_unproven()
     }
 
-    /// The peer has received all that was taken then.
+    /// The peer has received all messages that were taken at that time.
     pub(in crate::io) fn prove(&self, taken: &Taken) {
         let proven = locked(&self.window).prove(taken);
         self.count_proven(proven);
@@ -327,7 +327,7 @@ impl Store {
         }
     }
 
-    /// As [`Store::ask`], but at once, because somebody waits.
+    /// As [`Store::ask`], but at once, because a caller waits.
     fn hurry(&self) {
         if !self.hurried.swap(true, Ordering::AcqRel) {
             (self.ask)(true);

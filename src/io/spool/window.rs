@@ -19,7 +19,7 @@ pub(super) struct Window {
     first: u64,
     /// the number of the next message
     next: u64,
-    /// messages behind `first` that are done with
+    /// done messages after `first`
     holes: Ranges,
     /// the messages before this number are on disk, unless they are done
     written: u64,
@@ -29,9 +29,9 @@ pub(super) struct Window {
     resent: u64,
     /// with [`Resend`] out of order: the next message that came since then; messages from `cursor` to here are late
     live: Option<u64>,
-    /// messages behind `cursor` that were taken before their turn
+    /// messages after `cursor` that were taken before their turn
     ahead: Ranges,
-    /// the next one is a late one
+    /// whether the next message is a late one
     late_next: bool,
     /// the most recent messages, in order
     recent: VecDeque<Lot>,
@@ -62,15 +62,16 @@ pub enum Resend {
     NewFirst,
 }
 
-/// So often new messages that have left memory become late ones; then they wait until the late ones are sent.
+/// How many times new messages that have left memory can become late ones; after that they wait until the late ones are
+/// sent.
 const LEAPS: usize = 64;
 
-/// What was taken at some time.
+/// The messages that were taken at some time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::io) struct Taken {
-    /// all below
+    /// all messages below this number
     below: u64,
-    /// and these
+    /// and the messages in these ranges
     ahead: Ranges,
 }
 
@@ -105,7 +106,7 @@ pub(super) struct Excess {
 }
 
 impl Window {
-    /// Of what is on disk: messages from `first` on, before `next`, without those that are done with.
+    /// A window over the messages on disk: from `first` to `next`, exclusive, without the done ones.
     pub fn new(first: u64, next: u64, holes: Ranges) -> Window {
         let mut window = Window { first, next, written: next, cursor: first, resent: next, ..Window::default() };
         holes.iter().for_each(|(start, end)| _ = window.punch(start.max(first), end.min(next)));
@@ -135,12 +136,12 @@ impl Window {
         self.first
     }
 
-    /// Messages behind [`Window::first`] that are done with.
+    /// Done messages after [`Window::first`].
     pub fn holes(&self) -> &Ranges {
         &self.holes
     }
 
-    /// What is taken now, for [`Window::prove`].
+    /// The messages that are taken at this time, for [`Window::prove`].
     pub fn taken(&self) -> Taken {
         Taken { below: self.cursor, ahead: self.ahead.clone() }
     }
@@ -151,7 +152,8 @@ impl Window {
         self.cursor > self.first || self.ahead.iter().any(waits)
     }
 
-    /// What was taken from `number` on is taken again; if `number` was taken before its turn, no other message is.
+    /// Returns the messages from `number` on, which will be taken again. If `number` was taken before its turn, no
+    /// other message is returned.
     pub fn back(&mut self, number: u64) {
         if self.live.is_some() && self.ahead.end_of(number).is_some() {
             self.ahead.cut_from(number);
@@ -165,7 +167,7 @@ impl Window {
         }
     }
 
-    /// A connection begins: all that is not done with is taken again, and is late.
+    /// A connection begins: all messages that are not done are taken again, and count as late.
     pub fn rewind(&mut self, resend: Resend) {
         self.cursor = self.first;
         self.ahead.cut_from(0);
@@ -174,7 +176,7 @@ impl Window {
         self.turn(resend);
     }
 
-    /// The peer is there again: all that was not taken is late.
+    /// The peer is back: all messages that were not taken count as late.
     pub fn turn(&mut self, resend: Resend) {
         self.resent = self.next;
         self.live = (resend != Resend::InOrder && self.cursor < self.next).then_some(self.next);
@@ -213,7 +215,7 @@ impl Window {
         Some(Portion { batch: lot.batch, next, number, resent })
     }
 
-    /// The messages that have come since the connection began.
+    /// The messages that arrived after the connection began.
     fn take_new(&mut self) -> Option<Portion> {
         let lot = self.new_lot()?;
         let number = self.live.unwrap_or_default().max(lot.first);
@@ -226,7 +228,7 @@ impl Window {
     fn new_lot(&mut self) -> Option<Lot> {
         let live = self.live?.max(self.in_memory());
         if Some(live) != self.live {
-            // Some have left memory. They become late ones.
+            // Some have left memory. They become late messages.
             if self.ahead.len() >= LEAPS {
                 return None;
             }
@@ -246,7 +248,7 @@ impl Window {
         self.recent.front().map_or(self.next, |lot| lot.first)
     }
 
-    /// The lot at the cursor. What is missing before it is done with, or was damaged on disk.
+    /// The lot at the cursor. Messages that are missing before it are done, or were damaged on disk.
     fn upcoming(&mut self) -> Option<Lot> {
         loop {
             self.skip();
@@ -271,7 +273,7 @@ impl Window {
         self.recent.get(at).cloned()
     }
 
-    /// Moves the cursor behind what is done with, and what was taken before its turn.
+    /// Moves the cursor past done messages, and past those that were taken before their turn.
     fn skip(&mut self) {
         while let Some(end) = self.holes.end_of(self.cursor).or_else(|| self.ahead.end_of(self.cursor)) {
             self.cursor = end;
@@ -293,7 +295,7 @@ impl Window {
         self.live.is_some()
     }
 
-    /// Whether the next messages must be read from disk and nobody was asked to; the caller must ask then.
+    /// Whether the next messages must be read from disk and the writer was not asked to; then the caller must ask it.
     pub fn wants_disk(&mut self) -> bool {
         self.skip();
         let wants = !self.loading && self.cursor < self.in_memory().min(self.written) && self.upcoming().is_none();
@@ -346,7 +348,7 @@ impl Window {
     /// Whether rules may add messages; if not, [`Window::relieved`] reports when they may.
     pub fn is_ready(&mut self, room: Room) -> bool {
         let exceeds = self.exceeds(room.usual);
-        // `relieved` also reports to those that already wait, whoever asks in between.
+        // `relieved` also notifies callers that already wait, whoever asks in between.
         self.awaited |= exceeds;
         !exceeds
     }
@@ -371,7 +373,7 @@ impl Window {
         count
     }
 
-    /// The peer has received what was taken then; how many messages were not done with before.
+    /// The peer has received the messages that were taken at that time; returns how many were not done before.
     pub fn prove(&mut self, taken: &Taken) -> u64 {
         let ahead: u64 =
             taken.ahead.iter().map(|(start, end)| self.punch(start.max(self.first), end.min(self.next))).sum();

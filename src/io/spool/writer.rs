@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::store::Store;
 
-/// How long the writer waits before it writes, unless somebody waits for it: many batches become one write, and
+/// How long the writer waits before it writes, unless a caller waits for it: many batches become one write, and
 /// messages that the peer receives in the meantime need none.
 const GATHER: Duration = Duration::from_millis(10);
 
@@ -21,7 +21,7 @@ pub(super) enum Job {
     /// write new messages of a store, and read wanted ones
     Write {
         store: Weak<Store>,
-        /// whether somebody waits for it
+        /// whether a caller waits for it
         now: bool,
     },
     /// another job, in its turn

@@ -96,7 +96,7 @@ impl Admission {
     /// Takes a seat for a client from `from`.
     ///
     /// # Errors
-    /// There is none: [`Refusal::Connections`] or [`Refusal::Address`].
+    /// [`Refusal::Connections`] or [`Refusal::Address`] if no seat is free.
     pub fn seat(self: &Arc<Self>, from: IpAddr) -> Result<Seat, Refusal> {
         let address = network(from);
         let mut present = locked(&self.present);
@@ -180,7 +180,7 @@ impl Drop for Seat {
     }
 }
 
-/// What counts as one address: for IPv6 the network of 64 bits, since one host can use all of it.
+/// The unit that counts as one address: for IPv6 the network of 64 bits, since one host can use all of it.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

@@ -194,7 +194,7 @@ fn ending(ended: Result<Option<String>, JoinError>) -> Option<String> {
     })
 }
 
-/// What is needed to serve connections.
+/// The data that serving connections needs.
 struct Serving<'s> {
     endpoint: &'s Arc<Endpoint>,
     terms: &'s Settings,

@@ -41,7 +41,7 @@ pub(super) struct Peer {
     pub id: Text,
     /// its metadata for rules
     pub origin: Arc<Origin>,
-    /// when it was last heard
+    /// when it last sent something
     pub heard: Heard,
     /// the time at which it was first known
     pub since: SystemTime,
@@ -94,7 +94,7 @@ pub(super) trait Proving: Lane {
     /// Whether any sent message is unproven.
     fn wants_proof(&self) -> bool;
 
-    /// A ping with this number is sent, after everything sent so far.
+    /// A ping with this number is being sent, after everything sent so far.
     fn probe(&self, number: u64);
 
     /// The ping with this number was answered.
@@ -191,7 +191,7 @@ impl Peer {
         *locked(&self.first) = Some(messages.into());
     }
 
-    /// There is no connection until the next call of [`Peer::say_first`].
+    /// Records that there is no connection until the next call of [`Peer::say_first`].
     pub fn hang_up(&self) {
         *locked(&self.first) = None;
     }
@@ -365,7 +365,7 @@ impl ClientQueue {
         let limit = if is_short { self.sink.limit.short() } else { self.sink.limit };
         let mut state = locked(&self.state);
         if state.closed {
-            // The client has left, and the sink does not know it yet.
+            // The client has disconnected, and the sink has not noticed yet.
             drop(state);
             self.lose(batch.len(), self.cause_of_end());
             return;

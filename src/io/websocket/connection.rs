@@ -4,9 +4,9 @@
 //! socket is not read: TCP slows the peer, and its pings are answered only when reading continues. Writing frames the
 //! waiting messages, up to [`FLUSH_BYTES`], and flushes them before it takes more.
 //!
-//! What waits for the peer is limited: those bytes, one pong, one ping and a close frame. A ping is read only when the
-//! previous pong is being sent, so a peer that sends pings and reads no pongs is not read. A peer that accepts no bytes
-//! for `writeTimeout` is dropped.
+//! The data that waits for the peer is limited to those bytes, one pong, one ping and a close frame. A ping is read
+//! only when the previous pong is being sent, so a peer that sends pings and reads no pongs is not read. A peer that
+//! accepts no bytes for `writeTimeout` is dropped.
 //!
 //! Pings have numbers, so that an answer proves that everything sent before was read ([`Unproven`](super::unproven)).
 
@@ -73,8 +73,8 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
                     code::AGAIN => Some(Cause::Memory),
                     _ => None,
                 };
-                // A peer that ends without an answer has read so far. One that does not answer in time has what the kernel
-                // holds for it still to read, unless it was too slow for that before.
+                // A peer that ends the connection without an answer has read everything up to then. A peer that does
+                // not answer in time has still to read what its kernel holds, unless it was too slow for that before.
                 let broke = match end {
                     Some(end) => matches!(end, ReadEnd::Broken(ReadError::Io(_))),
                     None => cause.is_some(),
@@ -100,7 +100,7 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
     }
     if let Some(cause) = cause {
         peer.totals.count(cause);
-        // Each time, in both roles: such a message is lost unless a setting is changed.
+        // Logged each time, in both roles: such messages are lost until a setting is changed.
         if matches!(cause, Cause::MessageSize | Cause::Bomb)
             && let Some(error) = &error
         {
@@ -394,12 +394,12 @@ pub(super) async fn linger(wire: &mut Wire) {
     .await;
 }
 
-/// When the peer was last heard.
+/// When something from the peer last arrived.
 struct Pulse {
     start: Instant,
     /// ms after `start`
     heard: AtomicU64,
-    /// the engine is busy, so the peer is not read and cannot be heard
+    /// the engine is busy, so the peer is not read
     busy: AtomicBool,
     /// the last messages are being delivered
     over: AtomicBool,
@@ -423,7 +423,7 @@ impl Pulse {
         self.busy.store(busy, Ordering::Relaxed);
     }
 
-    /// Ends when nothing was heard for `limit`.
+    /// Ends when nothing has arrived for `limit`.
     async fn stops(&self, limit: Option<Duration>) {
         let Some(limit) = limit else { return std::future::pending().await };
         loop {

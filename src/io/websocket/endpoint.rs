@@ -9,9 +9,9 @@ use std::time::SystemTime;
 
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard, watch};
 
+use super::address_history::AddressHistory;
 use super::client_queue::{Peer, PeerSink};
 use super::config::{Role, Settings};
-use super::fares::Fares;
 use super::opening::Opening;
 use super::protocol::code;
 use super::subscriber::Subscriber;
@@ -54,7 +54,7 @@ pub(super) struct Endpoint {
     pub tasks: watch::Sender<usize>,
     last_error: Mutex<Option<(SystemTime, String)>>,
     /// in a client role: the status of each address
-    pub fares: Fares,
+    pub history_by_address: AddressHistory,
     subscribers: Mutex<Arc<Vec<Arc<Subscriber>>>>,
     /// locked for reading while a batch is delivered
     delivering: Arc<RwLock<()>>,
@@ -62,7 +62,7 @@ pub(super) struct Endpoint {
     /// messages that arrived while no source could take them; endpoints with the same address share it
     pub unread: Arc<AtomicU64>,
     /// how many of them have been logged
-    unread_told: AtomicU64,
+    unread_logged: AtomicU64,
     /// how often it was taken into use: an unused endpoint is closed later unless this has grown
     pub uses: AtomicU64,
     /// in a client role: the number of open connections
@@ -87,7 +87,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Whether it wants the same from a connection.
+    /// Whether it would send the same messages on a connection.
     fn wants(&self, used: Use, settings: &Settings) -> bool {
         let own = &self.settings;
         self.used == used
@@ -139,11 +139,11 @@ impl Endpoint {
             closing: watch::Sender::new(false),
             tasks: watch::Sender::new(0),
             last_error: Mutex::default(),
-            fares: Fares::default(),
+            history_by_address: AddressHistory::default(),
             subscribers: Mutex::default(),
             delivering: Arc::default(),
             members: Mutex::default(),
-            unread_told: AtomicU64::new(unread.load(Ordering::Relaxed)),
+            unread_logged: AtomicU64::new(unread.load(Ordering::Relaxed)),
             unread,
             uses: AtomicU64::new(0),
             connected: AtomicUsize::new(0),
@@ -186,7 +186,7 @@ impl Endpoint {
         }
         let link = Arc::new(Link { used, settings });
         links.push((link.clone(), 1));
-        // While the links are locked, as in `opens`, so that each message is sent once on each connection.
+        // The links are locked meanwhile, as in `opens`, so that each message is sent once on each connection.
         for peer in &locked(&self.members).peers {
             peer.say(&fresh);
         }
@@ -238,7 +238,7 @@ impl Endpoint {
     pub fn serves(&self) -> (bool, bool) {
         let links = locked(&self.links);
         let of = |events: bool| links.iter().any(|(link, _)| link.settings.events == events);
-        // Without links, it lingers as what it was.
+        // Without links, it keeps the kind of its last links.
         if links.is_empty() { (self.settings.events, !self.settings.events) } else { (of(true), of(false)) }
     }
 
@@ -285,14 +285,14 @@ impl Endpoint {
 
     /// Records that a connection of a client role to this address is open.
     pub fn connects(&self, address: &str) {
-        self.fares.connects(address);
+        self.history_by_address.connects(address);
         self.connected.fetch_add(1, Ordering::AcqRel);
         self.stands(LinkState::Connected);
     }
 
     /// Records that a connection of a client role has ended; it is dialled again.
     pub fn disconnects(&self, address: &str) {
-        self.fares.disconnects(address);
+        self.history_by_address.disconnects(address);
         if self.connected.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.stands(LinkState::Connecting);
         }
@@ -300,13 +300,13 @@ impl Endpoint {
 
     /// Records why a connection of a client role has ended.
     pub fn is_closed(&self, address: &str, error: String) {
-        self.fares.is_closed(address, &printable(&error));
+        self.history_by_address.is_closed(address, &printable(&error));
         self.fails(error);
     }
 
     /// Records why an address could not be dialled.
     pub fn is_unreached(&self, address: &str, error: String) {
-        self.fares.is_unreached(address, &printable(&error));
+        self.history_by_address.is_unreached(address, &printable(&error));
         self.fails(error);
     }
 
@@ -336,7 +336,7 @@ impl Endpoint {
         let mut subscribers = locked(&self.subscribers);
         *subscribers = Arc::new(subscribers.iter().chain([subscriber]).cloned().collect());
         drop(subscribers);
-        self.tell_unread();
+        self.log_unread();
     }
 
     /// Whether any source takes messages.
@@ -379,10 +379,10 @@ impl Endpoint {
         Pause(self.delivering.clone().write_owned().await)
     }
 
-    /// Logs how many messages nobody has read since the last call.
-    fn tell_unread(&self) {
+    /// Logs the number of unread messages since the last call.
+    fn log_unread(&self) {
         let unread = self.unread.load(Ordering::Relaxed);
-        let fresh = unread.saturating_sub(self.unread_told.swap(unread, Ordering::Relaxed));
+        let fresh = unread.saturating_sub(self.unread_logged.swap(unread, Ordering::Relaxed));
         if fresh > 0 {
             tracing::warn!(endpoint = %self.settings.address(), "{}", loss(UNREAD, fresh));
         }
@@ -466,7 +466,7 @@ impl Endpoint {
         for peer in peers {
             peer.dismiss(code::AWAY, "the endpoint has ended");
         }
-        self.tell_unread();
+        self.log_unread();
     }
 
     /// Delivers messages to every source, and waits for the slowest.
@@ -475,7 +475,7 @@ impl Endpoint {
         let (_delivering, subscribers) = self.begun_subscribers().await;
         let Some((last, others)) = subscribers.split_last() else {
             let before = self.unread.fetch_add(frames.len() as u64, Ordering::Relaxed);
-            if before == self.unread_told.load(Ordering::Relaxed) {
+            if before == self.unread_logged.load(Ordering::Relaxed) {
                 tracing::warn!(
                     endpoint = %self.settings.address(),
                     "messages arrive and are ignored: no stream reads this endpoint"

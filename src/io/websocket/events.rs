@@ -101,7 +101,7 @@ async fn serve(wire: &mut Wire, peer: &Peer, origin: Option<&str>) -> io::Result
                 wire.write_all(b":\n\n").await?;
                 wire.flush().await?;
             }
-            // Clients send nothing. Reading notices their end even while there are no results.
+            // Clients send nothing. Reading shows when they disconnect, even while there are no results.
             read = wire.read(&mut ignored) => if read? == 0 {
                 return Ok(());
             },

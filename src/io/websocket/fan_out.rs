@@ -264,7 +264,7 @@ impl Branch {
 
 impl Errand for Branch {
     fn run(self: Arc<Self>) {
-        // Before looking, so that batches that arrive from now on ask again.
+        // Reset before the inbox is read, so that batches that arrive from now on ask again.
         locked(&self.inbox).asked = false;
         drop(self.settled());
     }

@@ -235,8 +235,8 @@ pub(super) fn is_local(from: IpAddr, to: Option<IpAddr>) -> bool {
     from.is_loopback() || to.is_some_and(|to| to.to_canonical() == from)
 }
 
-/// Whether a page comes from the host that its request names. A browser on this machine (`local`) must name the machine:
-/// a name of a stranger may lead here, too (DNS rebinding).
+/// Whether a page comes from the host that its request names. A browser on this machine (`local`) must use a name of
+/// the machine: a foreign name may lead here too (DNS rebinding).
 fn is_same_host(origin: &str, headers: &HeaderMap, local: bool) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) else { return false };
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(check(&gate(&["*"], &[]), &origin("null"), None), Ok(()));
         let twice = [(header::ORIGIN, "https://board.example"), (header::ORIGIN, "https://evil.example")];
         assert_eq!(check(&pages, &twice, None), Err(Refusal::Origin));
-        // A name that leads to this machine need not be one of it.
+        // A name that leads to this machine need not be its own.
         for (host, passes) in [
             ("evil.example:10081", false),
             ("localhost:10081", true),

@@ -32,8 +32,8 @@ pub(super) struct Introduction {
     pub identity: Identity,
 }
 
-/// A client that passed the checks and is to be served by process 0.
-pub(super) struct Traveller {
+/// A client that passed the checks and will be served by process 0.
+pub(super) struct HandedOver {
     pub wire: Wire,
     /// the bytes that it has sent: its request
     pub sent: Vec<u8>,
@@ -41,7 +41,7 @@ pub(super) struct Traveller {
     pub identity: Identity,
 }
 
-impl Traveller {
+impl HandedOver {
     /// Hands the client over, and copies bytes until one side ends. Runs on a data thread; the socket is detached before.
     pub async fn go(self, passage: Passage, place: Place) {
         let from = self.from;

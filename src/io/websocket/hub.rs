@@ -205,7 +205,7 @@ impl Hub {
     }
 
     /// Ends a link. The endpoint ends with its last link: at once, or, if clients are connected to the data server,
-    /// when it was not used again for the linger time. An ended endpoint closes its connections; `goodbyes` tells when
+    /// when it was not used again for the linger time. An ended endpoint closes its connections; `goodbyes` ends when
     /// this is done.
     pub(super) async fn release(self: &Arc<Self>, endpoint: &Arc<Endpoint>, of_rule: bool) {
         let mut registry = self.registry.lock().await;
@@ -298,7 +298,7 @@ impl Hub {
             stored: 0,
             unproven: 0,
             history: standing.history,
-            addresses: endpoint.fares.all(),
+            addresses: endpoint.history_by_address.all(),
         }
     }
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::io::signatures::{self, PublicKey};
 
-/// The longest token, bytes: checking a signature costs as much as its content is long.
+/// The longest token, bytes: the cost of checking a signature grows with the length.
 const LONGEST: usize = 16 * 1024;
 
 /// The largest file of keys, bytes.

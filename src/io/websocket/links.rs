@@ -1,6 +1,6 @@
 //! Sources and sinks: the links of an endpoint that read and write.
 //!
-//! Dropping a link without closing it also releases its endpoint, but nobody waits for the endpoint then.
+//! Dropping a link without closing it also releases its endpoint, but does not wait for the endpoint's end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -137,7 +137,7 @@ impl SinkLink {
         }
     }
 
-    /// Messages that peers sent while no source shared the endpoint, so nobody has read them.
+    /// Messages that peers sent while no source shared the endpoint.
     pub fn unread(&self) -> u64 {
         self.hold.endpoint.unread.load(Ordering::Relaxed)
     }

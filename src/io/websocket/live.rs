@@ -30,7 +30,7 @@ pub const SUBPROTOCOL: &str = "plutino.live.v1";
 /// The path at which clients subscribe by messages.
 pub const PATH: &str = "/live";
 
-/// A client that takes no byte for so long is dropped; it may resume.
+/// A client that reads no byte for this long is disconnected; it may resume.
 pub(super) const IDLE: Duration = Duration::from_secs(90);
 
 /// The longest message from a client, bytes.
@@ -162,7 +162,7 @@ struct Client {
     stream: Stream<Wire>,
     /// whether written frames are not completely in the kernel yet
     flushing: bool,
-    /// the client's close frame has come
+    /// the client's close frame has arrived
     has_closed: bool,
     waker: MailWaker,
 }
@@ -238,7 +238,7 @@ impl Client {
     }
 }
 
-/// The end of a connection that cannot be read; a client that broke the protocol is told.
+/// The end of a connection that cannot be read; a client that broke the protocol gets a close frame with the reason.
 fn broken(error: ReadError) -> Ended {
     match error.code() {
         Some(code) => Ended::Over(Over { code, reason: "" }),
@@ -308,7 +308,7 @@ async fn events(
             );
         tokio::select! {
             () = mail => {}
-            // Clients of events send nothing. Reading notices their end.
+            // Clients of events send nothing. Reading shows when they disconnect.
             read = wire.read(&mut ignored) => if read? == 0 {
                 return Ok(());
             },

@@ -7,6 +7,7 @@
 pub mod config;
 
 mod access;
+mod address_history;
 mod admission;
 mod client;
 mod client_queue;
@@ -16,7 +17,6 @@ mod endpoint;
 mod error;
 mod events;
 mod fan_out;
-mod fares;
 mod gate;
 mod handover;
 mod hub;
@@ -312,7 +312,7 @@ impl Websockets {
             let settled =
                 standing.wait_for(|standing| standing.state == LinkState::Connected || standing.failures > failures);
             let settled = tokio::time::timeout(limit + Duration::from_secs(1), settled).await;
-            // Only the result is kept, because borrowing the state would block those who change it.
+            // Only the result is kept, because borrowing the state would block writers.
             let connected =
                 settled.is_ok_and(|settled| settled.is_ok_and(|standing| standing.state == LinkState::Connected));
             if !connected {

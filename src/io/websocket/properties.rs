@@ -66,7 +66,7 @@ impl TakesCache for Draft {
 
 type Row = Property<Draft>;
 
-/// What properties expect that name fields of a message.
+/// The expected value of properties that name fields of a message.
 const FIELDS: &str = "a field, a path such as data->t, or a list of them";
 
 /// Rows that websockets and server-sent events share.

@@ -27,7 +27,7 @@ const HEADER_BYTES: usize = 256;
 /// alphabetically first one is used.
 pub(super) fn find(routes: &HashMap<String, Arc<Endpoint>>, path: &str) -> Option<(Arc<Endpoint>, Segments)> {
     if let Some(endpoint) = routes.get(path) {
-        // A client may ask for a pattern as it is written.
+        // A client may request the pattern itself, as it is written.
         return Some((endpoint.clone(), matched(path, path).unwrap_or_default()));
     }
     let patterns = routes.iter().filter(|(route, _)| route.contains('{'));

@@ -25,7 +25,7 @@ use super::connection::{self, refuse};
 use super::endpoint::{Endpoint, Stay};
 use super::events;
 use super::gate::{Gate, Refusal, is_local};
-use super::handover::{Passage, Traveller};
+use super::handover::{HandedOver, Passage};
 use super::live;
 use super::protocol::{Opened, Side, negotiate};
 use super::routes::{self, Segments};
@@ -59,11 +59,11 @@ pub(super) struct Paths {
     pub events: EventPaths,
     /// live views
     pub views: Arc<Views>,
-    /// the way to their rows, where these are in another process
+    /// how their clients reach process 0, if the rows are there
     pub passage: Option<Passage>,
 }
 
-/// A client that is to stay.
+/// A client that has passed its handshake.
 pub(super) enum Guest {
     /// at an endpoint
     Socket(Box<Opened<Wire>>, Stay, Seat),
@@ -76,7 +76,7 @@ pub(super) enum Guest {
     /// a reader of live views, by server-sent events
     LiveEvents(Wire, Box<live::Asked>, Seat),
     /// at live views of process 0
-    Traveller(Traveller, Passage, Seat),
+    HandedOver(HandedOver, Passage, Seat),
 }
 
 /// What a data server requires of its clients, and the paths that it offers.
@@ -218,10 +218,10 @@ pub(super) async fn attend(guest: Guest, from: SocketAddr, door: &Door, data: &S
             let thread = place.handle().clone();
             thread.spawn(live::serve_events(wire, door.paths.views.clone(), *asked, place));
         }
-        Guest::Traveller(traveller, passage, seat) => {
+        Guest::HandedOver(client, passage, seat) => {
             let place = live::Place::new(data, &door.live_clients, seat);
             let thread = place.handle().clone();
-            thread.spawn(traveller.go(passage, place));
+            thread.spawn(client.go(passage, place));
         }
         Guest::Reader(wire, stay, origin, seat) => {
             data.at(stay.peer.thread).handle.spawn(async move {
@@ -244,7 +244,7 @@ pub(super) async fn attend(guest: Guest, from: SocketAddr, door: &Door, data: &S
     }
 }
 
-/// TLS and HTTP handshake. `None`: the client was answered and sent away.
+/// TLS and HTTP handshake. `None`: the client was answered and disconnected.
 async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketThreads) -> io::Result<Option<Guest>> {
     stream.set_nodelay(true)?;
     let is_local = is_local(from.ip(), stream.local_addr().ok().map(|to| to.ip()));
@@ -267,7 +267,8 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
         }
     };
     let Some(Head { bytes: head, end, asked, request }) = read_head(&mut wire, gate).await? else { return Ok(None) };
-    // Whoever is not let in does not learn which paths there are. What cannot be read shows nothing that would let it in.
+    // A client that is not admitted must not learn which paths exist. An unreadable request contains nothing that could
+    // admit its client.
     let passes = match &request {
         Some(request) => gate.check(request.headers(), asked.query(), is_local),
         None if gate.is_open() => Ok(Identity::default()),
@@ -313,11 +314,11 @@ struct Head {
     request: Option<Request>,
 }
 
-/// Reads the head of a request. `None`: the client was refused, or has gone.
+/// Reads the head of a request. `None`: the client was refused, or has disconnected.
 async fn read_head(wire: &mut Wire, gate: &Gate) -> io::Result<Option<Head>> {
     let mut bytes = Vec::new();
     let end = loop {
-        // The end may lie across two reads.
+        // The end of the head may be split between two reads.
         let seen = bytes.len().saturating_sub(3);
         if wire.read_buf(&mut bytes).await? == 0 {
             return Ok(None);
@@ -340,7 +341,7 @@ async fn read_head(wire: &mut Wire, gate: &Gate) -> io::Result<Option<Head>> {
     Ok(Some(Head { bytes, end, asked, request }))
 }
 
-/// The rest of the handshake, after the checks: finds what the client asks for.
+/// The rest of the handshake, after the checks: finds what the client requests.
 async fn lead_in(
     mut wire: Wire,
     head: Head,
@@ -360,8 +361,8 @@ async fn lead_in(
         if let (Some(_), Some(passage)) = (&view, &door.paths.passage) {
             let Some(seat) = seat(&mut wire, from, door).await? else { return Ok(None) };
             wire.detach()?;
-            let traveller = Traveller { wire, sent: head, from, identity };
-            return Ok(Some(Guest::Traveller(traveller, passage.clone(), seat)));
+            let client = HandedOver { wire, sent: head, from, identity };
+            return Ok(Some(Guest::HandedOver(client, passage.clone(), seat)));
         }
         if let Some(view) = view {
             let asked = live::Asked {

@@ -31,12 +31,12 @@ pub(super) struct StoredSink {
 }
 
 /// Wakes the sink when the store has messages, and its rule when it may continue.
-struct Bell {
+struct StoreWaker {
     sink: Weak<StoredSink>,
     rule: Signal,
 }
 
-impl Wake for Bell {
+impl Wake for StoreWaker {
     fn wake(&self) {
         let lane = self.sink.upgrade().and_then(|sink| locked(&sink.lane).clone());
         lane.into_iter().for_each(|lane| lane.list());
@@ -52,12 +52,12 @@ impl StoredSink {
     pub fn new(held: Held, rule: Signal) -> Arc<StoredSink> {
         let store = Arc::clone(&held);
         Arc::new_cyclic(|this: &Weak<StoredSink>| {
-            let owner = store.own(Arc::new(Bell { sink: this.clone(), rule }));
+            let owner = store.own(Arc::new(StoreWaker { sink: this.clone(), rule }));
             StoredSink { store, held: Mutex::new(Some(held)), owner, lane: Mutex::default() }
         })
     }
 
-    /// What it keeps.
+    /// The store of its messages.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
     }
@@ -198,7 +198,7 @@ impl StoredLane {
 
 impl Lane for StoredLane {
     fn take(self: Arc<Self>) -> (Option<Flight>, bool) {
-        // Before looking, so that messages that arrive meanwhile list it again.
+        // Reset before the store is read, so that messages that arrive meanwhile list it again.
         self.listed.store(false, Ordering::Release);
         let pause = self.sink.store.settings().resend_interval;
         if !self.is_open() {

@@ -1,7 +1,7 @@
 //! Supervises a dialled connection: keep-alive messages, silence, and age.
 //!
 //! The connection handles pings and pongs of the protocol. This module is for peers that need messages (`keepAlive`),
-//! and for the time without a message, whatever else the peer sends (`dataTimeout`). Nothing here reads or writes a
+//! and for the time without a message, even if the peer sends pongs (`dataTimeout`). Nothing here reads or writes a
 //! socket.
 
 use std::sync::Mutex;
@@ -47,7 +47,7 @@ pub(super) struct Heard(Mutex<HeardAt>);
 #[derive(Debug, Default)]
 struct HeardAt {
     last: Option<Instant>,
-    /// batches that wait for the engine: meanwhile the peer is not read, so it cannot be heard
+    /// batches that wait for the engine: meanwhile the peer is not read
     waiting: usize,
 }
 
@@ -71,7 +71,7 @@ impl Heard {
     }
 }
 
-/// See [`Heard::begin`].
+/// Ends the delivery when dropped: see [`Heard::begin`].
 pub(super) struct Hearing<'h>(&'h Heard);
 
 impl Drop for Hearing<'_> {

@@ -31,7 +31,7 @@ impl Folder {
         files
     }
 
-    /// Writes messages, with their paths where they have one, and closes the sink; what it counts.
+    /// Writes messages, with their paths if they have some, and closes the sink; returns what the sink counts.
     fn write(&self, props: Json, shape: SinkFormat, messages: &[(&str, &str)]) -> crate::io::LinkStatus {
         let (mut sink, _) = FileSink::new(props.as_object().expect("an object")).expect("right");
         let shape = sink.form(shape, true).expect("right");
@@ -247,7 +247,7 @@ fn two_sinks_do_not_write_one_file() {
     let path = folder.0.join("a");
     let writers = FileWriters::default();
     let (sink, _) = FileSink::new(json!({"path": "a"}).as_object().expect("an object")).expect("right");
-    // Another process has writers of its own.
+    // Another process has its own writers.
     for (others, by) in [(writers.clone(), "another sink"), (FileWriters::default(), "another process")] {
         let open = |writers| match Target::open(&path, &sink, writers, None).expect("it can be opened") {
             Opening::Open(target) => Ok(target),

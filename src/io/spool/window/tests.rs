@@ -45,7 +45,7 @@ fn the_oldest_go_beyond_the_capacity() {
     assert_eq!(window.push(&batch(4), 6, PLENTY), Excess { kept: 2, memory: 0 });
     assert_eq!((window.queued(), window.first()), (6, 2));
     assert_eq!(taken(&mut window), [(2, 2), (4, 4)]);
-    // What was done with in between does not count.
+    // Messages that were done in between do not count.
     assert_eq!(window.finish(4, 2), 2);
     assert_eq!(window.queued(), 4);
     assert_eq!(window.push(&batch(3), 4, PLENTY), Excess { kept: 3, memory: 0 });
@@ -71,7 +71,7 @@ fn what_is_on_disk_leaves_memory_and_is_read_again() {
     assert_eq!(taken(&mut window), [(0, 1), (1, 1), (2, 1)]);
     window.rewind(Resend::InOrder);
     assert!(window.wants_disk());
-    // All that is read is damaged: memory goes on.
+    // All messages that were read are damaged: the window continues in memory.
     assert_eq!(window.loads(0, Page { lots: Vec::new(), damaged: 9 }), 1);
     assert_eq!((taken(&mut window), window.queued()), (vec![(1, 1), (2, 1)], 2));
 }
@@ -83,13 +83,13 @@ fn damage_within_a_page_is_counted_and_does_not_stay() {
     let lots = [(2, 1), (5, 2)].map(|(first, messages)| Lot { first, batch: batch(messages) });
     assert_eq!(window.loads(0, Page { lots: lots.into(), damaged: 0 }), 2);
     assert_eq!((taken(&mut window), window.damage(), window.damage()), (vec![(2, 1), (5, 2)], 2, 0));
-    // What was taken is not sent: it is read again, and is not taken for damage.
+    // The taken messages are not sent: they are read again, and do not count as damaged.
     window.back(2);
     assert!(window.take(Resend::InOrder, false).is_none() && window.wants_disk());
     assert_eq!(window.loads(2, Page { lots: vec![Lot { first: 2, batch: batch(1) }], damaged: 0 }), 0);
     assert_eq!((taken(&mut window), window.damage()), (vec![(2, 1)], 0));
     assert_eq!((window.forget(7), window.first(), window.queued()), (3, 7, 3));
-    // Nothing of the rest can be read.
+    // None of the remaining messages can be read.
     assert!(window.wants_disk());
     assert_eq!(window.loads(window.cursor, Page::default()), 3);
     assert_eq!((window.first(), window.queued()), (10, 0));
@@ -147,7 +147,7 @@ fn holes_grow_together() {
     assert_eq!((window.queued(), window.first()), (0, 100));
 }
 
-/// The numbers and lengths of what is taken, with a star for late ones.
+/// The numbers and lengths of taken messages, with a star for late ones.
 fn order(window: &mut Window, resend: Resend) -> String {
     let portions = std::iter::from_fn(|| window.take(resend, false));
     let shown = portions.map(|Portion { batch, next, number, resent }| {
@@ -169,7 +169,7 @@ fn late_messages_need_not_be_first() {
         window.rewind(resend);
         [2, 1].into_iter().for_each(|messages| _ = window.push(&batch(messages), 100, PLENTY));
         assert_eq!(order(&mut window, resend), expected, "{resend:?}");
-        // From here on there is one order.
+        // From here on, there is one order.
         assert!(!window.is_split());
         window.push(&batch(1), 100, PLENTY);
         assert_eq!(order(&mut window, resend), "7+1", "{resend:?}");
@@ -185,7 +185,7 @@ fn what_was_taken_before_its_turn_is_proven_and_not_taken_twice() {
     window.rewind(Resend::NewFirst);
     window.push(&batch(4), 100, PLENTY);
     assert_eq!(window.take(Resend::NewFirst, true).map(|portion| portion.number), Some(3));
-    // While late ones pause there is nothing else.
+    // While late messages pause, there is nothing else.
     assert!(!window.has_more(true) && window.has_more(false) && window.take(Resend::NewFirst, true).is_none());
     // Two of the four were sent.
     window.back(5);

@@ -390,7 +390,7 @@ mod tests {
         let inner = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         inner.set_nonblocking(true).expect("it can be set");
         let inner_port = inner.local_addr().expect("it is bound").port();
-        // Behind the proxy is a machine that redirects.
+        // A machine that redirects is behind the proxy.
         let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
             for to in ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]"] {

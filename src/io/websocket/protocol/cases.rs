@@ -70,7 +70,7 @@ fn pings_2() {
     // Unsolicited pongs are ignored, 2.7 to 2.9.
     let (_, _, written) = take(&[(PONG, b""), (PONG, b"unsolicited"), (PING, b"payload")], &[1]);
     assert_eq!(written, [(10, b"payload".to_vec())]);
-    // Of ten pings at once the newest is answered, 2.10 and 2.11; one by one each is.
+    // Of ten pings at once, only the newest is answered, 2.10 and 2.11; one by one, each is answered.
     let payloads: Vec<Vec<u8>> = (0..10).map(|n| format!("payload-{n}").into_bytes()).collect();
     let pings: Vec<(u8, &[u8])> = payloads.iter().map(|payload| (PING, &payload[..])).collect();
     assert_eq!(take(&pings, &[]).2, [(10, b"payload-9".to_vec())]);
@@ -219,7 +219,7 @@ fn large_messages_9() {
     assert_eq!(take(&[(BINARY, &payload)], &[]).1, End::Failed(Some(code::SIZE)));
     let (one, two) = payload.split_at(LIMIT / 2);
     assert_eq!(take(&[(0x02, one), (0x80, two)], &[]).1, End::Failed(Some(code::SIZE)));
-    // It is refused at its header.
+    // The message is refused at its header.
     let announced = [&[0x82, 0xff][..], &u64::MAX.to_be_bytes(), &[0; 4]].concat();
     assert_eq!(ours(vec![announced], Side::Server, LIMIT, None).1, End::Failed(Some(code::SIZE)));
 }
@@ -241,7 +241,7 @@ fn compressed_messages_12_and_13() {
                     if !deflater.deflate(text.as_bytes(), &mut packed) {
                         bytes.extend(frame(TEXT, text.as_bytes(), KEY));
                     } else if n == 1 {
-                        // In fragments, with a ping between: RSV1 is on the first alone.
+                        // In fragments, with a ping between them: RSV1 is set only on the first.
                         let parts = cut(&packed, &[packed.len() / 3, packed.len() / 2]);
                         bytes.extend(frame(0x41, &parts[0], KEY));
                         bytes.extend(frame(PING, b"", KEY));
@@ -328,7 +328,7 @@ fn a_peer_that_takes_no_pongs_is_not_read_on() {
     for _ in 0..1000 {
         assert!(stream.poll_read(&mut cx, &mut Intake::default()).is_pending());
     }
-    // One pong is being sent, one waits, and then nothing more is read.
+    // One pong is being sent, one waits, and nothing more is read.
     assert!(stream.out.owes());
     assert!(stream.wire().read <= 256 * 1024, "{}", stream.wire().read);
 }

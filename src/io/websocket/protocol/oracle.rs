@@ -262,7 +262,7 @@ proptest! {
         if !(expected_end == End::Failed(None) && matches!(end, End::Failed(Some(1002 | 1009)))) {
             prop_assert_eq!(&end, &expected_end);
         }
-        // The peer is told.
+        // The peer gets a close frame.
         let told = frames(&written).into_iter().find(|(opcode, _)| *opcode == 8).map(|(_, payload)| payload);
         let code = match end {
             End::Closed(close) => Some(close.map_or(Vec::new(), |close| close.code.to_be_bytes().to_vec())),

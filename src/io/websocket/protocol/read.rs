@@ -39,7 +39,7 @@ impl Intake {
         Intake { frames: Vec::with_capacity(frames), bytes: 0, most: BATCH_FRAMES, heard: None, pong: None }
     }
 
-    /// An empty one that takes a single message.
+    /// An empty intake for a single message.
     pub fn of_one() -> Intake {
         Intake { frames: Vec::new(), bytes: 0, most: 1, heard: None, pong: None }
     }

@@ -1,4 +1,4 @@
-//! A websocket over a byte stream: reads messages, and writes what waits.
+//! A websocket over a byte stream: reads messages, and writes waiting frames.
 //!
 //! Read buffers belong to the thread, not to the connection. A connection that stops in the middle of a frame keeps the
 //! bytes of it, so an idle connection needs no buffer.

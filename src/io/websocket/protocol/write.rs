@@ -145,7 +145,7 @@ fn frame(opcode: Opcode, payload: &[u8], side: Side) -> Bytes {
     bytes.into()
 }
 
-/// What waits for the kernel: frames pushed by the writer, at most one pong, one ping, and a close frame.
+/// The data that waits for the kernel: frames pushed by the writer, at most one pong, one ping, and a close frame.
 pub struct Outbound {
     side: Side,
     /// complete frames, except that the beginning of the first may already be sent

@@ -8,9 +8,9 @@ use crate::sync::locked;
 
 /// One entry for each address that was dialled.
 #[derive(Default)]
-pub(super) struct Fares(Mutex<Vec<AddressStatus>>);
+pub(super) struct AddressHistory(Mutex<Vec<AddressStatus>>);
 
-impl Fares {
+impl AddressHistory {
     /// Records an open connection.
     pub fn connects(&self, address: &str) {
         self.at(address, |at| at.connected += 1);
