@@ -1,12 +1,12 @@
-//! The log of the process: lines on stderr, in files, or both. A filter says which are written.
+//! The log of the process: lines on stderr, in files, or both. A filter selects the lines.
 //!
 //! Everything about it can be changed while the process runs, by the REST API's `PATCH /configs`. A process has one
-//! log; a program that embeds the library and has set up a log of its own keeps that one.
+//! log; a program that embeds the library and has set up its own log keeps that one.
 //!
 //! An event may contain texts from outside. It stays on one line: control characters are escaped.
 //!
 //! Writing a line never waits. One thread writes to stderr, another to the files, each from a bounded queue. If a queue
-//! is full, because nobody reads stderr or the disk is slow, the line is dropped and counted ([`lost_lines`]); the next
+//! is full, because stderr is not read or the disk is slow, the line is dropped and counted ([`lost_lines`]); the next
 //! line that is written reports how many were lost.
 
 use std::collections::VecDeque;
@@ -152,7 +152,7 @@ struct Wish {
 
 static CONTROL: OnceLock<Control> = OnceLock::new();
 
-/// A change of the log; `None` leaves a setting as it is.
+/// A change of the log; `None` leaves a setting unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogChange {
     pub level: Option<Level>,

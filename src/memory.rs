@@ -1,4 +1,4 @@
-//! The memory budget of the process: how much of it is used, and what gives way when it runs short.
+//! The memory budget of the process: how much of it is used, and what the process gives up when it runs short.
 //!
 //! Three steps, each at its own share of the budget: refuse new clients; shorten clients' queues, the fullest first;
 //! fail the rule with the most state. The data server, the clients' queues and the engine take these steps; this module
@@ -51,7 +51,8 @@ static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 static BUDGET: AtomicU64 = AtomicU64::new(0);
 static MEASURED: AtomicI64 = AtomicI64::new(i64::MIN / 2);
 static LEVEL: AtomicU8 = AtomicU8::new(0);
-/// The least memory of the process since something was last given up, bytes; 0: nothing was since it became short.
+/// The least memory of the process since something was last given up, bytes; 0: nothing was given up since memory became
+/// short.
 static GIVEN_UP_AT: AtomicU64 = AtomicU64::new(0);
 /// Counts of refusals, cuts and failures, by step.
 static ACTS: [AtomicU64; 3] = [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)];
@@ -96,11 +97,11 @@ pub fn level() -> Pressure {
     }
 }
 
-/// Whether something has to be given up. Freed memory is used again before the system gets it back: after something was
-/// given up, nothing else is until the process has grown further. What the system has got back since does not count.
+/// Whether something must be given up. Freed memory is reused before the system gets it back, so after something was
+/// given up, nothing else is until the process has grown further. Memory that the system got back is not counted as used.
 pub fn needs_more() -> bool {
     let Some(resident) = resident() else { return true };
-    // 0 stays 0.
+    // 0 remains 0.
     let given_up_at = GIVEN_UP_AT.fetch_min(resident, Ordering::Relaxed).min(resident);
     needs_more_at(resident, given_up_at, budget())
 }
@@ -109,12 +110,12 @@ fn needs_more_at(resident: u64, given_up_at: u64, budget: u64) -> bool {
     given_up_at == 0 || resident >= given_up_at.saturating_add(budget / 50)
 }
 
-/// Something was given up.
+/// Records that something was given up.
 pub fn relieved() {
     GIVEN_UP_AT.store(resident().unwrap_or(1).max(1), Ordering::Relaxed);
 }
 
-/// Memory is not so short any more.
+/// Records that memory is no longer short.
 pub fn is_enough() {
     GIVEN_UP_AT.store(0, Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! Locks: one for short steps in memory, and one by name for work that waits. And a count that can be awaited.
+//! Locks: one for short steps in memory, and one by name for work that waits. Also a count that can be awaited.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -79,8 +79,8 @@ struct Steps {
 }
 
 impl Steps {
-    /// Counts a step; false if it is counted already. Another step ends elsewhere: within `STEP` of the last one it
-    /// would be none.
+    /// Counts a step; false if it is counted already. A step that leads to within `STEP` of the last one is the same
+    /// step.
     fn count(&mut self, wall: i64, monotonic: i64) -> bool {
         let offset = wall.saturating_sub(monotonic);
         if self.offset.is_some_and(|last| offset.saturating_sub(last).saturating_abs() <= STEP) {
@@ -102,7 +102,7 @@ pub fn clock_steps() -> u64 {
     STEPS.lock().unwrap_or_else(PoisonError::into_inner).count
 }
 
-/// A jump of the time of day beyond this is a step of the clock, ms: somebody has set the clock.
+/// A jump of the time of day beyond this is a step of the clock, ms: the clock was set.
 pub const STEP: i64 = 1000;
 
 /// The difference between the time of day and the elapsed time.
@@ -343,7 +343,7 @@ mod tests {
     fn each_step_is_counted_once_however_soon_the_next_one_comes() {
         let mut steps = Steps { count: 0, offset: None };
         let seen = [(3_605_000, 5_000, true), (3_605_001, 5_000, false), (3_700_400, 100_000, false)];
-        // Back again a second later, and a day ahead.
+        // The clock is set back a second later, and then a day ahead.
         let more = [(101_000, 101_000, true), (101_500, 101_500, false), (86_502_000, 102_000, true)];
         for (wall, monotonic, counted) in seen.into_iter().chain(more) {
             assert_eq!(steps.count(wall, monotonic), counted, "{wall} {monotonic}");

@@ -111,7 +111,7 @@ enum Lines {
 struct Next {
     at: Option<i64>,
     frame: Frame,
-    /// What a recording tells of its connection.
+    /// The metadata of its connection, if the recording has it.
     origin: Option<Arc<Origin>>,
 }
 

@@ -87,7 +87,7 @@ async fn send(peer: &Peer, track: &Track, retry: bool) -> Result<(), Failure> {
                 return Ok(());
             }
             Err(Failure::Refused(why)) if retry => {
-                // The same reason is reported only once, however long it lasts.
+                // The same reason is reported only once.
                 if reported != why {
                     say(&format!("{why}; dialling again"));
                     reported = why;
@@ -108,7 +108,7 @@ async fn serve(peer: &Peer, track: &Track) -> Result<(), Failure> {
             break websocket;
         }
     };
-    // Further clients are refused at once, because nobody will serve them.
+    // Further clients are refused at once, because they would not be served.
     drop(door);
     let sent = track.play(websocket).await.map_err(|error| Failure::Refused(error.to_string()))?;
     say(&format!("sent {} to a client", super::messages(sent)));

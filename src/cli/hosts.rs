@@ -92,7 +92,7 @@ impl Hosts {
     }
 }
 
-/// Says something that comes again and again, each time with the time.
+/// Prints a repeated message with the current time.
 fn say_with_time(text: &str) {
     say(&format!("{} {text}", Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ")));
 }

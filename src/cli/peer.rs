@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::http::{StatusCode, Uri};
 use super::Failure;
 use crate::io::websocket::{self, DialError, Settings, Wire};
 
-/// Which endpoint, and how to reach it.
+/// The endpoint, and how to reach it.
 #[derive(Args)]
 pub struct Peer {
     /// ws://host:port/path or wss://host:port/path
@@ -143,7 +143,7 @@ impl Door {
                     return stream;
                 }
                 Err(error) => {
-                    // Too many open files, or a client that left at once: the next accept may succeed.
+                    // Too many open files, or a client that disconnected at once: the next accept may succeed.
                     tracing::warn!(%error, "a client could not be accepted");
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 }

@@ -240,7 +240,7 @@ impl Player<'_> {
                 }
             }
             Err(SendError::Ended(reason)) => {
-                // The close frame says more than the broken pipe that follows it.
+                // The close frame has more information than the broken pipe that follows it.
                 let said = tokio::time::timeout(Duration::from_millis(100), hears).await;
                 Err(PlayError::Ended { sent, reason: said.unwrap_or(reason) })
             }

@@ -187,7 +187,7 @@ async fn receive(
         };
         match done {
             Err(Failure::Refused(why)) if retry => {
-                // The same reason is reported only once, however long it lasts.
+                // The same reason is reported only once.
                 if reported != why {
                     say(&format!("{why}; dialling again"));
                     reported = why;
@@ -203,7 +203,7 @@ async fn receive(
     }
 }
 
-/// Receives the messages of a service's stream until nothing reads the stream any more.
+/// Receives the messages of a service's stream until no rule reads the stream any more.
 async fn receive_stream(
     door: Door,
     name: String,

@@ -129,7 +129,7 @@ fn log(problem: &Problem) {
     }
 }
 
-/// Logs one line if strangers can use the data server, which eKuiper's defaults allow.
+/// Logs one line if anybody can use the data server, which eKuiper's defaults allow.
 pub fn warn_of_open_data_server(server: &ServerSettings) {
     let local = server.ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     if !local && !asks(server) {
@@ -142,14 +142,14 @@ pub fn warn_of_open_data_server(server: &ServerSettings) {
     }
 }
 
-/// Whether clients of the data server must show who they are.
+/// Whether clients of the data server need a token or certificate.
 fn asks(server: &ServerSettings) -> bool {
     !server.tokens.is_empty()
         || server.jwt.is_some()
         || server.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some())
 }
 
-/// Whether nothing is in a file: it was cut off, by an editor or a full disk.
+/// Whether a file is empty: an editor or a full disk may have cut it off.
 fn is_blank(file: &Path) -> bool {
     std::fs::read(file).is_ok_and(|bytes| bytes.trim_ascii().is_empty())
 }

@@ -235,7 +235,7 @@ impl Request<'_> {
         self.options.file.as_deref().map(read).transpose()
     }
 
-    /// The query that drops what others read, with `--force`.
+    /// The query parameter of `--force`, which also drops what rules or views read.
     fn forced(&self) -> &'static str {
         if self.options.force { "?force=true" } else { "" }
     }

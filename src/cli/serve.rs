@@ -65,11 +65,11 @@ impl Serve {
 
     async fn serve(self, log: Option<&str>, beside: PathBuf) -> Result<(), Failure> {
         let membership = self.hosts.membership(self.workers)?;
-        // First of all, so that an early signal is neither lost nor ends the process.
+        // Signals are handled first, so that an early one is neither lost nor ends the process.
         let (mut interrupts, mut hangup) = Interrupts::listen_beside_hangup()?;
         let config = configure_service(&self.etc.etc, log, self.log_dir.clone().unwrap_or(beside))?;
         let refused = |error: &dyn std::fmt::Display| Failure::Refused(error.to_string());
-        // The port first: if it is taken, another service is running, and nothing of this one may start.
+        // The port is bound first: if it is taken, another service is running, and nothing of this one may start.
         let address = config.rest;
         let listener = TcpListener::bind(address).await.map_err(|error| {
             let hint = "check basic.restIp and basic.restPort";
@@ -129,7 +129,7 @@ impl Serve {
             })?;
             let at = listener.local_addr().map_err(|error| refused(&error))?;
             say(&format!("metrics on http://{at}/metrics"));
-            // It ends with the process: nobody needs metrics of a service that ends.
+            // It ends with the process, because a service that ends needs no metrics.
             tokio::spawn(api::serve(listener, None, api::metrics_app(service.clone()), std::future::pending()));
         }
         if leader.is_none() {
@@ -190,7 +190,7 @@ fn reachable(rest: SocketAddr, membership: &Membership) -> String {
     }
 }
 
-/// Prints the last line. A stderr that nobody reads does not keep the process from ending.
+/// Prints the last line. A blocked stderr does not keep the process from ending.
 async fn say_last(line: String) {
     let (said, done) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {

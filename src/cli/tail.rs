@@ -57,7 +57,7 @@ impl Tail {
             };
             let done = match dialled {
                 Ok(mut websocket) => {
-                    // On stderr: a sender that is started after this line loses nothing.
+                    // Printed on stderr. A sender that starts after this line loses nothing.
                     say(&format!("connected to {}", self.peer.url));
                     reported.clear();
                     let (done, over) = tokio::select! {
@@ -77,7 +77,7 @@ impl Tail {
             };
             match done {
                 Err(Failure::Refused(why)) if self.retry => {
-                    // The same reason is reported only once, however long it lasts.
+                    // The same reason is reported only once.
                     if reported != why {
                         say(&format!("{why}; dialling again"));
                         reported = why;

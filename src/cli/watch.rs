@@ -33,11 +33,11 @@ const SILENT: Duration = Duration::from_secs(31);
 /// row is a line of JSON. A broken connection is dialled again, and continues where it stopped.
 #[derive(Args)]
 pub struct Watch {
-    /// ws://host:port/path of the view, or its name: then at the data server of the service that --url names, else at the
-    /// one that the configuration names
+    /// ws://host:port/path of the view, or its name; a name is looked up at the data server of the service that --url
+    /// names, or else of the service in the configuration
     #[arg(value_name = "URL|NAME")]
     view: String,
-    /// Parameters, such as deviceId=7; repeat one to give it several values
+    /// Parameters, such as deviceId=7; repeat a parameter to give it several values
     #[arg(value_name = "PARAM=VALUE")]
     params: Vec<String>,
     /// Print lines of JSON even on a terminal
@@ -55,7 +55,7 @@ pub struct Watch {
     /// URL of the REST API of the service that has the view
     #[arg(long, env = "PLUTINO_URL", value_name = "URL")]
     url: Option<String>,
-    /// Token of that service's REST API, if it asks for one
+    /// Token of that service's REST API, if it requires one
     #[arg(long, env = "PLUTINO_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Configuration folder, which names the data server's address
@@ -89,7 +89,7 @@ impl Watch {
                 if self.once {
                     return Err(Failure::Refused(why));
                 }
-                // The same reason is reported only once, however long it lasts.
+                // The same reason is reported only once.
                 if reported != why {
                     say(&format!("{why}; dialling again"));
                     reported = why;
@@ -119,7 +119,8 @@ impl Watch {
         Ok((format!("{scheme}://{host}:{}/live", config.server.port), Some(&self.view)))
     }
 
-    /// The URL of the data server of a service. It listens on the host of the service, unless it says another one.
+    /// The URL of the data server of a service. It is on the host of the service, unless it listens on a specific other
+    /// address.
     async fn data_server(&self, service: &str) -> Result<String, Failure> {
         let access = &self.access;
         let door = Door::at(Some(service.to_owned()), self.token.clone(), access.ca.clone(), access.insecure);

@@ -89,8 +89,8 @@ impl Origin<'_> {
 /// The settings that name a server's certificate and key.
 const TLS: [(&str, &str); 2] = [("source", "httpServerTls"), ("basic", "restTls")];
 
-/// The settings that restrict who may use the service. Without a value they would let everybody in, which is more
-/// likely a mistake in the file than a wish.
+/// The settings that restrict who may use the service. Without a value they would let everybody in, which is probably a
+/// mistake in the file.
 const ACCESS: [(&str, &str); 5] = [
     ("basic", "authentication"),
     ("basic", "restTls"),
@@ -220,7 +220,7 @@ impl Loader {
         }
     }
 
-    /// Refuses settings of [`ACCESS`] without a value.
+    /// Refuses settings of [`ACCESS`] that have no value.
     fn refuse_empty_access(&mut self, section: &str, values: &Json, origin: Origin<'_>) {
         let is_access = |key: &str| {
             ACCESS.iter().any(|(of, name)| section.eq_ignore_ascii_case(of) && key.eq_ignore_ascii_case(name))

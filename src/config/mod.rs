@@ -46,7 +46,7 @@ pub struct Config {
     pub rest: SocketAddr,
     /// `basic.restTls`: the API speaks TLS
     pub rest_tls: Option<ServerTls>,
-    /// `basic.restHosts`: host names that requests to the API may carry, besides its address and the loopback ones
+    /// `basic.restHosts`: host names that requests to the API may have, besides its address and the loopback ones
     pub rest_hosts: Vec<String>,
     /// `basic.restOrigins`: web pages that may use the API, in lower case
     pub rest_origins: Vec<String>,
@@ -68,7 +68,7 @@ pub struct Config {
     pub prometheus: Option<u16>,
     /// `basic.gracefulShutdownTimeout`: the time that rules have to end when the process ends
     pub shutdown_timeout: Duration,
-    /// `basic.maxMemory`: the memory budget of the process, bytes; `None`: 80 % of the memory there is
+    /// `basic.maxMemory`: the memory budget of the process, bytes; `None`: 80 % of the available memory
     pub max_memory: Option<u64>,
     /// `basic.fileLog`: whether the log goes to files
     pub file_log: bool,
@@ -88,7 +88,7 @@ pub struct Config {
     pub files: Vec<PathBuf>,
 }
 
-/// How lines of the log look.
+/// The form of the log's lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// readable text

@@ -45,7 +45,7 @@ impl Config {
             sources,
             sinks,
             connections,
-            // Not a setting: the list tells a reload whether a file has disappeared.
+            // Not a setting: the list shows a reload whether a file has disappeared.
             files: _,
         } = new;
         let ServerSettings {

@@ -342,7 +342,7 @@ pub fn zone(name: &str) -> Option<TimeZone> {
     }
 }
 
-/// Whether the text is an origin: scheme, host and port (RFC 6454), or `null`; `*` stands for any.
+/// Whether the text is an origin: scheme, host and port (RFC 6454), or `null`; `*` means any.
 fn is_origin(text: &str) -> bool {
     let named = |(scheme, host): (&str, &str)| {
         !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', ' '])

@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::*;
 use crate::text::document::Problem;
 
-/// A folder of its own that goes with the test.
+/// A folder that is removed at the end of the test.
 struct Folder(PathBuf);
 
 impl Folder {

@@ -23,7 +23,7 @@ pub struct Rule {
     pub sql: String,
     pub actions: Vec<Action>,
     pub options: RuleOptions,
-    /// Whether the rule starts without being told to.
+    /// Whether the rule starts by itself.
     pub triggered: bool,
 }
 
@@ -36,7 +36,7 @@ pub struct Action {
     pub props: Map<String, Json>,
     /// All properties, including those that every sink has.
     pub written: Map<String, Json>,
-    /// Where the kind stands in the document.
+    /// The place of the kind in the document.
     pub place: Place,
     /// The format of its messages, from the properties that every sink has.
     pub format: SinkFormat,
@@ -256,7 +256,7 @@ impl RuleReader<'_> {
         let written = node.json_members();
         let (format, found) = sink_format::read(&written);
         for fault in &found.faults {
-            // An error with a text of its own must match eKuiper's exactly.
+            // An error with its own text must match eKuiper's exactly.
             let prefix = match fault.cause {
                 Cause::Because(_) => String::new(),
                 _ => format!("sink {kind}: "),

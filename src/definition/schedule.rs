@@ -28,7 +28,7 @@ pub enum ScheduleError {
         "cron {cron:?} is not a schedule: {reason}; a schedule has five fields: minute, hour, day of month, month, day of week"
     )]
     Cron { cron: String, reason: String },
-    /// `cron` says when a rule starts, not when it stops.
+    /// `cron` determines when a rule starts, not when it stops.
     #[error("cron needs a duration: how long the rule runs each time")]
     NoDuration,
     #[error("duration must be longer than 0")]

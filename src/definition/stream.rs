@@ -39,7 +39,7 @@ pub struct StreamDef {
     /// TIMESTAMP: where the event time is
     pub timestamp: Option<FieldPath>,
     pub timestamp_format: Option<TimestampFormat>,
-    /// EVENT_CLOCK: what the times of rows follow
+    /// EVENT_CLOCK: the clock that the times of rows follow
     pub clock: EventClock,
     /// STRICT_VALIDATION
     pub strict: bool,
@@ -50,7 +50,7 @@ pub struct StreamDef {
     pub integers: bool,
     /// Further source properties from EXTRA.
     pub extra: Map<String, Json>,
-    /// Set if this is a view, or stands for one.
+    /// Set if this is a view, or is read like one.
     pub view: Option<Arc<ViewShape>>,
 }
 
@@ -98,7 +98,7 @@ impl StreamDef {
     }
 }
 
-/// How messages are read: all that a data thread knows of a stream or table.
+/// How messages are read: everything that a data thread knows of a stream or table.
 #[derive(Clone, Debug)]
 pub struct StreamSchema {
     pub name: Text,
@@ -187,7 +187,7 @@ pub enum OnMismatch {
     Skip,
 }
 
-/// EVENT_CLOCK: what the times of rows follow.
+/// EVENT_CLOCK: the clock that the times of rows follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EventClock {
     /// The system's clock, unless the first rows are all far ahead of it.
@@ -195,7 +195,7 @@ pub enum EventClock {
     Guessed,
     /// The system's clock, whatever the first rows are.
     Wall,
-    /// A clock of their own: they are not compared with the system's.
+    /// Their own clock: they are not compared with the system's.
     Data,
 }
 
@@ -215,7 +215,7 @@ pub struct CatalogError {
     pub span: Span,
 }
 
-/// The mistakes in a statement.
+/// The errors in a statement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogErrorKind {
     #[error("Create {} fails: Item {name} already exists.", if *table { "table" } else { "stream" })]
@@ -344,7 +344,7 @@ impl Catalog {
         self.definitions.values().filter(|def| def.kind.is_table())
     }
 
-    /// Replaces the definition with the same name. Trials do this in a catalog of their own.
+    /// Replaces the definition with the same name. Trials do this in their own catalog.
     pub fn replace(&mut self, def: StreamDef) {
         self.definitions.insert(def.name.clone(), Arc::new(def));
     }
@@ -487,7 +487,7 @@ fn table_kind(
         Some(_) => return Ok(RelationKind::LookupTable),
     }
     let retain = match retain {
-        // A file holds the whole table. Of rows that arrive, only the last one is kept.
+        // A file contains the whole table. Of arriving rows, only the last one is kept.
         None => (source != "file").then_some(1),
         Some(text) => match text.parse::<u32>() {
             Ok(rows) => Some((rows as usize).max(1)),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::format::template::{Template, TemplateError};
 use crate::value::{Text, Value};
 
-/// What a template makes of a member that is not there.
+/// The output of a template for a missing member.
 pub const NO_VALUE: &str = "<no value>";
 
 /// The texts for one message, in the order of the templates.
@@ -67,7 +67,7 @@ impl Part {
         Part { required: false, ..self }
     }
 
-    /// What the template makes of a value.
+    /// The output of the template for a value.
     ///
     /// # Errors
     /// [`AddressError`]

@@ -80,7 +80,7 @@ impl Method {
     }
 }
 
-/// Reads everything from the decoder; fails if it is too much.
+/// Reads everything from the decoder; fails if it exceeds the limit.
 fn bounded(decoder: impl Read) -> Result<Vec<u8>, CompressError> {
     let mut data = Vec::new();
     match decoder.take(LARGEST + 1).read_to_end(&mut data) {

@@ -1,7 +1,7 @@
-//! What the operators of a rule with state let through: rows into the window, closed windows, groups past HAVING.
+//! Counts what passes the operators of a rule with state: rows into the window, closed windows, groups past HAVING.
 //!
-//! The operator counts locally and publishes its counts at the end of each turn, so that a row costs nothing more.
-//! Where several threads have parts of a rule's state, each adds what it has counted.
+//! The operator counts locally and publishes its counts at the end of each turn, so that a row costs nothing more. If
+//! several threads have parts of a rule's state, each adds what it has counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -36,16 +36,16 @@ impl FlowCounts {
 }
 
 impl Flow {
-    /// Puts the counts of the only one who counts where others see them.
+    /// Publishes the counts of a rule with a single counting thread.
     pub fn put(&self, counts: &FlowCounts) {
         self.0.iter().zip(counts.all()).for_each(|(place, count)| place.store(count, Ordering::Relaxed));
     }
 
-    /// Adds what one of several has counted since it had counted `before`.
+    /// Adds the difference between a thread's counts and those that it has added before.
     pub fn add(&self, counts: &FlowCounts, before: &FlowCounts) {
         let counts = counts.all().into_iter().zip(before.all());
         for (place, (count, before)) in self.0.iter().zip(counts).filter(|(_, (count, before))| count != before) {
-            // A count may become less: see `Results::with_counts`. The addition wraps around.
+            // A count may decrease: see `Results::with_counts`. The addition wraps around.
             place.fetch_add(count.wrapping_sub(before), Ordering::Relaxed);
         }
     }

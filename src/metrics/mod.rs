@@ -71,9 +71,9 @@ pub struct RuleMetrics {
     unit: Mutex<Option<&'static str>>,
     /// how far the most recent late row was behind the watermark, ms
     late_by: AtomicI64,
-    /// rows that it has read, and had not processed at the end of the last turns of its threads
+    /// rows that were read and not yet processed when its threads last ended their turns
     unprocessed: AtomicU64,
-    /// Suspicious things about its rows that cause no loss.
+    /// Suspicious facts about its rows that cause no loss.
     oddities: Mutex<Vec<String>>,
     /// Feed events of streams that it no longer reads.
     feed: Mutex<FeedCounts>,
@@ -81,7 +81,7 @@ pub struct RuleMetrics {
     shares: Mutex<SmallVec<[Share; 1]>>,
 }
 
-/// The work of a rule's operators, as read.
+/// A snapshot of the work of a rule's operators.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     pub passed: u64,
@@ -104,7 +104,7 @@ pub struct Work {
     pub threads: Vec<(usize, u64)>,
 }
 
-/// What a rule got from one of its streams.
+/// The messages and rows that a rule got from one of its streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InputWork {
     pub stream: Text,
@@ -137,11 +137,11 @@ pub struct StreamMetrics {
     pub recorders: Recorders,
     feed: [AtomicU64; FeedEvent::ALL.len()],
     gaps: Mutex<OpenGaps>,
-    /// Suspicious things about its messages.
+    /// Suspicious facts about its messages.
     oddities: Mutex<Vec<String>>,
 }
 
-/// Numbers of a feed's sequences that may still come (`gapWait`).
+/// Numbers of a feed's sequences that may still arrive (`gapWait`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenGaps {
     pub numbers: u64,
@@ -154,13 +154,13 @@ pub struct OpenGaps {
 pub enum FeedEvent {
     /// A message of another shape, which was skipped (`ON_MISMATCH`).
     Mismatched,
-    /// A message that another connection delivered already, which was dropped (`dedupKey`).
+    /// A message that another connection has delivered before, which was dropped (`dedupKey`).
     Duplicate,
     /// A number missing in the feed's sequence (`gapSequence`).
     Missing,
-    /// A number that came before.
+    /// A number that has arrived before.
     Doubled,
-    /// A number that came after a later one.
+    /// A number that arrived after a later one.
     Reordered,
     /// A message without the fields of `dedupKey`, or with a null in one.
     WithoutDedupKey,
@@ -260,7 +260,7 @@ impl StreamMetrics {
         StreamMetrics { name, thread, ..StreamMetrics::default() }
     }
 
-    /// Looks at a message, if the [`Sampler`] wants it.
+    /// Examines a message, if the [`Sampler`] wants it.
     pub fn look(&self, look: impl FnOnce(&mut Seen)) {
         look(&mut locked(&self.seen));
     }
@@ -280,7 +280,7 @@ impl StreamMetrics {
         self.feed[event as usize].fetch_add(times, Ordering::Relaxed);
     }
 
-    /// Notes something suspicious about the messages. Each of the few kinds is noted once.
+    /// Notes a suspicious fact about the messages. Each of the few kinds is noted once.
     pub fn odd(&self, text: String) {
         tracing::warn!(stream = %self.name, "{text}");
         let mut oddities = locked(&self.oddities);
@@ -289,8 +289,8 @@ impl StreamMetrics {
         }
     }
 
-    /// Counts missing numbers, and sets those that may still come. Once these are due they count as missing, too, even if
-    /// no message follows.
+    /// Counts missing numbers, and sets those that may still arrive. Once these are due they count as missing too, even
+    /// if no message follows.
     pub fn missing(&self, numbers: u64, open: OpenGaps) {
         let mut gaps = locked(&self.gaps);
         self.count(FeedEvent::Missing, numbers);
@@ -495,12 +495,12 @@ impl RuleMetrics {
         }
     }
 
-    /// Notes something suspicious about the rows. Each of the few kinds is noted once.
+    /// Notes a suspicious fact about the rows. Each of the few kinds is noted once.
     pub fn odd(&self, text: String) {
         locked(&self.oddities).push(text);
     }
 
-    /// Suspicious things about the rows and about the messages of its streams.
+    /// Suspicious facts about the rows and about the messages of its streams.
     pub fn oddities(&self) -> Vec<String> {
         let shares = locked(&self.shares);
         let of_streams = shares.iter().flat_map(|share| locked(&share.stream.oddities).clone());

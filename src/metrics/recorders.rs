@@ -1,7 +1,7 @@
-//! Recordings: readers that get every message of a stream as it came.
+//! Recordings: readers that get every message of a stream as it arrived.
 //!
-//! Unlike a tap, a recorder gets all messages complete. It never slows the stream: what its reader does not take in
-//! time is lost and counted ([`MessageReader::lost`]). It ends with its reader or with the stream.
+//! Unlike a tap, a recorder gets all messages completely. It never slows the stream: messages that its reader does not
+//! take in time are lost and counted ([`MessageReader::lost`]). It ends with its reader or with the stream.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ pub struct StreamMessage {
     /// whether it is a binary message
     pub binary: bool,
     pub bytes: Vec<u8>,
-    /// what is known of its connection: an object
+    /// the metadata of its connection: an object
     pub meta: Option<Value>,
 }
 

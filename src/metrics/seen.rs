@@ -1,8 +1,8 @@
 //! The fields of a stream's messages with their types, seen in a sample.
 //!
 //! A stream declares few columns or none, and a misspelt column in a rule is not an error but absent. To make that
-//! visible, each stream looks at some of its messages. [`Sampler`] limits their rate: of a slow stream every message is
-//! seen, and a fast one pays next to nothing.
+//! visible, each stream examines some of its messages. [`Sampler`] limits their rate: in a slow stream every message is
+//! examined, and for a fast stream the cost is negligible.
 
 use indexmap::IndexMap;
 
@@ -14,20 +14,20 @@ const GENERATION: u64 = 500;
 /// The most fields that are counted; further ones are left out.
 const FIELDS: usize = 256;
 
-/// The longest message that is looked at, bytes.
+/// The longest message that is examined, bytes.
 const LONGEST: usize = 64 * 1024;
 
 /// The most characters of an example.
 const EXAMPLE: usize = 80;
 
-/// How many messages of a stream may be looked at at once, and how many more each second.
+/// How many messages of a stream may be examined at once, and how many more each second.
 const BURST: i64 = 500;
 const PER_SECOND: i64 = 100;
 
-/// Decides which messages are looked at.
+/// Decides which messages are examined.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampler {
-    /// messages that may still be looked at, in thousandths
+    /// messages that may still be examined, in thousandths
     left: i64,
     /// the time of the last refill, ms since the epoch
     at: i64,
@@ -52,7 +52,7 @@ impl Sampler {
         self.left > 0
     }
 
-    /// Records that a message of this length was looked at: long ones cost more.
+    /// Records that a message of this length was examined: long ones cost more.
     pub fn took(&mut self, bytes: usize) {
         self.left -= 1000 + bytes as i64;
     }
@@ -86,7 +86,7 @@ const TYPES: [&str; 7] = ["null", "boolean", "bigint", "float", "string", "array
 /// The fields of a stream's last messages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SeenFields {
-    /// the number of messages that were looked at
+    /// the number of messages that were examined
     pub messages: u64,
     /// the fields, in the order in which they were first seen
     pub fields: Vec<SeenField>,
@@ -110,7 +110,7 @@ impl SeenFields {
         self.fields.iter().find(|field| field.name == name)
     }
 
-    /// Adds what was seen elsewhere of the same stream.
+    /// Adds the fields that were seen elsewhere in the same stream.
     pub fn add(&mut self, more: SeenFields) {
         self.messages += more.messages;
         self.partial |= more.partial;
@@ -134,7 +134,7 @@ pub fn known_type(name: &str) -> Option<&'static str> {
 }
 
 impl Seen {
-    /// Looks at a JSON message. Anything but an object has no fields.
+    /// Examines a JSON message. Anything but an object has no fields.
     pub fn look_at_text(&mut self, text: &str) {
         if text.len() > LONGEST {
             return;
@@ -155,7 +155,7 @@ impl Seen {
         }
     }
 
-    /// Looks at a decoded message.
+    /// Examines a decoded message.
     pub fn look_at_row(&mut self, row: &Row) {
         self.begin();
         for (name, value) in row {
@@ -200,7 +200,7 @@ impl Seen {
         }
     }
 
-    /// The fields of up to 1,000 of the messages that were looked at last.
+    /// The fields of up to 1,000 of the most recently examined messages.
     pub fn fields(&self) -> SeenFields {
         let mut all = self.before.fields.clone();
         for (name, field) in &self.now.fields {
@@ -295,7 +295,7 @@ mod tests {
         assert!((400..=500).contains(&take(&mut sampler)));
         sampler.refill(1_500);
         assert!((40..=51).contains(&take(&mut sampler)));
-        // A clock that steps back must give no budget and do no harm.
+        // A clock that steps back must give no budget, and must do no harm.
         sampler.refill(0);
         assert!(!sampler.wants());
     }

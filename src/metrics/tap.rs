@@ -1,8 +1,8 @@
 //! Taps: show the rows between the operators of a running rule.
 //!
-//! A tap never slows a rule. An operator checks with one load whether anybody taps it ([`Taps::wants`]); only then is a
-//! row converted to text. A tap takes rows at a limited rate, and drops what its reader does not take in time; rows
-//! beyond either limit are counted ([`TapReader::skipped`]). A tap ends with its reader or with its rule.
+//! A tap never slows a rule. An operator checks with one load whether it is tapped ([`Taps::wants`]); only then is a
+//! row converted to text. A tap takes rows at a limited rate, and drops rows that its reader does not take in time;
+//! rows beyond either limit are counted ([`TapReader::skipped`]). A tap ends with its reader or with its rule.
 //!
 //! Everything before a rule's filter is the same for all rules of a stream, so these points are tapped at the stream.
 
@@ -139,7 +139,7 @@ pub struct TapReader {
     skipped: Arc<AtomicU64>,
 }
 
-/// Gives rows of other processes to a reader. Clones share it.
+/// Passes rows of other processes to a reader. Clones share it.
 #[derive(Clone, Debug)]
 pub struct TapWriter {
     rows: mpsc::Sender<TappedRow>,
@@ -147,7 +147,7 @@ pub struct TapWriter {
 }
 
 impl TapWriter {
-    /// Gives a row; if too many wait, the row is skipped.
+    /// Passes a row on; if too many wait, the row is skipped.
     pub fn give(&self, row: TappedRow) {
         if let Err(TrySendError::Full(_)) = self.rows.try_send(row) {
             self.skip(1);
@@ -159,12 +159,12 @@ impl TapWriter {
         self.skipped.fetch_add(rows, Ordering::Relaxed);
     }
 
-    /// Whether the reader has gone.
+    /// Whether the reader is gone.
     pub fn is_closed(&self) -> bool {
         self.rows.is_closed()
     }
 
-    /// Waits until the reader has gone.
+    /// Waits until the reader is gone.
     pub async fn closed(&self) {
         self.rows.closed().await;
     }
@@ -231,7 +231,7 @@ impl Tap {
 /// The taps of a rule, or of a stream.
 #[derive(Debug, Default)]
 pub struct Taps {
-    /// a bit for each point that anybody taps
+    /// a bit for each point with a tap
     points: AtomicU8,
     /// for each point
     rests: [Rest; Point::ALL.len()],
@@ -240,7 +240,7 @@ pub struct Taps {
     lent: Mutex<Vec<Weak<Tap>>>,
 }
 
-/// A point's pause: while no tap may take a row, rows only cost a look at the clock.
+/// A point's pause: while no tap may take a row, rows only cost reading the clock.
 #[derive(Debug, Default)]
 struct Rest {
     /// the end of the pause, ns of [`clock`]
@@ -257,7 +257,7 @@ fn clock(now: Instant) -> u64 {
 }
 
 impl Taps {
-    /// Whether anybody taps this point.
+    /// Whether this point has a tap.
     #[inline]
     pub fn wants(&self, point: Point) -> bool {
         self.points.load(Ordering::Relaxed) & point.bit() != 0
@@ -378,7 +378,7 @@ mod tests {
         assert!(reader.skipped() >= 1);
         let (seldom, slow) = self::taps(&[Point::Sink], Some(Duration::from_secs(3600)));
         (0..5).for_each(|_| seldom.offer(Point::Sink, || "x".to_owned()));
-        // Rows that pass during a pause are counted with the next row that is looked at.
+        // Rows that pass during a pause are counted with the next row that is offered.
         assert_eq!(slow.skipped(), 1);
     }
 

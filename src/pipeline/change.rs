@@ -145,7 +145,8 @@ pub async fn change(engine: &Engine, running: &mut Content, mut pipeline: Pipeli
     changes
 }
 
-/// Records what runs when the new version of a rule or view could not start. The next change tries it again.
+/// Records what continues to run when the new version of a rule or view could not start. The next change tries the new
+/// version again.
 fn keep(texts: &mut BTreeMap<String, String>, name: String, was: Option<String>) {
     match was {
         Some(was) => drop(texts.insert(name, was)),
@@ -183,7 +184,7 @@ async fn start_anew(engine: &Engine, running: &mut Content, pipeline: Pipeline, 
     let stopped = running.rules.keys().filter(|id| !new.rules.contains_key(*id)).cloned().collect();
     *running = new;
     let problems = start(engine, pipeline).await.err().unwrap_or_default();
-    // The next change tries again what could not start.
+    // The next change tries again to start the missing ones.
     let mut started = Vec::new();
     for id in running.rules.keys() {
         if engine.rule_status(id).await.is_some() {

@@ -1,7 +1,7 @@
 //! The statements of the rule language as trees, before names are resolved.
 //!
-//! The tree covers the whole language, so that every later pass starts from it. It knows only names, not what they
-//! stand for; `plan::resolve` finds that out. Printing a tree (see `print`) gives text that parses to the same tree.
+//! The tree covers the whole language, so that every later pass starts from it. It knows names, but not their meaning,
+//! which `plan::resolve` determines. Printing a tree (see `print`) gives text that parses to the same tree.
 
 use crate::text::span::Span;
 use crate::time::Unit;
@@ -295,7 +295,7 @@ pub struct Over {
 pub struct Expr {
     /// what it is
     pub kind: ExprKind,
-    /// where it stands
+    /// its place
     pub span: Span,
 }
 

@@ -42,9 +42,9 @@ impl SyntaxError {
 pub enum SyntaxErrorKind {
     #[error("found {found:?}, expected {expected}.")]
     Unexpected {
-        /// what stands there; `EOF` at the end
+        /// the text at this place; `EOF` at the end
         found: String,
-        /// what may stand there
+        /// what is allowed there
         expected: &'static str,
     },
     #[error("found {found:?}, invalid number value.")]
@@ -86,32 +86,32 @@ pub enum SyntaxErrorKind {
     },
     #[error("found {found:?}, expect valid stream field types({}).", TYPE_NAMES.join(" | "))]
     ColumnType {
-        /// what stands there
+        /// the text at this place
         found: String,
     },
     #[error("found {found:?}, unknown option keys({}).", super::ast::OPTION_NAMES[..super::ast::EKUIPER_OPTIONS].join("|"))]
     Option {
-        /// what stands there
+        /// the text at this place
         found: String,
     },
     #[error("found {found:?}, which is not an option of a view: the options are {}.", super::ast::VIEW_OPTIONS.join(", "))]
     ViewOption {
-        /// what stands there
+        /// the text at this place
         found: String,
     },
     #[error("found {found:?}, expect {expected}.")]
     OptionValue {
-        /// what stands there
+        /// the text at this place
         found: String,
-        /// what can stand there
+        /// what is allowed there
         expected: String,
     },
     /// `CREATE STREAM (` and the like.
     #[error("found {found:?}, expect {expected}.")]
     Expect {
-        /// what stands there
+        /// the text at this place
         found: String,
-        /// what can stand there
+        /// what is allowed there
         expected: &'static str,
     },
     /// `* AS x`
@@ -120,11 +120,11 @@ pub enum SyntaxErrorKind {
     /// `EXCEPT a`, `OVER ()` and the like.
     #[error("Found {found:?} after {after}, expect {expected}.")]
     After {
-        /// what stands there
+        /// the text at this place
         found: String,
         /// the word before
         after: &'static str,
-        /// what can stand there
+        /// what is allowed there
         expected: &'static str,
     },
     /// `EXCEPT (5)` and the like.
@@ -144,17 +144,17 @@ pub enum SyntaxErrorKind {
     NegativeLimit,
     #[error("expect elements for IN expression, but found {found:?}, expected expression.")]
     EmptyIn {
-        /// what stands there
+        /// the text at this place
         found: String,
     },
     #[error("expect ) for IN expression, but got {found:?}")]
     UnclosedIn {
-        /// what stands there
+        /// the text at this place
         found: String,
     },
     #[error("expect AND expression after between but found {found}")]
     BetweenWithoutAnd {
-        /// what stands there
+        /// the text at this place
         found: String,
     },
     #[error("invalid CASE expression, {expected}")]
@@ -170,7 +170,7 @@ pub enum SyntaxErrorKind {
     UnclosedCall {
         /// the function
         name: String,
-        /// what stands there
+        /// the text at this place
         found: String,
     },
     #[error("the window {name} can only be used in GROUP BY.")]

@@ -12,7 +12,8 @@ use crate::text::document::{Document, Member, Node, Place, Problem, Value};
 use crate::text::suggest;
 use crate::time;
 
-/// The start of a test that does not set one: later than any recorded event, so that no event is in the future.
+/// The start of a test that does not set one: later than any recorded event, so that every recorded event is in the
+/// past.
 const START: &str = "2030-01-01T00:00:00Z";
 
 /// The members of a test.

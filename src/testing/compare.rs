@@ -1,12 +1,12 @@
 //! Compares the sent results with the expected ones.
 //!
-//! Numbers are equal if their values are: `1` and `1.0`. The text `any` stands for any present value.
+//! Numbers are equal if their values are: `1` and `1.0`. The text `any` matches any present value.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
-/// Stands for any value.
+/// Matches any value.
 pub const ANY: &str = "any";
 
 /// The most pairs that are compared to find the best alignment. Longer lists are compared entry by entry.
@@ -287,7 +287,7 @@ mod tests {
             (json!([1, 2]), json!([2, 1]), &how(true, false, &[]), true),
             // Rows may come in any order, but not the elements of an array in a row.
             (json!([{"a": [1, 2]}]), json!([{"a": [2, 1]}]), &how(true, false, &[]), false),
-            // The entry that fits both is left to the one that fits no other.
+            // The entry that fits both is left to the one that fits only it.
             (json!(["any", 1]), json!([1, 2]), &how(true, false, &[]), true),
             (json!("a"), json!("b"), &exact, false),
             (json!(9007199254740993i64), json!(9007199254740992i64), &exact, false),

@@ -41,7 +41,7 @@ pub struct Compared {
     pub lines: Vec<Line>,
     /// how they were compared
     pub matching: Matching,
-    /// whether the test states what is expected
+    /// whether the test states its expectation
     pub said: bool,
 }
 

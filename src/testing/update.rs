@@ -196,7 +196,7 @@ impl File<'_> {
     }
 
     /// The position after the last line that is indented further than `indent`, from the line at `start` and before
-    /// `limit`. Blank lines and comments at the end belong to what follows.
+    /// `limit`. Blank lines and comments at the end belong to the next entry.
     fn block_end(&self, start: usize, indent: usize, limit: Option<usize>) -> usize {
         let limit = limit.unwrap_or(self.text.len());
         let mut end = self.line_end(start);

@@ -38,8 +38,8 @@ impl Limited {
     }
 }
 
-/// Replaces every match. In the replacement `$1`, `${1}` and `${name}` stand for what the groups matched, `$$` for a
-/// dollar sign.
+/// Replaces every match. In the replacement, `$1`, `${1}` and `${name}` are the matches of groups, and `$$` is a dollar
+/// sign.
 ///
 /// # Errors
 /// [`TooLarge`] if the text would be larger than `largest` bytes.

@@ -42,7 +42,7 @@ impl<'de> Deserializer<'de> for Loose {
     ) -> Result<V::Value, Error> {
         let members = match self.0 {
             Value::Object(members) => members,
-            // serde would take a list of the members' values.
+            // serde would accept a list of the members' values.
             Value::Array(_) => return Err(Error::invalid_type(Unexpected::Seq, &"an object")),
             other => return other.deserialize_struct(name, fields, visitor),
         };

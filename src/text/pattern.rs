@@ -48,8 +48,8 @@ impl Cache {
     }
 }
 
-/// The pattern in the syntax of the `regex` crate. Refuses what only the crate would accept; the crate refuses
-/// everything else that is wrong.
+/// The pattern in the syntax of the `regex` crate. Refuses what only the crate would accept; the crate refuses all
+/// other errors.
 fn translated(pattern: &str) -> Result<String, regex::Error> {
     let names = pattern.rfind(":]").map_or(usize::MAX, |last| pattern.len() - last);
     let mut reader = Translator { rest: pattern, out: String::with_capacity(pattern.len()), names };
@@ -222,7 +222,7 @@ impl<'p> Translator<'p> {
     }
 }
 
-/// The names of classes that stand within brackets.
+/// The names of classes within brackets.
 const CLASSES: [&str; 14] = [
     "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
     "xdigit",

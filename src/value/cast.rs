@@ -160,7 +160,7 @@ fn to_bool(value: &Value) -> Result<bool, ConversionError> {
     }
 }
 
-/// The boolean that a text stands for, if any.
+/// The boolean that a text represents, if any.
 pub fn truth_of_text(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -239,7 +239,7 @@ fn int_of_text(text: &str) -> Option<i64> {
     i64::try_from(if negative { -size } else { size }).ok()
 }
 
-/// Whether a minus stands before a number, and the number without its sign.
+/// Whether a number has a minus, and the number without its sign.
 fn signed(text: &str) -> (bool, &str) {
     match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
@@ -248,7 +248,7 @@ fn signed(text: &str) -> (bool, &str) {
     }
 }
 
-/// The radix that a prefix stands for, and the digits after it.
+/// The radix of a prefix, and the digits after it.
 fn prefixed(text: &str) -> Option<(u32, &str)> {
     let (_, digits) = signed(text);
     let radix = match digits.get(..2)? {

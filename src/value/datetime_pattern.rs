@@ -31,8 +31,8 @@ pub struct TimePattern {
 
 impl TimePattern {
     /// Makes a pattern of letters: `yyyy yy MMMM MMM MM M dd d EEEE EEE HH H hh h mm m ss s S… a z Z X XX XXX`,
-    /// `'text'`, `''`, `\x`; other characters stand for themselves. `None` if a letter is repeated a number of times
-    /// that has no meaning (`yyy`).
+    /// `'text'`, `''`, `\x`; other characters are literal. `None` if a letter is repeated a number of times that has no
+    /// meaning (`yyy`).
     pub fn new(pattern: &str) -> Option<TimePattern> {
         directives(pattern, read_by).ok().map(|directives| TimePattern { directives })
     }
@@ -94,7 +94,7 @@ impl TimeFormat {
     }
 }
 
-/// The directive of jiff that a run of a letter stands for.
+/// The directive of jiff for a run of a letter.
 enum Directive {
     Known(&'static str),
     /// the point and this many digits of the second

@@ -1,6 +1,6 @@
 //! Parses points in time in the many forms that devices and servers write.
 //!
-//! There is no single format: the shape of the text decides. Texts of digits are told apart by their separators
+//! There is no single format: the shape of the text decides. Texts of digits are distinguished by their separators
 //! (`2024-2-29`, `2/28/2024`, `20240229`, `12:30`), texts with names of months by their words, in any order. A date
 //! that does not exist is refused.
 //!

@@ -73,7 +73,7 @@ impl GroupKey {
     }
 }
 
-// Written as a list, whatever holds the parts.
+// Written as a list, however the parts are stored.
 impl Serialize for GroupKey {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         self.parts().serialize(to)
@@ -150,7 +150,7 @@ impl KeyPart {
 #[inline]
 pub fn whole_float(f: f64) -> Option<i64> {
     let int = f as i64;
-    // 2^63 becomes the largest number when cut to 64 bits and must not be taken for it.
+    // 2^63 becomes the largest number when cut to 64 bits, and must not be confused with it.
     (int as f64 == f && int != i64::MAX).then_some(int)
 }
 

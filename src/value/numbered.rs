@@ -1,6 +1,7 @@
 //! Values with a number each, found by a key that is a part of the value.
 //!
-//! A map from keys to numbers would have each key twice. Here the index has numbers only, and asks the values.
+//! A map from keys to numbers would store each key twice. Here the index has only numbers, and reads the keys from the
+//! values.
 
 use std::hash::{BuildHasher, Hash};
 use std::ops::{Index, IndexMut};
@@ -38,21 +39,21 @@ impl<T: HasKey> Numbered<T> {
         self.index.find(self.hasher.hash_one(key), |&number| values[number as usize].key() == key).copied()
     }
 
-    /// Adds a value whose key is new; its number.
+    /// Adds a value whose key is new; returns its number.
     pub fn insert(&mut self, value: T) -> u32 {
         let number = self.values.insert(value) as u32;
         self.show(number);
         number
     }
 
-    /// Lets a value be found by its key, after [`Numbered::hide`].
+    /// Makes a value findable by its key again, after [`Numbered::hide`].
     pub fn show(&mut self, number: u32) {
         let (values, hasher) = (&self.values, &self.hasher);
         let hash = |number: u32| hasher.hash_one(values[number as usize].key());
         self.index.insert_unique(hash(number), number, |&number| hash(number));
     }
 
-    /// Lets a value not be found by its key any more: another one may have it.
+    /// Removes a value from the index, so that another value may have its key.
     pub fn hide(&mut self, number: u32) {
         let Some(value) = self.values.get(number as usize) else { return };
         let hash = self.hasher.hash_one(value.key());
@@ -140,7 +141,7 @@ mod tests {
         assert_eq!(all.find("b"), Some(numbers[1]));
         assert_eq!(all.remove(numbers[1]), Some(Named("b", 1)));
         assert_eq!((all.find("b"), all.remove(numbers[1]), all.len()), (None, None, 2));
-        // Of two with one key the one that is not hidden is found.
+        // Of two values with one key, the one that is not hidden is found.
         all.hide(numbers[0]);
         let other = all.insert(Named("a", 2));
         assert_eq!((all.find("a"), &all[numbers[0]]), (Some(other), &Named("a", 1)));

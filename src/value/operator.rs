@@ -82,7 +82,7 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// The comparison that an operator stands for, if any.
+    /// The comparison that an operator performs, if any.
     #[inline]
     pub fn of(op: BinaryOp) -> Option<Comparison> {
         Some(match op {

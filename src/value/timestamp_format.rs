@@ -46,8 +46,8 @@ impl EpochUnit {
         EPOCHS.iter().find(|(_, unit)| *unit == self).map_or("", |(name, _)| name)
     }
 
-    /// The likely unit of a count that is probably not in milliseconds, if it stands for a time around the present.
-    /// `None` if it may be milliseconds, or is too small to tell.
+    /// The likely unit of a count that is probably not in milliseconds, if it is a time around the present. `None` if
+    /// it may be milliseconds, or is too small to decide.
     pub fn guess(count: i64) -> Option<EpochUnit> {
         match count.unsigned_abs() {
             // 2001 to 2128 in the guessed unit.

@@ -11,7 +11,7 @@ use crate::text::span::Span;
 pub struct Ident {
     /// without backticks
     pub name: Text,
-    /// spans compare equal, so two equal names are equal wherever they stand
+    /// spans compare equal, so two equal names are equal wherever they are
     pub span: Span,
 }
 

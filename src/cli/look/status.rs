@@ -55,7 +55,7 @@ impl Status {
         }
         let (rules, views) = (list(&overview["rules"]), list(&overview["views"]));
         let mut all = if rules.is_empty() { vec!["There are no rules.".to_owned()] } else { lines_of(rules) };
-        // There are no results, or nobody receives them.
+        // There are no results, or they have no receiver.
         let silent = |rule: &&Value| rule["status"] == "running" && (rule["out"] == 0 || rule["lost"] != 0);
         for rule in rules.iter().filter(silent) {
             let id = text(&rule["id"]);

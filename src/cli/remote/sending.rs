@@ -14,7 +14,7 @@ use crate::cli::Failure;
 /// complete URL.
 ///
 /// # Errors
-/// Nobody responds, or the redirect is not one of `serve --hosts`.
+/// The service does not respond, or the redirect is not one of `serve --hosts`.
 pub fn sent(
     base: &str,
     path: &str,

@@ -1,5 +1,5 @@
-//! TLS of the REST client with `--ca` or `--insecure`. The rules are those of every other connection (`io::tls`), so a
-//! server's own self-signed certificate can be named.
+//! TLS of the REST client with `--ca` or `--insecure`. Certificates are checked as for every other connection
+//! (`io::tls`), so a server's own self-signed certificate can be named.
 
 use std::sync::Arc;
 

@@ -97,7 +97,7 @@ impl SinkFormat {
         SinkFormat { format: OutputFormat::Rows, compression: None, ..self.clone() }
     }
 
-    /// Whether encoding results as JSON is all there is to do.
+    /// Whether encoding results as JSON is the only step.
     pub fn is_plain(&self) -> bool {
         let SinkFormat { template, data_field, fields, excluded, format, batch_size, linger, compression, to, .. } =
             self;

@@ -12,7 +12,7 @@ const MAX_STEPS: usize = 1_000_000;
 const MAX_OUTPUT: usize = 16 * 1024 * 1024;
 /// The most parts of a value that a function returns: the value itself, its elements and members, and those inside them.
 const MAX_PARTS: usize = 100_000;
-/// This many of them count as one step.
+/// This many parts count as one step.
 const PARTS_A_STEP: usize = 16;
 
 /// A text counts as one more part for each of this many bytes.
@@ -238,7 +238,7 @@ impl Run<'_> {
     }
 
     /// Counts the size of a function's result as steps. Lists that share their parts can be far larger than their
-    /// memory; one that would take too long to walk is an error.
+    /// memory; a list that would take too long to walk is an error.
     fn weigh(&mut self, value: &Value, line: usize) -> Result<(), RunError> {
         let mut left = MAX_PARTS;
         // Elements share the memory of their text, but what is written does not.

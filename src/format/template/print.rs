@@ -1,5 +1,5 @@
 //! Prints values like Go's package fmt. One difference: whole numbers can also be printed with the verbs of floats,
-//! because JSON numbers are floats in Go, and rules are written for that.
+//! because JSON numbers are floats in Go, and existing rules rely on that.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use base64::Engine;
 use crate::format::json;
 use crate::value::Value;
 
-/// Prints a value as an action does: `%v`, and `<no value>` for none.
+/// Prints a value as an action does: `%v`, and `<no value>` for an absent value.
 pub fn print(out: &mut String, value: &Value) {
     if value.is_null() {
         out.push_str("<no value>");

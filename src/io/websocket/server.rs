@@ -467,7 +467,7 @@ async fn greet_reader(
     Ok(Some(Guest::Reader(wire, stay, origin, seat)))
 }
 
-/// A seat for the client; `None`: there is none, and the client was told so.
+/// A seat for the client; `None` if there is none: then the client got an answer.
 async fn seat(wire: &mut Wire, from: SocketAddr, door: &Door) -> io::Result<Option<Seat>> {
     match door.admission.seat(from.ip()) {
         Ok(seat) => Ok(Some(seat)),

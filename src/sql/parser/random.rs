@@ -79,7 +79,8 @@ fn expr() -> impl Strategy<Value = Expr> {
             many.clone().prop_map(InSet::List),
             one.clone()
                 .prop_filter("an array that begins with a parenthesis has no text", |e| {
-                    // The printer decides how this stands as a right operand; the shortest way to know is to print it.
+                    // The printer decides about parentheses around a right operand, so the operand is printed to find
+                    // out.
                     let printed = at(ExprKind::In { expr: e.clone(), negated: false, set: InSet::Array(e.clone()) });
                     !printed.to_string().contains(" IN (")
                 })

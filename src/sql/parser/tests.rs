@@ -1,4 +1,4 @@
-//! Tests of parser and printer together: what is accepted, how the rest is refused, and that no text does harm.
+//! Tests of parser and printer together: what is accepted, how the rest is refused, and that no text causes a panic.
 
 use super::*;
 
@@ -140,7 +140,7 @@ fn all_errors_of_a_stream_are_reported() {
     assert_eq!(parse_create(&many).unwrap_err().each().count(), 21);
 }
 
-/// Each row: the text, its error, the words the error points at, what the hint contains.
+/// Each row: the text, its error, the marked words, and a part of the hint.
 #[test]
 fn each_error_has_a_message_a_place_and_a_hint() {
     for (text, message, place, hint) in [

@@ -6,8 +6,8 @@ use serde_json::Value as Serde;
 use super::*;
 use crate::value::{Text, Value};
 
-/// What serde_json makes of the text; `Err`: it refuses the text, and whether it does so where the two differ on
-/// purpose.
+/// The value that serde_json reads from the text; `Err`: it refuses the text, and whether it does so where the two
+/// differ on purpose.
 fn serde(text: &str) -> Result<Serde, bool> {
     match serde_json::from_str::<Serde>(text) {
         Ok(value) => Ok(value),
@@ -243,7 +243,7 @@ fn unpaired_surrogates_read_as_the_replacement_character() {
         (r#""\uD83D\uDE00""#, "😀"),
     ] {
         assert_value!(parse(text).unwrap(), Value::from(expected), text);
-        // Copied text means the same.
+        // Copied text has the same meaning.
         let mut copied = text.as_bytes().to_vec();
         replace_unpaired(&mut copied);
         assert!(serde_json::from_slice::<String>(&copied).is_ok_and(|text| text == expected), "{text}");

@@ -1,4 +1,4 @@
-//! sprig's random functions. Their results are not secret: none is suitable for keys.
+//! sprig's random functions. Their results are not secret, so they are not suitable for keys.
 
 use super::{Function, MAX_TEXT, int, made, size, text};
 use crate::value::Value;

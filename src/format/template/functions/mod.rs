@@ -114,7 +114,7 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
     FAMILIES.into_iter().flatten()
 }
 
-/// Whether a value counts as true: everything except null, false, 0 and empty values.
+/// Whether a value counts as true: every value except null, false, 0 and empty ones.
 pub fn is_true(value: &Value) -> bool {
     match &*crate::format::json::expand(value) {
         Value::Absent | Value::Null => false,
