@@ -102,7 +102,8 @@ const BASIC: &[Row] = &[
         draft.config.egress_allow = allowed.ok_or(Wrong::Value)?;
         Ok(())
     })
-    .doc("Loopback and link-local addresses, and addresses of the service itself, that sinks may send requests to and websockets may dial: see [security](security.md#requests-of-sinks)"),
+    .doc("Loopback and link-local addresses, and addresses of the service itself, to which sinks may send requests \
+     and websockets may connect: see [security](security.md#requests-of-sinks)"),
     Row::flag("dialLoopback", |draft, dials| draft.config.dial_loopback = dials)
         .default("true")
         .doc("Websockets may dial the machine itself; `false`: only addresses in `egressAllow`"),
@@ -124,14 +125,15 @@ const BASIC: &[Row] = &[
         .doc("Each request that may change something is logged, whatever the level: method, path, status"),
     Row::flag("prometheus", |draft, on| draft.prometheus = on)
         .default("false")
-        .doc("`/metrics` is served on a port of its own too, without TLS and token, on `restIp`"),
+        .doc("`/metrics` is also served on a separate port, without TLS and token, on `restIp`"),
     Row::whole("prometheusPort", 0, 65_535, |draft, port| draft.prometheus_port = port as u16)
         .expecting(PORT)
         .default("20499")
         .doc("That port; `0`: any free port"),
     Row::size("maxMemory", |draft, bytes| draft.config.max_memory = Some(bytes))
         .expecting("bytes, or a size such as \"512MiB\"; 0 is no budget")
-        .doc("The memory budget of the process; absent: 80 % of the control group or machine; `0`: none. From 85 % on new clients are refused, from 98 % on the rule with the largest state is stopped, with a message that gives the reason"),
+        .doc("The memory budget of the process; absent: 80 % of the control group or machine; `0`: none. From 85 % \
+         on, new clients are refused; from 98 % on, the rule with the largest state is stopped with a message"),
     Row::duration("gracefulShutdownTimeout", |draft, time| draft.config.shutdown_timeout = time)
         .default("5s")
         .doc("The time limit of an orderly shutdown: messages that clients have not received by then are lost and counted"),
@@ -194,7 +196,7 @@ const SOURCE: &[Row] = &[
         .doc("Files with the keys of JSON web tokens, PEM of public keys (RSA, EC, Ed25519) or JWKS. Clients may use such tokens instead of the tokens below; their claims restrict the rows of [live views](live-views.md#access)"),
         Row::texts("audience", |draft, names| jwt(draft).audience = names)
             .expecting("a text or a list of texts")
-            .doc("A token's `aud` must hold one of these; absent: `aud` is not checked"),
+            .doc("A token's `aud` must contain one of these; absent: `aud` is not checked"),
         Row::texts("issuer", |draft, names| jwt(draft).issuer = names)
             .expecting("a text or a list of texts")
             .doc("A token's `iss` must be one of these; absent: `iss` is not checked"),

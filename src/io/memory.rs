@@ -96,8 +96,10 @@ const PROPERTIES: &[SinkRow] = &[
     SinkRow::parsed("topic", "a text such as devices/state", MemorySink::set_topic)
         .of_sink()
         .doc("Where rows go: names with `/` between them, without wildcards. A template with `{{ }}` makes the topic of each row"),
-    SinkRow::text("keyField", |sink, name| sink.key_field = field(name)).of_sink().doc("The field whose value says which row of a lookup table is meant"),
-    SinkRow::text("rowkindField", |sink, name| sink.rowkind_field = field(name)).of_sink().doc("The field that says what happens to that row: `insert`, `update`, `upsert` (also if the row lacks the field) or `delete`; needs `keyField`"),
+    SinkRow::text("keyField", |sink, name| sink.key_field = field(name)).of_sink().doc("The field whose value \
+     identifies the row of a lookup table"),
+    SinkRow::text("rowkindField", |sink, name| sink.rowkind_field = field(name)).of_sink().doc("The field with the \
+     change of that row: `insert`, `update`, `upsert` (also if the row lacks the field) or `delete`; needs `keyField`"),
 ];
 
 fn field(name: &str) -> Option<Text> {

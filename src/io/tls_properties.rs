@@ -34,12 +34,12 @@ pub(super) trait TakesTls {
 pub(super) const fn insecure_skip_verify<T: TakesTls>() -> Property<T> {
     Property::flag("insecureSkipVerify", |draft: &mut T, insecure| draft.tls().insecure = insecure)
         .default("false")
-        .doc("Accept any server certificate; with TLS")
+        .doc("Accept any server certificate; TLS only")
 }
 
 pub(super) const fn certification_path<T: TakesTls>() -> Property<T> {
     Property::text("certificationPath", |draft: &mut T, file| draft.tls().certificate.file = file.to_owned())
-        .doc("PEM file of the client certificate; with TLS")
+        .doc("PEM file of the client certificate; TLS only")
 }
 
 pub(super) const fn private_key_path<T: TakesTls>() -> Property<T> {

@@ -55,18 +55,23 @@ const OPTIONS: &[Row] = &[
         .doc("How late rows may be in event time"),
     Row::duration("idleTimeout", |draft, time| draft.options.idle_timeout = millis(time))
         .default("1m")
-        .doc("A stream that has been silent for this long does not hold back a join's watermark; `0`: it always does"),
+        .doc("A stream that has been silent for this long does not hold back a join's watermark; `0`: every stream \
+         always does"),
     Row::duration("maxFutureSkew", |draft, time| draft.options.max_future_skew = millis(time))
         .default("5m")
-        .doc("In event time, rows further ahead of the clock than this are dropped and counted, with a warning; `0`: none are. A stream with `EVENT_CLOCK=\"data\"`, or all of whose rows are further ahead for 5 s (simulated data), is exempt"),
+        .doc("In event time, rows further ahead of the clock than this are dropped and counted, with a warning; `0`: \
+         no limit. A stream with `EVENT_CLOCK=\"data\"`, or all of whose rows are further ahead for 5 s \
+         (simulated data), is exempt"),
     Row::whole("concurrency", 0, u64::MAX, |draft, threads| {
         draft.options.concurrency = NonZeroUsize::new(usize::try_from(threads).unwrap_or(usize::MAX));
     })
     .default("0")
-    .doc("How many data threads take part in the rule, of those that `--workers` gives; `0`: all. Above 1, results of different keys may come in another order. See [scaling](scaling.md)"),
+    .doc("The number of data threads (`--workers`) that take part in the rule; `0`: all. Above 1, results of \
+     different keys may change their order. See [scaling](scaling.md)"),
     Row::size("maxStateBytes", |draft, bytes| draft.options.max_state_bytes = bytes)
         .default("0")
-        .doc("The most that the rule may keep in windows, groups, analytic functions and tables, measured every 1,024 rows; `0`: no limit"),
+        .doc("The largest state of the rule, in windows, groups, analytic functions and tables, measured every 1,024 \
+         rows; `0`: no limit"),
     Row::choice("onStateFull", &["fail", "evict"], |draft, word| draft.options.evicts = word == "evict")
         .default("fail")
         .doc("What happens beyond `maxStateBytes`. `fail`: the rule fails. `evict`: it drops its oldest keys and rows and counts an error each time"),
@@ -83,7 +88,8 @@ const OPTIONS: &[Row] = &[
         // The rule reads this list together with its other sinks.
         if sinks.is_array() { Ok(()) } else { Err(Wrong::Value) }
     })
-    .doc("Each message or row that fails goes to these sinks, with the error, the operator and the time: see [failures](#failures)"),
+    .doc("Each failed message or row is sent to these sinks, with the error, the operator and the time: see \
+     [failures](#failures)"),
     Row::text("cron", |draft, cron| draft.cron = Some(cron.to_owned()).filter(|cron| !cron.is_empty()))
         .doc("When the rule starts, in five fields: see [schedules](#schedules)"),
     Row::duration("duration", |draft, time| draft.duration = Some(millis(time)))
@@ -112,7 +118,7 @@ const OPTIONS: &[Row] = &[
         let plain = !name.contains(['/', '\\', '\0']) && name != ".." && name != ".";
         if plain { Ok(()) } else { Err(Wrong::Value) }
     })
-    .doc("No effect, with a warning: all rules share the log"),
+    .doc("No effect (with a warning): all rules share the log"),
     Row::without_effect("debug", Type::Flag),
     Row::without_effect("bufferLength", COUNT),
     Row::without_effect("disableBufferFullDiscard", Type::Flag),

@@ -43,13 +43,16 @@ const PROPERTIES: &[Row] = &[
         .doc("Each row is a message, an object; otherwise a result is one message, a list of its rows"),
     Row::flag("omitIfEmpty", |draft, omit| draft.format.omit_if_empty = omit)
         .default("false")
-        .doc("Do not send a list whose rows all have no members, nor, with `sendSingle`, such a row"),
+        .doc("Do not send a list whose rows are all empty, nor, with `sendSingle`, an empty row"),
     Row::parsed("to", "a template", |draft, text| {
         let part = |text| Part::new("to", text).map(|part| Addressing { parts: vec![part], each_row: true });
         draft.format.to = unless_empty(text).map(|_| part(text)).transpose()?;
         Ok(())
     })
-    .doc("A template that gives the id of the client that a row is for: `meta(client)` of the message that it answers. It implies `sendSingle`: each row is a message, and the dot of `dataTemplate`"),
+    .doc(
+        "A template for the id of the client to send a row to: `meta(client)` of the message that the row answers. \
+     It implies `sendSingle`: each row is a message, and the dot of `dataTemplate`",
+    ),
     Row::whole("batchSize", 0, MOST_ROWS, |draft, rows| draft.format.batch_size = rows as usize)
         .expecting("a number of rows, at most 1000000")
         // eKuiper's text.
@@ -58,17 +61,20 @@ const PROPERTIES: &[Row] = &[
             negative.then(|| format!("fail to parse sink configuration: invalid batchSize {size}"))
         })
         .default("0")
-        .doc("Gather this many rows into one message; the rows of a window count one by one"),
-    Row::duration("lingerInterval", |draft, wait| draft.format.linger = millis(wait))
-        .default("0")
-        .doc("The longest time that a gathered row waits for others. With `batchSize`, whichever comes first; alone, a batch is sent with 100,000 rows at the latest"),
+        .doc("Gather this many rows into one message; each row of a window counts"),
+    Row::duration("lingerInterval", |draft, wait| draft.format.linger = millis(wait)).default("0").doc(
+        "The longest time that a gathered row waits for others. With `batchSize`, whichever is reached first; \
+         without it, a batch has at most 100,000 rows",
+    ),
     Row::parsed("dataTemplate", "a template", |draft, text| {
         draft.format.template = template(text)?;
         Ok(())
     })
     .doc("A template that makes the text of the message: see [templates](#templates)"),
-    Row::text("dataField", |draft, name| draft.format.data_field = unless_empty(name))
-        .doc("Send this member of the result, an object or a list of objects, in place of the result; of a list of rows that of the first"),
+    Row::text("dataField", |draft, name| draft.format.data_field = unless_empty(name)).doc(
+        "Send this member of the result, an object or a list of objects, instead of the result; for a list of \
+         rows, the member of the first row",
+    ),
     Row::names("fields", |draft, names| draft.format.fields = texts(names))
         .doc("Keep these members, in this order; one that is absent is null"),
     Row::names("excludeFields", |draft, names| draft.format.excluded = texts(names))
@@ -93,7 +99,7 @@ const PROPERTIES: &[Row] = &[
     .doc("The text between two values; `delimited` only"),
     Row::flag("hasHeader", |draft, header| draft.header = header)
         .default("false")
-        .doc("Begin each message with a line of names; `delimited` only"),
+        .doc("Start each message with a line of names; `delimited` only"),
     Row::choice("compression", &["gzip", "zlib", "flate", "zstd"], |draft, method| {
         draft.format.compression = Method::of(method);
     })
@@ -101,7 +107,7 @@ const PROPERTIES: &[Row] = &[
         let method = method.as_str()?;
         Some(format!("get compressor {method} fail with error: unsupported compressor: {method}"))
     })
-    .doc("Compress each message, which is a binary frame then"),
+    .doc("Compress each message, which then becomes a binary frame"),
     // Ignoring these would silently change messages.
     Row::unsupported("schemaId"),
     Row::unsupported("encryption"),

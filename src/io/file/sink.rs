@@ -105,15 +105,15 @@ const PROPERTIES: &[Row] = &[
     Row::duration("rollingInterval", |sink, age| sink.rolling.interval = Some(age).filter(|age| !age.is_zero()))
         .default("0")
         .of_sink()
-        .doc("Begin a new file after this time; `0`: no limit"),
+        .doc("Start a new file after this time; `0`: no limit"),
     Row::whole("rollingCount", 0, u64::MAX, |sink, count| sink.rolling.count = count)
         .default("1000000")
         .of_sink()
-        .doc("Messages of a file; `0`: no limit"),
+        .doc("Most messages in a file; `0`: no limit"),
     Row::whole("rollingSize", 0, u64::MAX, |sink, size| sink.rolling.size = size)
         .default("0")
         .of_sink()
-        .doc("Bytes of a file, at most, but for a single longer message; `0`: no limit"),
+        .doc("Most bytes in a file, unless a single message is longer; `0`: no limit"),
     Row::choice("rollingNamePattern", &["none", "prefix", "suffix"], |sink, pattern| {
         sink.rolling.pattern = match pattern {
             "prefix" => NamePattern::Prefix,
@@ -123,7 +123,9 @@ const PROPERTIES: &[Row] = &[
     })
     .default("none")
     .of_sink()
-    .doc("The position in the file name of the time at which the file begins, in ms since the epoch. `prefix`: `1700000000000-a.csv`. `suffix`: `a-1700000000000.csv`. `none`: the file has the plain name, and is renamed as with `suffix` when the next one begins"),
+    .doc("Where the file name has the start time of the file, in ms since the epoch. `prefix`: `1700000000000-a.csv`. \
+     `suffix`: `a-1700000000000.csv`. `none`: the file has the plain name, and is renamed as with `suffix` when the \
+     next file starts"),
     Row::object("queue", &[
         Row::whole("messages", 1, usize::MAX as u64, |sink, messages| sink.queue.messages = messages as usize)
             .default("65536"),
@@ -171,8 +173,8 @@ impl SinkSettings for FileSink {
         }
         if self.addressing.is_some() && format.send_single && format.gathers() {
             return Err(
-                "a template in path gives each row a file of its own, so that there are no batches: leave out \
-                        batchSize and lingerInterval, or sendSingle"
+                "a template in path gives each row its own file, so batches are not possible: leave out batchSize and \
+                 lingerInterval, or sendSingle"
                     .to_owned(),
             );
         }

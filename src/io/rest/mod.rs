@@ -154,8 +154,8 @@ impl SinkSettings for RestSink {
             }
         }
         if self.addressing.is_some() && format.send_single && format.gathers() {
-            return Err("a template gives each row a request of its own, so that there are no batches: leave out \
-                        batchSize and lingerInterval, or sendSingle"
+            return Err("a template gives each row its own request, so batches are not possible: leave out batchSize \
+             and lingerInterval, or sendSingle"
                 .to_owned());
         }
         self.encoding = format.compression;

@@ -71,12 +71,14 @@ pub(super) const PROPERTIES: &[Row] = &[
         .default("get")
         .of_sink()
         .doc("`get`, `post`, `put`, `patch`, `delete` or `head`, in any case"),
-    Row::text("bodyType", |draft, body_type| draft.body_type = body_type.to_owned())
-        .of_sink()
-        .doc("What the body is: `none`, `json`, `text`, `html`, `xml`, `javascript`, `form`, `formdata` or `binary`; it decides Content-Type unless `headers` do. Default: `none` for `get` and `head`, else `json`. `form` makes forms of the results (`format: urlencoded`)"),
+    Row::text("bodyType", |draft, body_type| draft.body_type = body_type.to_owned()).of_sink().doc(
+        "Kind of body: `none`, `json`, `text`, `html`, `xml`, `javascript`, `form`, `formdata` or `binary`; it \
+         determines Content-Type unless `headers` set it. Default: `none` for `get` and `head`, else `json`. `form` \
+         encodes the results as forms (`format: urlencoded`)",
+    ),
     Row::any("headers", "object", HEADERS, |draft, value| headers(value, &mut draft.headers))
         .of_sink()
-        .doc("Further headers, each a text"),
+        .doc("Additional headers, each a text"),
     Row::duration("timeout", |draft, limit| {
         draft.sink.timeout = if limit.is_zero() { TIMEOUT } else { limit };
     })
@@ -87,32 +89,46 @@ pub(super) const PROPERTIES: &[Row] = &[
         .default("1")
         .of_sink()
         .doc("How many requests are in flight at once; above 1, they may arrive in another order"),
-    Row::object("retry", &[
-        Row::duration("initial", |draft, wait| draft.retry.initial = wait.max(SHORTEST_WAIT)).default("100ms"),
-        Row::duration("max", |draft, wait| draft.retry.max = wait).default("30s"),
-        Row::whole("attempts", 1, u64::MAX, |draft, attempts| draft.retry.attempts = attempts).default("10"),
-    ])
+    Row::object(
+        "retry",
+        &[
+            Row::duration("initial", |draft, wait| draft.retry.initial = wait.max(SHORTEST_WAIT)).default("100ms"),
+            Row::duration("max", |draft, wait| draft.retry.max = wait).default("30s"),
+            Row::whole("attempts", 1, u64::MAX, |draft, attempts| draft.retry.attempts = attempts).default("10"),
+        ],
+    )
     .of_sink()
-    .doc("Waits between two tries, the first and the longest one, each twice the one before; and how many answers with a status from 500 on, but for 503, one message gets before it is lost"),
-    Row::object("queue", &[
-        Row::whole("messages", 1, usize::MAX as u64, |draft, messages| draft.sink.queue.messages = messages as usize)
+    .doc(
+        "Waits between two attempts: the first one, and the longest one (each is twice the one before); and the \
+     number of responses with status 500 or above, except 503, after which a message is lost",
+    ),
+    Row::object(
+        "queue",
+        &[
+            Row::whole("messages", 1, usize::MAX as u64, |draft, messages| {
+                draft.sink.queue.messages = messages as usize
+            })
             .default("65536"),
-        Row::whole("bytes", 1, usize::MAX as u64, |draft, bytes| draft.sink.queue.bytes = bytes as usize)
-            .default("16777216"),
-    ])
+            Row::whole("bytes", 1, usize::MAX as u64, |draft, bytes| draft.sink.queue.bytes = bytes as usize)
+                .default("16777216"),
+        ],
+    )
     .shorthand("messages")
     .of_sink()
     .doc("The queue limit; beyond it, the oldest messages are dropped"),
     Row::flag("debugResp", |draft, debug| draft.sink.debug_response = debug)
         .default("false")
         .of_sink()
-        .doc("Write each answer to the log, at level info"),
+        .doc("Write each response to the log, at level info"),
     Row::choice("responseType", &["code", "body"], |draft, response| {
         draft.sink.response = if response == "body" { ResponseType::Body } else { ResponseType::Code };
     })
     .default("code")
     .of_sink()
-    .doc("How to decide that a request has succeeded. `code`: the status. `body`: also the member `code` of the answer, a JSON object, which is from 200 to 299"),
+    .doc(
+        "How a successful response is recognised. `code`: by the status. `body`: also by the member `code` of the \
+     response, a JSON object, which must be from 200 to 299",
+    ),
     Row::any("formData", "object", "an object of texts", |draft, value| {
         draft.form_data = texts(value)?;
         Ok(())
@@ -122,24 +138,44 @@ pub(super) const PROPERTIES: &[Row] = &[
     Row::text("fileFieldName", |draft, name| draft.sink.form.file = name.to_owned())
         .of_sink()
         .doc("The field of that form that holds the message, as a file"),
-    Row::object("oAuth", &[
-        Row::object("access", &[
-            Row::text("url", |draft, url| draft.access.url = url.trim().to_owned()),
-            Row::text("body", |draft, body| draft.access.body = body.to_owned()),
-            Row::any("headers", "object", HEADERS, |draft, value| headers(value, &mut draft.access.headers)),
-            Row::any("expire", "number or template", "a number of seconds, or a template that gives one", |draft, value| {
-                draft.expire = text(value)?;
-                Ok(())
-            }),
-        ]),
-        Row::object("refresh", &[
-            Row::text("url", |draft, url| draft.refresh.url = url.trim().to_owned()),
-            Row::text("body", |draft, body| draft.refresh.body = body.to_owned()),
-            Row::any("headers", "object", HEADERS, |draft, value| headers(value, &mut draft.refresh.headers)),
-        ]),
-    ])
+    Row::object(
+        "oAuth",
+        &[
+            Row::object(
+                "access",
+                &[
+                    Row::text("url", |draft, url| draft.access.url = url.trim().to_owned()),
+                    Row::text("body", |draft, body| draft.access.body = body.to_owned()),
+                    Row::any("headers", "object", HEADERS, |draft, value| headers(value, &mut draft.access.headers)),
+                    Row::any(
+                        "expire",
+                        "number or template",
+                        "a number of seconds, or a template that gives one",
+                        |draft, value| {
+                            draft.expire = text(value)?;
+                            Ok(())
+                        },
+                    ),
+                ],
+            ),
+            Row::object(
+                "refresh",
+                &[
+                    Row::text("url", |draft, url| draft.refresh.url = url.trim().to_owned()),
+                    Row::text("body", |draft, body| draft.refresh.body = body.to_owned()),
+                    Row::any("headers", "object", HEADERS, |draft, value| headers(value, &mut draft.refresh.headers)),
+                ],
+            ),
+        ],
+    )
     .of_sink()
-    .doc("How an access token is fetched: a POST of `access.body` to `access.url`, whose answer is a JSON object. `headers` of the sink are templates of that object then, such as `Bearer {{.access_token}}`. `access.expire` is the time in seconds after which the token is renewed, or a template such as `{{.expires_in}}`: by a POST to `refresh.url`, whose `headers` and `body` are templates of the answer before, or else by `access` again"),
+    .doc(
+        "How an access token is fetched: by a POST of `access.body` to `access.url`, which returns a JSON object. \
+     Then `headers` of the sink are templates over that object, such as `Bearer {{.access_token}}`. `access.expire` \
+     is the time in seconds after which the token is renewed, or a template such as `{{.expires_in}}`: by a POST to \
+     `refresh.url`, whose `headers` and `body` are templates over the previous response, or without it by `access` \
+     again",
+    ),
     tls_properties::insecure_skip_verify(),
     tls_properties::certification_path(),
     tls_properties::private_key_path(),

@@ -29,21 +29,27 @@ pub(in crate::io) const fn enable_cache<T: TakesCache>() -> Property<T> {
     Property::flag("enableCache", |draft: &mut T, enabled| draft.cache().enabled = enabled)
         .default("false")
         .of_sink()
-        .doc("Keep messages on disk until the peer has received them, across restarts of both sides: see [store and forward](sinks.md#store-and-forward)")
+        .doc(
+            "Store messages on disk until the peer has received them, across restarts of both sides: see [store and \
+         forward](sinks.md#store-and-forward)",
+        )
 }
 
 pub(in crate::io) const fn memory_cache_threshold<T: TakesCache>() -> Property<T> {
     Property::whole("memoryCacheThreshold", 0, 1 << 40, |draft: &mut T, messages| draft.cache().memory = messages)
         .default("1024")
         .of_sink()
-        .doc("Messages kept in memory, in addition to `maxDiskCache`; a multiple of `bufferPageSize`")
+        .doc("Messages stored in memory, in addition to `maxDiskCache`; a multiple of `bufferPageSize`")
 }
 
 pub(in crate::io) const fn max_disk_cache<T: TakesCache>() -> Property<T> {
     Property::whole("maxDiskCache", 0, 1 << 40, |draft: &mut T, messages| draft.cache().disk = messages)
         .default("1024000")
         .of_sink()
-        .doc("Messages that are kept on disk; beyond both, the oldest are dropped and counted as `cache full`. A multiple of `bufferPageSize`")
+        .doc(
+            "Messages stored on disk; beyond both limits, the oldest are dropped and counted as `cache full`. A \
+         multiple of `bufferPageSize`",
+        )
 }
 
 pub(in crate::io) const fn buffer_page_size<T: TakesCache>() -> Property<T> {
@@ -57,34 +63,40 @@ pub(in crate::io) const fn resend_interval<T: TakesCache>() -> Property<T> {
     Property::duration("resendInterval", |draft: &mut T, pause| draft.cache().resend_interval = pause)
         .default("0")
         .of_sink()
-        .doc("The pause between two messages that were kept while the peer was away")
+        .doc("The pause between two messages that were stored while the peer was away")
 }
 
 pub(in crate::io) const fn clean_cache_at_stop<T: TakesCache>() -> Property<T> {
     Property::flag("cleanCacheAtStop", |draft: &mut T, clean| draft.cache().clean_at_stop = clean)
         .default("false")
         .of_sink()
-        .doc("Drop what is kept when the rule stops")
+        .doc("Delete the stored messages when the rule stops")
 }
 
 pub(in crate::io) const fn resend_alter_queue<T: TakesCache>() -> Property<T> {
     Property::flag("resendAlterQueue", |draft: &mut T, alter| draft.cache().alter_queue = alter)
         .default("false")
         .of_sink()
-        .doc("Messages that were kept while the peer was away need not be sent before newer ones: `resendPriority` determines the order")
+        .doc(
+            "Messages that were stored while the peer was away need not be sent before newer ones: `resendPriority` \
+         determines the order",
+        )
 }
 
 pub(in crate::io) const fn resend_priority<T: TakesCache>() -> Property<T> {
     Property::number("resendPriority", -1.0, 1.0, |draft: &mut T, priority| draft.cache().priority = priority)
         .default("0")
         .of_sink()
-        .doc("With `resendAlterQueue`: `-1` sends newer messages first, `0` both in turn, `1` kept ones first")
+        .doc("With `resendAlterQueue`: `-1` sends newer messages first, `0` alternates, `1` sends stored ones first")
 }
 
 pub(in crate::io) const fn resend_indicator_field<T: TakesCache>() -> Property<T> {
     Property::text("resendIndicatorField", |draft: &mut T, field| draft.cache().indicator = field.to_owned())
         .of_sink()
-        .doc("A field that is `true` in messages that are sent again, or later than they could be because the peer was away; of JSON")
+        .doc(
+            "A field that is set to `true` in messages that are repeated, or late because the peer was away; JSON \
+         only",
+        )
 }
 
 /// Properties that contradict each other; the texts are eKuiper's.

@@ -73,7 +73,7 @@ const FIELDS: &str = "a field, a path such as data->t, or a list of them";
 const WRITE_TIMEOUT: Row =
     Row::duration("writeTimeout", |draft, wait| draft.settings.write_timeout = unless_zero(wait))
         .default("10s")
-        .doc("Drop a peer that reads nothing for this long while data waits for it; `0` drops none");
+        .doc("Drop a peer that reads nothing for this long while data waits for it; `0`: never");
 const CHECK_CONNECTION: Row = Row::flag("checkConnection", |draft, check| draft.settings.check_connection = check)
         .default("false")
         .of_sink()
@@ -93,15 +93,19 @@ const CLIENT_QUEUE: Row = Row::object(
 .of_sink()
 .doc("The queue limits of one client; whichever is reached first applies");
 const SLOW_CLIENT: Row = Row::choice("slowClient", &["dropOldest", "disconnect", "block"], |draft, policy| {
-        draft.settings.slow_client = match policy {
-            "disconnect" => SlowClient::Disconnect,
-            "block" => SlowClient::Block,
-            _ => SlowClient::DropOldest,
-        };
-    })
-    .default("dropOldest")
-    .of_sink()
-    .doc("What happens when a client's queue is full. `dropOldest`: its oldest messages are dropped. `disconnect`: it is disconnected with code 1008. `block`: the engine waits for it, with all rules of the data thread, also for a peer that is away");
+    draft.settings.slow_client = match policy {
+        "disconnect" => SlowClient::Disconnect,
+        "block" => SlowClient::Block,
+        _ => SlowClient::DropOldest,
+    };
+})
+.default("dropOldest")
+.of_sink()
+.doc(
+    "What happens when a client's queue is full. `dropOldest`: its oldest messages are dropped. `disconnect`: it \
+     is disconnected with code 1008. `block`: the engine waits for it, and with it all rules of the data thread, even \
+     if the peer is away",
+);
 
 /// The rows of the sink `sse`.
 pub(super) const EVENT_PROPERTIES: &[Row] = &[
@@ -117,10 +121,11 @@ pub(super) const EVENT_PROPERTIES: &[Row] = &[
 pub(super) const PROPERTIES: &[Row] = &[
     // Where the peer is.
     Row::text("path", |draft, path| draft.path = Some(path.to_owned())).doc(
-        "Path of the endpoint; begins with `/`. A client role sends a query string along, a server role ignores it. In the server role `{name}` matches any one segment, and `meta(path_name)` is its value",
+        "Path of the endpoint; begins with `/`. A client role sends the query string, a server role ignores it. In \
+         the server role `{name}` matches any one segment, and `meta(path_name)` is its value",
     ),
     Row::text("datasource", |draft, path| draft.datasource = Some(path.to_owned()))
-        .doc("The same as `path`; `datasource` wins where both are set"),
+        .doc("The same as `path`; `datasource` wins if both are set"),
     Row::any("addr", "host:port, or list of them", "host:port", set_addresses)
         .misspelt(&["address"])
         .doc("Dial this host:port (client role). Without a port: 80, with wss 443. If it is a list, `mode` determines which. Empty or absent: serve clients at an endpoint of the data server (server role)"),
@@ -128,7 +133,9 @@ pub(super) const PROPERTIES: &[Row] = &[
         draft.settings.address_mode = if mode == "mirror" { AddressMode::Mirror } else { AddressMode::Failover };
     })
     .default("failover")
-    .doc("What to do with a list in `addr`. `failover`: dial the next address when one fails or a connection ends. `mirror`: keep a connection to each; with `dedupKey`, messages received from several count once, and a sink sends to all"),
+    .doc("What to do with a list in `addr`. `failover`: dial the next address when one fails or a connection ends. \
+     `mirror`: keep a connection to each address; with `dedupKey`, a message received from several counts once; a \
+     sink sends to all"),
     Row::whole("connections", 1, 64, |draft, count| draft.settings.connections = count as usize)
         .default("1")
         .of_source()
@@ -143,7 +150,7 @@ pub(super) const PROPERTIES: &[Row] = &[
     // The handshake.
     Row::any("headers", "object", HEADERS, add_headers)
         .doc("Headers of the handshake, each a text or a list of texts; client role"),
-    Row::any("requestHeader", "object", HEADERS, add_headers).doc("Further headers of the handshake, as `headers`"),
+    Row::any("requestHeader", "object", HEADERS, add_headers).doc("More headers of the handshake, like `headers`"),
     Row::texts("subprotocols", |draft, names| draft.settings.subprotocols = names)
         .default("[]")
         .doc("Subprotocols. A client role offers them, and accepts a server that chooses none; a server role chooses the first of them that a client offers, and accepts clients that offer none of them"),
@@ -159,7 +166,8 @@ pub(super) const PROPERTIES: &[Row] = &[
         draft.settings.proxy = ProxyChoice::parse(proxy).ok_or(Wrong::Value)?;
         Ok(())
     })
-    .doc("HTTP proxy to dial through (CONNECT): `http://user:password@host:port`, or `env` for HTTPS_PROXY (with wss) or HTTP_PROXY, else ALL_PROXY, but for the hosts of NO_PROXY; client role"),
+    .doc("HTTP proxy to dial through (CONNECT): `http://user:password@host:port`, or `env`: HTTPS_PROXY (with wss) or \
+     HTTP_PROXY, otherwise ALL_PROXY, except for hosts in NO_PROXY; client role"),
     // The connection.
     Row::object("keepAlive", &[
         Row::any("message", "text or object", "a text, an object or a list", set_keep_alive),
@@ -169,7 +177,10 @@ pub(super) const PROPERTIES: &[Row] = &[
         })
         .default("quiet"),
     ])
-    .doc("A message that keeps the connection alive, for peers that require more than pings. `when: quiet`: sent after `every` without a message from the peer. `when: always`: sent each `every`, for peers that close a connection if the client sends nothing, however much they send themselves. `{{now}}` in it becomes the time in ms; client role"),
+    .doc("A message that keeps the connection alive, for peers that require more than pings. `when: quiet`: sent \
+     after `every` without a message from the peer. `when: always`: sent each `every`, for peers that close the \
+     connection of a client that sends nothing, even while they send themselves. `{{now}}` in it becomes the time in \
+     ms; client role"),
     Row::duration("dataTimeout", |draft, limit| draft.settings.data_timeout = unless_zero(limit))
         .default("0")
         .doc("Reconnect after this long without a message, even if the peer answers pings; `0`: never; client role"),
@@ -184,13 +195,16 @@ pub(super) const PROPERTIES: &[Row] = &[
         Ok(())
     })
     .of_source()
-    .doc("A field that names a message, a path such as `data->t`, or a list of them; `self` is the whole message. A message that is a repetition of one of the last 65,536 is dropped and counted as `duplicate`: the key must be unique over all channels of the feed, such as `[channel, seq]`. For `maxConnectionAge` and mirrors"),
+    .doc("A field that names a message, a path such as `data->t`, or a list of them; `self` is the whole message. A \
+     message with the same key as one of the last 65,536 is dropped and counted as `duplicate`: the key must be \
+     unique over all channels of the feed, such as `[channel, seq]`. Used with `maxConnectionAge` and mirrors"),
     Row::parsed("gapSequence", "a field or a path such as data->seq", |draft, path| {
         draft.settings.checks.gap_sequence = field_path(path)?;
         Ok(())
     })
     .of_source()
-    .doc("A field with a number that grows by one from message to message: missing, duplicate and reordered numbers are counted, and `meta(gap)` is how many are missing before a message"),
+    .doc("A field with a number that grows by one with each message: missing, duplicate and reordered numbers are \
+     counted, and `meta(gap)` is how many are missing before a message"),
     Row::any("gapKey", "field, path or list of them", FIELDS, |draft, paths| {
         draft.settings.checks.gap_key = field_paths(paths)?;
         Ok(())
@@ -199,13 +213,15 @@ pub(super) const PROPERTIES: &[Row] = &[
     .doc("A field, or a list of them, that identifies the sequence of a message, if there are several; up to 65,536 are tracked"),
     Row::duration("gapWait", |draft, wait| draft.gap_wait = Some(wait))
         .of_source()
-        .doc("How long to wait for a number, from another mirror or connection, before it counts as missing: it is counted then, and reported by `meta(gap)` with the next message. Default: `1s` with `mode: mirror` or `maxConnectionAge`, else `0`"),
+        .doc("How long to wait for a number, from another mirror or connection, before it counts as missing: it is \
+         counted then, and reported by `meta(gap)` with the next message. Default: `1s` with `mode: mirror` or \
+         `maxConnectionAge`, otherwise `0`"),
     Row::duration("pingInterval", |draft, every| draft.settings.ping_interval = unless_zero(every))
         .default("30s")
-        .doc("Send a ping this often, and to a sink's peer also after 4096 messages; `0` sends none"),
+        .doc("Send a ping this often, and to a sink's peer also after 4096 messages; `0`: never"),
     Row::duration("idleTimeout", |draft, silence| draft.settings.idle_timeout = unless_zero(silence))
         .default("90s")
-        .doc("Drop a peer that has been silent (no message, no pong) for this long; `0` drops none"),
+        .doc("Drop a peer that has been silent (no message, no pong) for this long; `0`: never"),
     WRITE_TIMEOUT,
     Row::object("reconnect", &[
         Row::duration("initial", |draft, wait| draft.settings.reconnect.initial = wait.max(SHORTEST_WAIT))
@@ -223,7 +239,11 @@ pub(super) const PROPERTIES: &[Row] = &[
         "off, on or an object of level (1 to 9), contextTakeover, windowBits (9 to 15) and threshold",
         set_deflate,
     )
-    .doc("Compression of messages (RFC 7692): a client role offers it, a server role accepts it from clients that offer it. Default: `off`, for a sink in the server role `on`. An object sets `level` (1 to 9; 6), `contextTakeover` (messages refer to those before them: smaller, for memory of each connection; client role true, server role false; what a server role sends never does), `windowBits` (9 to 15; 15) and `threshold` (shorter messages are not compressed; 128 bytes)"),
+    .doc("Compression of messages (RFC 7692): a client role offers it, a server role accepts it from clients that \
+     offer it. Default: `off`, for a sink in the server role `on`. An object sets `level` (1 to 9; 6), \
+     `contextTakeover` (messages refer to earlier ones: they are smaller, but each connection needs memory; client \
+     role true, server role false; messages that a server role sends never refer to others), `windowBits` (9 to 15; \
+     15) and `threshold` (shorter messages are not compressed; 128 bytes)"),
     // TLS of the client role.
     tls_properties::insecure_skip_verify(),
     tls_properties::certification_path(),
