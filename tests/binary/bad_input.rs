@@ -1,4 +1,4 @@
-//! Errors of users and peers, with the real binary: a clear message, and nothing else affected.
+//! Errors of users and peers, with the real binary: a clear message, and no effect on anything else.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! `plutino run --hosts`: two processes with the same rules give the answers of one, and neither outlives the other.
+//! `plutino run --hosts`: two processes with the same rules give the results of one, and neither outlives the other.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ async fn clients(processes: &[Plutino; 2], path: &str) -> [Client; 2] {
     [processes[0].connect(path).await, processes[1].connect(path).await]
 }
 
-/// Rules without state, with it, and with an order over all rows.
+/// Rules without state, with state, and with an order over all rows.
 fn rules() -> Value {
     let event_time = ", TIMESTAMP=\"at\"";
     json!({
@@ -79,14 +79,14 @@ async fn one_answer(name: &str, workers: &str) {
         came.sort_unstable();
         assert_eq!(came, (0..20).collect::<Vec<u64>>());
     }
-    // Windows hold the rows of both, and close once both are beyond them.
+    // Windows contain the rows of both processes, and close once both have passed their end.
     let (mut senders, mut receivers) = (clients(&processes, "/sums").await, clients(&processes, "/summed").await);
     let mut seen = clients(&processes, "/seen").await;
     for n in 0..40_u64 {
         let row = json!({"k": format!("k{}", n % 4 / 2), "v": n, "at": 1_000_000_000_000_u64 + n * 100});
         send(&mut senders[(n % 2) as usize], row.to_string()).await;
     }
-    // The window ends only when all rows are in it: a rule beside it shows them.
+    // The window ends only when all rows are in it, as a second rule shows.
     for seen in &mut seen {
         for _ in 0..40 {
             next(seen).await.expect("it goes on");
@@ -212,7 +212,7 @@ async fn a_slow_client_of_another_process_holds_the_engine_up_where_it_may() {
     drop(sending.await.expect("all is sent"));
 }
 
-/// A rule that fails in one process closes its clients there at once, and its streams go on in the other.
+/// A rule that fails in one process closes its clients there at once, and its streams continue in the other.
 #[tokio::test]
 async fn a_rule_that_one_process_ends_holds_nobody_up() {
     // Homes follow from names: some are in each process.
@@ -279,7 +279,7 @@ async fn a_process_that_hangs_is_found() {
     assert_eq!(second.exit_code().await, Some(4));
 }
 
-/// The end of a process that does not start: its exit code and what it says.
+/// The end of a process that does not start: its exit code and its output.
 async fn refusal(rules: &Value, name: &str, arguments: &[&str]) -> (Option<i32>, String) {
     refusal_at(0, rules, name, arguments).await
 }

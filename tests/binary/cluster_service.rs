@@ -75,7 +75,7 @@ async fn a_rule_is_made_changed_stopped_and_dropped_in_all_processes() {
         .map(|share| (&share["process"], &share["rowsIn"]))
         .collect();
     assert_eq!(shares, [(&json!(0), &json!(5)), (&json!(1), &json!(5))]);
-    // So are clients, and what messages look like.
+    // So are clients, and the last fields of messages.
     let sink = &shown["sinks"][0];
     let mut at: Vec<&Value> = sink["clients"].as_array().expect("a list").iter().map(|one| &one["process"]).collect();
     at.sort_by_key(|process| process.as_u64());
@@ -91,7 +91,7 @@ async fn a_rule_is_made_changed_stopped_and_dropped_in_all_processes() {
             assert_eq!(next(receiver).await, Some(json!({"n": n, "twice": n * 2})));
         }
     }
-    // What was counted before goes on in a new version.
+    // Earlier counts continue in a new version.
     let doubling = "SELECT count(*) AS c, sum(n) AS s FROM demo GROUP BY COUNTWINDOW(10)";
     ask(&processes[0], "PUT", "/rules/counts", rule("counts", doubling, json!({"qos": 1}))).await;
 
@@ -415,7 +415,7 @@ async fn what_another_process_refuses_is_undone() {
     pair.folders[1].write("data/t.json", "[{\"id\": 1}]");
     ask(&processes[0], "POST", "/tables", json!({ "sql": table })).await;
 
-    // A port that only one machine lacks: the rule exists, and says whose fault it is.
+    // A port that only one machine lacks: the rule exists, and its status names the process.
     create_stream(&processes[0], "demo").await;
     ask(&processes[0], "POST", "/rules", rule("pass", "SELECT n FROM demo", json!({}))).await;
     let shown = status(&processes[0], "pass").await;
@@ -484,7 +484,7 @@ async fn uploads_are_in_all_processes() {
     assert!(pair.folders[1].path("data/uploads/gone.txt").exists());
     ask(&processes[0], "DELETE", "/config/uploads/gone.txt", Value::Null).await;
     assert!(!pair.folders[1].path("data/uploads/gone.txt").exists());
-    // A process that was not there gets them at the start, and keeps no others.
+    // A process that was away gets them at the start, and keeps no others.
     processes[0].signal("-TERM");
     for process in &mut processes {
         process.ends();
@@ -597,7 +597,7 @@ async fn a_connection_that_one_process_lacks_is_not_connected() {
     answering.abort();
 }
 
-/// Rules whose states are in both processes: which one follows from a name.
+/// Rules whose states are in both processes: the name decides which one.
 const SUMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 async fn create_sums(served: &Served, interval: &str) {
@@ -635,7 +635,7 @@ async fn sums_go_on_after_a_kill() {
         create_sums(&processes[0], "100ms").await;
         sums_become(&processes, [1, 2], 3).await;
         let told = SUMS.into_iter().chain(["window"]).map(|id| format!("rule=\"{id}\"")).collect::<Vec<_>>();
-        // The states of now: what was taken before they were asked for is in them.
+        // The states include everything that was received before they were requested.
         let began = Instant::now();
         while !told.iter().all(|rule| {
             let said = processes[0].has_said();

@@ -79,7 +79,7 @@ impl Served {
         assert_eq!(code, Some(0));
     }
 
-    /// What the command line says.
+    /// The output of the command line.
     async fn says(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
         let output =

@@ -192,8 +192,8 @@ async fn counted_by_key(receiver: &mut Socket, counts: &mut [u64], all: u64) {
     assert_eq!(counts.iter().sum::<u64>(), all, "no message is counted twice");
 }
 
-/// The rows of a key go to the thread that has its state. This holds across updates under load, and across restarts
-/// with other numbers of threads.
+/// The rows of a key go to the thread that has its state. This holds during updates under load, and after restarts with
+/// other numbers of threads.
 #[tokio::test]
 async fn updates_and_restarts_carry_a_state_that_threads_share_by_key() {
     const KEYS: u64 = 10;
@@ -256,7 +256,7 @@ async fn updates_and_restarts_carry_a_state_that_threads_share_by_key() {
     }
 }
 
-/// A rule whose windows are put together of the keys of all threads is updated under load, and goes on with new windows.
+/// A rule whose windows combine the keys of all threads is updated under load, and continues with new windows.
 #[tokio::test]
 async fn updates_of_windows_that_threads_share_by_key_lose_no_later_window() {
     let folder = Folder::new("cores-windows-by-key");

@@ -181,7 +181,7 @@ fn unprivileged(folder: &Folder) -> Option<Command> {
     works.then(|| folder.command_by("setpriv", &nobody))
 }
 
-/// Permissions stand in for a read-only mount, which only root can make, and not everywhere.
+/// Permissions replace a read-only mount, which only root can make, and not everywhere.
 #[test]
 fn a_read_only_folder_is_refused_and_left_as_it_is() {
     use std::os::unix::fs::PermissionsExt;

@@ -300,7 +300,7 @@ async fn another_address_is_dialled_where_one_fails_and_redirects_are_followed()
     assert_eq!(line(&mut lines).await, "{\"n\":1}");
 }
 
-/// A proxy that requires credentials and forwards the traffic; the heads of its requests.
+/// A proxy that requires credentials and forwards the traffic, and a receiver of the heads of its requests.
 async fn proxy() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let (listener, address) = listen().await;
     let (heads, asked) = tokio::sync::mpsc::unbounded_channel();

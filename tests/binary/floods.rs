@@ -12,7 +12,7 @@ use tokio_tungstenite::connect_async;
 use crate::durability::resident;
 use crate::process::serve::{Folder, LIMIT};
 
-/// For each peer; the pongs to all of it would take as much.
+/// The size for each peer; the pongs to all of it would take as much.
 const FLOOD: usize = 32 << 20;
 const GROWTH_KIB: u64 = 24 << 10;
 

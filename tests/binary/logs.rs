@@ -108,7 +108,7 @@ fn a_second_signal_loses_no_line() {
     let mut served: Served = folder.serve();
     let mut held = TcpStream::connect(&served.rest).expect("the API listens");
     held.write_all(b"POST /streams HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{").expect("it takes it");
-    // Answered after the one that is held was started.
+    // These are answered after the request that is held was started.
     for number in 0..50 {
         served.ask("POST", "/streams", &stream(&format!("s{number}"))).done();
     }
@@ -125,7 +125,7 @@ fn a_second_signal_loses_no_line() {
     assert_eq!(written, 50, "{lines}");
 }
 
-/// A service whose stderr is a pipe that nobody reads continues, and counts the lines that it loses.
+/// A service whose stderr is a pipe that is not read continues, and counts the lines that it loses.
 #[test]
 fn a_log_that_nobody_reads_stops_nothing() {
     let folder = Folder::new("unread");

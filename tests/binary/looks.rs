@@ -1,5 +1,5 @@
 //! Inspecting a rule with the real binary: why it is silent, its operators and errors, its rows, and the verbs that
-//! show all this.
+//! show them.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -41,7 +41,7 @@ async fn send(client: &mut Client, rows: &[Value]) {
     }
 }
 
-/// The status once it is as expected.
+/// The status, once it is as expected.
 async fn status(served: &Served, wanted: impl Fn(&Value) -> bool) -> Value {
     let begun = Instant::now();
     loop {
@@ -96,7 +96,7 @@ async fn a_condition_that_is_never_true_says_so_and_one_that_is_true_says_nothin
     let found = found.await["diagnosis"][0].clone();
     assert!(found["cause"] == "neverTrue" && found["message"].to_string().contains("a > 100"), "{found}");
     send(&mut sender, &[json!({"a": 101})]).await;
-    // Now nobody receives the result.
+    // Now the result has no receiver.
     let text = finding(&served, "noReceiver").await;
     assert!(text.contains("/out"), "{text}");
     let mut receiver = client(&served, "/out").await;
@@ -143,7 +143,7 @@ async fn wrong_units_and_late_rows_are_found() {
 async fn a_peer_that_is_away_and_a_stream_that_is_silent_are_named() {
     let folder = Folder::new("looks-silent");
     let served = folder.serve();
-    // A port that nobody listens at any more.
+    // A port at which no process listens any more.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("an address");
     let extra = json!({"addr": gone.to_string()}).to_string().replace('"', "\\\"");
     let with = |name: &str, more: &str| json!({"sql": format!("CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/{name}\"{more})")});
@@ -236,7 +236,7 @@ fn tap(served: &Served, arguments: &[&str]) -> (std::process::Child, BufReader<s
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary starts");
-    // From then on no row is missed.
+    // After this line, no row is missed.
     let mut said = String::new();
     BufReader::new(child.stderr.as_mut().expect("a pipe")).read_line(&mut said).expect("it says something");
     assert!(said.starts_with("tapping"), "{said}");
@@ -321,7 +321,7 @@ async fn results_that_nobody_receives_are_in_the_list_of_all_rules() {
     assert!(text.contains("r: sink: 1 result had no receiver"), "{text}");
 }
 
-/// What a verb prints.
+/// The output of a verb.
 fn printed(served: &Served, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
     let output = command.args(arguments).env("PLUTINO_URL", served.url("")).output().expect("the binary starts");

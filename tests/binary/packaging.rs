@@ -47,7 +47,7 @@ async fn alerts_and_dashboard_read_series_that_there_are() {
     served.asks("POST", "/rules", &rule).await.done();
     let plain = json!({"id": "plain", "sql": "SELECT a FROM demo", "actions": [{"websocket": {"path": "/plain"}}]});
     served.asks("POST", "/rules", &plain).await.done();
-    // Some series appear only with what they count: results that nobody receives, a watermark, results in flight.
+    // Some series appear only after their first event: results without a receiver, a watermark, results in flight.
     let mut sender = connect_async(served.data_url("/in")).await.expect("the endpoint is there").0;
     let mut send = async |second: i64| {
         let row = json!({"a": 1, "at": 1_700_000_000_000 + 1000 * second});

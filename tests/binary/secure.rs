@@ -60,7 +60,7 @@ pub async fn request(
     (status, text.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
 }
 
-/// The status of a websocket handshake; what follows is not read.
+/// The status of a websocket handshake; the rest is not read.
 pub async fn shake(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, headers: &str) -> u16 {
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
@@ -220,7 +220,7 @@ async fn the_data_server_asks_for_certificates() {
     let address = data_address(&served);
     let known = certificates.connect(&address, true).await.unwrap();
     assert_eq!(shake(known, "/out", "").await, 101);
-    // With TLS 1.3 a client learns of the refusal with its first read.
+    // With TLS 1.3 a client notices the refusal at its first read.
     let status = match certificates.connect(&address, false).await {
         Ok(stranger) => shake(stranger, "/out", "").await,
         Err(_) => 0,

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::process::Client;
 use crate::process::serve::{self, Answer, Folder, LIMIT};
 
-/// `plutino serve` in a folder of its own, with a rule that passes messages on.
+/// `plutino serve` in its own folder, with a rule that passes messages on.
 struct Served {
     process: serve::Served,
     rest: String,

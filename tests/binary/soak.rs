@@ -49,7 +49,7 @@ fn sum(lost: &[(String, u64)]) -> u64 {
     lost.iter().map(|(_, count)| count).sum()
 }
 
-/// Sends numbered messages until it is told to stop; returns how many.
+/// Sends numbered messages until it is stopped; returns how many.
 fn sender(url: String, stop: &Arc<AtomicBool>) -> JoinHandle<u64> {
     let stop = stop.clone();
     tokio::spawn(async move {

@@ -161,7 +161,7 @@ async fn an_import_is_undone_while_messages_come() {
     // Its handshake is not answered.
     let mute = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let on_path = |name: &str| stream(name, "", "").replace(&format!("/{name}"), "/p");
-    // The path exists before the import, and nobody reads it.
+    // The path exists before the import, and no rule reads it.
     let keep = json!({"id": "keep", "sql": "SELECT * FROM more", "actions": [{"websocket": {"path": "/p"}}]});
     served.asks("POST", "/streams", &json!({"sql": stream("more", "", "")})).await.done();
     served.asks("POST", "/rules", &keep).await.done();

@@ -1,5 +1,5 @@
-//! Store and forward: messages that a peer has not received are kept while it is away, over lost connections, and over
-//! kills of this side.
+//! Store and forward: messages that a peer has not received are stored while it is away, across lost connections and
+//! kills of the sender.
 #![cfg(unix)]
 
 use std::time::{Duration, Instant};
@@ -193,7 +193,7 @@ async fn a_peer_that_answers_no_ping_has_nothing_proven() {
     let silent = accept(&listener).await;
     send_numbers(&mut client, 0..50).await;
     status(&served, "all are kept", |status| kept(status, "websocket") == 50).await;
-    // It reads nothing, so that nothing is answered.
+    // The peer reads nothing, so that no ping is answered.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(kept(&status(&served, "a status", |_| true).await, "websocket"), 50);
     drop(silent);

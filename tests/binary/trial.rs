@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::process::serve::{DATA_PORT, Folder, LIMIT, Served};
 
-/// A service with a folder of its own.
+/// A service with its own folder.
 struct Service {
     served: Served,
     folder: Folder,

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::websocket::{LIMIT, batch, hub, props, signal, sink, source, stream, until};
 
-/// A client that offers `extensions` and speaks for itself; and the head of the answer.
+/// A client that offers `extensions`, without a websocket library; returns the head of the response.
 async fn raw(address: std::net::SocketAddr, path: &str, extensions: &str) -> (TcpStream, String) {
     let mut client = TcpStream::connect(address).await.unwrap();
     let request = format!(

@@ -49,7 +49,7 @@ async fn a_server_that_reads_nothing_is_dropped_and_dialled_anew() {
     assert_eq!(text(&mut again).await.len(), 1 << 20);
 }
 
-/// Pings of which none is read at once: the newest is answered, and the others cost nothing.
+/// Many pings arrive at once: the newest is answered, and the others cost nothing.
 #[tokio::test]
 async fn the_newest_of_many_pings_is_answered() {
     let hub = hub();

@@ -56,7 +56,7 @@ async fn links_with_different_on_open_messages_have_separate_connections() {
     let two = hub.open_sink(sink(wishes(json!(["a", "b"]))), 0, signal().0).await.unwrap();
     two.messages().send(&batch(&["result"]));
     assert_eq!(text(&mut peer).await, "result");
-    // One with other messages has a connection of its own.
+    // A link with other messages has its own connection.
     let three = hub.open_sink(sink(wishes(json!(["b", "c"]))), 0, signal().0).await.unwrap();
     let mut other = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
     assert_eq!([text(&mut other).await, text(&mut other).await], ["b", "c"]);

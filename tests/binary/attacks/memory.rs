@@ -13,7 +13,7 @@ use crate::losses::{client, lost, until};
 use crate::process::pair::Pair;
 use crate::process::serve::{Folder, LIMIT, Served};
 
-/// A number of the metrics; 0 if there is none.
+/// A number of the metrics; 0 if the series does not exist.
 async fn metric(served: &Served, series: &str) -> u64 {
     let page = served.asks("GET", "/metrics", &Value::Null).await.body;
     page.lines().find_map(|line| line.strip_prefix(series)?.parse().ok()).unwrap_or(0)
@@ -52,7 +52,7 @@ async fn slow_readers_give_way_before_the_budget_is_used_up() {
     let _ = timeout(LIMIT.min(Duration::from_secs(5)), ended).await;
 }
 
-/// Sends rows with new keys until something gives way.
+/// Sends rows with new keys until a rule, view or table is ended.
 async fn fill(served: &Served) {
     const BUDGET: u64 = 200 << 20;
     let mut sender = client(served, "/in").await;
@@ -74,7 +74,7 @@ async fn serve_with_budget(folder: &Folder) -> Served {
     let served = folder.serve();
     let stream = json!({"sql": "CREATE STREAM s () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")"});
     served.asks("POST", "/streams", &stream).await.done();
-    // One that remembers next to nothing.
+    // A rule with next to no state.
     let rule = json!({"id": "small", "sql": "SELECT lag(k) AS l FROM s", "actions": [{"nop": {}}]});
     served.asks("POST", "/rules", &rule).await.done();
     served
@@ -117,7 +117,7 @@ async fn a_view_that_grows_gives_way_with_its_rows() {
     })
     .await;
     assert!(runs(&served, "small").await);
-    // It can be made anew.
+    // It can be created again.
     served.asks("PUT", "/views/v", &json!({ "sql": view })).await.done();
     assert!(!served.asks("GET", "/views/v/status", &Value::Null).await.body.contains("memory was short"));
 }

@@ -1,5 +1,5 @@
 //! The console in headless Chromium: each page with data, the editor, a trial, a tap, and texts from outside that must
-//! stay texts.
+//! not be interpreted as markup.
 //!
 //! With UPDATE_DOCS=1 the screenshots of `docs/console/` are taken again.
 
@@ -163,7 +163,7 @@ async fn the_console_of_a_run_shows_it_and_offers_no_change() {
     ] {
         page.go(&format!("{console}#/{path}")).await;
         page.until(&ready).await;
-        // It is known once the first look at the whole has come.
+        // The page knows this after its first response.
         page.until("document.body.hasAttribute('data-read-only')").await;
         let hidden =
             "[...document.querySelectorAll('.changes')].every(one => getComputedStyle(one).display === 'none')";
@@ -174,7 +174,7 @@ async fn the_console_of_a_run_shows_it_and_offers_no_change() {
     page.until("document.querySelector('[data-key=stop]')").await;
     let hidden = "getComputedStyle(document.querySelector('[data-key=stop]').parentElement).display === 'none'";
     assert_eq!(page.value(hidden).await, true);
-    // A tap is a look.
+    // Taps are allowed, because they change nothing.
     page.click("section .bar button").await;
     page.until(&shows("waiting for rows")).await;
     sender.send(Message::text(r#"{"device":"tapped"}"#)).await.expect("it is taken");

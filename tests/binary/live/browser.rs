@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use crate::browser::chromium::Page;
 use crate::process::{Plutino, send};
 
-/// Serves the files of the repository; gives the port.
+/// Serves the files of the repository; returns the port.
 async fn serve_files() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("it is bound").port();

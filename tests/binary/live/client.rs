@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::process::{Client, LIMIT};
 
-/// One subscription over a socket of its own.
+/// One subscription over its own socket.
 pub struct Live {
     pub socket: Client,
     /// rows by the text of their key
@@ -48,7 +48,7 @@ pub async fn say(socket: &mut Client, message: &Value) {
 }
 
 impl Live {
-    /// Subscribes by the URL, and reads up to `ready`, or `subscribed` where it resumes.
+    /// Subscribes by the URL, and reads up to `ready`, or up to `subscribed` when it resumes.
     pub async fn open(port: u16, path: &str) -> Live {
         let socket = connect(port, path).await;
         let mut live = Live {
@@ -172,7 +172,7 @@ impl Live {
         }
     }
 
-    /// Reads until the row with this key has this value; absent: null.
+    /// Reads until the row with this key has this value; null means that the row is absent.
     pub async fn until_row(&mut self, key: &Value, row: &Value) {
         let key = key.to_string();
         self.until(|rows| rows.get(&key).unwrap_or(&Value::Null) == row).await;

@@ -1,4 +1,4 @@
-//! What the page about live views says in passing: each sentence by an example.
+//! Details of the page about live views: each statement has an example.
 
 use futures_util::SinkExt;
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ async fn numbers_and_nulls_match_however_they_are_written() {
         let live = Live::open(plutino.port, &format!("/live/points?{query}")).await;
         assert_eq!(ids(&live.rows), found, "{query}");
     }
-    // By message null matches null; values are sorted and without doubles.
+    // By message, null matches null; values are sorted and without duplicates.
     let mut socket = connect(plutino.port, "/live").await;
     let params = json!({"tag": null, "id": [6.0, "6", 5]});
     say(&mut socket, &json!({"t":"subscribe","view":"points","params":params})).await;
@@ -88,18 +88,18 @@ async fn a_row_that_stays_equal_is_no_change_and_counts_as_touched() {
     send(&mut feed, r#"{"id":3,"t":1}"#).await;
     few.until(|rows| ids(rows) == ["[1]", "[3]"]).await;
     counts.until(|rows| ids(rows) == ["[1]", "[3]"]).await;
-    // What limits keep beyond the first rows is evicted, too: without 1 the first one is 3, not 2.
+    // Rows that limits keep beyond the first ones are evicted too: without 1, the first row is 3 and not 2.
     first.until(|rows| ids(rows) == ["[1]"]).await;
     send(&mut feed, r#"{"id":3,"t":1}"#).await;
     send(&mut feed, r#"{"id":4,"t":0}"#).await;
     first.until(|rows| ids(rows) == ["[3]"]).await;
-    // What was evicted begins anew.
+    // An evicted row starts again.
     send(&mut feed, r#"{"id":1,"t":9}"#).await;
     counts.until(|rows| rows.get("[1]").is_some_and(|row| row["n"] == 1)).await;
     first.until(|rows| ids(rows) == ["[1]"]).await;
     few.until(|rows| ids(rows) == ["[1]", "[4]"]).await;
     let status = service.asks("GET", "/views/few/status", &Value::Null).await.json();
-    // Inserts of 1, 2, 3, 4 and 1 again; none of the messages that repeat a row is a change.
+    // Inserts of 1, 2, 3, 4 and 1 again; messages that repeat a row are not changes.
     assert_eq!((&status["inserts"], &status["updates"], &status["evicted"]), (&json!(5), &json!(0), &json!(3)));
 }
 
@@ -133,7 +133,7 @@ async fn expired_rows_keep_their_age_over_a_restart() {
         answer["rows"].as_array().expect("rows").len()
     };
     assert_eq!(rows("lasting").await, 2);
-    // Nothing more comes: the rows of before leave by their age.
+    // No more messages arrive: the earlier rows leave by their age.
     for view in ["present", "newest", "counts"] {
         while rows(view).await > 0 {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

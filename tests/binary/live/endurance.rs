@@ -1,4 +1,4 @@
-//! What views withstand: kills at any moment, clients with many subscriptions, and many clients that connect and
+//! What views survive: kills at any moment, clients with many subscriptions, and many clients that connect and
 //! disconnect.
 
 use std::collections::BTreeMap;
@@ -65,7 +65,7 @@ async fn a_kill_at_any_moment_leaves_a_state_that_was() {
             rows(&service, "fleet").await.into_iter().map(|row| (row["id"].to_string(), row)).collect();
         let was = (known..=sent.len()).any(|count| newest(&sent[..count]) == fleet);
         assert!(was, "{fleet:?} was never the state of {sent:?}");
-        // Views over it have the rows of this state, whatever they had before.
+        // Views over it have the rows of this state, regardless of their earlier rows.
         let mut sites: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for row in fleet.values() {
             let site = sites.entry(row["site"].as_str().unwrap().to_owned()).or_default();

@@ -203,7 +203,7 @@ async fn javascript() {
     }
 }
 
-/// A client that was written from the protocol's page alone.
+/// A client that was written from the protocol's page only.
 #[tokio::test]
 async fn go() {
     if !std::process::Command::new("go").arg("version").output().is_ok_and(|output| output.status.success()) {

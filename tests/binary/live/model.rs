@@ -273,7 +273,7 @@ async fn model(name: &str, cases: &[Case], workers: &str, seed: u64) {
     let mut feed = plutino.connect("/s").await;
     let mut random = fastrand::Rng::with_seed(seed);
     let mut messages: Vec<Value> = Vec::new();
-    // Each with its case and path; while disconnected there is no socket.
+    // Each with its case and path; a disconnected client has no socket.
     let mut clients: Vec<(usize, String, Live)> = Vec::new();
     for round in 0..40 {
         for _ in 0..random.usize(1..12) {
@@ -296,7 +296,7 @@ async fn model(name: &str, cases: &[Case], workers: &str, seed: u64) {
             let live = live.resume(plutino.port, &path).await;
             clients.push((case, path, live));
         }
-        // Quiet: every client gets to the rows of a simple model.
+        // Without traffic, every client reaches the rows of a simple model.
         if round % 4 == 3 {
             for (case, path, live) in &mut clients {
                 let query = path.split_once('?').map_or("", |(_, query)| query);

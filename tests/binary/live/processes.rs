@@ -1,4 +1,5 @@
-//! Views of several processes: clients of any of them see the same rows, made of the messages that come to all.
+//! Views of several processes: clients of all processes see the same rows, made of the messages that arrive at any
+//! process.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -79,7 +80,8 @@ async fn all_processes_show_the_rows(name: &str, workers: usize) {
         };
         assert!(peers.contains(&own.as_str()), "{own}: {clients}");
     }
-    // Views over views, which come together, and rules that read views: their results go to clients of all.
+    // Views over views that are created together, and rules that read views: their results go to clients of all
+    // processes.
     make(&processes[0], "/views", &[SITES]).await;
     let mut sites = live(&processes, "/live/sites").await;
     rows_are(&mut sites, &[json!({"site": "a", "n": 10, "ids": 2}), json!({"site": "b", "n": 10, "ids": 10})], "site")
@@ -109,7 +111,7 @@ async fn all_processes_show_the_rows(name: &str, workers: usize) {
     for process in &processes {
         assert!(connect_async(process.data_url("/live/totals")).await.is_err());
     }
-    // After a restart the rows that are kept are there.
+    // After a restart, the stored rows are there.
     processes[0].signal("-TERM");
     for process in &mut processes {
         process.ends();
@@ -249,7 +251,7 @@ async fn a_rule_file_with_views_runs_in_two_processes() {
     rows_are(&mut sites, &[json!({"site": "a", "n": 10, "ids": 10})], "site").await;
 }
 
-/// A client that reads nothing at another process holds nobody up, and nothing grows.
+/// A client that reads nothing at another process does not delay others, and nothing grows.
 #[tokio::test]
 async fn a_client_that_reads_nothing_holds_nobody_up() {
     let pair = Pair::new("live-processes-slow");

@@ -55,7 +55,7 @@ async fn a_client_subscribes_by_messages_to_several_parts() {
     let delta = frame(&mut socket).await.unwrap();
     assert_eq!((&delta["prev"], &delta["delete"]), (&ready["at"], &json!([{"deviceId":1}])));
     assert!(delta.get("insert").is_none() && delta.get("update").is_none() && delta.get("merged").is_none());
-    // The same again is refused, another is not.
+    // The same subscription again is refused, another is not.
     say(&mut socket, &json!({"t":"subscribe","id":"b","view":"fleet","params":{"site":["n1","n2"]}})).await;
     assert_eq!(error(&mut socket).await, "duplicate");
     say(&mut socket, &json!({"t":"subscribe","id":7,"view":"fleet","params":{"deviceId":"1"},"every":20})).await;
@@ -144,7 +144,7 @@ async fn a_client_that_was_away_goes_on() {
     let delta = back.apply().await;
     assert_eq!(delta["t"], "delta");
     assert_eq!(back.rows, here.rows);
-    // The cursor of another view, that of an earlier run, none.
+    // The cursor of another view, the cursor of an earlier run, and no cursor.
     let cursor = back.cursor.clone().unwrap();
     let (epoch, sequence) = cursor.rsplit_once('.').unwrap();
     for (path, cursor, why) in [
@@ -187,7 +187,7 @@ async fn a_client_that_does_not_read_gets_one_delta() {
         merged = merged.max(delta["merged"].as_u64().unwrap_or(0));
         frames += 1;
     }
-    // The content of both kernel buffers, and then the merged changes.
+    // The content of both kernel buffers, then the merged changes.
     assert!(frames < 1_000, "{frames}");
     assert!(merged > 1);
     assert_eq!(stalled.rows.len(), 50);
@@ -240,7 +240,7 @@ async fn a_large_answer_comes_in_pieces() {
     assert!(last.get("more").is_none() && last.get("insert").is_none(), "{last}");
 }
 
-/// What a client of server-sent events reads up to a text.
+/// The text that a client of server-sent events reads, up to this part.
 fn events(port: u16, path: &str, headers: &str, until: &str) -> String {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
     socket.set_read_timeout(Some(crate::process::LIMIT)).unwrap();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::client::Live;
 use crate::process::{Plutino, send, stream};
 
-/// The statements in code spans of the recipes that begin so.
+/// The statements in code spans of the recipes that begin with this text.
 fn statements(begin: &str) -> Vec<String> {
     let page = std::fs::read_to_string("docs/live-views.md").expect("the page is there");
     let recipes = page.split("## Recipes").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");

@@ -29,7 +29,7 @@ async fn thread_of(service: &Served, view: &str) -> u64 {
     status["dataThread"].as_u64().expect("a number")
 }
 
-/// Repeatedly sends a message of one of two sites until it is told to stop; counts them.
+/// Repeatedly sends a message of one of two sites until it is stopped; counts the messages.
 fn feed_on(service: &Served, path: &str) -> (Arc<AtomicBool>, tokio::task::JoinHandle<u64>) {
     let (url, ends) = (service.data_url(path), Arc::new(AtomicBool::new(false)));
     let ended = ends.clone();
@@ -187,7 +187,7 @@ async fn a_view_over_many_rows_is_filled_while_they_change() {
         let message = change(&mut random, id);
         tokio::select! {
             () = &mut made => {
-                // Possibly once more: it is the newest of its key in any case.
+                // It may be sent twice: it is the newest message of its key in any case.
                 send(&mut feed, message).await;
                 break;
             }

@@ -2,7 +2,7 @@
 
 use super::serve::{Folder, Served, free_port};
 
-/// Two processes of one service, each in a folder of its own, which may start several times.
+/// Two processes of one service, each in its own folder. They may start several times.
 pub struct Pair {
     pub folders: [Folder; 2],
     hosts: String,

@@ -296,8 +296,8 @@ impl Answer {
     }
 }
 
-/// A port that nobody has. On Linux nobody else gets it while this test program runs: a socket that does not listen
-/// holds it, beside which another one may be bound that names the port. Elsewhere it is free at this moment.
+/// A free port. On Linux no other program gets it while this test program runs: a socket that does not listen holds it,
+/// and only a socket that names the port can be bound beside it. Elsewhere, the port is free at this moment.
 pub fn free_port() -> u16 {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("the option is known");
@@ -329,7 +329,7 @@ pub fn raw(rest: &str, bytes: &[u8]) -> Option<Answer> {
     parse(&answer)
 }
 
-/// Parses an HTTP response; `None`: it is none, or incomplete.
+/// Parses an HTTP response; `None` if it is invalid or incomplete.
 pub fn parse(answer: &[u8]) -> Option<Answer> {
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
     let (head, body) = (String::from_utf8_lossy(&answer[..end]), &answer[end + 4..]);
