@@ -168,7 +168,7 @@ impl Serve {
             let _ = tokio::time::timeout(LAST_REQUESTS.min(shutdown / 2), served).await;
             let summary = service.stop_within(shutdown.saturating_sub(began.elapsed())).await;
             cluster.iter().for_each(Cluster::leave);
-            say_last(last_line(&summary, began.elapsed())).await;
+            print_last(last_line(&summary, began.elapsed())).await;
         };
         tokio::select! {
             () = ends => {}
@@ -191,7 +191,7 @@ fn reachable(rest: SocketAddr, membership: &Membership) -> String {
 }
 
 /// Prints the last line. A blocked stderr does not keep the process from ending.
-async fn say_last(line: String) {
+async fn print_last(line: String) {
     let (said, done) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         say(&line);

@@ -159,21 +159,8 @@ mod tests {
     use crate::plan::spread::Spread;
 
     fn link(state: LinkState) -> LinkStatus {
-        LinkStatus {
-            address: "ws://a:1/x".to_owned(),
-            state,
-            since: SystemTime::now(),
-            peers: 0,
-            last_error: Some((SystemTime::now(), "refused".to_owned())),
-            messages: 0,
-            bytes: 0,
-            dropped: Vec::new(),
-            queued: 0,
-            stored: 0,
-            unproven: 0,
-            history: Default::default(),
-            addresses: Vec::new(),
-        }
+        let now = SystemTime::now();
+        LinkStatus { state, last_error: Some((now, "refused".to_owned())), ..LinkStatus::new("ws://a:1/x", now) }
     }
 
     fn rule(rows_in: u64, state: LinkState) -> RuleStatus {

@@ -179,8 +179,8 @@ async fn answer_to_another_version(first: &Membership, from: [u8; 4]) -> greetin
             let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
             socket.bind(SocketAddr::from((from, 0))).expect("all of 127.0.0.0/8 is this machine");
             if let Ok(mut stream) = socket.connect(to).await {
-                greeting::tell(&mut stream, &greeting).await.expect("it is open");
-                return greeting::hear(&mut stream).await.expect("it is answered");
+                framing::send(&mut stream, &greeting).await.expect("it is open");
+                return framing::receive(&mut stream).await.expect("it is answered");
             }
             tokio::task::yield_now().await;
         }
@@ -276,10 +276,10 @@ async fn clients_are_handed_over_to_process_0() {
     let (Clients::Come(reception), Clients::Go(passage)) = (first.clients, second.clients) else {
         panic!("process 0 takes clients, the other hands them over")
     };
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let taking = tokio::spawn(reception.run(move |stream| drop(tell.send(stream))));
+    let (arrived, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
+    let taking = tokio::spawn(reception.run(move |stream| drop(arrived.send(stream))));
     let mut there = passage.open().await.expect("process 0 answers");
-    let mut here = tokio::time::timeout(LIMIT, told.recv()).await.expect("in time").expect("it is taken");
+    let mut here = tokio::time::timeout(LIMIT, arrivals.recv()).await.expect("in time").expect("it is taken");
     tokio::io::AsyncWriteExt::write_all(&mut there, b"hello").await.expect("it is open");
     let mut heard = [0; 5];
     tokio::io::AsyncReadExt::read_exact(&mut here, &mut heard).await.expect("it is open");
@@ -287,7 +287,7 @@ async fn clients_are_handed_over_to_process_0() {
     // A process that is restarted alone is turned away.
     let greeting = greeting::Greeting::new(&second.membership, &term("same"), greeting::Purpose::Data);
     let mut alone = tokio::net::TcpStream::connect(second.membership.hosts[0].as_str()).await.expect("it listens");
-    greeting::tell(&mut alone, &greeting).await.expect("it is open");
+    framing::send(&mut alone, &greeting).await.expect("it is open");
     let answer = tokio::time::timeout(LIMIT, framing::receive::<greeting::Answer>(&mut alone)).await;
     assert!(answer.expect("it is closed in time").is_err());
     taking.abort();

@@ -487,13 +487,13 @@ impl RuleOperator {
         };
         flow.filter_in += 1;
         let scope = Scope { slots: row, context: &context };
-        match passes(&plan.admit, &scope) {
+        match Filter::passes(plan.admit.as_ref(), &scope) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => return lose(Place::Window, "Window Filter", error, row),
         }
         // A row with an error does not pass, but counts in windows that count rows.
-        let passes = passes(&plan.filter, &scope).unwrap_or_else(|error| {
+        let passes = Filter::passes(plan.filter.as_ref(), &scope).unwrap_or_else(|error| {
             lose(Place::Filter, "Where", error, row);
             false
         });
@@ -551,14 +551,4 @@ impl RuleOperator {
         let others = Others { inputs, joins: &plan.joins, tables: &tables.scanned, ask: &ask };
         results.begin(plan, now, window, &others);
     }
-}
-
-fn passes(filter: &Option<Filter>, scope: &Scope<'_>) -> Result<bool, EvalError> {
-    let Some(filter) = filter else { return Ok(true) };
-    for test in &filter.tests {
-        if !test.holds.test(&scope.slots[test.slot], scope.context)? {
-            return Ok(false);
-        }
-    }
-    filter.rest.as_ref().map_or(Ok(true), |rest| rest.test(scope))
 }

@@ -75,7 +75,7 @@ impl Inlet {
 
 impl OpenSource for InletReader {
     fn status(&self) -> LinkStatus {
-        LinkStatus { messages: self.inlet.handed.load(Ordering::Relaxed), ..LinkStatus::local("inlet", self.since) }
+        LinkStatus { messages: self.inlet.handed.load(Ordering::Relaxed), ..LinkStatus::new("inlet", self.since) }
     }
 
     fn begin(&self) -> BoxFuture<'_, ()> {

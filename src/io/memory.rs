@@ -360,7 +360,7 @@ impl OpenSource for MemoryReader {
     fn status(&self) -> LinkStatus {
         LinkStatus {
             messages: self.reader.messages.load(Ordering::Relaxed),
-            ..LinkStatus::local(format!("memory:{}", self.reader.source.topic), self.since)
+            ..LinkStatus::new(format!("memory:{}", self.reader.source.topic), self.since)
         }
     }
 
@@ -537,7 +537,7 @@ impl OpenSink for Arc<MemoryWriter> {
             messages: self.messages.load(Ordering::Relaxed),
             dropped: dropped("cycle full", &self.dropped),
             queued: lane.waiting.iter().map(|waiting| waiting.rows).sum(),
-            ..LinkStatus::local(format!("memory:{}", self.sink.topic), self.since)
+            ..LinkStatus::new(format!("memory:{}", self.sink.topic), self.since)
         }
     }
 

@@ -71,7 +71,7 @@ impl MockSource {
 
 impl OpenSource for MockReader {
     fn status(&self) -> LinkStatus {
-        LinkStatus { messages: self.messages.load(Ordering::Relaxed), ..LinkStatus::local("mock", self.since) }
+        LinkStatus { messages: self.messages.load(Ordering::Relaxed), ..LinkStatus::new("mock", self.since) }
     }
 
     fn begin(&self) -> BoxFuture<'_, ()> {

@@ -200,8 +200,8 @@ impl LinkStatus {
         self.address.starts_with(':')
     }
 
-    /// The status of something inside this process, connected since `since`; all counts are 0.
-    fn local(address: impl Into<String>, since: SystemTime) -> LinkStatus {
+    /// The status of a link that is connected since `since` and has moved no message.
+    pub fn new(address: impl Into<String>, since: SystemTime) -> LinkStatus {
         LinkStatus {
             address: address.into(),
             state: LinkState::Connected,

@@ -247,19 +247,15 @@ impl Outbox {
     pub fn status(&self, address: String) -> LinkStatus {
         let health = locked(&self.health);
         let mut status = LinkStatus {
-            address,
             state: health.state,
-            since: health.since,
             peers: usize::from(health.state == LinkState::Connected),
             last_error: health.last_error.clone(),
             messages: self.messages.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             dropped: health.dropped.clone(),
             queued: self.queued(),
-            stored: 0,
-            unproven: 0,
             history: health.history,
-            addresses: Vec::new(),
+            ..LinkStatus::new(address, health.since)
         };
         drop(health);
         // Messages that another sink has taken over are counted there.

@@ -94,7 +94,7 @@ impl LocalCounts {
         LinkStatus {
             messages: self.messages.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
-            ..LinkStatus::local(name, self.since)
+            ..LinkStatus::new(name, self.since)
         }
     }
 }

@@ -153,7 +153,7 @@ impl PlanError {
     }
 
     /// Adds a hint with the nearest of `names`, if one resembles `written`.
-    pub(super) fn meant<'a>(mut self, written: &str, names: impl IntoIterator<Item = &'a str>) -> PlanError {
+    pub(super) fn suggest<'a>(mut self, written: &str, names: impl IntoIterator<Item = &'a str>) -> PlanError {
         self.hint = did_you_mean(written, names);
         self
     }

@@ -15,7 +15,7 @@ use crate::expr::aggregate::Aggregate;
 use crate::expr::analytic::Analytic;
 use crate::expr::function::CallContext;
 use crate::expr::set_returning::SetReturning;
-use crate::expr::{EvalError, Expr, compare_at};
+use crate::expr::{EvalError, Expr, Scope, compare_at};
 use crate::time::Unit;
 use crate::value::field_path::FieldPath;
 use crate::value::operator::JoinKind;
@@ -126,6 +126,22 @@ pub struct Filter {
     pub tests: Vec<Test>,
     /// What follows the tests.
     pub rest: Option<Expr>,
+}
+
+impl Filter {
+    /// Whether a row passes. Without a filter every row does.
+    ///
+    /// # Errors
+    /// [`EvalError`] of the first test or expression that fails.
+    pub fn passes(filter: Option<&Filter>, scope: &Scope<'_>) -> Result<bool, EvalError> {
+        let Some(filter) = filter else { return Ok(true) };
+        for test in &filter.tests {
+            if !test.holds.test(&scope.slots[test.slot], scope.context)? {
+                return Ok(false);
+            }
+        }
+        filter.rest.as_ref().map_or(Ok(true), |rest| rest.test(scope))
+    }
 }
 
 /// A condition on one slot.

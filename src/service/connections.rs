@@ -105,16 +105,22 @@ impl Service {
     /// # Errors
     /// [`ServiceError`]; then nothing has changed.
     pub async fn create_connection(&self, id: &str, kind: &str, props: Map<String, Json>) -> Result<(), ServiceError> {
-        check_id(id)?;
-        let old = locked(&self.inner.connections).live.get(id).map(|live| live.connection.props.clone());
-        let props = restored_props(props, old.as_ref()).map_err(ServiceError::Connection)?;
-        let connection = connection(kind, props)?;
-        self.check_reach(&connection.props).map_err(|error| ServiceError::Connection(error.to_string()))?;
+        let connection = self.checked_connection(id, kind, props)?;
         let _alone = self.inner.changing.lock().await;
         if locked(&self.inner.connections).live.contains_key(id) {
             return Err(ServiceError::ConnectionExists(id.to_owned()));
         }
         self.put(id, connection).await
+    }
+
+    /// A connection with its masked secrets restored, if it is valid and names nothing forbidden.
+    fn checked_connection(&self, id: &str, kind: &str, props: Map<String, Json>) -> Result<Connection, ServiceError> {
+        check_id(id)?;
+        let old = locked(&self.inner.connections).live.get(id).map(|live| live.connection.props.clone());
+        let props = restored_props(props, old.as_ref()).map_err(ServiceError::Connection)?;
+        let connection = connection(kind, props)?;
+        self.check_reach(&connection.props).map_err(|error| ServiceError::Connection(error.to_string()))?;
+        Ok(connection)
     }
 
     /// Warnings about the properties of an accepted connection.
@@ -133,11 +139,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError`]; then nothing has changed.
     pub async fn update_connection(&self, id: &str, kind: &str, props: Map<String, Json>) -> Result<(), ServiceError> {
-        check_id(id)?;
-        let old = locked(&self.inner.connections).live.get(id).map(|live| live.connection.props.clone());
-        let props = restored_props(props, old.as_ref()).map_err(ServiceError::Connection)?;
-        let connection = connection(kind, props)?;
-        self.check_reach(&connection.props).map_err(|error| ServiceError::Connection(error.to_string()))?;
+        let connection = self.checked_connection(id, kind, props)?;
         let _alone = self.inner.changing.lock().await;
         if !locked(&self.inner.connections).live.contains_key(id) {
             return Err(ServiceError::NoConnection(id.to_owned()));

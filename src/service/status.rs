@@ -262,17 +262,7 @@ pub(super) fn counters(
 
 /// The name of the operator to which these errors belong.
 fn name(place: Place) -> Option<&'static str> {
-    Some(match place {
-        Place::Filter => "filter",
-        Place::Analytic => "analytic",
-        Place::Window => "window",
-        Place::Join => "join",
-        Place::Aggregate => "aggregate",
-        Place::Having => "having",
-        Place::Order => "order",
-        Place::Project => "project",
-        Place::Decoder | Place::Encode => return None,
-    })
+    (!matches!(place, Place::Decoder | Place::Encode)).then(|| place.as_str())
 }
 
 impl Link {
@@ -314,21 +304,7 @@ mod tests {
     use crate::plan::spread::Spread;
 
     fn link(dropped: &[(&'static str, u64)]) -> LinkStatus {
-        LinkStatus {
-            address: ":1/out".to_owned(),
-            state: LinkState::Connected,
-            since: SystemTime::now(),
-            peers: 0,
-            last_error: None,
-            messages: 0,
-            bytes: 0,
-            dropped: dropped.to_vec(),
-            queued: 0,
-            stored: 0,
-            unproven: 0,
-            history: Default::default(),
-            addresses: Vec::new(),
-        }
+        LinkStatus { dropped: dropped.to_vec(), ..LinkStatus::new(":1/out", SystemTime::now()) }
     }
 
     #[test]

@@ -155,10 +155,8 @@ async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
         None => return false,
     };
     if let Some(Relieved::View(name)) = relieved {
-        service.note_problem(
-            &name,
-            "memory was short, and it used the most: raise basic.maxMemory, or keep fewer rows",
-        );
+        service
+            .note_problem(&name, "memory was short, and it used the most: raise basic.maxMemory, or keep fewer rows");
         // If the service ends, the view ends with it, so the shutdown must not wait for it.
         tokio::select! {
             () = service.inner.shutdown.cancelled() => return false,

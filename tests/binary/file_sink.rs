@@ -14,18 +14,7 @@ async fn rule(served: &Served, props: Value) -> Client {
     served.asks("POST", "/streams", &stream).await.done();
     let rule = json!({"id": "r", "sql": "SELECT * FROM demo", "actions": [{"file": props}]});
     served.asks("POST", "/rules", &rule).await.done();
-    connect(served).await
-}
-
-async fn connect(served: &Served) -> Client {
-    let began = Instant::now();
-    loop {
-        match tokio_tungstenite::connect_async(served.data_url("/in")).await {
-            Ok((client, _)) => return client,
-            Err(error) => assert!(began.elapsed() < LIMIT, "the path does not come: {error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    served.connect("/in").await
 }
 
 /// Waits until a condition about the folder holds.
@@ -64,7 +53,7 @@ async fn lines_go_on_after_a_kill_and_a_torn_one_is_mended() {
     // The result of a kill in the middle of a write.
     std::fs::write(&path, text(&path) + "{\"n\":5").expect("it can be written");
     let served = folder.serve();
-    let mut client = connect(&served).await;
+    let mut client = served.connect("/in").await;
     send(&mut client, "{\"n\":500}").await;
     until("it goes on", || text(&path).ends_with("{\"n\":500}\n")).await;
     let numbers: Vec<i64> = text(&path)

@@ -28,19 +28,6 @@ async fn rule(served: &Served, sql: &str, props: Value) -> Client {
     tokio_tungstenite::connect_async(served.data_url("/in")).await.expect("the path is there").0
 }
 
-/// Waits until the status of the rule is as expected.
-async fn status(served: &Served, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let began = Instant::now();
-    loop {
-        let status = served.asks("GET", "/rules/r/status", &Value::Null).await.json();
-        if holds(&status) {
-            return status;
-        }
-        assert!(began.elapsed() < LIMIT, "{what}: {status:#}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 fn numbers(requests: &[Request]) -> Vec<i64> {
     requests
         .iter()
@@ -66,7 +53,8 @@ async fn messages_are_requests_in_order() {
     let first = &requests[0];
     assert_eq!((first.method.as_str(), first.path.as_str()), ("POST", "/hook"));
     assert_eq!((first.headers["content-type"].as_str(), first.headers["x-key"].as_str()), ("application/json", "k"));
-    let status = status(&served, "all are delivered", |status| status["sink_rest_0_0_records_out_total"] == 200).await;
+    let status =
+        served.status_when("all are delivered", |status| status["sink_rest_0_0_records_out_total"] == 200).await;
     assert_eq!(status["sink_rest_0_0_connection_status"], 1, "{status:#}");
     let page = served.asks("GET", "/rules/r", &Value::Null).await.body;
     assert!(page.contains("\"X-Key\":\"***\"") && !page.contains("\"k\""), "headers are secrets: {page}");
@@ -131,10 +119,11 @@ async fn properties_are_made_of_rows_and_bodies_of_templates() {
             ("DELETE", "/things/7", "no 7", "it is 7".to_owned())
         ]
     );
-    let status = status(&served, "the two that are no requests are counted", |status| {
-        status["sink_rest_0_0_dropped"]["invalid request"] == 1
-    })
-    .await;
+    let status = served
+        .status_when("the two that are no requests are counted", |status| {
+            status["sink_rest_0_0_dropped"]["invalid request"] == 1
+        })
+        .await;
     assert!(status.to_string().contains("gives nothing for this result"), "{status:#}");
     let rule = json!({"sql": "SELECT a, b FROM demo", "actions": [{"rest": {
         "url": server.url("/form"), "method": "post", "bodyType": "form", "sendSingle": true, "compression": "gzip",
@@ -177,7 +166,7 @@ async fn what_may_pass_is_tried_again_and_refusals_are_not() {
     let requests = server.wait_for(6);
     assert_eq!(numbers(&requests), [1, 1, 1, 1, 2, 3]);
     let status =
-        status(&served, "the refusal is counted", |status| status["sink_rest_0_0_dropped"]["refused"] == 1).await;
+        served.status_when("the refusal is counted", |status| status["sink_rest_0_0_dropped"]["refused"] == 1).await;
     let error = status["sink_rest_0_0_last_exception"].as_str().expect("a text");
     assert!(error.contains("status 404: no such thing\\u{1b}[2J"), "{error}");
 }
@@ -194,11 +183,11 @@ async fn a_server_that_dies_gets_all_when_it_is_back() {
     server.wait_for(10);
     drop(server);
     send_numbers(&mut client, 10..60).await;
-    let away = status(&served, "the server is away", |status| status["sink_rest_0_0_connection_status"] == -1).await;
+    let away = served.status_when("the server is away", |status| status["sink_rest_0_0_connection_status"] == -1).await;
     assert!(away["sink_rest_0_0_buffer_length"].as_u64().expect("a number") >= 49, "{away:#}");
     let server = HttpServer::at(&address, |_| (200, String::new(), String::new()));
     assert_eq!(numbers(&server.wait_for(50)), (10..60).collect::<Vec<_>>());
-    status(&served, "it is back", |status| status["sink_rest_0_0_connection_status"] == 1).await;
+    served.status_when("it is back", |status| status["sink_rest_0_0_connection_status"] == 1).await;
 }
 
 #[tokio::test]
@@ -217,7 +206,7 @@ async fn a_slow_server_holds_nobody_up_and_the_oldest_go() {
     let sent = 5000;
     send_numbers(&mut client, 0..sent).await;
     let status =
-        status(&served, "the rule has seen all", |status| status["source_demo_0_records_in_total"] == sent).await;
+        served.status_when("the rule has seen all", |status| status["source_demo_0_records_in_total"] == sent).await;
     let (queued, dropped) = (&status["sink_rest_0_0_buffer_length"], &status["sink_rest_0_0_dropped"]["queue full"]);
     assert_eq!(queued.as_i64().expect("a number") + dropped.as_i64().expect("a number"), sent, "{status:#}");
     *open.0.lock().expect("no panic") = true;
@@ -258,8 +247,9 @@ async fn this_machine_is_reached_only_where_it_is_allowed() {
     let mut client = rule(&served, "SELECT * FROM demo", props).await;
     send(&mut client, json!({"u": secret.url("/a")}).to_string()).await;
     send(&mut client, json!({"u": server.url("/redirect")}).to_string()).await;
-    let status =
-        status(&served, "both are refused", |status| status["sink_rest_0_0_dropped"]["address not allowed"] == 2).await;
+    let status = served
+        .status_when("both are refused", |status| status["sink_rest_0_0_dropped"]["address not allowed"] == 2)
+        .await;
     assert!(status["sink_rest_0_0_last_exception"].to_string().contains("basic.egressAllow"), "{status:#}");
     assert_eq!(hits.load(Ordering::SeqCst), 0);
 }
@@ -340,7 +330,7 @@ async fn tokens_are_fetched_renewed_and_asked_for_anew() {
     let refused = json!({"sql": "SELECT n FROM demo", "actions": [{"rest": props(r#"{"user":"x"}"#)}]});
     served.asks("PUT", "/rules/r", &refused).await.done();
     send_numbers(&mut client, 3..4).await;
-    let status = status(&served, "it is refused", |status| status["sink_rest_0_0_dropped"]["refused"] == 1).await;
+    let status = served.status_when("it is refused", |status| status["sink_rest_0_0_dropped"]["refused"] == 1).await;
     assert!(
         status["sink_rest_0_0_last_exception"].as_str().is_some_and(|error| error.contains("who are you?")),
         "{status:#}"

@@ -36,33 +36,9 @@ async fn rule(served: &Served, action: Value) {
     served.asks("POST", "/rules", &rule).await.done();
 }
 
-async fn source(served: &Served) -> Client {
-    let began = Instant::now();
-    loop {
-        match tokio_tungstenite::connect_async(served.data_url("/in")).await {
-            Ok((client, _)) => return client,
-            Err(error) => assert!(began.elapsed() < LIMIT, "the path does not come: {error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 async fn send_numbers(client: &mut Client, numbers: std::ops::Range<i64>) {
     for n in numbers {
         send(client, json!({"n": n}).to_string()).await;
-    }
-}
-
-/// Waits until the status of the rule is as expected.
-async fn status(served: &Served, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let began = Instant::now();
-    loop {
-        let status = served.asks("GET", "/rules/r/status", &Value::Null).await.json();
-        if holds(&status) {
-            return status;
-        }
-        assert!(began.elapsed() < LIMIT, "{what}: {status:#}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -121,21 +97,21 @@ async fn a_peer_that_was_away_gets_all_even_after_a_kill() {
     let port = free_port();
     let mut served = folder.serve();
     rule(&served, to_peer(port, json!({}))).await;
-    let mut client = source(&served).await;
+    let mut client = served.connect("/in").await;
     send_numbers(&mut client, 0..3000).await;
-    status(&served, "all are kept", |status| kept(status, "websocket") == 3000).await;
+    served.status_when("all are kept", |status| kept(status, "websocket") == 3000).await;
     // A message is on disk within a few milliseconds.
     tokio::time::sleep(Duration::from_millis(200)).await;
     served.kill();
     let served = folder.serve();
-    let mut client = source(&served).await;
+    let mut client = served.connect("/in").await;
     send_numbers(&mut client, 3000..3100).await;
-    status(&served, "what was kept is there", |status| kept(status, "websocket") == 3100).await;
+    served.status_when("what was kept is there", |status| kept(status, "websocket") == 3100).await;
     let listener = listen(port).await;
     let mut peer = accept(&listener).await;
     assert_eq!(read(&mut peer, 3100).await, (0..3100).collect::<Vec<_>>());
     let answering = answer(peer);
-    let done = status(&served, "all is proven", |status| kept(status, "websocket") == 0).await;
+    let done = served.status_when("all is proven", |status| kept(status, "websocket") == 0).await;
     assert_eq!(done["sink_websocket_0_0_dropped"], json!({}), "{done:#}");
     answering.abort();
 }
@@ -147,7 +123,7 @@ async fn what_a_cut_connection_has_not_proven_comes_again_in_order() {
     let listener = listen(0).await;
     let port = listener.local_addr().expect("it is bound").port();
     rule(&served, to_peer(port, json!({}))).await;
-    let mut client = source(&served).await;
+    let mut client = served.connect("/in").await;
     let sending = tokio::spawn(async move {
         for n in 0..4000 {
             send(&mut client, json!({"n": n}).to_string()).await;
@@ -177,7 +153,7 @@ async fn what_a_cut_connection_has_not_proven_comes_again_in_order() {
         drop(peer);
     }
     let _client = sending.await.expect("all are sent");
-    let done = status(&served, "all is proven", |status| kept(status, "websocket") == 0).await;
+    let done = served.status_when("all is proven", |status| kept(status, "websocket") == 0).await;
     assert_eq!(done["sink_websocket_0_0_dropped"], json!({}), "{done:#}");
     assert!(cuts > 4, "{cuts}");
 }
@@ -189,13 +165,13 @@ async fn a_peer_that_answers_no_ping_has_nothing_proven() {
     let listener = listen(0).await;
     let port = listener.local_addr().expect("it is bound").port();
     rule(&served, to_peer(port, json!({}))).await;
-    let mut client = source(&served).await;
+    let mut client = served.connect("/in").await;
     let silent = accept(&listener).await;
     send_numbers(&mut client, 0..50).await;
-    status(&served, "all are kept", |status| kept(status, "websocket") == 50).await;
+    served.status_when("all are kept", |status| kept(status, "websocket") == 50).await;
     // The peer reads nothing, so that no ping is answered.
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(kept(&status(&served, "a status", |_| true).await, "websocket"), 50);
+    assert_eq!(kept(&served.status_when("a status", |_| true).await, "websocket"), 50);
     drop(silent);
     let mut peer = accept(&listener).await;
     assert_eq!(read(&mut peer, 50).await, (0..50).collect::<Vec<_>>());
@@ -208,11 +184,11 @@ async fn the_oldest_go_beyond_the_limit_and_all_goes_with_the_rule() {
     let served = folder.serve();
     let small = json!({"memoryCacheThreshold": 10, "maxDiskCache": 20, "bufferPageSize": 10});
     rule(&served, to_peer(port, small)).await;
-    let mut client = source(&served).await;
+    let mut client = served.connect("/in").await;
     send_numbers(&mut client, 0..100).await;
-    let full =
-        status(&served, "the oldest are dropped", |status| status["sink_websocket_0_0_dropped"]["cache full"] == 70)
-            .await;
+    let full = served
+        .status_when("the oldest are dropped", |status| status["sink_websocket_0_0_dropped"]["cache full"] == 70)
+        .await;
     assert_eq!(kept(&full, "websocket"), 30);
     served.asks("POST", "/rules/r/stop", &Value::Null).await.done();
     served.asks("POST", "/rules/r/start", &Value::Null).await.done();
@@ -220,7 +196,7 @@ async fn the_oldest_go_beyond_the_limit_and_all_goes_with_the_rule() {
     let mut peer = accept(&listener).await;
     assert_eq!(read(&mut peer, 30).await, (70..100).collect::<Vec<_>>());
     answer(peer);
-    status(&served, "all is proven", |status| kept(status, "websocket") == 0).await;
+    served.status_when("all is proven", |status| kept(status, "websocket") == 0).await;
     assert!(folder.path("data/cache/r").exists());
     served.asks("DELETE", "/rules/r", &Value::Null).await.done();
     let began = Instant::now();
@@ -248,13 +224,13 @@ async fn an_orderly_end_and_an_update_keep_what_waits() {
     let port = free_port();
     let mut served = folder.serve();
     rule(&served, to_peer(port, json!({}))).await;
-    let mut client = source(&served).await;
+    let mut client = served.connect("/in").await;
     send_numbers(&mut client, 0..10).await;
-    status(&served, "all are kept", |status| kept(status, "websocket") == 10).await;
+    served.status_when("all are kept", |status| kept(status, "websocket") == 10).await;
     let changed = json!({"sql": "SELECT n FROM demo", "actions": [to_peer(port, json!({"writeTimeout": "20s"}))]});
     served.asks("PUT", "/rules/r", &changed).await.done();
     send_numbers(&mut client, 10..20).await;
-    status(&served, "the new version goes on with it", |status| kept(status, "websocket") == 20).await;
+    served.status_when("the new version goes on with it", |status| kept(status, "websocket") == 20).await;
     let served = tokio::task::spawn_blocking(move || {
         assert!(served.terminate().success());
         let line = served.says(&["stopped ", "delivered "]);
@@ -267,7 +243,7 @@ async fn an_orderly_end_and_an_update_keep_what_waits() {
     let mut peer = accept(&listener).await;
     assert_eq!(read(&mut peer, 20).await, (0..20).collect::<Vec<_>>());
     answer(peer);
-    status(&served, "all is proven", |status| kept(status, "websocket") == 0).await;
+    served.status_when("all is proven", |status| kept(status, "websocket") == 0).await;
 }
 
 #[tokio::test]
@@ -281,9 +257,9 @@ async fn requests_that_no_server_took_are_sent_after_a_kill() {
         "retry": {"max": "200ms"},
     });
     rule(&served, json!({"rest": props})).await;
-    let mut client = source(&served).await;
+    let mut client = served.connect("/in").await;
     send_numbers(&mut client, 0..200).await;
-    status(&served, "all are kept", |status| kept(status, "rest") == 200).await;
+    served.status_when("all are kept", |status| kept(status, "rest") == 200).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     served.kill();
     let served = folder.serve();
@@ -294,7 +270,7 @@ async fn requests_that_no_server_took_are_sent_after_a_kill() {
     let requests = server.wait_for(200);
     let paths: Vec<String> = requests.iter().map(|request| request.path.clone()).collect();
     assert_eq!(paths, (0..200).map(|n| format!("/{n}")).collect::<Vec<_>>());
-    let done = status(&served, "all are done with", |status| kept(status, "rest") == 0).await;
+    let done = served.status_when("all are done with", |status| kept(status, "rest") == 0).await;
     assert_eq!(done["sink_rest_0_0_dropped"], json!({"refused": 1}), "{done:#}");
 }
 
@@ -352,10 +328,10 @@ async fn a_burst_beyond_the_queue_is_kept_and_marked_when_it_is_sent() {
     let served = folder.serve();
     let props = json!({"clientQueue": {"messages": 64, "bytes": 4096}, "resendIndicatorField": "again"});
     rule(&served, to_peer(port, props)).await;
-    let mut client = source(&served).await;
+    let mut client = served.connect("/in").await;
     let burst = (0..20_000).map(|n| Ok(Message::text(json!({"n": n}).to_string())));
     client.send_all(&mut futures_util::stream::iter(burst)).await.expect("the source takes them");
-    let all = status(&served, "all are kept", |status| kept(status, "websocket") == 20_000).await;
+    let all = served.status_when("all are kept", |status| kept(status, "websocket") == 20_000).await;
     assert_eq!(all["sink_websocket_0_0_dropped"], json!({}), "{all:#}");
     let listener = listen(port).await;
     let mut peer = accept(&listener).await;
@@ -399,9 +375,9 @@ async fn newer_messages_need_not_wait_for_kept_ones() {
         to_peer(port, resend)
     };
     rule(&served, props("1h")).await;
-    let mut client = source(&served).await;
+    let mut client = served.connect("/in").await;
     send_numbers(&mut client, 0..20).await;
-    status(&served, "all are kept", |status| kept(status, "websocket") == 20).await;
+    served.status_when("all are kept", |status| kept(status, "websocket") == 20).await;
     let listener = listen(port).await;
     let mut peer = accept(&listener).await;
     assert_eq!(texts(&mut peer, 1).await, ["{\"n\":0,\"late\":true}"]);
@@ -410,7 +386,7 @@ async fn newer_messages_need_not_wait_for_kept_ones() {
     assert_eq!(texts(&mut peer, 50).await, expected);
     // Received messages are proven although older messages wait.
     let answering = answer(peer);
-    status(&served, "newer ones are proven", |status| kept(status, "websocket") == 19).await;
+    served.status_when("newer ones are proven", |status| kept(status, "websocket") == 19).await;
     answering.abort();
     let changed = json!({"sql": "SELECT n FROM demo", "actions": [props("0")]});
     served.asks("PUT", "/rules/r", &changed).await.done();
@@ -418,6 +394,6 @@ async fn newer_messages_need_not_wait_for_kept_ones() {
     let expected: Vec<String> = (1..20).map(|n| format!("{{\"n\":{n},\"late\":true}}")).collect();
     assert_eq!(texts(&mut peer, 19).await, expected);
     answer(peer);
-    let done = status(&served, "all is proven", |status| kept(status, "websocket") == 0).await;
+    let done = served.status_when("all is proven", |status| kept(status, "websocket") == 0).await;
     assert_eq!(done["sink_websocket_0_0_dropped"], json!({}), "{done:#}");
 }

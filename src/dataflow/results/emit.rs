@@ -1,7 +1,7 @@
 //! Makes and sends result rows: HAVING, row numbers, ORDER BY, LIMIT, the select list.
 
 use super::error::{ResultError, reporter};
-use super::{Results, Stage};
+use super::{Job, Results, Stage};
 use crate::dataflow::sort::{ResultRow, Sorter, number};
 use crate::dataflow::window::GroupRows;
 use crate::expr::Scope;
@@ -12,17 +12,16 @@ use crate::value::Value;
 
 impl Results {
     /// Makes the result row of a group, which is taken.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a stage")]
     pub(super) fn group(
         &mut self,
-        plan: &Stateful,
-        context: &CallContext<'_>,
+        job: Job<'_>,
         groups: &mut GroupRows,
         group: usize,
         found: &mut Vec<ResultRow>,
         sorter: &mut Sorter<ResultRow>,
         sent: &mut u64,
     ) {
+        let Job { plan, context, .. } = job;
         self.slots.resize(plan.result_slots(), Value::Absent);
         let filled = groups.fill(group, plan, &mut self.slots).map_err(ResultError::Aggregate);
         match filled.and_then(|()| self.has(plan, context)) {
@@ -86,17 +85,11 @@ impl Results {
     }
 
     /// Sends a result row, or the rows that unnesting makes from it.
-    pub(super) fn result(
-        &mut self,
-        plan: &Stateful,
-        context: &CallContext<'_>,
-        time: i64,
-        row: Vec<Value>,
-        limit: u64,
-        sent: &mut u64,
-    ) {
+    pub(super) fn result(&mut self, job: Job<'_>, time: i64, row: Vec<Value>, sent: &mut u64) {
+        let plan = job.plan;
+        let limit = plan.limit.unwrap_or(u64::MAX);
         self.slots = row;
-        let mut context = context.clone();
+        let mut context = job.context.clone();
         if !plan.grouped {
             context.event_time = time;
         }

@@ -58,13 +58,36 @@ pub struct Results {
 
 /// A result in progress.
 struct Emission {
+    moment: Moment,
+    sent: u64,
+    stage: Stage,
+}
+
+/// The window or row that a result is made of, and when. Times are in milliseconds.
+#[derive(Clone, Copy)]
+struct Moment {
     now: i64,
     /// The window; `None` for a single row.
     bounds: Option<(i64, i64)>,
     /// The time of result rows that are made from several rows.
     time: i64,
-    sent: u64,
-    stage: Stage,
+}
+
+impl Moment {
+    fn context(self, rule: &RuleContext) -> CallContext<'_> {
+        match self.bounds {
+            Some((start, end)) => rule.window(self.now, start, end),
+            None => rule.row(self.now, self.time),
+        }
+    }
+}
+
+/// What all stages of a result read.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    plan: &'a Stateful,
+    others: &'a Others<'a>,
+    context: &'a CallContext<'a>,
 }
 
 /// The stage of a result.
@@ -169,7 +192,7 @@ impl Results {
     pub fn begin(&mut self, plan: &Stateful, now: i64, closed: Closed, others: &Others<'_>) {
         let Closed { start, end, groups, rows } = closed;
         self.home.iter_mut().for_each(|home| home.begin(start, end));
-        self.start(plan, now, Some((start, end)), end, rows, groups, others);
+        self.start(plan, Moment { now, bounds: Some((start, end)), time: end }, rows, groups, others);
     }
 
     /// Makes the result of a single row, or starts to. Its slots may be taken.
@@ -177,7 +200,7 @@ impl Results {
         if !arrival.passes {
             return;
         }
-        let (now, time) = (arrival.context.now, arrival.time);
+        let moment = Moment { now: arrival.context.now, bounds: None, time: arrival.time };
         if !plan.grouped && plan.joins.is_empty() && plan.aggregates.is_empty() {
             return self.alone(plan, arrival);
         }
@@ -190,7 +213,7 @@ impl Results {
         } else {
             rows.push(Rc::new(arrival.keep()));
         }
-        self.start(plan, now, None, time, rows, groups.into_rows(), others);
+        self.start(plan, moment, rows, groups.into_rows(), others);
     }
 
     /// Processes a row that is already a result row.
@@ -213,17 +236,14 @@ impl Results {
         }
         let row = std::mem::replace(&mut self.slots, vec![Value::Absent; plan.result_slots()]);
         let stage = self.ordered(plan, vec![(context.event_time, row)], Sorter::new(None), context);
-        let (now, time) = (context.now, arrival.time);
-        self.emission = Some(Emission { now, bounds: None, time, sent: 0, stage });
+        let moment = Moment { now: context.now, bounds: None, time: arrival.time };
+        self.emission = Some(Emission { moment, sent: 0, stage });
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a window in its parts")]
     fn start(
         &mut self,
         plan: &Stateful,
-        now: i64,
-        bounds: Option<(i64, i64)>,
-        time: i64,
+        moment: Moment,
         rows: Vec<Rc<KeptRow>>,
         groups: GroupRows,
         others: &Others<'_>,
@@ -231,12 +251,12 @@ impl Results {
         let stage = if plan.incremental {
             Stage::Groups(groups, 0, Vec::new(), Sorter::new(self.strategy.sorted))
         } else {
-            let (of_window, refused) = self.window_answers(plan, now, bounds, time, &rows, others);
+            let (of_window, refused) = self.window_answers(plan, moment, &rows, others);
             let source = if plan.joins.is_empty() {
                 Source::Kept(rows.into_iter())
             } else {
                 let rule = self.context.clone();
-                let context = context_of(&rule, now, bounds, time);
+                let context = moment.context(&rule);
                 let mut lost = reporter(&self.output, Place::Join, "Join");
                 self.slots.fill(Value::Absent);
                 let joined = Joined::new(rows.into_iter(), others, &mut self.slots, &context, &mut lost);
@@ -246,7 +266,7 @@ impl Results {
             let groups = Groups::default();
             Stage::Rows(source, Taken { groups, found: Vec::new(), passed, of_window, rows: 0, refused })
         };
-        self.emission = Some(Emission { now, bounds, time, sent: 0, stage });
+        self.emission = Some(Emission { moment, sent: 0, stage });
     }
 
     /// Rows sent since the rule's start, for LIMIT over the rows of one message.
@@ -258,12 +278,13 @@ impl Results {
     pub fn resume(&mut self, plan: &Stateful, others: &Others<'_>, turn: &mut Turn) -> bool {
         let Some(mut emission) = self.emission.take() else { return true };
         let rule = self.context.clone();
-        let context = context_of(&rule, emission.now, emission.bounds, emission.time);
+        let context = emission.moment.context(&rule);
+        let job = Job { plan, others, context: &context };
         let limit = plan.limit.unwrap_or(u64::MAX);
         loop {
             let stage = match emission.stage {
                 Stage::Rows(mut source, mut taken) => {
-                    if !self.rows(plan, others, &context, &mut source, &mut taken, &mut emission.sent, turn) {
+                    if !self.rows(job, &mut source, &mut taken, &mut emission.sent, turn) {
                         emission.stage = Stage::Rows(source, taken);
                         break;
                     }
@@ -271,12 +292,12 @@ impl Results {
                         home.end(taken.groups);
                         return true;
                     }
-                    self.taken(plan, others, &context, source, taken)
+                    self.taken(job, source, taken)
                 }
                 Stage::Groups(mut groups, mut next, mut found, mut sorter) => {
                     let mut whole = true;
                     while next < groups.len() {
-                        self.group(plan, &context, &mut groups, next, &mut found, &mut sorter, &mut emission.sent);
+                        self.group(job, &mut groups, next, &mut found, &mut sorter, &mut emission.sent);
                         next += 1;
                         if self.is_over(turn, 1) {
                             whole = false;
@@ -294,7 +315,7 @@ impl Results {
                     while emission.sent < limit
                         && let Some((time, row)) = rows.next()
                     {
-                        self.result(plan, &context, time, row, limit, &mut emission.sent);
+                        self.result(job, time, row, &mut emission.sent);
                         if self.is_over(turn, 1) {
                             whole = false;
                             break;
@@ -305,7 +326,8 @@ impl Results {
                         emission.stage = Stage::Results(rows);
                         break;
                     }
-                    self.finish(plan, emission.sent, emission.time, emission.bounds.is_some());
+                    let Moment { time, bounds, .. } = emission.moment;
+                    self.finish(plan, emission.sent, time, bounds.is_some());
                     return true;
                 }
             };
@@ -373,14 +395,6 @@ impl Results {
             hits.window_time = time;
             self.context.hits.set(hits);
         }
-    }
-}
-
-/// The context of a window or of a single row.
-fn context_of(rule: &RuleContext, now: i64, bounds: Option<(i64, i64)>, time: i64) -> CallContext<'_> {
-    match bounds {
-        Some((start, end)) => rule.window(now, start, end),
-        None => rule.row(now, time),
     }
 }
 

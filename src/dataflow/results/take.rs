@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use super::error::{ResultError, reporter};
 use super::strategy::Strategy;
-use super::{Passed, Results, Source, Stage, Taken, compute, context_of};
-use crate::dataflow::join::{Joined, Others};
+use super::{Job, Moment, Passed, Results, Source, Stage, Taken, compute};
+use crate::dataflow::join::{Joined, Others, Parts};
 use crate::dataflow::row::KeptRow;
 use crate::dataflow::sort::{ResultRow, Sorter, at};
 use crate::dataflow::timers::Turn;
@@ -18,15 +18,35 @@ use crate::metrics::{Place, Point};
 use crate::plan::physical::Stateful;
 use crate::value::Value;
 
+/// A row that may become a part of the result.
+struct Candidate<'a> {
+    time: i64,
+    slots: &'a mut [Value],
+    origin: Origin<'a>,
+}
+
+/// Where the slots of a row come from.
+enum Origin<'a> {
+    Kept(&'a Rc<KeptRow>),
+    Joined(&'a Parts),
+}
+
+impl Origin<'_> {
+    fn passed(&self) -> Passed {
+        match self {
+            Origin::Kept(row) => Passed::Kept(Rc::clone(row)),
+            Origin::Joined(parts) => Passed::Joined((*parts).clone()),
+        }
+    }
+}
+
 impl Results {
     /// The results of the aggregates of WHERE, over all rows of the window before WHERE filters them, and the numbers of
     /// the rows that an aggregate does not accept: these are lost. This pass is not divided into turns.
     pub(super) fn window_answers(
         &self,
         plan: &Stateful,
-        now: i64,
-        bounds: Option<(i64, i64)>,
-        time: i64,
+        moment: Moment,
         rows: &[Rc<KeptRow>],
         others: &Others<'_>,
     ) -> (Vec<Value>, BTreeSet<u64>) {
@@ -36,7 +56,7 @@ impl Results {
             return (Vec::new(), refused);
         }
         let rule = self.context.clone();
-        let context = context_of(&rule, now, bounds, time);
+        let context = moment.context(&rule);
         let mut lost = reporter(&self.output, Place::Filter, "Where");
         let mut answers: Vec<_> = calls.iter().map(|call| Accumulator::new(call.aggregate, call.integral)).collect();
         let mut slots = vec![Value::Absent; plan.result_slots()];
@@ -72,17 +92,15 @@ impl Results {
     }
 
     /// Takes rows until the turn is over; true: there are no more.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a stage")]
     pub(super) fn rows(
         &mut self,
-        plan: &Stateful,
-        others: &Others<'_>,
-        context: &CallContext<'_>,
+        job: Job<'_>,
         source: &mut Source,
         taken: &mut Taken,
         sent: &mut u64,
         turn: &mut Turn,
     ) -> bool {
+        let Job { plan, others, context } = job;
         let limit = plan.limit.unwrap_or(u64::MAX);
         // The limit is reached.
         let enough = |sent: u64, strategy: &Strategy| strategy.streams && sent >= limit;
@@ -97,8 +115,8 @@ impl Results {
                     None => 0,
                     Some(row) => {
                         slots[others.inputs[row.input].slots.clone()].clone_from_slice(&row.slots);
-                        let time = row.time;
-                        self.take(plan, context, time, &mut slots, || Passed::Kept(row), taken, sent);
+                        let origin = Origin::Kept(&row);
+                        self.take(job, Candidate { time: row.time, slots: &mut slots, origin }, taken, sent);
                         1
                     }
                 },
@@ -108,7 +126,8 @@ impl Results {
                     let more = joined.next(others, &mut slots, context, &mut lost, &mut |time, parts, slots| {
                         made += 1;
                         if !enough(*sent, &self.strategy) {
-                            self.take(plan, context, time, slots, || Passed::Joined(parts.clone()), taken, sent);
+                            let origin = Origin::Joined(parts);
+                            self.take(job, Candidate { time, slots, origin }, taken, sent);
                         }
                     });
                     if more { made } else { 0 }
@@ -124,32 +143,17 @@ impl Results {
         }
     }
 
-    /// Takes the row in `slots`.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a stage")]
-    fn take(
-        &mut self,
-        plan: &Stateful,
-        context: &CallContext<'_>,
-        time: i64,
-        slots: &mut [Value],
-        again: impl FnOnce() -> Passed,
-        taken: &mut Taken,
-        sent: &mut u64,
-    ) {
-        let result = self.try_take(plan, context, time, slots, again, taken, sent);
-        if let Err(error) = result {
-            self.lose_row(error, slots);
+    /// Takes a row, or reports the error that loses it.
+    fn take(&mut self, job: Job<'_>, mut row: Candidate<'_>, taken: &mut Taken, sent: &mut u64) {
+        if let Err(error) = self.try_take(job, &mut row, taken, sent) {
+            self.lose_row(error, row.slots);
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of a stage")]
     fn try_take(
         &mut self,
-        plan: &Stateful,
-        context: &CallContext<'_>,
-        time: i64,
-        slots: &mut [Value],
-        again: impl FnOnce() -> Passed,
+        job: Job<'_>,
+        row: &mut Candidate<'_>,
         taken: &mut Taken,
         sent: &mut u64,
     ) -> Result<(), ResultError> {
@@ -157,7 +161,9 @@ impl Results {
         if taken.refused.remove(&taken.rows) {
             return Ok(());
         }
-        let context = at(context, time);
+        let Job { plan, .. } = job;
+        let Candidate { time, slots, origin } = row;
+        let context = at(job.context, *time);
         compute(plan, slots, &context)?;
         let first = plan.first_window_aggregate();
         slots[first..first + taken.of_window.len()].clone_from_slice(&taken.of_window);
@@ -173,29 +179,23 @@ impl Results {
             let scope = Scope { slots, context: &context };
             accumulate(&mut taken.groups, plan, &scope, &mut self.key).map(|_| ()).map_err(ResultError::Aggregate)
         } else if let Some(home) = &mut self.home {
-            home.push(time, &slots[..plan.row_slots]);
+            home.push(*time, &slots[..plan.row_slots]);
             Ok(())
         } else if self.strategy.wanted.is_some() {
-            let pushed = taken.passed.push(again(), time, slots, &plan.order, &context);
+            let pushed = taken.passed.push(origin.passed(), *time, slots, &plan.order, &context);
             pushed.map_err(ResultError::Order)
         } else if self.strategy.streams {
             *sent += u64::from(self.project(plan, slots, &context));
             Ok(())
         } else {
-            taken.found.push((time, slots.to_vec()));
+            taken.found.push((*time, slots.to_vec()));
             Ok(())
         }
     }
 
     /// The next stage, once all rows are taken.
-    pub(super) fn taken(
-        &mut self,
-        plan: &Stateful,
-        others: &Others<'_>,
-        context: &CallContext<'_>,
-        source: Source,
-        taken: Taken,
-    ) -> Stage {
+    pub(super) fn taken(&mut self, job: Job<'_>, source: Source, taken: Taken) -> Stage {
+        let Job { plan, others, context } = job;
         let Taken { mut groups, mut found, passed, .. } = taken;
         if self.strategy.wanted.is_some() {
             let mut lost = reporter(&self.output, Place::Order, "Order By");

@@ -299,7 +299,9 @@ impl ViewOperator {
         let scope = Scope { slots, context };
         let body = &self.plan.body;
         self.flow.filter_in += 1;
-        if !passes(&body.filter, &scope).map_err(|error| (Place::Filter, format!("run Where error: {error}")))? {
+        if !Filter::passes(body.filter.as_ref(), &scope)
+            .map_err(|error| (Place::Filter, format!("run Where error: {error}")))?
+        {
             return Ok(());
         }
         self.flow.filter_out += 1;
@@ -330,11 +332,13 @@ impl ViewOperator {
         let scope = Scope { slots, context };
         let body = &self.plan.body;
         let of_filter = |error: EvalError| (Place::Filter, format!("run Where error: {error}"));
-        if !passes(&body.admit, &scope).map_err(|error| (Place::Window, format!("run Window Filter error: {error}")))? {
+        if !Filter::passes(body.admit.as_ref(), &scope)
+            .map_err(|error| (Place::Window, format!("run Window Filter error: {error}")))?
+        {
             return Ok(());
         }
         self.flow.filter_in += 1;
-        let passes = passes(&body.filter, &scope).map_err(of_filter)?;
+        let passes = Filter::passes(body.filter.as_ref(), &scope).map_err(of_filter)?;
         self.flow.filter_out += u64::from(passes);
         let is_session = self.sessions.is_some();
         if !passes && !is_session {
@@ -535,14 +539,4 @@ fn of_window(key: &GroupKey, start: i64) -> GroupKey {
     let mut key = key.clone();
     key.push(&Value::Int(start));
     key
-}
-
-fn passes(filter: &Option<Filter>, scope: &Scope<'_>) -> Result<bool, EvalError> {
-    let Some(filter) = filter else { return Ok(true) };
-    for test in &filter.tests {
-        if !test.holds.test(&scope.slots[test.slot], scope.context)? {
-            return Ok(false);
-        }
-    }
-    filter.rest.as_ref().map_or(Ok(true), |rest| rest.test(scope))
 }

@@ -460,16 +460,8 @@ fn sequence(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
 
 #[cfg(test)]
 mod tests {
-    use super::super::examples::{answer, json};
+    use super::super::examples::{answer, answer_text};
     use super::*;
-    use crate::value::json::parse;
-
-    /// The JSON of the result for JSON arguments, or the error.
-    fn said(name: &str, args: &[&str]) -> String {
-        let args: Vec<Value> = args.iter().map(|arg| parse(arg).expect("JSON")).collect();
-        let answer = answer(name, &args);
-        json(&answer).unwrap_or_else(|| answer.expect_err("no JSON").to_string())
-    }
 
     #[test]
     fn nulls_and_empty_arrays() {
@@ -503,7 +495,7 @@ mod tests {
             ("array_map", &["\"abs\"", "null"], ""),
             ("repeat", &["null", "2"], ""),
         ] {
-            assert_eq!(said(name, args), expected, "{name} {args:?}");
+            assert_eq!(answer_text(name, args), expected, "{name} {args:?}");
         }
     }
 
@@ -519,7 +511,7 @@ mod tests {
             ("array_sort", &["[10,9,2.5,100,null,\"x\",-1]"], "[-1,2.5,9,10,100,null,\"x\"]"),
             ("array_max", &["[9007199254740993,9007199254740992.0]"], "9007199254740993"),
         ] {
-            assert_eq!(said(name, args), expected, "{name} {args:?}");
+            assert_eq!(answer_text(name, args), expected, "{name} {args:?}");
         }
     }
 
@@ -527,12 +519,12 @@ mod tests {
     fn a_message_cannot_make_large_texts() {
         let long = Value::from("x".repeat(1 << 20));
         let short = Value::array((0..100).map(Value::Int));
-        let said = |name, args: &[Value]| answer(name, args).expect_err("too large").to_string();
+        let error_of = |name, args: &[Value]| answer(name, args).expect_err("too large").to_string();
         let expected = "the answer is larger than 67108864 bytes";
-        assert_eq!(said("array_join", &[short, long.clone()]), expected);
+        assert_eq!(error_of("array_join", &[short, long.clone()]), expected);
         let nulls = Value::array((0..100).map(|_| Value::Null));
-        assert_eq!(said("array_join", &[nulls, Value::from(""), long.clone()]), expected);
-        assert_eq!(said("repeat", &[Value::array([long]), Value::Int(100)]), "100 times is too often");
+        assert_eq!(error_of("array_join", &[nulls, Value::from(""), long.clone()]), expected);
+        assert_eq!(error_of("repeat", &[Value::array([long]), Value::Int(100)]), "100 times is too often");
     }
 
     #[test]
@@ -559,10 +551,10 @@ mod tests {
             ("repeat", &["1", "1e12"], "1000000000000 times is too often"),
             ("sequence", &["1", "2", "0"], "invalid step: should not be zero"),
         ] {
-            assert_eq!(said(name, args), expected, "{name} {args:?}");
+            assert_eq!(answer_text(name, args), expected, "{name} {args:?}");
         }
-        assert!(said("sequence", &["-9223372036854775808", "9223372036854775807"]).ends_with("is too long"));
+        assert!(answer_text("sequence", &["-9223372036854775808", "9223372036854775807"]).ends_with("is too long"));
         let ends = ["-9223372036854775808", "9223372036854775807", "9223372036854775807"];
-        assert_eq!(said("sequence", &ends), "[-9223372036854775808,-1,9223372036854775806]");
+        assert_eq!(answer_text("sequence", &ends), "[-9223372036854775808,-1,9223372036854775806]");
     }
 }

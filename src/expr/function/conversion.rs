@@ -264,15 +264,10 @@ fn decompress(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
 
 #[cfg(test)]
 mod tests {
-    use super::super::examples::{answer, json};
+    use super::super::examples::{answer, gives};
     use super::super::{check_call, lookup};
     use super::*;
     use proptest::prelude::*;
-
-    #[track_caller]
-    fn gives(name: &str, args: &[Value], expected: &str) {
-        assert_eq!(json(&answer(name, args)).as_deref(), Some(expected), "{name} {args:?}");
-    }
 
     #[test]
     fn types_from_fields() {

@@ -302,15 +302,10 @@ fn digits(text: &str) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::examples::{answer, json};
+    use super::super::examples::{answer, gives};
     use super::super::{check_call, lookup};
     use super::*;
     use proptest::prelude::*;
-
-    #[track_caller]
-    fn gives(name: &str, args: &[Value], expected: &str) {
-        assert_eq!(json(&answer(name, args)).as_deref(), Some(expected), "{name} {args:?}");
-    }
 
     const PARTS: [&str; 11] = [
         "day",

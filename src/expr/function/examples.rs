@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::{Args, CallContext, Code, Function, FunctionError, PreparedFn, all, check_call, lookup};
 use crate::value::Value;
 use crate::value::cast;
+use crate::value::json::parse;
 
 /// The result of a function whose arguments are not literals, or the error.
 pub(super) fn answer(name: &str, args: &[Value]) -> Result<Value, FunctionError> {
@@ -29,6 +30,19 @@ pub(super) fn json(answer: &Result<Value, FunctionError>) -> Option<String> {
             inside[1..inside.len() - 1].to_owned()
         }
     })
+}
+
+/// The JSON of the result for JSON arguments, or the error.
+pub(super) fn answer_text(name: &str, args: &[&str]) -> String {
+    let args: Vec<Value> = args.iter().map(|arg| parse(arg).expect("JSON")).collect();
+    let answer = answer(name, &args);
+    json(&answer).unwrap_or_else(|| answer.expect_err("no JSON").to_string())
+}
+
+/// Checks the JSON of a result.
+#[track_caller]
+pub(super) fn gives(name: &str, args: &[Value], expected: &str) {
+    assert_eq!(json(&answer(name, args)).as_deref(), Some(expected), "{name} {args:?}");
 }
 
 fn run(function: &Function, literals: &[Option<&Value>], args: &[Value]) -> Result<Value, FunctionError> {

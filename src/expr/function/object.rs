@@ -246,16 +246,9 @@ fn pick(object: &Object, path: &str, picked: &mut Object) {
 #[cfg(test)]
 mod tests {
     use super::super::check_call;
-    use super::super::examples::{answer, json};
+    use super::super::examples::answer_text;
     use super::super::lookup;
     use super::*;
-    use crate::value::json::parse;
-
-    fn said(name: &str, args: &[&str]) -> String {
-        let args: Vec<Value> = args.iter().map(|arg| parse(arg).expect("JSON")).collect();
-        let answer = answer(name, &args);
-        json(&answer).unwrap_or_else(|| answer.expect_err("no JSON").to_string())
-    }
 
     #[test]
     fn answers_and_errors() {
@@ -293,7 +286,7 @@ mod tests {
             ("object_pick", &["{\"1\":1,\"b\":2}", "[1,null,\"b\"]", "1"], "{\"b\":2}"),
             ("object_pick", &["{\"1\":1}", "1"], "{}"),
         ] {
-            assert_eq!(said(name, args), expected, "{name} {args:?}");
+            assert_eq!(answer_text(name, args), expected, "{name} {args:?}");
         }
     }
 

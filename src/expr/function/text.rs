@@ -417,14 +417,9 @@ fn format_number(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
 #[cfg(test)]
 mod tests {
     use super::super::check_call;
-    use super::super::examples::{answer, json};
+    use super::super::examples::{answer, gives};
     use super::super::lookup;
     use super::*;
-
-    #[track_caller]
-    fn gives(name: &str, args: &[Value], expected: &str) {
-        assert_eq!(json(&answer(name, args)).as_deref(), Some(expected), "{name} {args:?}");
-    }
 
     #[test]
     fn any_value_is_text() {

@@ -200,7 +200,7 @@ impl OpenSource for FileReader {
     fn status(&self) -> LinkStatus {
         LinkStatus {
             messages: self.messages.load(Ordering::Relaxed),
-            ..LinkStatus::local(format!("file:{}", self.file), self.since)
+            ..LinkStatus::new(format!("file:{}", self.file), self.since)
         }
     }
 

@@ -472,7 +472,7 @@ mod tests {
             }
             store.push(&batch("a"));
         }
-        let mut status = crate::io::LinkStatus::local(String::new(), std::time::SystemTime::now());
+        let mut status = crate::io::LinkStatus::new(String::new(), std::time::SystemTime::now());
         store.describe(&mut status);
         assert_eq!((status.stored, status.dropped.len(), all(&store).len()), (200, 0, 200));
     }

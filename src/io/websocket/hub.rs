@@ -286,19 +286,12 @@ impl Hub {
             Role::Client { .. } => (endpoint.settings.address(), usize::from(standing.state == LinkState::Connected)),
         };
         LinkStatus {
-            address,
             state: standing.state,
-            since: standing.since,
             peers,
             last_error: endpoint.last_error(),
-            messages: 0,
-            bytes: 0,
-            dropped: Vec::new(),
-            queued: 0,
-            stored: 0,
-            unproven: 0,
             history: standing.history,
             addresses: endpoint.history_by_address.all(),
+            ..LinkStatus::new(address, standing.since)
         }
     }
 

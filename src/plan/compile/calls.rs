@@ -43,7 +43,7 @@ impl Compiler {
             if let Some(hint) = foreign(name) {
                 return Err(error.with_hint(hint.to_owned()));
             }
-            return Err(error.meant(name, function::all().map(|function| function.name).chain(windows)));
+            return Err(error.suggest(name, function::all().map(|function| function.name).chain(windows)));
         };
         if call.distinct && !matches!(function.code, Code::Aggregate(aggregate) if aggregate.distinct().is_some()) {
             return Err(PlanError::at(PlanErrorKind::Distinct(name.to_owned()), span));

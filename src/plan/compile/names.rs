@@ -200,7 +200,7 @@ impl Compiler {
             return PlanError::at(kind, span);
         }
         let aliases = self.aliases.iter().map(|alias| alias.name.as_str());
-        PlanError::at(kind, span).meant(name, columns().map(Text::as_str).chain(aliases))
+        PlanError::at(kind, span).suggest(name, columns().map(Text::as_str).chain(aliases))
     }
 
     pub(super) fn name(&mut self, name: &Text, span: Span, (clause, own): Scope) -> Result<Compiled> {

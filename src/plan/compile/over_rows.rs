@@ -147,7 +147,7 @@ impl Compiler {
     }
 
     /// Adds an analytic call at the stage that its arguments require.
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "the parts of a call")]
     fn analytic_call(
         &mut self,
         analytic: Analytic,

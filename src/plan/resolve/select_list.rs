@@ -221,7 +221,7 @@ pub(super) fn star(
             Some(input) => vec![input],
             None => {
                 let error = PlanError::at(PlanErrorKind::UnknownField(stream.name.to_string()), stream.span);
-                return Err(error.meant(&stream.name, compiler.qualifiers().map(Text::as_str)));
+                return Err(error.suggest(&stream.name, compiler.qualifiers().map(Text::as_str)));
             }
         },
     };

@@ -34,7 +34,7 @@ pub(super) fn sources(
                 }
                 let error = PlanError::at(PlanErrorKind::UnknownStream(name.name.to_string()), name.span);
                 let relations = catalog.streams().chain(catalog.tables()).chain(catalog.views());
-                error.meant(&name.name, relations.map(|relation| relation.name.as_str()))
+                error.suggest(&name.name, relations.map(|relation| relation.name.as_str()))
             });
             Arc::new(StreamDef::of_name(name.name.clone()))
         });

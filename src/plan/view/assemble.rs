@@ -55,7 +55,7 @@ impl Assembled<'_> {
             if !selected(name) {
                 let names = told.iter().map(|column| column.name.as_str());
                 let error = ViewError::NotSelected { option, name: name.to_string() };
-                return Err(at(error, span).meant(name, names));
+                return Err(at(error, span).suggest(name, names));
             }
             if matches!(ty(name), ColumnType::Array | ColumnType::Struct) {
                 return Err(at(ViewError::NotScalar { option, name: name.to_string() }, span));

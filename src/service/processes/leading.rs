@@ -58,7 +58,7 @@ impl Followers {
     pub(super) fn start(host: &str, controls: Vec<ControlSocket>, inner: &Weak<Inner>) -> io::Result<Followers> {
         let link = |socket: ControlSocket| {
             let (process, host) = (socket.process, socket.host.clone());
-            Ok(Follower { process, host, control: socket.start(answers(inner, Service::hear))? })
+            Ok(Follower { process, host, control: socket.start(answers(inner, Service::handle_event))? })
         };
         let links = controls.into_iter().map(link).collect::<io::Result<_>>()?;
         Ok(Followers { host: host.to_owned(), links, states: Semaphore::new(STATES), taps: FarTaps::default() })
@@ -458,14 +458,14 @@ impl Service {
     }
 
     /// Handles an event of another process; false: it should send no more of the kind.
-    pub(super) async fn hear(self, event: Event) -> bool {
+    pub(super) async fn handle_event(self, event: Event) -> bool {
         match event {
             Event::Failed { id, number, error } => self.fail_rule(&id, number, Some(error)).await,
             Event::Ends(process) => {
-                tracing::warn!("process {process} is told to end: all processes end");
+                tracing::warn!("process {process} has been asked to end: all processes end");
                 self.ask_to_end(ANOTHER_ENDS);
             }
-            Event::Tapped(rows) => return self.hear_rows(rows),
+            Event::Tapped(rows) => return self.take_tapped(rows),
         }
         true
     }

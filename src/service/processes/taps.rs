@@ -107,7 +107,7 @@ impl Service {
     }
 
     /// Takes rows of another process; false: the tap has no reader any more.
-    pub(super) fn hear_rows(&self, rows: WireRows) -> bool {
+    pub(super) fn take_tapped(&self, rows: WireRows) -> bool {
         self.followers().is_some_and(|followers| followers.taps.take(rows))
     }
 

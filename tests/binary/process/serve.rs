@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
+use super::Client;
+
 /// Nothing here takes longer, unless it hangs.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
@@ -184,6 +186,31 @@ impl Served {
             ask(&rest, &method, &path, "", &body).unwrap_or_else(|| panic!("{method} {path} is not answered"))
         });
         asked.await.expect("a request ends")
+    }
+
+    /// Waits until the status of the rule `r` is as expected.
+    pub async fn status_when(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let status = self.asks("GET", "/rules/r/status", &Value::Null).await.json();
+            if holds(&status) {
+                return status;
+            }
+            assert!(began.elapsed() < LIMIT, "{what}: {status:#}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Connects to a path of the data server, once it exists.
+    pub async fn connect(&self, path: &str) -> Client {
+        let began = Instant::now();
+        loop {
+            match tokio_tungstenite::connect_async(self.data_url(path)).await {
+                Ok((client, _)) => return client,
+                Err(error) => assert!(began.elapsed() < LIMIT, "{path} does not exist: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// The response to a GET request.
