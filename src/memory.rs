@@ -51,8 +51,8 @@ static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 static BUDGET: AtomicU64 = AtomicU64::new(0);
 static MEASURED: AtomicI64 = AtomicI64::new(i64::MIN / 2);
 static LEVEL: AtomicU8 = AtomicU8::new(0);
-/// The least memory of the process since something was last given up, bytes; 0: nothing was given up since memory became
-/// short.
+/// The least memory of the process since something was last given up, bytes; 0: nothing was given up since memory
+/// became short.
 static GIVEN_UP_AT: AtomicU64 = AtomicU64::new(0);
 /// Counts of refusals, cuts and failures, by step.
 static ACTS: [AtomicU64; 3] = [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)];
@@ -98,7 +98,8 @@ pub fn level() -> Pressure {
 }
 
 /// Whether something must be given up. Freed memory is reused before the system gets it back, so after something was
-/// given up, nothing else is until the process has grown further. Memory that the system got back is not counted as used.
+/// given up, nothing else is until the process has grown further. Memory that the system got back is not counted as
+/// used.
 pub fn needs_more() -> bool {
     let Some(resident) = resident() else { return true };
     // 0 remains 0.
@@ -181,7 +182,7 @@ mod tests {
         assert!(needs_more_at(1010, 990, 1000));
     }
 
-    /// The memory of this process is far below the mark, as if the system had got most of it back.
+    /// The memory of this process is far below the mark, as if the system had reclaimed most of it.
     #[test]
     fn the_mark_follows_the_memory_down() {
         GIVEN_UP_AT.store(u64::MAX / 2, Ordering::Relaxed);

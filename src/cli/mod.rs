@@ -393,8 +393,8 @@ impl Interrupts {
         }
     }
 
-    /// Waits for the signal to end at once: the second one, since the first asks for a clean end. `asked`: the first has
-    /// come.
+    /// Waits for the signal to end at once: the second one, since the first asks for a clean end. `asked`: the first
+    /// has come.
     async fn impatience(&mut self, asked: bool) {
         if !asked {
             self.next().await;

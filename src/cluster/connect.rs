@@ -344,8 +344,8 @@ async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Opt
     }
 }
 
-/// Handles an incoming connection after all processes have connected; `None` if it is not for a client. A process that was
-/// restarted alone is turned away: it waits until all others are restarted.
+/// Handles an incoming connection after all processes have connected; `None` if it is not for a client. A process that
+/// was restarted alone is turned away: it waits until all others are restarted.
 async fn greet_client(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Option<TcpStream> {
     let heard = timeout(GREET, async {
         stream.set_nodelay(true)?;

@@ -1,12 +1,12 @@
 //! The control link between process 0 and each other process: both sides can ask, and each question gets one answer.
 //!
 //! A message has a kind, the number of the question, and up to [`LARGEST`] bytes that this module does not read. It is
-//! sent in frames of up to [`FRAME`] bytes. Messages take turns, so a small one does not wait for a checkpoint of hundreds
-//! of megabytes. Questions do not wait for each other: each has its own task, so answers may arrive in another order. A
-//! caller that needs an order waits for the answer before the next question.
+//! sent in frames of up to [`FRAME`] bytes. Messages take turns, so a small one does not wait for a checkpoint of
+//! hundreds of megabytes. Questions do not wait for each other: each has its own task, so answers may arrive in another
+//! order. A caller that needs an order waits for the answer before the next question.
 //!
-//! All queues are bounded. At most [`UNSENT`] messages wait for the network, and as many are being sent; then the senders
-//! wait. At most [`AT_A_TIME`] questions of a peer are handled at a time; then the link is not read.
+//! All queues are bounded. At most [`UNSENT`] messages wait for the network, and as many are being sent; then the
+//! senders wait. At most [`AT_A_TIME`] questions of a peer are handled at a time; then the link is not read.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};

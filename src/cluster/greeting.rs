@@ -1,8 +1,8 @@
 //! The greeting of two processes, which checks that they are compatible.
 //!
 //! A greeting is one JSON document after its length. The dialing process greets first; the other compares the two, and
-//! replies with its own greeting or with the reason for its refusal, so both report a difference. Who is refused learns
-//! no more than that.
+//! replies with its own greeting or with the reason for its refusal, so both report a difference. A refused process
+//! learns nothing else.
 
 use serde::{Deserialize, Serialize};
 

@@ -40,8 +40,8 @@ const FAILED: u8 = b'#';
 /// The longest reason, bytes.
 const LONGEST_REASON: u64 = 4096;
 
-/// How long to wait for a more precise reason after another connection has closed. It comes within milliseconds, unless the
-/// machine is overloaded or only that connection has failed.
+/// How long to wait for a more precise reason after another connection has closed. It comes within milliseconds, unless
+/// the machine is overloaded or only that connection has failed.
 const SECOND_OPINION: Duration = Duration::from_secs(5);
 
 /// How long to wait, after a process has died, for another process to report the cause.

@@ -203,14 +203,14 @@ impl Cluster {
         self.heartbeats.begin_to_leave();
     }
 
-    /// Tells the others that this process ends intentionally, and waits up to a second until they have received it. Lost
-    /// processes are no longer reported to it.
+    /// Tells the others that this process ends intentionally, and waits up to a second until they have received it.
+    /// Lost processes are no longer reported to it.
     pub fn leave(&self) {
         self.heartbeats.leave();
     }
 
-    /// Tells the others that this process cannot continue, and why, and waits up to a second until they have received it.
-    /// Lost processes are no longer reported to it.
+    /// Tells the others that this process cannot continue, and why, and waits up to a second until they have received
+    /// it. Lost processes are no longer reported to it.
     pub fn fail(&self, reason: &str) {
         self.heartbeats.fail(reason);
     }

@@ -168,7 +168,7 @@ async fn strangers_do_no_harm() {
     assert!(second.expect("it is answered").is_ok() && first.await.expect("no panic").is_ok());
 }
 
-/// What a process answers to another version that connects from this address.
+/// The answer of a process to another version that connects from this address.
 async fn answer_to_another_version(first: &Membership, from: [u8; 4]) -> greeting::Answer {
     let second = Membership::new(&first.hosts.join(","), 1, 1).expect("the list is right");
     let mut greeting = greeting::Greeting::new(&second, &term("same"), greeting::Purpose::Data);

@@ -46,8 +46,8 @@ pub enum Command {
     },
     /// Starts a rule. It sees the messages that the stream takes from then on.
     AddRule(Box<NewRule>),
-    /// Ends the scan of a rule whose state is divided: what its streams have received goes to the threads of its keys, then
-    /// nothing more comes. The state stays until [`Command::DropRule`].
+    /// Ends the scan of a rule whose state is divided: what its streams have received goes to the threads of its keys,
+    /// then nothing more comes. The state stays until [`Command::DropRule`].
     EndScan {
         leaving: Leaving,
         /// Receives how many letters with rows this thread has sent to others.

@@ -85,7 +85,7 @@ impl Division {
         self.0.sizes.iter().map(|size| size.load(Ordering::Relaxed)).sum()
     }
 
-    /// How many parts share the limit of the state: the owners, and home if it has windows.
+    /// The number of parts that share the limit of the state: the owners, and home if it has windows.
     pub fn parts(&self) -> u64 {
         (self.0.owners.len() + usize::from(self.0.home.is_some())) as u64
     }

@@ -16,8 +16,8 @@ pub enum Progress {
     Done,
     /// More work is left, but others have their turn first.
     More,
-    /// Work is left, but its results have no room: sinks are full, or too much is on its way home. It tries again at
-    /// this time, ms since the epoch. Rows wait meanwhile, and streams with them.
+    /// Work is left, but there is no room for its results: sinks are full, or too much is on its way home. The rule
+    /// tries again at this time, ms since the epoch. Until then its rows wait, and so do its streams.
     WaitUntil(i64),
     /// The rule pauses until this time, ms since the epoch (`delay`). Streams do not wait for it.
     PauseUntil(i64),

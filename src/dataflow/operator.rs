@@ -39,7 +39,7 @@ use tables::{Tables, scan_tables};
 
 pub use divided::{at_home, joined_input};
 
-/// How long a rule waits for full sinks, or for home, before it looks again, ms.
+/// How often a rule that waits for full sinks or for home checks them, ms.
 const SINK_WAIT: i64 = 10;
 
 /// The state of a rule. It works in turns ([`RuleOperator::work`]), so that neither a large result nor a pause stops

@@ -163,7 +163,7 @@ impl RuleQueue {
         self.batch.borrow().weight() >= FULL && !self.leaving.get()
     }
 
-    /// The rule leaves this thread: it takes everything that its streams have received, however much that is.
+    /// The rule leaves this thread: it takes everything that its streams have received, without a limit.
     pub fn leave(&self) {
         self.leaving.set(true);
     }

@@ -214,7 +214,7 @@ impl Engine {
         let rest = async {
             if !settled {
                 // After the sinks are closed, nothing holds up the engine.
-                // A part of the time is for the states, of which each thread may have many.
+                // A part of the time is reserved for the states; a thread may have many of them.
                 let _ = tokio::time::timeout_at(until, self.settle()).await;
                 states = self.save_all(&last, &rules, began + limit).await;
             }
@@ -265,8 +265,8 @@ impl Engine {
         busy
     }
 
-    /// The number of rows that rules have read and not processed. A thread that does not answer has what its rules had
-    /// after their last turns.
+    /// The number of rows that rules have read and not processed. For a thread that does not answer, the number after
+    /// its rules' last turns counts.
     async fn unprocessed(&self, rules: &[RunningRule]) -> u64 {
         let before: u64 = rules.iter().map(|rule| rule.metrics.unprocessed()).sum();
         let counts = self.threads.iter().map(|thread| {
@@ -279,8 +279,8 @@ impl Engine {
         if counts.iter().all(Option::is_some) { known } else { known.max(before) }
     }
 
-    /// The states of rules that were just removed, with their statuses. Those that their threads have not given `until` then
-    /// are late.
+    /// The states of rules that were just removed, with their statuses. States that their threads have not given by
+    /// `until` are late.
     async fn save_all(
         &self,
         last: &[RuleStatus],

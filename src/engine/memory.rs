@@ -79,8 +79,8 @@ impl fmt::Display for Relieved {
 }
 
 impl Engine {
-    /// Takes the step that the memory in use requires. Returns what is to be ended; the caller must stop a returned rule,
-    /// and drop a returned view, in all processes.
+    /// Takes the step that the memory in use requires. Returns what is to be ended; the caller must stop a returned
+    /// rule, and drop a returned view, in all processes.
     pub async fn relieve_memory(&self) -> Option<Relieved> {
         let pressure = memory::pressure();
         if pressure >= Pressure::Queues {

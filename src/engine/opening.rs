@@ -100,7 +100,8 @@ impl Engine {
         self.prepare_rule_as(rule, self.slot() as RuleKey, None).await
     }
 
-    /// As [`Engine::prepare_rule`] with a number and a place for its state; all processes of a cluster use the same ones.
+    /// As [`Engine::prepare_rule`] with a number and a place for its state; all processes of a cluster use the same
+    /// ones.
     ///
     /// # Errors
     /// As [`Engine::prepare_rule`].
@@ -249,7 +250,7 @@ impl PreparedRule<'_> {
         Ok(())
     }
 
-    /// Makes the indexes of the views that it will look up, in turns beside everything else that its worker does.
+    /// Makes the indexes of the views that it will look up, in turns, so that its worker's other work continues.
     async fn prepare_lookups(&self) {
         let Some(RulePlan { inputs, body: Body::Stateful(body), .. }) = &self.plan else { return };
         let of_view =

@@ -3,9 +3,9 @@
 //! Both versions are open during the switch, so that no endpoint closes and no client is disconnected. If both read the
 //! same streams, one command to the worker switches: exactly one version sees each message. If the streams differ, the
 //! new version has its state on another thread, or one of them has it divided by key, the endpoints of the old version
-//! pause (their sockets are not read), the old version processes what was read, and the new one begins. If a client with
-//! `slowClient: block` holds up an endpoint, it cannot pause: then the switch does not wait, and what the old version has
-//! not processed is counted as lost.
+//! pause (their sockets are not read), the old version processes what was read, and the new one begins. If a client
+//! with `slowClient: block` holds up an endpoint, it cannot pause: then the switch does not wait, and what the old
+//! version has not processed is counted as lost.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -398,12 +398,13 @@ impl RuleMetrics {
         );
     }
 
-    /// A thread has `now` rows left to process at the end of a turn, and had `before` at the end of the one before.
+    /// Records that a thread has `now` rows left to process at the end of a turn, and had `before` at the end of the
+    /// last one.
     pub fn leaves(&self, now: u64, before: u64) {
         self.unprocessed.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
     }
 
-    /// The rows that its threads had left to process at the ends of their last turns.
+    /// The rows that its threads had not processed at the end of their last turns.
     pub fn unprocessed(&self) -> u64 {
         self.unprocessed.load(Ordering::Relaxed)
     }

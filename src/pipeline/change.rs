@@ -62,8 +62,8 @@ impl Content {
         self.conf_keys != new.conf_keys || tables(self) != tables(new)
     }
 
-    /// The names of statements that differ: streams, tables and views, also those that only one of both has, and the views
-    /// over them.
+    /// The names of statements that differ: streams, tables and views, also those that only one of both has, and the
+    /// views over them.
     fn differing(&self, new: &Content, views: &[PlannedView]) -> BTreeSet<String> {
         let named = |old: &BTreeMap<String, String>, new: &BTreeMap<String, String>| -> Vec<String> {
             let names = old.keys().chain(new.keys());

@@ -146,7 +146,7 @@ fn explain_physical(plan: &RulePlan, windowed: bool, spread: Spread, page: &mut 
             explain_results(body, page, depth);
             depth += 1;
             match &body.window {
-                // The rows of a view without a window are never over.
+                // The rows of a view without a window are never final.
                 window if !windowed && !matches!(window, WindowSpec::Each) => page.line(depth, "all rows"),
                 window => page.line(depth, spec(window, &plain)),
             }

@@ -1,5 +1,5 @@
-//! How a rule uses several data threads: independently on each, with merged groups, with the state of some keys on each,
-//! or with its rows on one.
+//! How a rule uses several data threads: independently on each, with merged groups, with the state of some keys on
+//! each, or with its rows on one.
 
 use std::fmt;
 use std::sync::Arc;

@@ -130,8 +130,8 @@ fn to_int(value: &Value) -> Result<i64, ConversionError> {
     converted.ok_or_else(|| failed(value, "int"))
 }
 
-/// A double: text is read in decimal and exponent form, or has a prefix as for whole numbers, with any number of digits;
-/// a point in time is ms since the epoch. Text of a number beyond the doubles is an error.
+/// A double: text is read in decimal and exponent form, or has a prefix as for whole numbers, with any number of
+/// digits; a point in time is ms since the epoch. Text of a number beyond the doubles is an error.
 fn to_float(value: &Value) -> Result<f64, ConversionError> {
     let converted = match value {
         Value::Int(i) => Some(*i as f64),

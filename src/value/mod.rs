@@ -153,8 +153,8 @@ impl Value {
         }
     }
 
-    /// Subtracts the weight of the value and of everything inside it from `left`; false if `left` is too small, and then
-    /// the rest is not visited. Values may share parts, so a walk can take far longer than their memory suggests.
+    /// Subtracts the weight of the value and of everything inside it from `left`; false if `left` is too small, and
+    /// then the rest is not visited. Values may share parts, so a walk can take far longer than their memory suggests.
     pub fn spend(&self, left: &mut usize, weight: &impl Fn(&Value) -> usize) -> bool {
         let Some(rest) = left.checked_sub(weight(self)) else { return false };
         *left = rest;

@@ -20,9 +20,9 @@
 //! - `why`: of a case in `decisions.json` and `forms.json`: what speaks for its answer
 //!
 //! `CASE=text cargo test --test conformance` runs the cases with this text in their names, with all that they gave.
-//! `CASES=file cargo test --test conformance -- --nocapture` runs the cases of another file, too.
-//! `WORKERS=3 cargo test --test conformance` runs them on three data threads, `HOSTS=2` in two processes: the answers are
-//! the same. Those of a few files always run in these ways, too.
+//! `CASES=file cargo test --test conformance -- --nocapture` runs the cases of another file, too. `WORKERS=3 cargo test
+//! --test conformance` runs them on three data threads, `HOSTS=2` in two processes: the answers are the same. Those of
+//! a few files always run in these ways, too.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

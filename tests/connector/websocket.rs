@@ -1,4 +1,5 @@
-//! The websocket connector against real peers: roles, handshakes, bad input and errors; and helpers for the other files.
+//! The websocket connector against real peers: roles, handshakes, bad input and errors; and helpers for the other
+//! files.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -54,13 +54,13 @@ impl RowIndex {
         self.next.set(next);
     }
 
-    /// Forgets all rows, to be filled again.
+    /// Removes all rows, so that the index is filled again.
     pub(super) fn clear(&self) {
         self.rows.borrow_mut().clear();
         self.next.set(Some(0));
     }
 
-    /// Takes a change, unless its row is not in the index yet: then the row is added as it is by that time.
+    /// Takes a change. A row that is not in the index yet is added later, in its state by then.
     pub(super) fn change(&self, change: &RowChange) {
         if self.next.get().is_none_or(|next| change.id < u64::from(next)) {
             self.put(change);

@@ -40,7 +40,7 @@ pub use index::RowIndex;
 
 use change::parsed;
 
-/// The number of rows that an index gets between two looks at the clock.
+/// The number of rows that are added to an index between two checks of the clock.
 const ROWS_AT_ONCE: usize = 256;
 
 /// The readers of one view.

@@ -1,4 +1,4 @@
-//! The parts of a state that is divided by key: what each of them does of the rule's plan.
+//! The parts of a state that is divided by key, and what part of the rule's plan each of them executes.
 
 use std::rc::Rc;
 

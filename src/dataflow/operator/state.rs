@@ -73,21 +73,21 @@ impl RuleOperator {
         self.record(self.bytes())
     }
 
-    /// Tells the other parts how large this one is; returns the size of all.
+    /// Reports the size of this part to the others; returns the size of all.
     fn record(&self, bytes: u64) -> u64 {
         self.own.as_ref().map_or(bytes, |Own { division, owner }| division.measured(*owner, bytes))
     }
 
-    /// Whether this part has more than it may keep while the whole state exceeds its limit. What exceeds the share of
-    /// another part is dropped there.
+    /// Whether the whole state exceeds its limit, and this part its share. A part that exceeds its share drops rows
+    /// itself.
     fn has_to_evict(&self, limit: u64) -> bool {
         let bytes = self.bytes();
         let share = self.own.as_ref().map_or(limit, |Own { division, .. }| limit / division.parts());
         self.record(bytes) > limit && bytes > share
     }
 
-    /// Compares the state with its limit, after `more` rows or groups: drops what is oldest, or fails the rule. Of a state
-    /// that is divided, each part drops down to its share.
+    /// Compares the state with its limit, after `more` rows or groups: drops what is oldest, or fails the rule. If the
+    /// state is divided, each part drops what exceeds its share.
     pub(super) fn limit_state(&mut self, more: u32) -> Option<Progress> {
         let limit = self.plan.state_limit?;
         self.unmeasured = self.unmeasured.saturating_add(more);

@@ -1,5 +1,5 @@
-//! Joined rows on their way to home: where the state of a rule is divided by the key of its joins, each thread joins the
-//! rows of its keys, and home makes the results of all of them.
+//! Joined rows on their way to home: where the state of a rule is divided by the key of its joins, each thread joins
+//! the rows of its keys, and home makes the results of all of them.
 
 use std::rc::Rc;
 
@@ -8,10 +8,10 @@ use crate::dataflow::row::KeptRow;
 use crate::dataflow::window::{Groups, Partial};
 use crate::value::Value;
 
-/// So many rows of one window go together.
+/// The number of rows of one window that are sent together.
 const TOGETHER: usize = 1024;
 
-/// What a thread has joined of one window, until it is sent.
+/// Joined rows of one window that are not sent yet.
 pub(super) struct JoinedRows {
     home: Rc<Forward>,
     window: (i64, i64),
@@ -23,12 +23,12 @@ impl JoinedRows {
         JoinedRows { home, window: (0, 0), rows: Vec::new() }
     }
 
-    /// Whether so much is on its way that the thread should wait.
+    /// Whether the thread should wait because too much is on its way.
     pub fn is_full(&self) -> bool {
         self.home.is_full()
     }
 
-    /// The rows of this window follow.
+    /// Begins a window.
     pub fn begin(&mut self, start: i64, end: i64) {
         self.window = (start, end);
     }

@@ -56,7 +56,7 @@ pub struct StreamScan {
     feed: Option<Box<Feed>>,
     /// With ON_MISMATCH="skip", the declared columns: a message that does not fit them is skipped.
     fitting: Box<[usize]>,
-    /// Whether the wanted columns have changed since the scanner was told.
+    /// Whether the wanted columns have changed since the scanner last got them.
     stale: bool,
     /// Columns that any rule reads; the same key with two types is two columns.
     columns: Vec<StreamColumn>,

@@ -41,7 +41,7 @@ pub(super) struct Rules {
     watched: Members,
     /// Rules with state that the stream waits for, until they have taken their rows.
     full: Vec<u32>,
-    /// Rules that were told that more messages follow.
+    /// Rules that know that more messages follow.
     behind: Vec<Member>,
     /// Rules with something to hand over.
     touched: Vec<Member>,

@@ -244,7 +244,7 @@ const JOINS: [(&str, &str); 9] = [
     ("a.k = a.k", "SELECT x.k, y.v FROM a AS x INNER JOIN a AS y ON x.k = y.k GROUP BY TUMBLINGWINDOW(ss, 1)"),
 ];
 
-/// The rows of each message, in an order of their own.
+/// The rows of each message, sorted.
 fn sorted_rows(messages: impl IntoIterator<Item = Json>) -> Vec<Vec<String>> {
     let sorted = |message: Json| {
         let rows = message.as_array().expect("a list of rows").iter();
@@ -344,13 +344,13 @@ fn rows_wait_for_home_and_are_read_when_the_rule_ends() {
     send(10_000, 1_000, &"x".repeat(1_000));
     send(1, 2_000, "");
     threads.settle();
-    // More than may be on its way home: the owner takes some rows, and then no more until home does.
+    // More than may be on its way home: the owner takes some rows, and no more until home takes them.
     (2..=5).for_each(|time| _ = send(10_000, time * 1_000, ""));
     send(1, 6_000, "");
     threads.settle();
     send(500, 6_000, "");
     threads.settle();
-    // As much as its queue holds is read, and the rest stays in the stream.
+    // The owner reads as many rows as its queue holds; the rest stays in the stream.
     let read = send(33_000, 6_000, "");
     (0..10).for_each(|_| threads.send(0, (0..500).map(|row| json!({"k": keys[row], "v": "", "ts": 6_000}))));
     threads.end_scans(1);
@@ -449,7 +449,7 @@ fn a_state_that_was_divided_goes_on_with_any_number_of_threads() {
     }
 }
 
-/// Of a state over its limit, a part that has no more than its share keeps it.
+/// If the state exceeds its limit, a part within its share drops nothing.
 #[test]
 fn a_part_of_a_state_drops_nothing_below_its_share() {
     let sql = "SELECT k, lag(v) OVER (PARTITION BY k) AS l FROM a";

@@ -181,7 +181,7 @@ impl Rule {
         self.output.borrow_mut().limit_messages(limit);
     }
 
-    /// With the state of this owner's keys only.
+    /// Only with the state of this owner's keys.
     fn of_owner(self, division: Division, owner: usize) -> Rule {
         Rule { operator: self.operator.of_owner(division, owner, None), restarts: Restarts::Never, ..self }
     }

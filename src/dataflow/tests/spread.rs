@@ -44,7 +44,7 @@ pub(super) struct Threads {
     pub(super) metrics: Arc<RuleMetrics>,
 }
 
-/// A sink of single rows that refuses more while it is full. Streams do not wait for it, only what has state.
+/// A sink of single rows that refuses more while it is full. Only rules with state wait for it, streams do not.
 #[derive(Default)]
 pub(super) struct Slow {
     kept: Arc<Kept>,
@@ -75,7 +75,7 @@ impl Threads {
         Threads::with_sink(sql, options, keeps, kept.clone(), (Arc::default(), kept))
     }
 
-    /// With a sink that is full from the beginning on.
+    /// With a sink that is full from the start.
     pub(super) fn with_full_sink(sql: &str, options: &RuleOptions) -> (Threads, Arc<Slow>) {
         let slow = Arc::new(Slow { is_full: AtomicBool::new(true), ..Slow::default() });
         let single = SinkFormat { send_single: true, ..SinkFormat::default() };
@@ -335,13 +335,13 @@ fn rows_beyond_what_may_be_under_way_wait_and_none_is_lost() {
     threads.stop();
 }
 
-/// Rows whose window has a result of 10 MB in all.
+/// Rows of a window whose result has 10 MB.
 fn long_rows() -> impl Iterator<Item = Json> {
     let text = "x".repeat(1_000);
     (0..10_000).map(move |k| json!({"k": k, "v": text, "ts": 1_000_000}))
 }
 
-/// Rows that come while the rule waits for its sink wait too, wherever they are: none is dropped.
+/// Rows that arrive while the rule waits for its sink wait too; none is dropped.
 #[test]
 fn rows_wait_for_a_full_sink_with_the_rule() {
     let (threads, sink) = Threads::with_full_sink("SELECT v FROM a GROUP BY COUNTWINDOW(10000)", &by_clock());
@@ -350,7 +350,7 @@ fn rows_wait_for_a_full_sink_with_the_rule() {
     threads.have_read(10_000);
     // The rule has begun to send the result, and waits.
     threads.settle();
-    // As many as may be on their way from two threads, which is more than the rule's queue holds.
+    // As many as may be on their way from two threads: more than the rule's queue holds.
     for thread in [0, 2] {
         (0..50).for_each(|_| threads.send(thread, (0..500).map(|v| json!({"v": v}))));
     }

@@ -31,7 +31,7 @@ pub struct Network {
     feeds: HashMap<Text, Rc<Feed>>,
     /// those with fewer views below them first
     views: Vec<Node>,
-    /// what rules will look up
+    /// indexes that rules will look up
     lookups: Vec<Lookups>,
     /// set when something waits for readers of views
     waits: Rc<Cell<bool>>,
@@ -71,8 +71,8 @@ impl Network {
         self.feeds.entry(name.into()).or_insert_with(new).clone()
     }
 
-    /// Starts a view over views with the current rows. No changes of its views and tables may be on their way. `filled` is
-    /// called when it has all of them.
+    /// Starts a view over views with the current rows. No changes of its views and tables may be on their way. `filled`
+    /// is called when it has all of them.
     pub fn begin(&mut self, key: RuleKey, tables: &Tables, begin: Beginning, filled: Box<dyn FnOnce()>) {
         let Beginning { plan, inputs, view, context, metrics, clock } = begin;
         let feed = self.feed(&plan.about.name, &context.zone);

@@ -260,7 +260,7 @@ impl WorkerLoop {
                 Some(_) => {
                     let feed = self.network.feed(&stream.name, &self.zone);
                     let index = feed.index(&join.columns);
-                    // It was prepared, unless the view is another one by now.
+                    // It was prepared, unless the view has been replaced.
                     feed.fill(&mut Turn::endless());
                     Some(Lookup::View(index))
                 }

@@ -286,8 +286,8 @@ impl Sorted {
     }
 }
 
-/// Whether a collection should shrink, because it has much more room than it uses. Afterwards it has twice the room that
-/// it uses, so that it does not grow and shrink in turns.
+/// Whether a collection should shrink, because it has much more room than it uses. Afterwards it has twice the room
+/// that it uses, so that it does not grow and shrink in turns.
 fn has_much_room(capacity: usize, len: usize) -> bool {
     capacity > 4 * len.max(16)
 }
@@ -353,7 +353,7 @@ mod tests {
         }
     }
 
-    /// The numbers of a window that moves over many and over few of them.
+    /// The numbers of a window that has many numbers at some times and few at others.
     #[test]
     fn memory_follows_the_number_of_values() {
         let mut random = fastrand::Rng::with_seed(1);

@@ -10,7 +10,8 @@ use crate::value::{Text, Value};
 const MAX_STEPS: usize = 1_000_000;
 /// The most bytes that one run may produce.
 const MAX_OUTPUT: usize = 16 * 1024 * 1024;
-/// The most parts of a value that a function returns: the value itself, its elements and members, and those inside them.
+/// The most parts of a value that a function returns: the value itself, its elements and members, and those inside
+/// them.
 const MAX_PARTS: usize = 100_000;
 /// This many parts count as one step.
 const PARTS_A_STEP: usize = 16;

@@ -6,9 +6,10 @@
 //!
 //! Outbound, a worker passes encoded [`MessageBatch`]es to the [`Outlet`]s of a rule. An outlet takes every batch. One
 //! that must not lose anything returns `false` from [`Outlet::ready`] while it is over its limit; then the worker takes
-//! no further input for the rule's streams until the outlet raises its [`Signal`]. The worker asks before each turn, not
-//! before each batch. So the queue can hold its limit and the results of one turn, which takes up to 32 [`FrameBatch`]es
-//! (16,384 messages, or 32 times [`BATCH_BYTES`] and a message each), and the results of the windows that these close.
+//! no further input for the rule's streams until the outlet raises its [`Signal`]. The worker asks before each turn,
+//! not before each batch. So the queue can hold its limit and the results of one turn, which takes up to 32
+//! [`FrameBatch`]es (16,384 messages, or 32 times [`BATCH_BYTES`] and a message each), and the results of the windows
+//! that these close.
 
 mod frame;
 mod inbound;

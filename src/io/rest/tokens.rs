@@ -1,5 +1,5 @@
-//! Access tokens for requests (`oAuth`): fetched before the first request, and again when they have expired or the server
-//! refuses them.
+//! Access tokens for requests (`oAuth`): fetched before the first request, and again when they have expired or the
+//! server refuses them.
 //!
 //! The answer of the token server is an object. Headers of the sink are templates of it, such as
 //! `Bearer {{.access_token}}`. Token servers are dialled like the sink's own: their addresses pass the same check.

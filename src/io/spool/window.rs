@@ -1,8 +1,8 @@
 //! The numbers of a store's messages: which are done, which are in memory, and which come next. Plain data.
 //!
 //! Messages are taken in their order, at the cursor. With [`Resend`] out of order there are two places after each new
-//! connection: the cursor, at messages that waited for the connection, and another one at messages that come since then.
-//! When the cursor has reached that other place, the order is the usual one again.
+//! connection: the cursor, at messages that waited for the connection, and another one at messages that come since
+//! then. When the cursor has reached that other place, the order is the usual one again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! Clients of live views that connect to a process without the views.
 //!
-//! All processes of a cluster have the paths of the views; process 0 has their rows. Another process checks a client's TLS,
-//! origin and token as usual. Then it opens a connection to process 0, sends the client's address and claims, and copies
-//! bytes in both directions, beginning with the client's request. Process 0 serves the request as if the client had
-//! connected there. Bytes that one end does not read wait in the sockets, so nothing grows, and a client that reads nothing
-//! is dropped like one of process 0.
+//! All processes of a cluster have the paths of the views; process 0 has their rows. Another process checks a client's
+//! TLS, origin and token as usual. Then it opens a connection to process 0, sends the client's address and claims, and
+//! copies bytes in both directions, beginning with the client's request. Process 0 serves the request as if the client
+//! had connected there. Bytes that one end does not read wait in the sockets, so nothing grows, and a client that reads
+//! nothing is dropped like one of process 0.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,8 +24,8 @@ use crate::view::Identity;
 /// Opens a connection to process 0.
 pub type Passage = Arc<dyn Fn() -> BoxFuture<'static, io::Result<TcpStream>> + Send + Sync>;
 
-/// Describes a client to process 0. It is shorter than the longest document of [`framing`]: the token with the claims was
-/// in the head of a request.
+/// Describes a client to process 0. It is shorter than the longest document of [`framing`]: the token with the claims
+/// was in the head of a request.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Introduction {
     pub from: SocketAddr,
@@ -42,7 +42,8 @@ pub(super) struct HandedOver {
 }
 
 impl HandedOver {
-    /// Hands the client over, and copies bytes until one side ends. Runs on a data thread; the socket is detached before.
+    /// Hands the client over, and copies bytes until one side ends. Runs on a data thread; the socket is detached
+    /// before.
     pub async fn go(self, passage: Passage, place: Place) {
         let from = self.from;
         if let Err(error) = self.travel(&passage).await {

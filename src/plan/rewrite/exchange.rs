@@ -63,14 +63,14 @@ fn joins_alone(plan: &Stateful) -> bool {
         && plan.window_aggregates.is_empty()
         && plan.aggregates.iter().all(|call| !call.aggregate.is_ordered())
         && match plan.grouped {
-            // A group may have rows on several threads, and its first row is any of them.
+            // A group may have rows on several threads, and any of them may be its first row.
             true => plan.kept_slots.iter().all(|slot| read.contains(slot)),
             false => plan.result_steps.is_empty(),
         }
 }
 
-/// The columns of all streams that the joins compare for equality, directly or through others: the first such key.
-/// Empty if there is none.
+/// The first key that consists of a column of each stream, which the joins compare for equality directly or through
+/// other columns. Empty if there is none.
 fn join_keys(plan: &Stateful, inputs: &[Input]) -> Vec<Vec<usize>> {
     let mut equal: Vec<BTreeSet<usize>> = Vec::new();
     for (left, right) in plan.joins.iter().flat_map(|join| &join.equal) {
@@ -95,8 +95,8 @@ fn join_keys(plan: &Stateful, inputs: &[Input]) -> Vec<Vec<usize>> {
     equal.iter().find_map(key).unwrap_or_default()
 }
 
-/// The column of an input's scan in this slot of a joined row, if equal values of it have the same hash. A point in time
-/// also equals texts and numbers; rows in memory may have one in any column without a type.
+/// The column of an input's scan in this slot of a joined row, if equal values of it have the same hash. A point in
+/// time also equals texts and numbers; rows in memory may have one in any column without a type.
 fn key_column(input: &Input, slot: usize) -> Option<usize> {
     let place = slot.checked_sub(input.slots.start)?;
     let column = input.scan.columns.get(place)?;

@@ -19,8 +19,8 @@ pub struct WireLinks {
 }
 
 impl Service {
-    /// The connections of all processes: see [`Service::connections`]. A connection that one process lacks is reported as
-    /// that process reports it.
+    /// The connections of all processes: see [`Service::connections`]. A connection that one process lacks is reported
+    /// as that process reports it.
     pub async fn connections_everywhere(&self, all: bool) -> Vec<ConnectionReport> {
         let mut reports = self.connections(all).await;
         self.add_states(&mut reports).await;

@@ -1,7 +1,7 @@
 //! Taps of a rule or view in all processes.
 //!
-//! Each process taps its own part. The others send their rows to process 0, one message at a time. Its answer says whether
-//! the tap still has a reader.
+//! Each process taps its own part. The others send their rows to process 0, one message at a time. Its answer says
+//! whether the tap still has a reader.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
