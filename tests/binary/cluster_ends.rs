@@ -5,13 +5,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::cluster_service::{AFTERLIFE, ask, clients, connect, create_stream, rule};
+use super::cluster_service::{AFTERLIFE, SUMS, ask, clients, connect, create_stream, rule};
 use super::process::pair::Pair;
 use super::process::serve::{Served, refused};
 use super::process::{next, send};
-
-/// Rules whose states are in both processes: the name decides which one.
-const SUMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 async fn create_sums(served: &Served, interval: &str) {
     create_stream(served, "demo").await;

@@ -304,7 +304,10 @@ impl Parser<'_> {
         let hint = match self.token {
             Token::Bad(fault) => Some(
                 match fault {
-                    Fault::Character => "this character is not allowed here; names with other than ASCII letters, digits and _ need backticks",
+                    Fault::Character => {
+                        "this character is not allowed here; a name with other characters than ASCII letters, \
+                         digits and _ needs backticks"
+                    }
                     Fault::Comment => "the comment has no end: */ is missing",
                     Fault::UnclosedText => "the text has no end: a quote is missing",
                     Fault::LineBreak => "a line break in a text is written \\n",

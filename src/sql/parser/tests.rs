@@ -159,7 +159,7 @@ fn each_error_has_a_message_a_place_and_a_hint() {
         ("SELECT order FROM demo", "found \"ORDER\", expected expression.", "order", "`order`"),
         ("SELECT a == 1 FROM demo", "found \"=\", expected expression.", "=", "written ="),
         ("SELECT a || b FROM demo", "found \"|\", expected expression.", "|", "written OR"),
-        ("SELECT a # b FROM demo", "found \"#\", expected FROM.", "#", "begins nothing"),
+        ("SELECT a # b FROM demo", "found \"#\", expected FROM.", "#", "not allowed here"),
         ("SELECT 1.2.3 FROM demo", "found \"1.2.3\", invalid number value.", "1.2.3", "point"),
         (
             "SELECT 18446744073709551616 FROM d",
