@@ -135,7 +135,7 @@ async fn a_lookup_table_that_changes_lets_everything_start_anew() {
     };
     let mut plutino = Plutino::run("watch-table", &with("id"), &["--watch"]).await;
     plutino.rewrite(&with("name"));
-    plutino.says_all(&["everything starts anew", "started a"]).await;
+    plutino.says_all(&["everything starts again", "started a"]).await;
     // The data server had nothing to serve in between, and now listens on another free port.
     plutino.listens().await;
     let (mut s, mut a) = (plutino.connect("/s").await, plutino.connect("/a").await);

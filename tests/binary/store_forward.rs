@@ -357,7 +357,7 @@ async fn a_burst_beyond_the_queue_is_kept_and_marked_when_it_is_sent() {
     for (props, text) in [
         (json!({"resendPriority": 0.5}), "resendPriority is 0.5, expected -1, 0 or 1"),
         (json!({"resendPriority": 2}), "resendPriority is 2, expected a number from -1 to 1"),
-        (json!({"resendIndicatorField": "again", "format": "delimited"}), "resendIndicatorField is set in JSON alone"),
+        (json!({"resendIndicatorField": "again", "format": "delimited"}), "resendIndicatorField needs JSON messages"),
     ] {
         let rule = json!({"id": "no", "sql": "SELECT n FROM demo", "actions": [to_peer(port, props)]});
         let answer = served.asks("POST", "/rules", &rule).await;
