@@ -190,7 +190,6 @@ impl StreamScan {
             failed: false,
             typed,
             unit_checked: false,
-            held: false,
         });
     }
 

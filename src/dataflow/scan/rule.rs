@@ -132,8 +132,6 @@ pub(super) struct ScanRule {
     pub(super) typed: Box<[usize]>,
     /// The unit of its first timestamp was checked.
     pub(super) unit_checked: bool,
-    /// Whether a row far ahead of the clock has been held.
-    pub(super) held: bool,
 }
 
 /// The slots that the filter reads besides its tests, and those that are read as values after it.
@@ -365,19 +363,11 @@ impl ScanRule {
                 Verdict::Accept => {}
                 Verdict::Simulated => tracing::warn!(
                     rule = self.context.id,
-                    "all rows of a stream so far are far ahead of the clock: it is taken for simulated data, and \
+                    "the first rows of a stream are far ahead of the clock: it is taken for simulated data, and \
                      maxFutureSkew does not hold for it; write EVENT_CLOCK=\"data\" if it is, else \"wall\""
                 ),
                 Verdict::Misled => self.metrics.is_misled(),
-                Verdict::Hold => {
-                    if !std::mem::replace(&mut self.held, true) {
-                        let odd = "rows far ahead of the clock wait until it is known whether the stream is simulated: \
-                                   write EVENT_CLOCK=\"data\" if it is, else \"wall\"";
-                        tracing::warn!(rule = self.context.id, ahead_ms = time.saturating_sub(now), "{odd}");
-                        self.metrics.odd(odd.to_owned());
-                    }
-                    return Ok(time);
-                }
+                Verdict::Hold => return Ok(time),
                 Verdict::Drop => {
                     // One timestamp far ahead would make all later rows late.
                     if self.metrics.future.fetch_add(1, Ordering::Relaxed) == 0 {

@@ -60,7 +60,7 @@ const OPTIONS: &[Row] = &[
     Row::duration("maxFutureSkew", |draft, time| draft.options.max_future_skew = millis(time))
         .default("5m")
         .doc("In event time, rows further ahead of the clock than this are dropped and counted, with a warning; `0`: \
-         no limit. A stream with `EVENT_CLOCK=\"data\"`, or all of whose rows are further ahead for 5 s \
+         no limit. A stream with `EVENT_CLOCK=\"data\"`, or whose first three rows are all further ahead \
          (simulated data), is exempt"),
     Row::whole("concurrency", 0, u64::MAX, |draft, threads| {
         draft.options.concurrency = NonZeroUsize::new(usize::try_from(threads).unwrap_or(usize::MAX));
