@@ -18,7 +18,9 @@ use crate::value::types::DataType;
 /// divided. `unordered`: whether results of different keys may change places.
 pub(super) fn keys(plan: &Stateful, inputs: &[Input], unordered: bool) -> Vec<Vec<usize>> {
     let one_place = Vec::new();
-    if !unordered || plan.counts_hits || inputs.iter().any(|input| matches!(input.role, Role::Table { .. })) {
+    // The rows of tables and views are on one thread.
+    let is_elsewhere = |input: &Input| matches!(input.role, Role::Table { .. }) || input.stream.view.is_some();
+    if !unordered || plan.counts_hits || inputs.iter().any(is_elsewhere) {
         return one_place;
     }
     if inputs.iter().filter(|input| input.role == Role::Stream).count() > 1 {
