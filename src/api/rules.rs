@@ -202,6 +202,10 @@ async fn status(
     let mut shown = report_json(&report);
     shown["diagnosis"] = service.diagnosis(&id, &report).await.iter().map(looks::finding).collect();
     put_shares(&mut shown, &report.shares, asked.0);
+    // A process that takes orders knows its own share.
+    if let Some(process) = service.is_share_of() {
+        shown["shareOf"] = json!(process);
+    }
     if asked.0 {
         let operators = service.operators(&id, &report);
         shown["operators"] = operators.iter().map(operator).collect();

@@ -11,8 +11,10 @@ use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::Failure;
+use super::hosts::reachable;
 use super::reload::rest_tls;
 use crate::api::{self, Keys};
+use crate::cluster::{ControlSocket, Membership};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::pipeline::Content;
@@ -67,13 +69,28 @@ impl Console {
 
     /// The console's URL.
     pub fn url(&self) -> String {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let address = self.listener.local_addr().unwrap_or(self.config.rest);
-        format!("{scheme}://{address}/console/")
+        format!("{}://{}/console/", self.scheme(), self.address())
     }
 
-    /// Shows what runs on the engine.
-    pub async fn show(self, engine: Engine, content: &Content) -> Shown {
+    /// The URL of its REST API for the other processes of a cluster.
+    pub fn rest_url(&self, membership: &Membership) -> String {
+        format!("{}://{}", self.scheme(), reachable(self.address(), membership))
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap_or(self.config.rest)
+    }
+
+    /// Shows what runs on the engine, in a cluster what runs in all processes: process 0 asks the others, and these
+    /// redirect requests to it.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`] if the links to the other processes cannot be used.
+    pub async fn show(self, engine: Engine, content: &Content, others: Option<Others>) -> Result<Shown, Failure> {
         let Console { listener, tls, config, keys, data } = self;
         let address = config.rest;
         let keys = config.authentication.then(|| Keys::new(keys));
@@ -82,13 +99,33 @@ impl Console {
         }
         let service = Service::showing(engine, config, &data);
         service.show(content).await;
+        let leader = match others {
+            None => None,
+            Some(Others { membership, leader, controls }) => {
+                let joined = service.join(&membership, controls);
+                joined.map_err(|error| Failure::Refused(error.to_string()))?;
+                leader
+            }
+        };
+        let app = match &leader {
+            Some(leader) => api::following_app(service.clone(), keys, leader),
+            None => api::app(service.clone(), keys, false),
+        };
         let (ending, mut ends) = watch::channel(false);
         let ended = async move { drop(ends.wait_for(|ends| *ends).await) };
         // Certificates do not change while it runs.
         let tls = tls.map(|tls| watch::Sender::new(tls).subscribe());
-        let served = tokio::spawn(api::serve(listener, tls, api::app(service.clone(), keys, false), ended));
-        Shown { service, served: Mutex::new(Some(served)), ending }
+        let served = tokio::spawn(api::serve(listener, tls, app, ended));
+        Ok(Shown { service, served: Mutex::new(Some(served)), ending })
     }
+}
+
+/// The other processes of a cluster.
+pub struct Others {
+    pub membership: Membership,
+    /// the URL of process 0's REST API; `None` in process 0
+    pub leader: Option<String>,
+    pub controls: Vec<ControlSocket>,
 }
 
 /// A run that has a console.

@@ -3,16 +3,16 @@
 //! A lost process takes a part of the state with it. The others report it and end with exit code 4, so that a
 //! supervisor starts all of them again: at once if the process died, in the ordinary way if it ended intentionally.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::{Failure, Interrupts, end_at_once, say};
 use crate::cluster::{self, Cluster, ClusterError, Introduction, Loss, Lost, Membership, Part, Term};
-use crate::config::Config;
+use crate::config::{Config, fingerprint};
 
 /// The exit code of a process whose cluster has lost another one.
 pub const LOST: u8 = 4;
@@ -36,24 +36,24 @@ pub struct Hosts {
 pub struct Joined {
     pub cluster: Cluster,
     pub part: Part,
-    /// the process that has ended intentionally, if any
-    ended: watch::Receiver<Option<Lost>>,
+    /// which process has ended intentionally, if any, in words
+    ended: watch::Receiver<Option<String>>,
 }
 
 impl Joined {
     /// Waits until another process has ended intentionally, and returns the error to end with.
-    pub async fn left(ended: &mut Option<watch::Receiver<Option<Lost>>>) -> Failure {
+    pub async fn left(ended: &mut Option<watch::Receiver<Option<String>>>) -> Failure {
         if let Some(ended) = ended
-            && let Ok(lost) = ended.wait_for(Option::is_some).await
-            && let Some(lost) = &*lost
+            && let Ok(left) = ended.wait_for(Option::is_some).await
+            && let Some(left) = &*left
         {
-            return Failure::Lost(words(lost));
+            return Failure::Lost(left.clone());
         }
         std::future::pending().await
     }
 
     /// Reports when another process has ended intentionally.
-    pub fn ended(&self) -> watch::Receiver<Option<Lost>> {
+    pub fn ended(&self) -> watch::Receiver<Option<String>> {
         self.ended.clone()
     }
 }
@@ -66,11 +66,13 @@ impl Hosts {
         membership.map(Some).map_err(|error| Failure::Usage(error.to_string()))
     }
 
-    /// Connects to all other processes, however long this takes; `None`: a signal has ended the wait.
+    /// Connects to all other processes, however long this takes; `None`: a signal has ended the wait. If another process
+    /// ends in order later, the error says so and continues with `ended`.
     pub async fn join(
         &self,
         membership: Membership,
         introduction: Introduction,
+        ended: &'static str,
         interrupts: &mut Interrupts,
     ) -> Result<Option<Joined>, Failure> {
         let refused = |error: ClusterError| Failure::Refused(error.to_string());
@@ -78,17 +80,25 @@ impl Hosts {
             links = cluster::connect(membership, introduction, self.allow_public, say_with_time) => links.map_err(refused)?,
             () = interrupts.next() => return Ok(None),
         };
-        let (tell, ended) = watch::channel(None);
+        let (tell, left) = watch::channel(None);
         let lost = move |lost: Lost| {
             if lost.how == Loss::Ended {
-                tell.send_replace(Some(lost));
+                tell.send_replace(Some(format!("{lost}{ended} This process ends too; start all processes again.")));
             } else {
-                say(&format!("plutino: {}", words(&lost)));
+                say(&format!("plutino: {lost}, and its state is lost. This process ends; restart all processes."));
                 end_at_once(i32::from(LOST));
             }
         };
         let (cluster, part) = cluster::start(links, lost).map_err(|error| refused(error.into()))?;
-        Ok(Some(Joined { cluster, part, ended }))
+        Ok(Some(Joined { cluster, part, ended: left }))
+    }
+}
+
+/// The address of the REST API for other machines. If it listens on all addresses, that of this process.
+pub fn reachable(rest: SocketAddr, membership: &Membership) -> String {
+    match membership.host().rsplit_once(':') {
+        Some((host, _)) if rest.ip().is_unspecified() => format!("{host}:{}", rest.port()),
+        _ => rest.to_string(),
     }
 }
 
@@ -97,22 +107,11 @@ fn say_with_time(text: &str) {
     say(&format!("{} {text}", Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ")));
 }
 
-fn words(lost: &Lost) -> String {
-    format!("{lost}, and its state is lost. This process ends; restart all processes.")
-}
-
-/// The parts of the configuration that all processes must share. Addresses and logs may differ.
+/// The settings that all processes must share, with the verb. Addresses and logs may differ.
 pub fn terms(verb: &str, config: &Config) -> Vec<Term> {
-    let zone = config.zone.iana_name().map_or_else(|| format!("{:?}", config.zone), str::to_owned);
-    let settings = format!("{:?} {:?} {:?} {:?}", config.rule, config.sources, config.sinks, config.connections);
-    vec![
-        Term { name: "the verb (run or serve)".to_owned(), value: verb.to_owned() },
-        Term { name: "basic.timezone".to_owned(), value: zone },
-        Term {
-            name: "the rule options, conf keys and connections in etc".to_owned(),
-            value: digest([settings.as_bytes()]),
-        },
-    ]
+    let verb = ("the verb (run or serve)".to_owned(), verb.to_owned());
+    let settings = std::iter::once(verb).chain(config.shared());
+    settings.map(|(name, value)| Term { name, value }).collect()
 }
 
 /// The rule files, by the start of their digests in the order of the command line: `sha256sum` shows which one differs.
@@ -121,39 +120,7 @@ pub fn term_of_files(files: &[PathBuf]) -> Result<Term, Failure> {
     for file in files {
         let read = std::fs::read(file);
         let content = read.map_err(|error| Failure::Refused(format!("{}: {error}", file.display())))?;
-        digests.push(shown(Sha256::digest(&content)));
+        digests.push(fingerprint(&content));
     }
     Ok(Term { name: "the rule files".to_owned(), value: format!("sha256 {}", digests.join(" and ")) })
-}
-
-fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update(part);
-        hasher.update([0]);
-    }
-    shown(hasher.finalize())
-}
-
-/// The start of a digest: enough to tell texts apart, and short enough to compare by eye.
-fn shown(digest: impl AsRef<[u8]>) -> String {
-    digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn terms_differ_where_it_matters() {
-        let mut config = Config::default();
-        let before = terms("run", &config);
-        config.rest.set_port(1);
-        config.server.port = 2;
-        assert_eq!(terms("run", &config), before, "each process has ports of its own");
-        config.rule.qos = 1;
-        assert_ne!(terms("run", &config), before);
-        assert_eq!(digest([&b"a"[..], b"b"]).len(), 12);
-        assert_ne!(digest([&b"a"[..], b"b"]), digest([&b"ab"[..]]));
-    }
 }

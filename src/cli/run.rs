@@ -17,14 +17,14 @@ use serde_json::{Map, json};
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
-use super::console::{self, Console, Running};
+use super::console::{self, Console, Others, Running};
 use super::follow::{Followed, say_changes};
 use super::hosts::{Hosts, Joined, term_of_files, terms};
 use super::player::Track;
 use super::replay::{Pace, Replay, is_recording};
 use super::status::Report;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
-use crate::cluster::{Cluster, Introduction, Membership};
+use crate::cluster::{Cluster, Introduction, Membership, Part, Term};
 use crate::config::Config;
 use crate::engine::{Engine, EngineSettings, PATROL, Relieved, RuleSpec, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
@@ -139,14 +139,23 @@ impl Run {
             Some(membership) => {
                 let mut terms = terms("run", &config);
                 terms.push(term_of_files(&self.files)?);
-                let introduction = Introduction { terms, ..Introduction::default() };
-                let joined = self.hosts.join(membership, introduction, &mut interrupts).await?;
+                // The console of process 0 asks the others over control links.
+                let given = if console.is_some() { "given" } else { "absent" };
+                terms.push(Term { name: "the option --console".to_owned(), value: given.to_owned() });
+                let rest = console.as_ref().map(|console| console.rest_url(&membership));
+                let introduction = Introduction { terms, control: console.is_some(), rest };
+                let joined = self.hosts.join(membership, introduction, ".", &mut interrupts).await?;
                 let Some(joined) = joined else { return Ok(()) };
                 Some(joined)
             }
         };
         let mut ended = joined.as_ref().map(Joined::ended);
-        let (cluster, part) = joined.map(|joined| (joined.cluster, joined.part)).unzip();
+        let (mut cluster, part) = joined.map(|joined| (joined.cluster, joined.part.without_orders())).unzip();
+        let others = cluster.as_mut().zip(part.as_ref()).map(|(cluster, part): (&mut Cluster, &Part)| Others {
+            membership: part.membership.clone(),
+            leader: cluster.rest.take(),
+            controls: std::mem::take(&mut cluster.controls),
+        });
         let secure = config.server.tls.is_some();
         let mut followed = self.watch.then(|| Followed::new(self.files.clone(), config.clone()));
         memory::set_budget(config.max_memory);
@@ -206,7 +215,7 @@ impl Run {
                 if !self.quiet {
                     say(&format!("console on {}", console.url()));
                 }
-                Running::Shown(console.show(engine, &content).await)
+                Running::Shown(console.show(engine, &content, others).await?)
             }
         };
         // The engine is taken only here.

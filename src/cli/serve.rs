@@ -13,16 +13,19 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::hosts::{Hosts, Joined, terms};
+use super::hosts::{Hosts, Joined, reachable, terms};
 use super::reload::{Reloader, rest_tls, warn_of_open_data_server};
 use super::{Etc, Failure, Interrupts, block_on, configure_service, end_at_once, say};
 use crate::api::{self, Keys};
-use crate::cluster::{Cluster, Introduction, Membership};
+use crate::cluster::{Cluster, Introduction};
 use crate::memory;
 use crate::service::{InCluster, Service, ServiceSettings, Summary};
 
 /// How long pending requests may take when the service ends.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
+/// What follows if another process ends in order.
+const STORED: &str = ", and process 0 has stored the states of rules.";
 
 /// How long the last line may wait for stderr to be read.
 const LAST_LINE: Duration = Duration::from_millis(200);
@@ -92,7 +95,7 @@ impl Serve {
             Some(membership) => {
                 let rest = Some(format!("{scheme}://{}", reachable(address, &membership)));
                 let introduction = Introduction { terms: terms("serve", &config), control: true, rest };
-                let joined = self.hosts.join(membership, introduction, &mut interrupts).await?;
+                let joined = self.hosts.join(membership, introduction, STORED, &mut interrupts).await?;
                 let Some(joined) = joined else { return Ok(()) };
                 Some(joined)
             }
@@ -182,14 +185,6 @@ impl Serve {
     }
 }
 
-/// The address of the REST API for other machines. If it listens on all addresses, that of this process.
-fn reachable(rest: SocketAddr, membership: &Membership) -> String {
-    match membership.host().rsplit_once(':') {
-        Some((host, _)) if rest.ip().is_unspecified() => format!("{host}:{}", rest.port()),
-        _ => rest.to_string(),
-    }
-}
-
 /// Prints the last line. A blocked stderr does not keep the process from ending.
 async fn print_last(line: String) {
     let (said, done) = tokio::sync::oneshot::channel();
@@ -202,7 +197,7 @@ async fn print_last(line: String) {
 
 /// The last line of the log.
 fn last_line(summary: &Summary, took: Duration) -> String {
-    let Summary { rules, stored, totals } = summary;
+    let Summary { rules, views, states, totals } = summary;
     let lost: u64 = totals.lost.values().sum();
     let causes: Vec<String> = totals.lost.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
     let kept = match totals.kept {
@@ -210,12 +205,14 @@ fn last_line(summary: &Summary, took: Duration) -> String {
         kept => format!("kept {} for peers, ", super::messages(kept)),
     };
     let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join(", ")) };
+    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let views = if *views == 0 { String::new() } else { format!(" and {}", counted(*views, "view")) };
     format!(
-        "stopped {rules} rule{} in {:.1} s: delivered {}, {kept}stored the state of {stored} rule{}, lost {lost}{causes}",
-        if *rules == 1 { "" } else { "s" },
+        "stopped {}{views} in {:.1} s: delivered {}, {kept}{} on disk, lost {lost}{causes}",
+        counted(*rules, "rule"),
         took.as_secs_f64(),
         super::messages(totals.delivered),
-        if *stored == 1 { "" } else { "s" },
+        counted(*states, "state"),
     )
 }
 
@@ -227,10 +224,10 @@ mod tests {
     #[test]
     fn the_last_line_says_what_was_lost_and_why() {
         let lost = [("no reader", 3), ("slow client", 4)].into();
-        let summary = Summary { rules: 2, stored: 1, totals: Totals { delivered: 12, lost, kept: 0 } };
-        let expected = "stopped 2 rules in 1.2 s: delivered 12 messages, stored the state of 1 rule, lost 7 (3 no reader, 4 slow client)";
+        let summary = Summary { rules: 2, views: 1, states: 1, totals: Totals { delivered: 12, lost, kept: 0 } };
+        let expected = "stopped 2 rules and 1 view in 1.2 s: delivered 12 messages, 1 state on disk, lost 7 (3 no reader, 4 slow client)";
         assert_eq!(last_line(&summary, Duration::from_millis(1234)), expected);
         let nothing = last_line(&Summary::default(), Duration::ZERO);
-        assert_eq!(nothing, "stopped 0 rules in 0.0 s: delivered 0 messages, stored the state of 0 rules, lost 0");
+        assert_eq!(nothing, "stopped 0 rules in 0.0 s: delivered 0 messages, 0 states on disk, lost 0");
     }
 }

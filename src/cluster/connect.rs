@@ -91,8 +91,8 @@ impl Own {
     }
 }
 
-/// Connects to all other processes, however long they take to start. `waits` is called with the missing ones, at once
-/// and then at intervals.
+/// Connects to all other processes, however long they take to start. `waits` is called with the missing ones, at once,
+/// at intervals, and when the name of one cannot be resolved.
 ///
 /// # Errors
 /// [`ClusterError`] if this process cannot listen or is incompatible with another.
@@ -112,12 +112,22 @@ pub async fn connect(
         }
     }
     let mut found = Found::new(own.membership.hosts.len());
-    let waiting = |missing: &[String]| format!("waiting for {}", missing.join(" and "));
-    waits(&waiting(&found.missing(&own)));
+    let waiting = |found: &Found, unresolved: &[Option<String>]| {
+        let missing = found.missing(&own).into_iter().map(|process| {
+            let place = format!("process {process} at {}", own.membership.hosts[process]);
+            let why = unresolved[process].as_ref().map(|why| format!(" ({why})"));
+            format!("{place}{}", why.unwrap_or_default())
+        });
+        format!("waiting for {}", missing.collect::<Vec<_>>().join(" and "))
+    };
+    // A peer that is expected to dial may wait for a name that is misspelt here, so all names are looked up.
+    let mut unresolved = vec![None; own.membership.hosts.len()];
+    let mut lookups = JoinSet::new();
+    lookups.spawn(look_up(own.membership.hosts.clone()));
+    waits(&waiting(&found, &unresolved));
     let mut patience = tokio::time::interval_at(Instant::now() + PATIENCE, PATIENCE);
     loop {
-        let missing = found.missing(&own);
-        if missing.is_empty() {
+        if found.missing(&own).is_empty() {
             let clients = match own.membership.process {
                 0 => Clients::Come(Reception { listener, own: own.clone() }),
                 _ => Clients::Go(Passage(own.clone())),
@@ -140,7 +150,21 @@ pub async fn connect(
                 Ok(met) => met?.into_iter().for_each(|met| found.take(met)),
                 Err(error) => tracing::error!(%error, "a connection of another process"),
             },
-            _ = patience.tick() => waits(&waiting(&missing)),
+            Some(looked_up) = lookups.join_next() => {
+                if let Ok(looked_up) = looked_up
+                    && looked_up != unresolved
+                {
+                    unresolved = looked_up;
+                    waits(&waiting(&found, &unresolved));
+                }
+            }
+            _ = patience.tick() => {
+                waits(&waiting(&found, &unresolved));
+                // One that takes longer than the interval goes on.
+                if lookups.is_empty() {
+                    lookups.spawn(look_up(own.membership.hosts.clone()));
+                }
+            }
         }
     }
 }
@@ -210,13 +234,13 @@ impl Found {
         self.streams[met.process][met.purpose as usize] = Some(met.stream);
     }
 
-    fn missing(&self, own: &Own) -> Vec<String> {
-        let membership = &own.membership;
-        let others = self.streams.iter().enumerate().filter(|(process, _)| *process != membership.process);
+    /// The processes that are not connected yet.
+    fn missing(&self, own: &Own) -> Vec<usize> {
+        let others = self.streams.iter().enumerate().filter(|(process, _)| *process != own.membership.process);
         let missing = others.filter(|(process, streams)| {
             own.purposes(*process).iter().any(|purpose| streams[*purpose as usize].is_none())
         });
-        missing.map(|(process, _)| format!("process {process} at {}", membership.hosts[process])).collect()
+        missing.map(|(process, _)| process).collect()
     }
 
     fn into_links(self, membership: Membership, clients: Clients) -> Result<Links, ClusterError> {
@@ -234,6 +258,18 @@ fn blocking(stream: TcpStream) -> std::io::Result<net::TcpStream> {
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
     Ok(stream)
+}
+
+/// Why the names of hosts cannot be resolved, in the order of the hosts; `None`: they can be.
+async fn look_up(hosts: Vec<String>) -> Vec<Option<String>> {
+    let reason = |host: String| async move {
+        let error = tokio::net::lookup_host(&host).await.err()?.to_string();
+        let name = host.rsplit_once(':').map_or(&*host, |(name, _)| name);
+        // The system's resolver says "failed to lookup address information" before each reason.
+        let reason = error.rsplit_once(": ").map_or(&*error, |(_, reason)| reason);
+        Some(format!("cannot resolve {name}: {reason}"))
+    };
+    futures_util::future::join_all(hosts.into_iter().map(reason)).await
 }
 
 async fn listen(membership: &Membership, allow_public: bool) -> Result<TcpListener, ClusterError> {
@@ -333,8 +369,13 @@ async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Opt
             fits?;
             Ok(Some(Met { process: theirs.process, purpose: theirs.purpose, stream, rest: theirs.rest }))
         }
+        // A process that ends, because another connection of it was refused, closes this one too.
+        Ok(Err(error)) if is_closed(&error) => {
+            tracing::debug!(%from, "a connection was closed before its greeting");
+            Ok(None)
+        }
         Ok(Err(error)) => {
-            tracing::warn!(%from, %error, "dropped a connection that does not come from another process");
+            tracing::warn!(%from, "refused a connection to the address for other processes: {error}");
             Ok(None)
         }
         Err(_) => {
@@ -342,6 +383,11 @@ async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Opt
             Ok(None)
         }
     }
+}
+
+fn is_closed(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::UnexpectedEof | Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe)
 }
 
 /// Handles an incoming connection after all processes have connected; `None` if it is not for a client. A process that

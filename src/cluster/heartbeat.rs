@@ -80,7 +80,7 @@ impl fmt::Display for Lost {
         let Lost { process, host, how } = self;
         write!(f, "process {process} ({host}) ")?;
         match how {
-            Loss::Ended => write!(f, "has ended"),
+            Loss::Ended => write!(f, "has ended in order"),
             Loss::Failed(reason) => write!(f, "cannot continue: {reason}"),
             Loss::Closed => write!(f, "is gone: its connection was closed"),
             Loss::Silent(limit) => write!(f, "is gone: it was silent for {} s", limit.as_secs()),

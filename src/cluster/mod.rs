@@ -127,6 +127,11 @@ pub struct Part {
 }
 
 impl Part {
+    /// The same for processes that end their rules independently: control links are there to ask, not to give orders.
+    pub fn without_orders(self) -> Part {
+        Part { ordered: false, ..self }
+    }
+
     /// Makes a guard for a data thread: if the thread panics, this process is reported as lost.
     pub fn sentinel(&self) -> Sentinel {
         let Membership { process, .. } = self.membership;

@@ -232,7 +232,7 @@ async fn lose(go: impl FnOnce(Cluster, Part)) -> Lost {
 async fn a_process_that_leaves_says_so() {
     let lost = lose(|cluster, _| cluster.leave()).await;
     assert_eq!((lost.process, &lost.how), (0, &Loss::Ended));
-    assert!(lost.to_string().ends_with(") has ended"), "{lost}");
+    assert!(lost.to_string().ends_with(") has ended in order"), "{lost}");
 }
 
 #[tokio::test]

@@ -5,12 +5,14 @@
 //! connections are in `connections/connection.yaml`.
 //!
 //! `settings` has one row for each setting, `load` reads the layers, `reload` compares two
-//! configurations, `sources` keeps the conf keys of connectors.
+//! configurations, `shared` lists what several processes must have in common, `sources` keeps the conf keys of
+//! connectors.
 //! Problems are reported with file and line, or with the variable's name. Nothing behind this module sees YAML.
 
 mod load;
 mod reload;
 mod settings;
+mod shared;
 mod sources;
 
 use std::net::SocketAddr;
@@ -29,6 +31,7 @@ use crate::logging::LogFile;
 pub use self::load::load;
 pub use self::reload::Differences;
 pub use self::settings::{schema, table, without_effect, zone};
+pub use self::shared::fingerprint;
 pub use self::sources::PropertySets;
 
 /// All settings.

@@ -107,6 +107,21 @@ impl PropertySets {
         self.overrides.push(set);
     }
 
+    /// All sets by kind and key (in lower case), with the overrides of the environment. Each has only what it sets itself.
+    pub(super) fn each(&self) -> BTreeMap<(String, String), Map<String, Json>> {
+        let mut all: BTreeMap<(String, String), Map<String, Json>> = BTreeMap::new();
+        for (kind, sets) in &self.sets {
+            for (key, props) in sets {
+                let set = all.entry((kind.clone(), key.to_ascii_lowercase())).or_default();
+                props.iter().for_each(|(name, value)| put(set, name, value.clone()));
+            }
+        }
+        for Override { kind, key, property, value } in &self.overrides {
+            put(all.entry(((*kind).to_owned(), key.clone())).or_default(), property, value.clone());
+        }
+        all
+    }
+
     /// The keys of a kind in the files.
     pub fn keys(&self, kind: &str) -> impl Iterator<Item = &str> {
         self.sets.get(kind).into_iter().flat_map(|sets| sets.keys().map(String::as_str))

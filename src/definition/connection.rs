@@ -117,6 +117,11 @@ impl Connections {
         self.known.get(id)
     }
 
+    /// All connections by id.
+    pub fn each(&self) -> impl Iterator<Item = (&String, &Connection)> {
+        self.known.iter()
+    }
+
     /// Adds a connection, or replaces the one with this id.
     pub fn put(&mut self, id: &str, connection: Connection) {
         self.known.insert(id.to_owned(), connection);

@@ -5,12 +5,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 /// The published counts.
 #[derive(Debug, Default)]
 pub struct Flow([AtomicU64; 7]);
 
 /// Counts since the rule's start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowCounts {
     /// rows that reached WHERE, if it comes after the scan
     pub filter_in: u64,
@@ -29,6 +31,17 @@ pub struct FlowCounts {
 }
 
 impl FlowCounts {
+    /// Adds the counts of another process.
+    pub fn add(&mut self, more: FlowCounts) {
+        self.filter_in += more.filter_in;
+        self.filter_out += more.filter_out;
+        self.window_in += more.window_in;
+        self.windows += more.windows;
+        self.having_in += more.having_in;
+        self.having_out += more.having_out;
+        self.results += more.results;
+    }
+
     fn all(&self) -> [u64; 7] {
         let FlowCounts { filter_in, filter_out, window_in, windows, having_in, having_out, results } = *self;
         [filter_in, filter_out, window_in, windows, having_in, having_out, results]

@@ -137,15 +137,15 @@ impl Service {
         }
     }
 
-    /// Writes a state to disk, if there is one. The caller holds the rule's lock.
+    /// Writes a state to disk, if there is one; false: that failed. The caller holds the rule's lock.
     pub(super) async fn keep_state(
         &self,
         engine: Option<&Engine>,
         id: &str,
         saved: Option<Result<Saved, CheckpointError>>,
-    ) {
+    ) -> bool {
         let written = match saved {
-            None => return,
+            None => return true,
             Some(Err(error)) => Err(error.to_string()),
             Some(Ok(Saved { bytes, mark })) => {
                 let written = self.inner.store.write(vec![Change::put_state(id, bytes)]).await;
@@ -159,8 +159,12 @@ impl Service {
                 if let Some(engine) = engine {
                     self.is_kept(engine, id, mark).await;
                 }
+                true
             }
-            Err(error) => tracing::warn!(rule = id, "its state could not be stored: {error}"),
+            Err(error) => {
+                tracing::warn!(rule = id, "its state could not be stored: {error}");
+                false
+            }
         }
     }
 
@@ -191,11 +195,18 @@ impl Service {
         locked(&self.inner.checkpoints).stored.contains(id)
     }
 
-    /// Stores the last states of all rules when the service stops.
-    pub(super) async fn keep_last(&self, states: Vec<(String, Result<Saved, CheckpointError>)>) {
-        let writes = states.into_iter().map(|(id, saved)| async move { self.keep_state(None, &id, Some(saved)).await });
+    /// Whether a rule's state is taken regularly and is on disk.
+    pub(super) fn is_on_disk(&self, id: &str) -> bool {
+        let checkpoints = locked(&self.inner.checkpoints);
+        checkpoints.paces.contains_key(id) && checkpoints.stored.contains(id)
+    }
+
+    /// Stores the last states of all rules when the service stops, and returns the rules for which that failed.
+    pub(super) async fn keep_last(&self, states: Vec<(String, Result<Saved, CheckpointError>)>) -> BTreeSet<String> {
+        let write =
+            |(id, saved): (String, _)| async move { (!self.keep_state(None, &id, Some(saved)).await).then_some(id) };
         // The store writes many states in one transaction.
-        futures_util::future::join_all(writes).await;
+        futures_util::future::join_all(states.into_iter().map(write)).await.into_iter().flatten().collect()
     }
 }
 

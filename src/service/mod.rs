@@ -65,10 +65,10 @@ pub use views::{ManagedView, ViewReport, ViewRows};
 
 pub use crate::definition::stream::LOOKUP_SOURCES;
 
-use crate::cluster::{ControlSocket, Part};
+use crate::cluster::{ControlSocket, Membership, Part};
 use crate::config::Config;
 use crate::definition::stream::Catalog;
-use crate::engine::{Engine, EngineError, EngineSettings, Measured, Together, Totals, Waiting, view_of};
+use crate::engine::{Engine, EngineError, EngineSettings, Measured, RuleStatus, Together, Totals, Waiting, view_of};
 pub use crate::engine::{NotShown, ScannedRow};
 use crate::io::egress::Egress;
 use crate::io::reach::{self, FileRoots, Reach, ReachError};
@@ -109,9 +109,22 @@ pub struct InCluster {
 pub struct Summary {
     /// Rules that ran.
     pub rules: usize,
-    /// Rules whose states were stored.
-    pub stored: usize,
+    /// Views that ran.
+    pub views: usize,
+    /// Those of the rules and views whose last states are on disk.
+    pub states: usize,
     pub totals: Totals,
+}
+
+impl Summary {
+    /// Counts a rule or view that has ended; `on_disk`: its last state is on disk.
+    fn count(&mut self, id: &str, on_disk: bool) {
+        match view_of(id) {
+            Some(_) => self.views += 1,
+            None => self.rules += 1,
+        }
+        self.states += usize::from(on_disk);
+    }
 }
 
 /// Why a service cannot start.
@@ -209,12 +222,21 @@ impl Service {
             service.restore(&records).await;
         }
         if let Some((membership, controls)) = links {
-            let role = Role::of(&membership, controls, &Arc::downgrade(&service.inner)).map_err(StartError::Links)?;
-            service.inner.role.get_or_init(|| role);
+            service.join(&membership, controls)?;
             service.hand_over().await;
         }
         timer::keep(&service);
         Ok(service)
+    }
+
+    /// Starts to use the control links to the other processes.
+    ///
+    /// # Errors
+    /// [`StartError::Links`]
+    pub fn join(&self, membership: &Membership, controls: Vec<ControlSocket>) -> Result<(), StartError> {
+        let role = Role::of(membership, controls, &Arc::downgrade(&self.inner)).map_err(StartError::Links)?;
+        self.inner.role.get_or_init(|| role);
+        Ok(())
     }
 
     /// A service without a catalog.
@@ -303,7 +325,7 @@ impl Service {
         self.end_trials().await;
         let Some(engine) = engine else { return Summary::default() };
         let left = limit.saturating_sub(began.elapsed());
-        let (rules, stored_before) = self.stop_with_others(&engine, left / 2).await;
+        let mut summary = self.stop_with_others(&engine, left / 2).await;
         let websockets = engine.websockets();
         let left = limit.saturating_sub(began.elapsed());
         // Rules hold their endpoints until their last messages are sent.
@@ -315,12 +337,14 @@ impl Service {
             .await;
         };
         let (ended, ()) = tokio::join!(engine.stop(left), released);
-        let stored = ended.states.iter().filter(|(_, state)| state.is_ok()).count();
         let kept = ended.states.into_iter().filter(|(id, _)| view_of(id).is_none_or(|view| self.keeps_view(view)));
-        self.keep_last(kept.collect()).await;
-        let mut totals = ended.totals;
-        self.add_totals_elsewhere(&mut totals, limit.saturating_sub(began.elapsed())).await;
-        Summary { rules: rules + ended.rules.len(), stored: stored_before + stored, totals }
+        let failed = self.keep_last(kept.collect()).await;
+        for RuleStatus { id, .. } in &ended.rules {
+            summary.count(id, self.is_on_disk(id) && !failed.contains(id));
+        }
+        summary.totals = ended.totals;
+        self.add_totals_elsewhere(&mut summary.totals, limit.saturating_sub(began.elapsed())).await;
+        summary
     }
 
     /// Stores a file ([`Uploads::put`]) and returns its path.

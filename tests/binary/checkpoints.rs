@@ -213,3 +213,29 @@ async fn after_a_crash_a_rule_goes_on_from_its_last_checkpoint() {
     }
     assert_eq!(sockets.next().await, json!({"l": [5, 6, 7]}));
 }
+
+/// The last line counts the states that are on disk, and views apart from rules.
+#[tokio::test]
+async fn the_last_line_counts_states_on_disk() {
+    let folder = Folder::new("checkpoints-last");
+    let mut served = folder.serve();
+    let stream = "CREATE STREAM s () WITH (TYPE=\"websocket\", DATASOURCE=\"/s\")";
+    served.asks("POST", "/streams", &json!({"sql": stream})).await.done();
+    for (name, with) in [("without", ""), ("kept", ", CHECKPOINT=\"1h\"")] {
+        let view = format!("CREATE VIEW {name} WITH (KEY=\"k\"{with}) AS SELECT k FROM s");
+        served.asks("POST", "/views", &json!({"sql": view})).await.done();
+    }
+    let sql = "SELECT acc_count(*) AS n FROM s";
+    for (id, qos) in [("counts", 1), ("forgets", 0)] {
+        let rule = json!({"id": id, "sql": sql, "actions": [{"nop": {}}], "options": {"qos": qos}});
+        served.asks("POST", "/rules", &rule).await.done();
+    }
+    let (mut client, _) = tokio_tungstenite::connect_async(served.data_url("/s")).await.expect("it is there");
+    client.send(Message::text("{\"k\":1}")).await.expect("it is open");
+    while served.asks("GET", "/rules/counts/status", &Value::Null).await.json()["source_s_0_records_in_total"] != 1 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(served.terminate().success());
+    let said = served.has_said();
+    assert!(said.contains("stopped 2 rules and 2 views in") && said.contains(", 2 states on disk, "), "{said}");
+}

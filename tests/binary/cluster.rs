@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::process::serve::free_port;
+use super::process::serve::{ask, free_port};
 use super::process::{Client, LIMIT, Plutino, next, send, stream};
 
 /// How long a process may outlive another one that dies: far less, unless the machine is overloaded.
@@ -264,7 +265,7 @@ async fn a_process_that_ends_by_intention_says_so() {
     assert_eq!(first.exit_code().await, Some(0));
     assert_eq!(next(&mut receiver).await, None, "clients of the other get a close frame");
     let said = second.says("process 0").await;
-    assert!(said.contains(") has ended, and its state is lost. This process ends"), "{said}");
+    assert!(said.contains(") has ended in order. This process ends too; start all processes again."), "{said}");
     assert_eq!(second.exit_code().await, Some(4));
 }
 
@@ -286,6 +287,16 @@ async fn refusal(rules: &Value, name: &str, arguments: &[&str]) -> (Option<i32>,
 
 /// The same with this port of the data server.
 async fn refusal_at(port: u16, rules: &Value, name: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    refusal_with(&[("KUIPER__SOURCE__HTTPSERVERPORT", &port.to_string())], rules, name, arguments).await
+}
+
+/// The same with these variables of the environment.
+async fn refusal_with(
+    variables: &[(&str, &str)],
+    rules: &Value,
+    name: &str,
+    arguments: &[&str],
+) -> (Option<i32>, String) {
     let path = std::env::temp_dir().join(format!("plutino-cluster-{name}-{}.json", std::process::id()));
     std::fs::write(&path, rules.to_string()).expect("a file in the temporary folder");
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_plutino"))
@@ -293,7 +304,8 @@ async fn refusal_at(port: u16, rules: &Value, name: &str, arguments: &[&str]) ->
         .arg(&path)
         .args(arguments)
         .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
-        .env("KUIPER__SOURCE__HTTPSERVERPORT", port.to_string())
+        .env("KUIPER__SOURCE__HTTPSERVERPORT", "0")
+        .envs(variables.iter().copied())
         .kill_on_drop(true)
         .output();
     let output = timeout(LIMIT, output).await.expect("it ends").expect("it runs");
@@ -332,4 +344,94 @@ async fn processes_with_different_rules_refuse_each_other() {
     let (code, said) = refusal(&ours, "public", &public).await;
     assert_eq!(code, Some(1));
     assert!(said.contains("a public address") && said.contains("--allow-public"), "{said}");
+}
+
+/// A client may choose any process, so all must admit the same ones.
+#[tokio::test]
+async fn processes_with_different_tokens_refuse_each_other() {
+    let (hosts, rules) = (hosts(), rules());
+    let (zero, one) = (["--hosts", &hosts, "--process", "0"], ["--hosts", &hosts, "--process", "1"]);
+    let token = [("KUIPER__SOURCE__HTTPSERVERTOKENS", "[very-secret]")];
+    let (first, second) =
+        tokio::join!(refusal_with(&token, &rules, "tokens-0", &zero), refusal_with(&[], &rules, "tokens-1", &one));
+    for (code, said) in [&first, &second] {
+        assert_eq!(*code, Some(1), "{said}");
+        assert!(said.contains("differs in source.httpServerTokens: it has "), "{said}");
+        assert!(said.contains("none") && said.contains("1 (sha256 "), "{said}");
+        assert!(!said.contains("very-secret") && !said.contains("does not come from"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_be_resolved_is_named() {
+    let path = std::env::temp_dir().join(format!("plutino-cluster-host-{}.json", std::process::id()));
+    std::fs::write(&path, rules().to_string()).expect("a file in the temporary folder");
+    let hosts = format!("127.0.0.1:{},nosuchhost.invalid:2102", free_port());
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_plutino"))
+        .arg("run")
+        .arg(&path)
+        .args(["--hosts", &hosts, "--process", "0"])
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the binary starts");
+    let mut said = BufReader::new(child.stderr.take().expect("stderr is a pipe")).lines();
+    let named = async {
+        loop {
+            let line = said.next_line().await.expect("stderr is text").expect("it waits");
+            if line.contains("waiting for process 1 at nosuchhost.invalid:2102 (cannot resolve nosuchhost.invalid: ") {
+                break;
+            }
+        }
+    };
+    timeout(LIMIT, named).await.expect("it says what it waits for");
+    let _ = std::fs::remove_file(&path);
+}
+
+/// `--console` in all processes: process 0 shows the sums over all, the others lead there.
+#[tokio::test]
+async fn the_console_of_process_0_shows_all_processes() {
+    let ports = [free_port(), free_port()];
+    let hosts = hosts();
+    let run = async |process: usize| {
+        let (number, console) = (process.to_string(), format!("--console={}", ports[process]));
+        let arguments = ["--hosts", &*hosts, "--process", &number, &console];
+        Plutino::run(&format!("cluster-console-{process}"), &rules(), &arguments).await
+    };
+    let (first, second) = tokio::join!(run(0), run(1));
+    let mut processes = [first, second];
+    let request = async |process: usize, path: &str| {
+        let (at, path) = (format!("127.0.0.1:{}", ports[process]), path.to_owned());
+        let asked = tokio::task::spawn_blocking(move || ask(&at, "GET", &path, "", ""));
+        asked.await.expect("a request ends").expect("it is answered")
+    };
+    let mut sender = processes[1].connect("/pass").await;
+    let mut receiver = processes[1].connect("/passed").await;
+    for n in 0..3 {
+        send(&mut sender, json!({"n": n}).to_string()).await;
+        next(&mut receiver).await.expect("it goes on");
+    }
+    let status: Value = serde_json::from_str(&request(0, "/rules/pass/status?details").await.body).expect("JSON");
+    assert_eq!(status["sources"][0]["messages"], 3, "{status}");
+    assert_eq!(status["processes"].as_array().map(Vec::len), Some(2), "{status}");
+    assert_eq!(status["diagnosis"], json!([]), "{status}");
+    let overview: Value = serde_json::from_str(&request(0, "/overview").await.body).expect("JSON");
+    assert_eq!(overview["in"], 3, "{overview}");
+    // The other one knows its own share, and leads to process 0 for everything else.
+    let share: Value = serde_json::from_str(&request(1, "/rules/pass/status").await.body).expect("JSON");
+    assert_eq!(share["shareOf"], 1, "{share}");
+    let elsewhere = request(1, "/overview").await;
+    assert_eq!(elsewhere.status, 307, "{}", elsewhere.body);
+    end(&mut processes).await;
+}
+
+#[tokio::test]
+async fn a_console_is_in_all_processes_or_in_none() {
+    let (hosts, rules) = (hosts(), rules());
+    let (zero, one) = (["--hosts", &hosts, "--process", "0", "--console=0"], ["--hosts", &hosts, "--process", "1"]);
+    let (first, second) = tokio::join!(refusal(&rules, "shown", &zero), refusal(&rules, "unshown", &one));
+    for (code, said) in [&first, &second] {
+        assert_eq!(*code, Some(1), "{said}");
+        assert!(said.contains("differs in the option --console: it has "), "{said}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::super::error::ServiceError;
 use super::super::rules::text_of;
 use super::super::store::Change;
-use super::super::{Inner, Service, locked};
+use super::super::{Inner, Service, Summary, locked};
 use super::orders::{Answer, Begin, Event, Order, Recipe, Refusal, WireTotals, of_wire};
 use super::report::PartReport;
 use super::taps::FarTaps;
@@ -340,10 +340,10 @@ impl Service {
     }
 
     /// Stops all rules in all processes, if there are others, and stores their states. Afterwards no rows are on their
-    /// way between processes. Returns the number of stopped rules and of stored states.
-    pub(in crate::service) async fn stop_with_others(&self, engine: &Engine, limit: Duration) -> (usize, usize) {
-        let Some(followers) = self.followers() else { return (0, 0) };
-        let counts = Mutex::new((0, 0));
+    /// way between processes. Returns what was stopped, without totals.
+    pub(in crate::service) async fn stop_with_others(&self, engine: &Engine, limit: Duration) -> Summary {
+        let Some(followers) = self.followers() else { return Summary::default() };
+        let summary = Mutex::new(Summary::default());
         let rules: Vec<String> = engine.status().await.into_iter().map(|rule| rule.id).collect();
         // States in other processes, which would be lost with them.
         let far = rules.iter().filter(|id| self.takes_state(id) && engine.home_of(id) != Some(LEADER));
@@ -353,21 +353,20 @@ impl Service {
             // Held until the state is on disk.
             let _place = if is_far { followers.states.acquire().await.ok() } else { None };
             let stopped = self.stop_everywhere(engine, &id, "", true).await;
-            let count = usize::from(stopped.is_some());
+            let ran = stopped.is_some();
             let saved = stopped.and_then(|stopped| stopped.saved);
-            let stored = matches!(saved, Some(Ok(_)));
-            if view_of(&id).is_none_or(|view| self.keeps_view(view)) {
-                self.keep_state(None, &id, saved).await;
-            }
+            let keeps = view_of(&id).is_none_or(|view| self.keeps_view(view));
+            let kept = !keeps || self.keep_state(None, &id, saved).await;
             locked(&unstored).remove(&id);
-            let mut counts = locked(&counts);
-            *counts = (counts.0 + count, counts.1 + usize::from(stored));
+            if ran {
+                locked(&summary).count(&id, kept && self.is_on_disk(&id));
+            }
         };
         let _ = tokio::time::timeout(limit, join_all(rules.into_iter().map(stop))).await;
         for rule in &*locked(&unstored) {
             tracing::warn!(rule, "its last state was not stored in time: it continues from its last checkpoint");
         }
-        *locked(&counts)
+        summary.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds the counts of the other processes that answer within `limit`.

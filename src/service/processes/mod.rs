@@ -81,6 +81,11 @@ where
 }
 
 impl Service {
+    /// The number of this process, if its counts are only its own share: process 0 has the sums.
+    pub fn is_share_of(&self) -> Option<usize> {
+        self.process().filter(|_| self.follows())
+    }
+
     /// The number of this process, if there are several.
     pub(super) fn process(&self) -> Option<usize> {
         match self.role() {

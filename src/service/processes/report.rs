@@ -8,7 +8,7 @@ use super::super::status::{Counters, Link, RuleReport};
 use super::looks::RuleLook;
 use crate::engine::RuleStatus;
 use crate::io::LinkStatus;
-use crate::metrics::{FeedCounts, Losses, known_cause};
+use crate::metrics::{FeedCounts, FlowCounts, InputWork, Losses, Work, known_cause};
 
 /// The counts of a rule in one process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -16,6 +16,7 @@ pub struct PartReport {
     counts: Counts,
     feed: FeedCounts,
     watermark: Option<i64>,
+    work: PartWork,
     parts: Vec<(String, PartCounters)>,
     /// Source or sink, its name, the cause, and the number of lost messages.
     losses: Vec<(String, String, String, u64)>,
@@ -34,6 +35,18 @@ struct PartLink {
     queued: usize,
     stored: usize,
     dropped: Vec<(String, u64)>,
+}
+
+/// What the operators of a rule have let through: without it, the diagnosis would see rows vanish.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct PartWork {
+    passed: u64,
+    received: i64,
+    worked: i64,
+    handed: i64,
+    flow: FlowCounts,
+    /// of each stream its name, its rows, the messages that could not be read, and when the last one arrived
+    inputs: Vec<(String, u64, u64, i64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +125,7 @@ impl PartReport {
             counts: Counts::of(status),
             feed: status.feed,
             watermark: status.watermark,
+            work: PartWork::of(&status.work),
             sources: status.sources.iter().map(source).collect(),
             sinks: status.sinks.iter().map(PartLink::of).collect(),
             ..PartReport::default()
@@ -134,6 +148,7 @@ impl PartReport {
         engine.future += future;
         engine.feed = engine.feed.and(self.feed);
         engine.watermark = engine.watermark.max(self.watermark);
+        self.work.add_to(&mut engine.work);
         for (stream, more) in &self.sources {
             if let Some((_, link)) = engine.sources.iter_mut().find(|(known, _)| known == stream.as_str()) {
                 more.add_to(link);
@@ -155,6 +170,29 @@ impl PartReport {
         for (name, more) in self.parts {
             if let Some((_, counters)) = report.parts.iter_mut().find(|(known, _)| *known == name) {
                 more.add_to(counters);
+            }
+        }
+    }
+}
+
+impl PartWork {
+    fn of(work: &Work) -> PartWork {
+        let input = |input: &InputWork| (input.stream.to_string(), input.rows, input.errors, input.received);
+        let Work { passed, received, worked, handed, flow, ref inputs, .. } = *work;
+        PartWork { passed, received, worked, handed, flow, inputs: inputs.iter().map(input).collect() }
+    }
+
+    fn add_to(&self, work: &mut Work) {
+        work.passed += self.passed;
+        work.received = work.received.max(self.received);
+        work.worked = work.worked.max(self.worked);
+        work.handed = work.handed.max(self.handed);
+        work.flow.add(self.flow);
+        for (stream, rows, errors, received) in &self.inputs {
+            if let Some(input) = work.inputs.iter_mut().find(|input| input.stream.as_str() == stream.as_str()) {
+                input.rows += rows;
+                input.errors += errors;
+                input.received = input.received.max(*received);
             }
         }
     }
