@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::looks;
 use super::process::Usage;
+use crate::io::LinkState;
 use crate::service::{Phase, RuleReport, Service, ViewReport};
 
 /// The routes of the overview.
@@ -46,7 +47,7 @@ async fn overview(State(service): State<Service>) -> Response {
     let away = service.turned_away().await;
     let away = away.iter().rev().map(|away| {
         json!({
-            "path": away.path, "cause": away.cause, "count": away.count, "peer": away.peer,
+            "path": away.path, "cause": away.cause, "reason": away.reason, "count": away.count, "peer": away.peer,
             "time": super::millis(away.time),
         })
     });
@@ -71,17 +72,20 @@ async fn overview(State(service): State<Service>) -> Response {
 
 fn of_rule(id: &str, name: &str, report: &RuleReport) -> Json {
     let engine = report.engine.as_ref();
-    let peers = engine.map_or(0, |engine| {
-        let sources = engine.sources.iter().map(|(_, link)| link);
-        sources.chain(&engine.sinks).map(|link| link.peers).sum()
-    });
+    let links =
+        || engine.into_iter().flat_map(|engine| engine.sources.iter().map(|(_, link)| link).chain(&engine.sinks));
+    // Only endpoints of the data server have clients: a file or a dialled peer is none.
+    let clients: usize = links().filter(|link| link.serves()).map(|link| link.peers).sum();
+    let waiting: usize = engine.map_or(0, |engine| engine.sinks.iter().map(|sink| sink.queued).sum());
+    let unconnected = links().filter(|link| !link.serves() && link.state != LinkState::Connected).count();
     let latency = engine.and_then(|engine| engine.latency);
     json!({
         "id": id, "name": name, "status": state(report.phase), "message": report.message,
         "started": report.last_start,
         "in": engine.map_or(0, |engine| engine.rows_in), "out": engine.map_or(0, |engine| engine.rows_out),
         "errors": report.exceptions, "lastError": report.last_exception,
-        "lost": report.losses.by_cause().values().sum::<u64>(), "clients": peers,
+        "lost": report.losses.by_cause().values().sum::<u64>(), "clients": clients,
+        "waiting": waiting, "unconnected": unconnected,
         "p50Us": latency.map(|latency| latency.p50_us), "p99Us": latency.map(|latency| latency.p99_us),
         "watermarkLagMs": report.watermark_lag,
     })

@@ -274,7 +274,7 @@ impl Facts<'_> {
         let why = match refused.cause {
             "path" => "no rule has this path: paths are exact",
             "origin" => "the origin of the page is not allowed",
-            "token" => "the token is missing or not known",
+            "token" if !refused.reason.is_empty() => refused.reason,
             cause => cause,
         };
         Some(format!("Refused: {times} at {}, the last one from {} ({why}).", refused.path, refused.peer))
@@ -365,6 +365,17 @@ impl Facts<'_> {
 
     /// Why nobody receives a sink's results.
     fn no_receiver(&self, sink: &LinkStatus) -> Option<Diagnosis> {
+        // It may have been connected before.
+        if !sink.serves() && sink.state != LinkState::Connected {
+            let why = sink.last_error.as_ref().map_or_else(String::new, |(_, error)| format!(": {error}"));
+            let waiting = match sink.queued {
+                0 => String::new(),
+                1 => "; 1 message waits".to_owned(),
+                many => format!("; {many} messages wait"),
+            };
+            let text = format!("The sink is not connected to {}{why}{waiting}", sink.address);
+            return one("sink", Cause::NotConnected, text).pop();
+        }
         if sink.messages > 0 || sink.peers > 0 {
             return None;
         }
@@ -378,11 +389,6 @@ impl Facts<'_> {
                 text.push_str(&refused);
             }
             return one("sink", Cause::NoReceiver, text).pop();
-        }
-        if !sink.serves() && sink.state != LinkState::Connected {
-            let why = sink.last_error.as_ref().map_or_else(String::new, |(_, error)| format!(": {error}"));
-            let text = format!("The sink is not connected to {}{why}", sink.address);
-            return one("sink", Cause::NotConnected, text).pop();
         }
         None
     }

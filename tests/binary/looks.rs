@@ -363,3 +363,30 @@ async fn statements_are_checked_and_nothing_is_made() {
     assert_eq!(check("CREATE VIEW v AS SELECT nosuch(a) FROM demo").await["kind"], "view");
     assert_eq!(served.asks("GET", "/streams", &Value::Null).await.json(), json!(["demo"]));
 }
+
+/// A sink that has delivered before is named, too, when its peer is gone.
+#[tokio::test]
+async fn a_sink_whose_peer_has_left_is_named() {
+    let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = peer.local_addr().expect("it is bound").to_string();
+    let sink = json!({"addr": address, "path": "/x", "sendSingle": true});
+    let sends = json!({"id": "r", "sql": "SELECT * FROM demo", "actions": [{"websocket": sink}]});
+    let (_folder, served) = serving("sink", sends).await;
+    let mut sender = client(&served, "/in").await;
+    let stream = peer.accept().await.expect("it dials").0;
+    let mut socket = tokio_tungstenite::accept_async(stream).await.expect("it is a websocket");
+    send(&mut sender, &[json!({"n": 1})]).await;
+    socket.next().await.expect("it comes").expect("it is whole");
+    drop((socket, peer));
+    send(&mut sender, &[json!({"n": 2})]).await;
+    let text = finding(&served, "notConnected").await;
+    assert!(text.contains(&format!("The sink is not connected to ws://{address}/x")), "{text}");
+    let overview = served.asks("GET", "/overview", &Value::Null).await.json();
+    let rule = &overview["rules"][0];
+    assert_eq!((&rule["unconnected"], &rule["clients"]), (&json!(1), &json!(1)), "{rule}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
+    command.args(["status", "--url", &served.url("")]);
+    let shown = tokio::task::spawn_blocking(move || command.output().expect("the binary starts")).await;
+    let shown = String::from_utf8(shown.expect("it ends").stdout).expect("it is text");
+    assert!(shown.contains("WAITING") && shown.contains("r: sink: The sink is not connected"), "{shown}");
+}

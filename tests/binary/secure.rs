@@ -188,6 +188,8 @@ async fn the_data_server_knows_origins_and_tokens() {
     assert_eq!(shake("/out?access_token=secret", "").await, 101);
     assert_eq!(shake("/out", &format!("{token}Origin: https://evil.example\r\n")).await, 403);
     assert_eq!(shake("/out", &format!("{token}Origin: https://board.example\r\n")).await, 101);
+    let overview = ask(&served, "GET", "/overview", "", "").await.1;
+    assert!(overview.contains("there is no token"), "{overview}");
     let (status, metrics) = ask(&served, "GET", "/metrics", "", "").await;
     assert_eq!(status, 200);
     for line in [

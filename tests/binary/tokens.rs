@@ -81,6 +81,12 @@ async fn tokens_of_each_kind_of_key_are_accepted() {
         let stranger = token(&folder, &["--key", key, "--issuer", "nobody.pub"]);
         assert!(streams(&served, &stranger).await.1.contains("not found target key file"));
     }
+    // The operator sees why a token is refused; the client does not.
+    let foreign = token(&folder, &["--key", "one.key", "--audience", "other"]);
+    let refused = shake(TcpStream::connect(&data).await.unwrap(), &format!("/out?access_token={foreign}"), "").await;
+    assert_eq!(refused, 401);
+    let overview = ask(&served, "GET", "/overview", &authorization, "").await.1;
+    assert!(overview.contains("the token's aud is not in source.httpServerJwt.audience"), "{overview}");
     // A key cannot sign for the issuer of another one.
     let forged = token(&folder, &["--key", "one.key", "--issuer", "two.pub"]);
     assert!(streams(&served, &forged).await.1.contains("another kind"));

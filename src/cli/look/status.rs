@@ -56,7 +56,8 @@ impl Status {
         let (rules, views) = (list(&overview["rules"]), list(&overview["views"]));
         let mut all = if rules.is_empty() { vec!["There are no rules.".to_owned()] } else { lines_of(rules) };
         // There are no results, or they have no receiver.
-        let silent = |rule: &&Value| rule["status"] == "running" && (rule["out"] == 0 || rule["lost"] != 0);
+        let stuck = |rule: &Value| rule["out"] == 0 || rule["lost"] != 0 || rule["unconnected"] != 0;
+        let silent = |rule: &&Value| rule["status"] == "running" && stuck(rule);
         for rule in rules.iter().filter(silent) {
             let id = text(&rule["id"]);
             let status = service.get(&format!("/rules/{id}/status"))?;
@@ -102,12 +103,13 @@ impl Status {
 }
 
 fn lines_of(rules: &[Value]) -> Vec<String> {
-    let heading = ["RULE", "STATE", "UP", "IN", "OUT", "ERRORS", "LOST", "CLIENTS"].map(str::to_owned);
+    let heading = ["RULE", "STATE", "UP", "IN", "OUT", "WAITING", "ERRORS", "LOST", "CLIENTS"].map(str::to_owned);
     let row = |rule: &Value| {
         let of = |name: &str| number(&rule[name]);
         let state = text(&rule["status"]);
         let up = up(rule["started"].as_i64(), state == "running");
-        vec![text(&rule["id"]), state, up, of("in"), of("out"), of("errors"), of("lost"), of("clients")]
+        let counts = ["in", "out", "waiting", "errors", "lost", "clients"].map(of);
+        [text(&rule["id"]), state, up].into_iter().chain(counts).collect()
     };
     lines(&std::iter::once(heading.to_vec()).chain(rules.iter().map(row)).collect::<Vec<_>>())
 }
@@ -167,6 +169,9 @@ fn shown(rule: &str, before: &Value, now: &Value) -> Vec<String> {
             false => some(": ", &text(&now["message"])),
         }
     )];
+    if let Some(process) = now["shareOf"].as_u64() {
+        all.push(format!("only the share of process {process}: process 0 has the sums over all processes"));
+    }
     let operators = list(&now["operators"]);
     if !operators.is_empty() {
         all.push(String::new());

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
 
-use super::jwt::{self, JwtKeys};
+use super::jwt::{self, JwtKeys, TokenFault};
 use crate::io::printable;
 use crate::sync::locked;
 use crate::view::Identity;
@@ -46,6 +46,8 @@ pub struct TurnedAway {
     pub count: u64,
     /// the last one's address
     pub peer: String,
+    /// why the last one was refused, where its cause leaves this open
+    pub reason: &'static str,
     /// the time of the last one
     pub time: SystemTime,
 }
@@ -59,8 +61,8 @@ const PATH_BYTES: usize = 256;
 pub(super) enum Refusal {
     /// a page from an origin that is not on the list
     Origin,
-    /// no token, or an unknown one
-    Token,
+    /// a token that is not accepted
+    Token(TokenFault),
     /// no endpoint has this path
     Path,
     /// not a websocket request
@@ -91,7 +93,7 @@ impl Refusal {
     fn name(self) -> &'static str {
         match self {
             Refusal::Origin => "origin",
-            Refusal::Token => "token",
+            Refusal::Token(_) => "token",
             Refusal::Path => "path",
             Refusal::Request => "request",
             Refusal::Tls => "tls",
@@ -101,13 +103,21 @@ impl Refusal {
             Refusal::Address => "connections of an address",
         }
     }
+
+    /// The reason, where the cause leaves it open. It is for the operator, and not for the client.
+    fn reason(self) -> &'static str {
+        match self {
+            Refusal::Token(fault) => fault.as_str(),
+            _ => "",
+        }
+    }
 }
 
 impl Refusals {
     fn count(&self, refusal: Refusal) {
         let counter = match refusal {
             Refusal::Origin => &self.origin,
-            Refusal::Token => &self.token,
+            Refusal::Token(_) => &self.token,
             Refusal::Path => &self.path,
             Refusal::Request => &self.request,
             Refusal::Tls => &self.tls,
@@ -129,7 +139,8 @@ impl Refusals {
         if all.len() >= PATHS {
             all.pop_front();
         }
-        all.push_back(TurnedAway { path, cause, count: before + 1, peer: peer.to_string(), time: SystemTime::now() });
+        let (reason, peer, time) = (refusal.reason(), peer.to_string(), SystemTime::now());
+        all.push_back(TurnedAway { path, cause, count: before + 1, peer, reason, time });
         before + 1
     }
 
@@ -142,7 +153,7 @@ impl Refusals {
     pub(super) fn counts(&self) -> Vec<(&'static str, u64)> {
         [
             (Refusal::Origin, &self.origin),
-            (Refusal::Token, &self.token),
+            (Refusal::Token(TokenFault::Missing), &self.token),
             (Refusal::Path, &self.path),
             (Refusal::Request, &self.request),
             (Refusal::Tls, &self.tls),
@@ -180,8 +191,9 @@ impl Gate {
         self.refuses(refusal);
         let count = self.refusals.remember(refusal, path, peer);
         if count.is_power_of_two() {
-            let (path, cause) = (printable(path), refusal.name());
-            tracing::info!(path = &*path, cause, client = %peer, count, "a handshake was refused");
+            let (path, cause, reason) = (printable(path), refusal.name(), refusal.reason());
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            tracing::info!(path = &*path, cause, client = %peer, count, "a handshake was refused{why}");
         }
     }
 
@@ -215,7 +227,7 @@ impl Gate {
             let mut fields = form_urlencoded::parse(query?.as_bytes());
             fields.find(|(name, _)| name == "access_token" || name == "_token").map(|(_, token)| token.into_owned())
         });
-        let Some(token) = shown else { return Err(Refusal::Token) };
+        let Some(token) = shown else { return Err(Refusal::Token(TokenFault::Missing)) };
         let hashed = hash(&token);
         // All are compared, so that the time does not reveal which one matches.
         let known = self.tokens.iter().fold(false, |known, token| known | (*token == hashed));
@@ -223,7 +235,8 @@ impl Gate {
             return Ok(Identity::default());
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        let claims = self.jwt.as_ref().and_then(|keys| keys.check(&token, now)).ok_or(Refusal::Token)?;
+        let Some(keys) = &self.jwt else { return Err(Refusal::Token(TokenFault::Unknown)) };
+        let claims = keys.check(&token, now).map_err(Refusal::Token)?;
         Ok(Identity { expires: jwt::expires(&claims), claims: Some(claims) })
     }
 }
@@ -322,12 +335,13 @@ mod tests {
             assert!(!is_local("10.0.0.2".parse().unwrap(), "10.0.0.3".parse().ok()), "another machine");
         }
         let secret = gate(&[], &["one", "two words"]);
-        assert_eq!(check(&secret, none, None), Err(Refusal::Token));
+        let (missing, unknown) = (Err(Refusal::Token(TokenFault::Missing)), Err(Refusal::Token(TokenFault::Unknown)));
+        assert_eq!(check(&secret, none, None), missing);
         assert_eq!(check(&secret, &bearer("Bearer one"), None), Ok(()));
         assert_eq!(check(&secret, &bearer("bearer  one"), None), Ok(()));
-        assert_eq!(check(&secret, &bearer("Basic one"), None), Err(Refusal::Token));
-        assert_eq!(check(&secret, &bearer("Bearer on"), None), Err(Refusal::Token));
+        assert_eq!(check(&secret, &bearer("Basic one"), None), missing);
+        assert_eq!(check(&secret, &bearer("Bearer on"), None), unknown);
         assert_eq!(check(&secret, none, Some("a=1&access_token=two%20words")), Ok(()));
-        assert_eq!(check(&secret, none, Some("access_token=")), Err(Refusal::Token));
+        assert_eq!(check(&secret, none, Some("access_token=")), unknown);
     }
 }

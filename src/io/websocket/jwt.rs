@@ -44,6 +44,55 @@ pub enum JwtError {
     Empty,
 }
 
+/// Why a token is not accepted. Operators see it; the client does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenFault {
+    Missing,
+    /// it is not one of `source.httpServerTokens`, and there are no keys
+    Unknown,
+    Malformed,
+    Algorithm,
+    Signature,
+    Expired,
+    Early,
+    Time,
+    Audience,
+    Issuer,
+}
+
+impl TokenFault {
+    /// All of them.
+    pub const ALL: [TokenFault; 10] = [
+        TokenFault::Missing,
+        TokenFault::Unknown,
+        TokenFault::Malformed,
+        TokenFault::Algorithm,
+        TokenFault::Signature,
+        TokenFault::Expired,
+        TokenFault::Early,
+        TokenFault::Time,
+        TokenFault::Audience,
+        TokenFault::Issuer,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TokenFault::Missing => "there is no token",
+            TokenFault::Unknown => "the token is not one of source.httpServerTokens",
+            TokenFault::Malformed => {
+                "the token is neither one of source.httpServerTokens nor a JSON web token that can be read"
+            }
+            TokenFault::Algorithm => "no key in source.httpServerJwt.keys fits the token's alg and kid",
+            TokenFault::Signature => "the token's signature fits none of source.httpServerJwt.keys",
+            TokenFault::Expired => "the token has expired (exp)",
+            TokenFault::Early => "the token is not valid yet (nbf)",
+            TokenFault::Time => "the token's exp or nbf is not a time",
+            TokenFault::Audience => "the token's aud is not in source.httpServerJwt.audience",
+            TokenFault::Issuer => "the token's iss is not in source.httpServerJwt.issuer",
+        }
+    }
+}
+
 /// Checks tokens.
 pub struct JwtKeys {
     keys: Vec<Key>,
@@ -86,35 +135,42 @@ impl JwtKeys {
         Ok(JwtKeys { keys, settings: settings.clone() })
     }
 
-    /// The claims of a token signed with one of the keys; `None` if the token is not accepted. `now` is in seconds
-    /// since the epoch.
-    pub fn check(&self, token: &str, now: f64) -> Option<Map<String, Json>> {
+    /// The claims of a token signed with one of the keys. `now` is in seconds since the epoch.
+    ///
+    /// # Errors
+    /// [`TokenFault`]
+    pub fn check(&self, token: &str, now: f64) -> Result<Map<String, Json>, TokenFault> {
         if token.len() > LONGEST || signatures::asks_for_extensions(token) {
-            return None;
+            return Err(TokenFault::Malformed);
         }
-        let header = decode_header(token).ok()?;
-        let (message, signature) = token.rsplit_once('.')?;
+        let header = decode_header(token).map_err(|_| TokenFault::Malformed)?;
+        let (message, signature) = token.rsplit_once('.').ok_or(TokenFault::Malformed)?;
         let fits = |key: &&Key| {
             key.public.algorithms.contains(&header.alg)
                 && (header.kid.is_none() || key.id.is_none() || key.id == header.kid)
         };
         let signed = |key: &Key| verify(signature, message.as_bytes(), &key.public.key, header.alg).unwrap_or(false);
-        if !self.keys.iter().filter(fits).any(signed) {
-            return None;
+        if !self.keys.iter().any(|key| fits(&key)) {
+            return Err(TokenFault::Algorithm);
         }
-        let (_, claims) = message.split_once('.')?;
-        let claims: Map<String, Json> = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
-        self.accepts(&claims, now).then_some(claims)
+        if !self.keys.iter().filter(fits).any(signed) {
+            return Err(TokenFault::Signature);
+        }
+        let claims = message.split_once('.').and_then(|(_, claims)| URL_SAFE_NO_PAD.decode(claims).ok());
+        let claims: Option<Map<String, Json>> = claims.and_then(|claims| serde_json::from_slice(&claims).ok());
+        let claims = claims.ok_or(TokenFault::Malformed)?;
+        self.accepts(&claims, now)?;
+        Ok(claims)
     }
 
-    /// Whether the registered claims (RFC 7519, 4.1) are acceptable. Others may have any type, even `sub`.
-    fn accepts(&self, claims: &Map<String, Json>, now: f64) -> bool {
+    /// Checks the registered claims (RFC 7519, 4.1). Others may have any type, even `sub`.
+    fn accepts(&self, claims: &Map<String, Json>, now: f64) -> Result<(), TokenFault> {
         // Otherwise a time that is not a number would never expire.
         let time = |name: &str| match claims.get(name) {
             None => Ok(None),
             Some(at) => at.as_f64().filter(|at| *at >= 0.0).map(Some).ok_or(()),
         };
-        let (Ok(exp), Ok(nbf)) = (time("exp"), time("nbf")) else { return false };
+        let (Ok(exp), Ok(nbf)) = (time("exp"), time("nbf")) else { return Err(TokenFault::Time) };
         let is_one_of = |name: &str, wanted: &[String]| match claims.get(name) {
             _ if wanted.is_empty() => true,
             Some(Json::String(one)) => wanted.contains(one),
@@ -123,10 +179,13 @@ impl JwtKeys {
             }
             _ => false,
         };
-        exp.is_none_or(|exp| now < exp)
-            && nbf.is_none_or(|nbf| nbf <= now)
-            && is_one_of("aud", &self.settings.audience)
-            && is_one_of("iss", &self.settings.issuer)
+        let checks = [
+            (exp.is_none_or(|exp| now < exp), TokenFault::Expired),
+            (nbf.is_none_or(|nbf| nbf <= now), TokenFault::Early),
+            (is_one_of("aud", &self.settings.audience), TokenFault::Audience),
+            (is_one_of("iss", &self.settings.issuer), TokenFault::Issuer),
+        ];
+        checks.into_iter().find(|(fits, _)| !fits).map_or(Ok(()), |(_, fault)| Err(fault))
     }
 }
 
@@ -196,29 +255,31 @@ mod tests {
         let by_ec = |message: &[u8]| ec.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec();
         let by_ed = |message: &[u8]| ed.sign(message).as_ref().to_vec();
         let claims = json!({"sub": "ann", "aud": ["other", "board"], "iss": "me", "exp": 100});
-        for (header, claims, by, taken) in [
-            (json!({"alg": "ES256"}), &claims, "ec", true),
-            (json!({"alg": "ES256", "kid": "ec"}), &claims, "ec", true),
-            (json!({"alg": "EdDSA", "kid": "ed"}), &claims, "ed", true),
-            (json!({"alg": "EdDSA", "kid": "ec"}), &claims, "ed", false),
-            (json!({"alg": "EdDSA"}), &claims, "ec", false),
-            (json!({"alg": "ES256"}), &claims, "ed", false),
-            (json!({"alg": "HS256", "kid": "secret"}), &claims, "ed", false),
-            (json!({"alg": "none"}), &claims, "ed", false),
-            (json!({"alg": "ES256", "crit": ["exp"]}), &claims, "ec", false),
-            (json!({"alg": "ES256", "crit": ["b64"], "b64": false}), &claims, "ec", false),
-            (json!({"alg": "ES256", "crit": []}), &claims, "ec", false),
-            (json!({"alg": "ES256", "crit": null}), &claims, "ec", false),
-            (json!({"alg": "ES256"}), &json!({"sub": "ann", "aud": "board", "exp": 100}), "ec", false),
-            (json!({"alg": "ES256"}), &json!({"sub": "ann", "iss": "me", "exp": 100}), "ec", false),
-            (json!({"alg": "ES256"}), &json!({"aud": "board", "iss": "me", "exp": 5}), "ec", false),
-            (json!({"alg": "ES256"}), &json!({"aud": "board", "iss": "me", "exp": "never"}), "ec", false),
+        let es = || json!({"alg": "ES256"});
+        for (header, claims, by, refused) in [
+            (json!({"alg": "ES256"}), &claims, "ec", None),
+            (json!({"alg": "ES256", "kid": "ec"}), &claims, "ec", None),
+            (json!({"alg": "EdDSA", "kid": "ed"}), &claims, "ed", None),
+            (json!({"alg": "EdDSA", "kid": "ec"}), &claims, "ed", Some(TokenFault::Algorithm)),
+            (json!({"alg": "EdDSA"}), &claims, "ec", Some(TokenFault::Signature)),
+            (json!({"alg": "ES256"}), &claims, "ed", Some(TokenFault::Signature)),
+            (json!({"alg": "HS256", "kid": "secret"}), &claims, "ed", Some(TokenFault::Algorithm)),
+            (json!({"alg": "none"}), &claims, "ed", Some(TokenFault::Malformed)),
+            (json!({"alg": "ES256", "crit": ["exp"]}), &claims, "ec", Some(TokenFault::Malformed)),
+            (json!({"alg": "ES256", "crit": ["b64"], "b64": false}), &claims, "ec", Some(TokenFault::Malformed)),
+            (json!({"alg": "ES256", "crit": []}), &claims, "ec", Some(TokenFault::Malformed)),
+            (json!({"alg": "ES256", "crit": null}), &claims, "ec", Some(TokenFault::Malformed)),
+            (es(), &json!({"sub": "ann", "aud": "board", "exp": 100}), "ec", Some(TokenFault::Issuer)),
+            (es(), &json!({"sub": "ann", "iss": "me", "exp": 100}), "ec", Some(TokenFault::Audience)),
+            (es(), &json!({"aud": "board", "iss": "me", "exp": 5}), "ec", Some(TokenFault::Expired)),
+            (es(), &json!({"aud": "board", "iss": "me", "nbf": 50}), "ec", Some(TokenFault::Early)),
+            (es(), &json!({"aud": "board", "iss": "me", "exp": "never"}), "ec", Some(TokenFault::Time)),
         ] {
             let token = match by {
                 "ec" => token(&header, claims, by_ec),
                 _ => token(&header, claims, by_ed),
             };
-            assert_eq!(keys.check(&token, 10.0).is_some(), taken, "{header} {claims} {by}");
+            assert_eq!(keys.check(&token, 10.0).err(), refused, "{header} {claims} {by}");
         }
     }
 }

@@ -279,7 +279,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
         Err(refusal) => {
             gate.turns_away(refusal, asked.path(), &from);
             match refusal {
-                Refusal::Token => refuse(&mut wire, "401 Unauthorized", "missing or unknown token\n").await?,
+                Refusal::Token(_) => refuse(&mut wire, "401 Unauthorized", "missing or unknown token\n").await?,
                 Refusal::Request => refuse(&mut wire, "400 Bad Request", "Bad Request\n").await?,
                 _ => refuse(&mut wire, "403 Forbidden", ORIGIN_REFUSED).await?,
             }

@@ -8,7 +8,7 @@ use super::super::Service;
 use super::leading::REPORTING;
 use super::orders::{Answer, Order};
 use crate::engine::Engine;
-use crate::io::websocket::{ClientStatus, TurnedAway};
+use crate::io::websocket::{ClientStatus, TokenFault, TurnedAway};
 use crate::metrics::{SeenField, SeenFields, known_cause, known_type};
 use crate::value::Text;
 
@@ -57,6 +57,7 @@ pub struct WireTurnedAway {
     cause: String,
     count: u64,
     peer: String,
+    reason: String,
     time: SystemTime,
 }
 
@@ -101,8 +102,8 @@ impl RuleLook {
 /// Clients that this process refused.
 pub fn turned_away(engine: &Engine) -> Vec<WireTurnedAway> {
     let wire = |away: TurnedAway| {
-        let TurnedAway { path, cause, count, peer, time } = away;
-        WireTurnedAway { path, cause: cause.to_owned(), count, peer, time }
+        let TurnedAway { path, cause, count, peer, reason, time } = away;
+        WireTurnedAway { path, cause: cause.to_owned(), count, peer, reason: reason.to_owned(), time }
     };
     engine.turned_away().into_iter().map(wire).collect()
 }
@@ -129,8 +130,9 @@ impl WireSeen {
 
 impl WireTurnedAway {
     pub fn into_local(self) -> TurnedAway {
-        let WireTurnedAway { path, cause, count, peer, time } = self;
-        TurnedAway { path, cause: known_cause(&cause), count, peer, time }
+        let WireTurnedAway { path, cause, count, peer, reason, time } = self;
+        let reason = TokenFault::ALL.map(TokenFault::as_str).into_iter().find(|known| *known == reason);
+        TurnedAway { path, cause: known_cause(&cause), count, peer, reason: reason.unwrap_or_default(), time }
     }
 }
 
