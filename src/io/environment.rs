@@ -23,15 +23,12 @@ pub struct UnsetVariable {
 /// The properties with variables without a value.
 pub type Unset = Vec<(String, UnsetVariable)>;
 
-/// Replaces the variables in properties.
-///
-/// # Errors
-/// [`Unset`]
-pub fn expand_properties(props: &Map<String, Value>) -> Result<Cow<'_, Map<String, Value>>, Unset> {
+/// Replaces the variables in properties. Properties with variables without a value are left out.
+pub fn expand_properties(props: &Map<String, Value>) -> (Cow<'_, Map<String, Value>>, Unset) {
     if !props.values().any(has_variable) {
-        return Ok(Cow::Borrowed(props));
+        return (Cow::Borrowed(props), Unset::new());
     }
-    let (mut expanded, mut unset) = (props.clone(), Vec::new());
+    let (mut expanded, mut unset) = (props.clone(), Unset::new());
     for (name, value) in &mut expanded {
         if TEMPLATES.iter().any(|template| template.eq_ignore_ascii_case(name)) {
             continue;
@@ -40,7 +37,8 @@ pub fn expand_properties(props: &Map<String, Value>) -> Result<Cow<'_, Map<Strin
             unset.push((name.clone(), error));
         }
     }
-    if unset.is_empty() { Ok(Cow::Owned(expanded)) } else { Err(unset) }
+    expanded.retain(|name, _| !unset.iter().any(|(wrong, _)| wrong == name));
+    (Cow::Owned(expanded), unset)
 }
 
 /// Replaces the variables in a text.
@@ -177,8 +175,11 @@ mod tests {
         let mut value = json!({"headers": {"A": ["x", "${HOST}"]}, "onOpen": [{"t": "${TOKEN}"}], "n": 1});
         expand_value(&mut value, &known).expect("all are set");
         assert_eq!(value, json!({"headers": {"A": ["x", "feed.example"]}, "onOpen": [{"t": "a\"b\\c"}], "n": 1}));
-        let props = json!({"a": "${PLUTINO_TEST_NOT_SET}", "dataTemplate": "${PLUTINO_TEST_NOT_SET}", "b": 1});
-        let unset = expand_properties(props.as_object().expect("an object")).expect_err("one is not set");
+        let (one, template) = ("${PLUTINO_TEST_NOT_SET}", "${PLUTINO_TEST_NOT_SET}");
+        let props = json!({"a": one, "dataTemplate": template, "b": "${PLUTINO_TEST_NOT_SET:-1}"});
+        let (expanded, unset) = expand_properties(props.as_object().expect("an object"));
         assert_eq!(unset.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a"]);
+        let expected = json!({"dataTemplate": template, "b": "1"});
+        assert_eq!(Some(&*expanded), expected.as_object(), "an unset variable does not affect other properties");
     }
 }

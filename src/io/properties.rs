@@ -1,11 +1,9 @@
 //! Reads the properties of connectors: environment variables are replaced first, then the connector's rows apply.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value as Json};
 
 use crate::format::sink_format;
-use crate::io::environment::{self, Unset};
+use crate::io::environment;
 use crate::property::{self, Findings, Noun, Property};
 
 /// Reads properties by a connector's rows into a target with the rows' defaults.
@@ -13,14 +11,7 @@ pub(super) fn read<T: Clone + Default + Send + Sync + 'static>(
     rows: &'static [Property<T>],
     props: &Map<String, Json>,
 ) -> (T, Findings) {
-    let (expanded, unset) = match environment::expand_properties(props) {
-        Ok(expanded) => (expanded, Unset::new()),
-        Err(unset) => {
-            let mut props = props.clone();
-            props.retain(|name, _| !unset.iter().any(|(wrong, _)| wrong == name));
-            (Cow::Owned(props), unset)
-        }
-    };
+    let (expanded, unset) = environment::expand_properties(props);
     let mut target = property::default(rows);
     let mut found = property::read(rows, Noun::Property, &expanded, &mut target);
     let others = STREAM_OPTIONS.iter().copied().chain(sink_format::names());

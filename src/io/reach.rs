@@ -230,6 +230,19 @@ impl FileRoots {
         if own { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(located) }
     }
 
+    /// Creates the data folder, which only its owner can access, if it does not exist and has the file for results at
+    /// `path`, which was located.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn make_data_folder_of(&self, path: &Path) -> io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        if path.starts_with(real(&self.data)?) {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data)?;
+        }
+        Ok(())
+    }
+
     /// Whether results may go to the file at `path`; see [`FileRoots::locate_for_results`].
     pub fn holds_below_data(&self, path: &Path) -> bool {
         let (roots, path) = (self.clone(), path.to_owned());

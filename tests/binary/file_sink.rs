@@ -179,3 +179,24 @@ async fn two_processes_do_not_write_one_file() {
     drop(served);
     until("its turn comes", || text(&path) == "{\"n\":1}\n{\"n\":2}\n").await;
 }
+
+/// The data folder has secrets: whoever creates it keeps others out.
+#[tokio::test]
+async fn a_data_folder_that_a_file_makes_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("file-mode");
+    let rules = json!({
+        "streams": ["CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE=\"/demo\")"],
+        "rules": [{"id": "r", "sql": "SELECT * FROM demo", "actions": [{"file": {"path": "out/results.jsonl"}}]}]
+    });
+    let data = folder.path("data");
+    let named = data.to_string_lossy().into_owned();
+    let mut plutino = crate::process::Plutino::run("file-mode", &rules, &["--data", &named]).await;
+    let mut client = plutino.connect("/demo").await;
+    send(&mut client, "{\"n\":1}").await;
+    until("it is in the file", || text(&data.join("out/results.jsonl")).contains("\"n\":1")).await;
+    let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode(&data), 0o700);
+    plutino.terminate();
+    assert_eq!(plutino.exit_code().await, Some(0));
+}

@@ -32,8 +32,8 @@ pub enum FileError {
     #[error("DATASOURCE is the name of a file in the data folder: set it to a text such as lookup.json")]
     NoName,
     /// it does not exist; the text is eKuiper's
-    #[error("file {0} not exist")]
-    Missing(String),
+    #[error("file {file} not exist in the data folder {folder}: put it there, or name another folder with --data")]
+    Missing { file: String, folder: String },
     #[error("cannot read {file}: {source}")]
     Read { file: String, source: io::Error },
     #[error("{0} is not in the data folder: put it there, or add its folder to basic.fileRoots")]
@@ -115,11 +115,12 @@ impl FileSource {
         if !self.must_exist {
             return Ok(());
         }
+        let folder = files.data().display().to_string();
         let (files, file) = (files.clone(), self.file.clone());
         let found = within(move || files.find_below_data(&file)).await.and_then(|found| found);
         let shown = || self.file.display().to_string();
         found.map(drop).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => FileError::Missing(shown()),
+            io::ErrorKind::NotFound => FileError::Missing { file: shown(), folder: folder.clone() },
             _ if is_outside(&source) => FileError::Outside(shown()),
             _ => FileError::Read { file: shown(), source },
         })
@@ -142,7 +143,7 @@ impl FileSource {
         let shown = || self.file.display().to_string();
         let bytes = files.read_below_data(&self.file, LARGEST).map_err(|source| match source.kind() {
             _ if is_outside(&source) => FileError::Outside(shown()),
-            io::ErrorKind::NotFound => FileError::Missing(shown()),
+            io::ErrorKind::NotFound => FileError::Missing { file: shown(), folder: files.data().display().to_string() },
             io::ErrorKind::FileTooLarge => FileError::TooLarge(shown()),
             _ => FileError::Read { file: shown(), source },
         })?;
@@ -310,7 +311,7 @@ mod tests {
             (outside.to_str().expect("the path is text"), "is not in the data folder"),
             #[cfg(unix)]
             ("link", "is not in the data folder"),
-            ("nothing.json", "file nothing.json not exist"),
+            ("nothing.json", "file nothing.json not exist in the data folder "),
             ("sub", "it is not a regular file"),
             ("latin", "is not UTF-8"),
         ] {

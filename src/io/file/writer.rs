@@ -249,6 +249,7 @@ impl Writer {
         if !is_writable(&path)? {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
+        self.files.make_data_folder_of(&path)?;
         Target::open(&path, &self.sink, &self.writers, paused)
     }
 

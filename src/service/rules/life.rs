@@ -343,7 +343,7 @@ pub(in crate::service) fn text_of(error: EngineError) -> String {
 /// Whether a source names a missing file.
 fn is_missing_file(error: &EngineError) -> bool {
     let EngineError::Connector { error, .. } = error else { return false };
-    matches!(&**error, ConnectorError::File(FileError::Missing(_) | FileError::Outside(_)))
+    matches!(&**error, ConnectorError::File(FileError::Missing { .. } | FileError::Outside(_)))
 }
 
 /// Whether `checkConnection` forbids the rule.
