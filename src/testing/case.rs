@@ -98,6 +98,8 @@ pub struct Expected {
     pub place: Place,
     /// the list; `None`: the test does not have one yet
     pub list: Option<Node>,
+    /// The test names errors and no output: none is expected.
+    pub implied: bool,
 }
 
 /// The kinds of expected results.
@@ -212,10 +214,12 @@ impl Reader<'_> {
         let mut expected = Vec::new();
         let mut add = |reader: &mut Self, of: Option<String>, what: What, member: &Member| match &member.node.value {
             Value::List(_) => {
-                expected.push(Expected { of, what, place: member.place, list: Some(member.node.clone()) });
+                let list = Some(member.node.clone());
+                expected.push(Expected { of, what, place: member.place, list, implied: false });
             }
             Value::Text(text) if text == "any" && what == What::Errors => {
-                expected.push(Expected { of, what: What::AnyErrors, place: member.place, list: None });
+                let (place, list) = (member.place, None);
+                expected.push(Expected { of, what: What::AnyErrors, place, list, implied: false });
             }
             _ => {
                 let list = if what == What::Errors { "a list of texts, or any" } else { "a list of messages" };
@@ -236,9 +240,9 @@ impl Reader<'_> {
                 add(self, Some(member.key.clone()), What::Output(ActionChoice::First), member);
             }
         }
-        let says_nothing = !["output", "errors", "outputs"].iter().any(|name| find(name).is_some());
-        if says_nothing {
-            expected.push(Expected { of, what: What::Output(action), place: at, list: None });
+        if find("output").is_none() && find("outputs").is_none() {
+            let implied = find("errors").is_some();
+            expected.push(Expected { of, what: What::Output(action), place: at, list: None, implied });
         }
         if find("input").is_none() {
             self.error(node.place, "the test has no input: give it a list of messages and waits");

@@ -157,6 +157,10 @@ impl<'a> Player<'a> {
         let mut watched = Vec::new();
         let mut mentioned: BTreeSet<String> = BTreeSet::new();
         for (index, expected) in self.case.expected.iter().enumerate() {
+            // What is wrong with the rule's name was said for its errors.
+            if expected.implied && !self.problems.is_empty() {
+                continue;
+            }
             let Some(of) = self.subject(expected) else { continue };
             let is_view = self.stage.views().contains(&of);
             let what = match &expected.what {
@@ -333,7 +337,7 @@ fn compared(watched: Watched<'_>, case: &Case) -> Compared {
         }
     };
     let lines = align(entries.len(), sent.len(), &matching, same);
-    let said = watched.expected.is_none_or(|(_, expected)| expected.list.is_some());
+    let said = watched.expected.is_none_or(|(_, expected)| expected.list.is_some() || expected.implied);
     let unit = match watched.what {
         Watching::Messages(_) => "message",
         Watching::Errors => "error",

@@ -229,6 +229,13 @@ tests:
     ] {
         assert!(out.lines().any(|found| found == line), "{line}\n{out}");
     }
+    // A test of errors alone expects no message.
+    let errors_only = "{name: errors, input: [{s: {a: 4, b: 2}}, {s: {a: x, b: 3}}], errors: [x]}";
+    folder.write("errors.yaml", &format!("{}tests:\n  - {errors_only}\n", rules.split("tests:").next().unwrap_or("")));
+    let (code, out, _) = folder.test(&["errors.yaml"]);
+    assert!(code == Some(1) && out.contains("r: message 1 was not expected"), "{out}");
+    assert_eq!(folder.test(&["--update", "errors.yaml"]).0, Some(0));
+    assert!(folder.read("errors.yaml").contains("{\"c\":2}"), "{}", folder.read("errors.yaml"));
     let junit = folder.read("junit.xml");
     assert!(junit.contains("<testsuites tests=\"2\" failures=\"1\" errors=\"1\""), "{junit}");
     let (code, out, err) = folder.test(&["--update", "--only", "quotients", "rules.yaml"]);
