@@ -32,7 +32,7 @@ mod watch;
 
 use std::ffi::OsString;
 use std::future::Future;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -196,8 +196,10 @@ pub fn main() -> ExitCode {
         Verb::ExplainRule(remote) => remote.run("explain"),
         Verb::Schema(schema) => schema.run(),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "plutino", &mut io::stdout());
-            Ok(())
+            // The library panics if it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "plutino", &mut script);
+            io::stdout().lock().write_all(&script).map_err(Failure::from)
         }
         Verb::Man { folder } => write_man(&folder),
     };

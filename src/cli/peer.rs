@@ -20,7 +20,8 @@ pub struct Peer {
     /// Listen at this URL instead of dialling it
     #[arg(long)]
     pub listen: bool,
-    /// Token for the data server, if it requires one: the header `Authorization: Bearer TOKEN`
+    /// Token for the data server, if it requires one: the header `Authorization: Bearer TOKEN`. Without it,
+    /// PLUTINO_DATA_TOKEN is sent to a server that answers 401
     #[arg(long, alias = "token", value_name = "TOKEN", conflicts_with = "listen")]
     pub data_token: Option<String>,
     #[command(flatten)]
@@ -66,8 +67,30 @@ impl Url {
 }
 
 impl Access {
-    /// Dials a URL once, with the data server's token if there is one.
+    /// Dials a URL once, with the data server's token if there is one. The token of the environment is only for servers
+    /// that require one: a URL may lead anywhere.
     pub async fn dial(&self, url: &str, token: Option<&str>) -> Result<WebSocketStream<Wire>, Failure> {
+        let given = std::env::var("PLUTINO_DATA_TOKEN").ok().filter(|given| token.is_none() && !given.is_empty());
+        let dialled = match (self.dial_with(url, token).await?, given) {
+            (Err(DialError::Status { status: 401, .. }), Some(given)) => self.dial_with(url, Some(&given)).await?,
+            (dialled, _) => dialled,
+        };
+        dialled.map_err(|error| {
+            let hint = match error {
+                DialError::Status { status: 401, .. } => {
+                    "; if it is a data server, pass its token with --data-token or PLUTINO_DATA_TOKEN, otherwise use --header"
+                }
+                _ => "",
+            };
+            Failure::Refused(format!("{error}{hint}"))
+        })
+    }
+
+    async fn dial_with(
+        &self,
+        url: &str,
+        token: Option<&str>,
+    ) -> Result<Result<WebSocketStream<Wire>, DialError>, Failure> {
         let url = Url::read(url)?;
         let mut headers = Map::new();
         for header in &self.headers {
@@ -89,13 +112,7 @@ impl Access {
             props.insert("rootCaPath".to_owned(), json!(ca.to_string_lossy()));
         }
         let (settings, _) = Settings::source(&url.path, &props).map_err(|error| Failure::Refused(error.to_string()))?;
-        websocket::dial(&settings).await.map_err(|error| {
-            let hint = match error {
-                DialError::Status { status: 401, .. } => "; pass a token with --header 'Authorization: Bearer TOKEN'",
-                _ => "",
-            };
-            Failure::Refused(format!("{error}{hint}"))
-        })
+        Ok(websocket::dial(&settings).await)
     }
 }
 

@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::peer::{Access, Peer};
 use super::remote::{Door, escaped};
 use super::{Failure, Interrupts, block_on, say};
+use crate::io::environment::{self, UnsetVariable};
 use crate::io::queue::Frame;
 use crate::io::recording::{self, Recorded, Writer};
+use crate::io::websocket::Wire;
 use crate::text::secret::masked_url;
 
 /// How often recorded messages are written: a process that is killed loses at most this much.
@@ -41,6 +43,14 @@ pub struct Record {
     /// Listen at this URL instead of dialling it
     #[arg(long, requires = "url")]
     listen: bool,
+    /// Token for the data server, if the URL is one's and it requires one. Without it, PLUTINO_DATA_TOKEN is sent to a
+    /// server that answers 401
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["listen", "stream"])]
+    data_token: Option<String>,
+    /// Send this text after connecting, such as a subscription; can be given several times. ${NAME} stands for the
+    /// environment variable NAME
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["listen", "stream"])]
+    send: Vec<String>,
     #[command(flatten)]
     access: Access,
     /// Record a stream of a running service instead of an endpoint
@@ -68,8 +78,12 @@ pub struct Record {
 
 /// The source of messages.
 enum Origin {
-    Peer(Peer),
-    Stream { door: Door, name: String },
+    /// an endpoint, and what to send it first
+    Peer(Peer, Vec<String>),
+    Stream {
+        door: Door,
+        name: String,
+    },
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -85,15 +99,16 @@ impl Record {
                 let door = Door::at(self.service, self.token, self.access.ca, self.access.insecure);
                 Origin::Stream { door, name }
             }
-            (None, url) => Origin::Peer(Peer {
-                url: url.unwrap_or_default(),
-                listen: self.listen,
-                data_token: None,
-                access: self.access,
-            }),
+            (None, url) => {
+                let (url, listen, data_token) = (url.unwrap_or_default(), self.listen, self.data_token);
+                let texts = self.send.iter().map(|text| Ok(environment::expand(text)?.into_owned()));
+                let texts: Result<_, UnsetVariable> = texts.collect();
+                let texts = texts.map_err(|error| Failure::Usage(format!("--send: {error}")))?;
+                Origin::Peer(Peer { url, listen, data_token, access: self.access }, texts)
+            }
         };
         let of = match &origin {
-            Origin::Peer(peer) => peer.url.clone(),
+            Origin::Peer(peer, _) => peer.url.clone(),
             Origin::Stream { door, name } => format!("{}/streams/{name}", door.base()?),
         };
         let mut writer = Writer::create(&self.output, &of).map_err(failed)?;
@@ -111,7 +126,7 @@ impl Record {
             let over = CancellationToken::new();
             let receiving = async {
                 match origin {
-                    Origin::Peer(peer) => receive(&peer, self.retry, messages, &over).await,
+                    Origin::Peer(peer, texts) => receive(&peer, &texts, self.retry, messages, &over).await,
                     Origin::Stream { door, name } => receive_stream(door, name, messages, &over).await,
                 }
             };
@@ -152,6 +167,7 @@ impl Record {
 /// Receives messages until the endpoint ends; with `--retry` or `--listen`, for ever.
 async fn receive(
     peer: &Peer,
+    texts: &[String],
     retry: bool,
     messages: mpsc::Sender<Recorded>,
     over: &CancellationToken,
@@ -177,11 +193,14 @@ async fn receive(
     let mut reported = String::new();
     loop {
         let done = match peer.dial().await {
-            Ok(websocket) => {
+            Ok(mut websocket) => {
                 say(&format!("connected to {}", masked_url(&peer.url)));
                 reported.clear();
                 connection += 1;
-                pass_on(websocket, connection, messages.clone(), over).await
+                match send_all(&mut websocket, texts).await {
+                    Ok(()) => pass_on(websocket, connection, messages.clone(), over).await,
+                    Err(error) => Err(Failure::Refused(format!("cannot send to {}: {error}", masked_url(&peer.url)))),
+                }
             }
             Err(failure) => Err(failure),
         };
@@ -201,6 +220,13 @@ async fn receive(
         }
         tokio::time::sleep(super::REDIAL).await;
     }
+}
+
+async fn send_all(websocket: &mut WebSocketStream<Wire>, texts: &[String]) -> Result<(), Error> {
+    for text in texts {
+        websocket.send(Message::text(text.as_str())).await?;
+    }
+    Ok(())
 }
 
 /// Receives the messages of a service's stream until no rule reads the stream any more.

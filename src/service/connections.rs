@@ -464,8 +464,10 @@ impl Service {
             }
         }
         let entries = self.config().connections.file().to_vec();
-        let changes = entries.iter().filter_map(|entry| take_over(entry, &mut live, &mut gone)).collect();
-        if let Err(error) = self.inner.store.write(changes).await {
+        let changes: Vec<Change> = entries.iter().filter_map(|entry| take_over(entry, &mut live, &mut gone)).collect();
+        // A damaged store takes no changes, which was said before.
+        let stores = !changes.is_empty() && self.damage().next().is_none();
+        if stores && let Err(error) = self.inner.store.write(changes).await {
             tracing::error!("the connections of connection.yaml could not be stored: {error}");
         }
         // Rules use the stored connections instead of those in the file.

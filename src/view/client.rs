@@ -119,6 +119,27 @@ struct RawUnsubscribe {
     s: u64,
 }
 
+/// A member of a message: its name, whether it must be there, which values fit, and what these are in words.
+type Member = (&'static str, bool, fn(&Json) -> bool, &'static str);
+
+const SUBSCRIBE: &[Member] = &[
+    ("view", true, Json::is_string, "the name of a view"),
+    ("params", false, Json::is_object, "an object of values by column"),
+    ("cursor", false, Json::is_string, "a text, as an earlier frame had it"),
+    ("every", false, Json::is_u64, "a whole number of milliseconds"),
+];
+
+const UNSUBSCRIBE: &[Member] = &[("s", true, Json::is_u64, "the number of a subscription")];
+
+/// The first member that is missing or does not fit, in words.
+fn wrong_member(message: &Json, members: &[Member]) -> Option<String> {
+    members.iter().find_map(|(name, needed, fits, expected)| match message.get(name) {
+        None | Some(Json::Null) if !needed => None,
+        None => Some(format!("\"{name}\" is missing: expected {expected}")),
+        Some(value) => (!fits(value)).then(|| format!("\"{name}\" must be {expected}")),
+    })
+}
+
 /// Parses a message. An error has the message's `id`, if there is one.
 pub fn read(text: &str) -> Result<Request, (Option<Json>, ClientError)> {
     let bad = |id: Option<Json>, message: String| (id, ClientError::new(ErrorCode::BadMessage, message));
@@ -132,6 +153,14 @@ pub fn read(text: &str) -> Result<Request, (Option<Json>, ClientError)> {
         Some(Json::String(kind)) => kind.clone(),
         _ => return Err(bad(id, "a message is an object with \"t\":\"subscribe\" or \"t\":\"unsubscribe\"".into())),
     };
+    let members = match kind.as_str() {
+        "subscribe" => SUBSCRIBE,
+        "unsubscribe" => UNSUBSCRIBE,
+        _ => &[],
+    };
+    if let Some(wrong) = wrong_member(&message, members) {
+        return Err(bad(id, format!("{kind}: {wrong}")));
+    }
     match kind.as_str() {
         "subscribe" => match serde_json::from_value::<RawSubscribe>(message) {
             Ok(raw) => {
@@ -207,4 +236,30 @@ pub fn read_query(view: Text, query: &str) -> Result<Subscribe, ClientError> {
         }
     }
     Ok(subscribe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_members_and_no_types_of_this_program() {
+        for (text, expected) in [
+            (r#"{"t":"subscribe"}"#, "subscribe: \"view\" is missing: expected the name of a view"),
+            (r#"{"t":"subscribe","view":7}"#, "subscribe: \"view\" must be the name of a view"),
+            (
+                r#"{"t":"subscribe","view":"v","every":"x"}"#,
+                "subscribe: \"every\" must be a whole number of milliseconds",
+            ),
+            (
+                r#"{"t":"subscribe","view":"v","params":[]}"#,
+                "subscribe: \"params\" must be an object of values by column",
+            ),
+            (r#"{"t":"unsubscribe","s":-1}"#, "unsubscribe: \"s\" must be the number of a subscription"),
+        ] {
+            let Err((_, error)) = read(text) else { panic!("{text} is accepted") };
+            assert_eq!(error.message, expected);
+        }
+        assert!(read(r#"{"t":"subscribe","view":"v","every":null,"params":null,"cursor":null}"#).is_ok());
+    }
 }

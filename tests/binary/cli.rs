@@ -180,8 +180,11 @@ fn a_closed_stdout_ends_quietly() {
     let folder = Folder::new("pipe", &[("rules.yaml", RULES)]);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = folder.command(&["explain", "rules.yaml"]).stdout(writer).output().unwrap();
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    for arguments in [&["explain", "rules.yaml"][..], &["completions", "bash"], &["schema", "rules"], &["--help"]] {
+        let closed = writer.try_clone().unwrap();
+        let output = folder.command(arguments).stdout(closed).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{arguments:?}");
+    }
 }
 
 #[test]
@@ -390,6 +393,64 @@ fn tail_dials_again() {
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"hello\n"[..]));
     let (code, _, err) = folder.told(&["tail", "ws://127.0.0.1:9/x", "--retry", "--listen"]);
     assert_eq!(code, Some(2), "{err}");
+}
+
+/// The token of the environment goes to a server that requires one, and to no other.
+#[test]
+fn the_token_of_the_environment_is_sent_where_it_is_required() {
+    let folder = Folder::new("data-token", &[("data.ndjson", "{\"n\":1}\n")]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/x", listener.local_addr().unwrap());
+    let command = |arguments: &[&str]| {
+        let mut command = folder.command(arguments);
+        command.env("PLUTINO_DATA_TOKEN", "data-secret").stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    // The next handshake: its head, and the connection.
+    let head = || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            std::io::Read::read_exact(&mut stream, &mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        (String::from_utf8(head).unwrap(), stream)
+    };
+    for arguments in [
+        &["feed", &*url, "data.ndjson"][..],
+        &["tail", &url, "--count", "1"],
+        &["record", &url, "-o", "out.ndjson", "--count", "1"],
+    ] {
+        let child = command(arguments);
+        let (first, mut stream) = head();
+        assert!(!first.contains("data-secret"), "{first}");
+        std::io::Write::write_all(&mut stream, b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").unwrap();
+        drop(stream);
+        let (second, mut stream) = head();
+        assert!(second.contains("Bearer data-secret"), "{second}");
+        std::io::Write::write_all(&mut stream, b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").unwrap();
+        drop(stream);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains("--data-token"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn record_sends_texts_first() {
+    let folder = Folder::new("record-send", &[]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/x", listener.local_addr().unwrap());
+    let sends = ["--send", "{\"key\": \"${FEED_KEY}\"}", "--send", "more"];
+    let arguments = [&["record", &*url, "-o", "out.ndjson", "--count", "1"][..], &sends].concat();
+    let record = folder.command(&arguments).env("FEED_KEY", "k\"1").stderr(Stdio::piped()).spawn().unwrap();
+    let mut websocket = tokio_tungstenite::tungstenite::accept(listener.accept().unwrap().0).unwrap();
+    assert_eq!(websocket.read().unwrap().to_text().unwrap(), "{\"key\": \"k\\\"1\"}");
+    assert_eq!(websocket.read().unwrap().to_text().unwrap(), "more");
+    websocket.send("hello".into()).unwrap();
+    assert_eq!(record.wait_with_output().unwrap().status.code(), Some(0));
+    let (code, _, err) = folder.told(&["record", &url, "-o", "two.ndjson", "--send", "${NOT_SET_ANYWHERE}"]);
+    assert!(code == Some(2) && err.contains("--send: environment variable NOT_SET_ANYWHERE is not set"), "{err}");
 }
 
 /// `feed --retry` waits for an endpoint, and continues with the next message after a disconnect.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Failure;
-use super::remote::{Door, sent};
+use super::remote::{Door, sent, with_hint};
 
 pub use status::Status;
 pub use tap::Tap;
@@ -45,7 +45,7 @@ impl Asked {
         let json = serde_json::from_str::<Value>(&body);
         if !status.is_success() {
             let said = json.ok().and_then(|json| Some(json["message"].as_str()?.to_owned()));
-            return Err(Failure::Service(said.unwrap_or_else(|| body.trim_end().to_owned())));
+            return Err(Failure::Service(with_hint(said.unwrap_or_else(|| body.trim_end().to_owned()))));
         }
         json.map_err(|error| Failure::Refused(format!("cannot understand the service's answer: {error}")))
     }

@@ -40,7 +40,13 @@ impl Tap {
         self.limit.iter().for_each(|limit| _ = query.append_pair("limit", &limit.to_string()));
         self.every.iter().for_each(|every| _ = query.append_pair("every", &every.to_string()));
         let kind = if self.view { "views" } else { "rules" };
-        let body = self.door.download(&format!("/{kind}/{rule}/tap?{}", query.finish()))?;
+        let body = self.door.download(&format!("/{kind}/{rule}/tap?{}", query.finish()));
+        let body = body.map_err(|failure| match failure {
+            Failure::Service(said) if !self.view && self.is_view(rule) => {
+                Failure::Service(format!("{said}; {rule} is a view: plutino tap --view {}", self.rule))
+            }
+            failure => failure,
+        })?;
         let events = BufReader::new(body).lines();
         let (mut event, mut skipped) = (String::new(), 0);
         let mut out = io::stdout().lock();
@@ -65,5 +71,12 @@ impl Tap {
             say(&format!("{skipped} further rows were not shown"));
         }
         Ok(())
+    }
+
+    /// Whether the service has a view of this name.
+    fn is_view(&self, name: &str) -> bool {
+        let views = self.door.download("/views").ok();
+        let views = views.and_then(|views| serde_json::from_reader::<_, Vec<String>>(views).ok());
+        views.is_some_and(|views| views.iter().any(|view| view == name))
     }
 }

@@ -202,7 +202,7 @@ impl Answer {
     pub(super) fn message(&self) -> String {
         let message = serde_json::from_str::<Value>(&self.body).ok();
         let message = message.and_then(|body| body.get("message")?.as_str().map(str::to_owned));
-        message.unwrap_or_else(|| self.body.trim_end().to_owned())
+        with_hint(message.unwrap_or_else(|| self.body.trim_end().to_owned()))
     }
 
     /// `said`, followed by the details of each error if they were requested.
@@ -215,6 +215,14 @@ impl Answer {
     pub(super) fn parsed(&self) -> Result<Value, Failure> {
         serde_json::from_str(&self.body)
             .map_err(|error| Failure::Refused(format!("cannot understand the service's answer: {error}")))
+    }
+}
+
+/// The text of an error, with what to do about it on the command line.
+pub fn with_hint(said: String) -> String {
+    match said.as_str() {
+        "missing_token" => format!("{said}: pass a token for the REST API with --token or PLUTINO_TOKEN"),
+        _ => said,
     }
 }
 
