@@ -489,9 +489,10 @@ impl View {
         self.ts
     }
 
-    /// The cursor of the whole view now.
+    /// The cursor of the whole view now. While its first rows are being added, it is that of a view without rows.
     pub fn at(&self) -> Text {
-        cursor(&self.epoch(&Filter::default()), self.sequence)
+        let sequence = if self.opening { 0 } else { self.sequence };
+        cursor(&self.epoch(&Filter::default()), sequence)
     }
 
     /// Bytes of rows, lives and clients.

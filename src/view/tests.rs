@@ -200,6 +200,30 @@ fn first_rows_of_several_cuts_are_one_snapshot() {
 }
 
 #[test]
+fn a_cursor_from_before_all_first_rows_are_there_lacks_none_of_them() {
+    let mut world = World::new("fleet");
+    locked(&world.view).open();
+    world.put(1, "n1", 1);
+    world.cut();
+    let at = locked(&world.view).at();
+    for comes_late in [false, true] {
+        let mut client = world.client(json!({}), 0);
+        client.cursor = Some(at.to_string());
+        if !comes_late {
+            client.connect(&world);
+        }
+        world.put(if comes_late { 3 } else { 2 }, "n1", 1);
+        world.cut();
+        locked(&world.view).opened();
+        if comes_late {
+            client.connect(&world);
+        }
+        while client.read(9, world.now()) {}
+        client.expects(&world);
+    }
+}
+
+#[test]
 fn clients_of_one_part_share_its_bytes() {
     let mut world = World::new("fleet");
     let mut clients: Vec<Client> = (0..3).map(|_| world.client(json!({"site": ["n1", "n2"]}), 0)).collect();
