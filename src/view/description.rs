@@ -24,6 +24,8 @@ pub struct Description {
     pub max_rows: usize,
     /// a hash of the query: cursors of another definition cannot resume
     pub definition: u64,
+    /// it reads other views: its first rows come in several cuts, and clients wait until all are there
+    pub over_views: bool,
 }
 
 /// A selected column.

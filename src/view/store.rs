@@ -96,9 +96,10 @@ pub struct Joined {
 }
 
 impl View {
-    /// A view without rows.
+    /// A view without rows. If it reads other views, it is opening.
     pub fn new(about: Description, run: Text, incarnation: u64) -> View {
         View {
+            opening: about.over_views,
             about: Arc::new(about),
             run,
             incarnation,
@@ -111,7 +112,6 @@ impl View {
             cohorts: Numbered::default(),
             counters: Counters::default(),
             operator: OperatorStatus::default(),
-            opening: false,
             gone: false,
             swept: i64::MIN,
             recorded: None,
@@ -386,12 +386,12 @@ impl View {
         let old: Vec<(u32, Text)> =
             self.cohorts.iter().map(|(number, cohort)| (number, cohort.epoch.clone())).collect();
         old.iter().for_each(|(number, _)| self.cohorts.hide(*number));
+        self.opening = about.over_views;
         self.about = Arc::new(about);
         self.staged.clear();
         self.rows = Rows::default();
         self.touched = None;
         self.recorded = None;
-        self.opening = false;
         self.divisions = Slab::new();
         self.operator = OperatorStatus::default();
         for (number, epoch) in old {

@@ -200,6 +200,26 @@ fn first_rows_of_several_cuts_are_one_snapshot() {
 }
 
 #[test]
+fn clients_of_a_view_over_views_wait_from_its_creation_on() {
+    let mut world = World::new("fleet");
+    let about = |definition| Description { over_views: true, definition, ..description("fleet") };
+    world.view = world.views.create(about(1));
+    let mut client = world.client(json!({}), 0);
+    for definition in [2, 3] {
+        client.seen.clear();
+        while client.read(9, world.now()) {}
+        assert!(!client.seen.iter().any(|kind| kind == "ready"), "{:?}", client.seen);
+        world.put(1, "n1", 1);
+        world.cut();
+        locked(&world.view).opened();
+        while client.read(9, world.now()) {}
+        client.expects(&world);
+        // Another definition starts empty.
+        locked(&world.view).redefine(about(definition), world.now());
+    }
+}
+
+#[test]
 fn a_cursor_from_before_all_first_rows_are_there_lacks_none_of_them() {
     let mut world = World::new("fleet");
     locked(&world.view).open();

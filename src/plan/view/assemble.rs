@@ -164,6 +164,7 @@ impl Assembled<'_> {
                 definition,
                 key,
                 parts,
+                over_views: matches!(kind, ViewKind::Derived { .. }),
             },
             kind,
             body,

@@ -198,7 +198,7 @@ async fn a_view_over_many_rows_is_filled_while_they_change() {
     assert!(between > 3, "the thread ran nothing else while the views were filled: {between} answers");
     asking.abort();
     let mut early = early.await.unwrap();
-    assert!(early.rows.len() as u64 > most / 2, "{}", early.rows.len());
+    assert!(early.rows.len() as u64 > most / 2, "it did not wait: {} rows", early.rows.len());
     let has_all = |shown: &BTreeMap<String, Value>| {
         shown.len() == rows.len() && rows.iter().all(|(id, (_, v))| shown[&json!([id]).to_string()]["v"] == *v)
     };
