@@ -13,7 +13,6 @@ mod strategy;
 mod take;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::vec;
 
@@ -31,6 +30,7 @@ use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
 use super::timers::Turn;
 use super::window::{Arrival, Closed, GroupRows, Groups, accumulate};
 use crate::expr::Scope;
+use crate::expr::aggregate::Accumulator;
 use crate::expr::function::CallContext;
 use crate::metrics::{FlowCounts, Place};
 use crate::plan::physical::Stateful;
@@ -112,10 +112,9 @@ struct Taken {
     passed: Sorter<Passed>,
     /// The results of the aggregates of WHERE.
     of_window: Vec<Value>,
-    /// The number of rows so far.
-    rows: u64,
-    /// The numbers, from 1, of further rows that an aggregate of WHERE has not accepted.
-    refused: BTreeSet<u64>,
+    /// The aggregates of WHERE over the rows so far, if one has not accepted all rows of the window: those that it does
+    /// not accept again are lost.
+    refusing: Option<Vec<Accumulator>>,
 }
 
 /// A reference to a row, from which it can be restored.
@@ -251,7 +250,7 @@ impl Results {
         let stage = if plan.incremental {
             Stage::Groups(groups, 0, Vec::new(), Sorter::new(self.strategy.sorted))
         } else {
-            let (of_window, refused) = self.window_answers(plan, moment, &rows, others);
+            let (of_window, refusing) = self.window_answers(plan, moment, &rows, others);
             let source = if plan.joins.is_empty() {
                 Source::Kept(rows.into_iter())
             } else {
@@ -264,7 +263,7 @@ impl Results {
             };
             let passed = Sorter::new(self.strategy.wanted);
             let groups = Groups::default();
-            Stage::Rows(source, Taken { groups, found: Vec::new(), passed, of_window, rows: 0, refused })
+            Stage::Rows(source, Taken { groups, found: Vec::new(), passed, of_window, refusing })
         };
         self.emission = Some(Emission { moment, sent: 0, stage });
     }

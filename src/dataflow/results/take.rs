@@ -1,6 +1,5 @@
 //! Takes the rows of a window: WHERE, then groups, or the rows of the result.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::error::{ResultError, reporter};
@@ -41,34 +40,34 @@ impl Origin<'_> {
 }
 
 impl Results {
-    /// The results of the aggregates of WHERE, over all rows of the window before WHERE filters them, and the numbers of
-    /// the rows that an aggregate does not accept: these are lost. This pass is not divided into turns.
+    /// The results of the aggregates of WHERE, over all rows of the window before WHERE filters them. Rows that an
+    /// aggregate does not accept are lost; if there are any, the second result is aggregates that see the rows again, in
+    /// the same order, and refuse the same ones. This pass is not divided into turns.
     pub(super) fn window_answers(
         &self,
         plan: &Stateful,
         moment: Moment,
         rows: &[Rc<KeptRow>],
         others: &Others<'_>,
-    ) -> (Vec<Value>, BTreeSet<u64>) {
+    ) -> (Vec<Value>, Option<Vec<Accumulator>>) {
         let calls = &plan.window_aggregates;
-        let (mut number, mut refused) = (0, BTreeSet::new());
         if calls.is_empty() {
-            return (Vec::new(), refused);
+            return (Vec::new(), None);
         }
         let rule = self.context.clone();
         let context = moment.context(&rule);
         let mut lost = reporter(&self.output, Place::Filter, "Where");
-        let mut answers: Vec<_> = calls.iter().map(|call| Accumulator::new(call.aggregate, call.integral)).collect();
+        let empty = || calls.iter().map(|call| Accumulator::new(call.aggregate, call.integral)).collect::<Vec<_>>();
+        let (mut answers, mut refuses) = (empty(), false);
         let mut slots = vec![Value::Absent; plan.result_slots()];
         let mut add = |time: i64, slots: &mut [Value]| {
             let context = at(&context, time);
-            number += 1;
             // Errors are reported when the row itself is taken.
             if compute(plan, slots, &context).is_ok()
                 && let Err(error) = add_all(&mut answers, calls, &Scope { slots, context: &context })
             {
                 lost(error);
-                refused.insert(number);
+                refuses = true;
             }
         };
         if plan.joins.is_empty() {
@@ -88,7 +87,7 @@ impl Results {
                 Value::Null
             })
         };
-        (answers.iter().map(answer).collect(), refused)
+        (answers.iter().map(answer).collect(), refuses.then(empty))
     }
 
     /// Takes rows until the turn is over; true: there are no more.
@@ -157,14 +156,15 @@ impl Results {
         taken: &mut Taken,
         sent: &mut u64,
     ) -> Result<(), ResultError> {
-        taken.rows += 1;
-        if taken.refused.remove(&taken.rows) {
-            return Ok(());
-        }
         let Job { plan, .. } = job;
         let Candidate { time, slots, origin } = row;
         let context = at(job.context, *time);
         compute(plan, slots, &context)?;
+        if let Some(seen) = &mut taken.refusing
+            && add_all(seen, &plan.window_aggregates, &Scope { slots, context: &context }).is_err()
+        {
+            return Ok(());
+        }
         let first = plan.first_window_aggregate();
         slots[first..first + taken.of_window.len()].clone_from_slice(&taken.of_window);
         if let Some(filter) = &plan.joined_filter {
