@@ -90,6 +90,9 @@ impl Default for Totals {
     }
 }
 
+/// Incomplete messages up to this size are never refused: each connection has a read buffer of more than this.
+const FREE: usize = 8 * 1024;
+
 /// Incomplete messages up to this size have a reserve: those of others that are large do not end them.
 const SMALL: usize = 64 * 1024;
 
@@ -112,8 +115,14 @@ impl Held {
         let unfinished = &self.totals.unfinished;
         if bytes > self.bytes {
             let more = bytes - self.bytes;
-            let reserve = if bytes <= SMALL { self.limit() / RESERVE } else { 0 };
-            if unfinished.fetch_add(more, Ordering::Relaxed) + more > self.limit().saturating_add(reserve) {
+            let limit = if bytes <= FREE {
+                usize::MAX
+            } else if bytes <= SMALL {
+                self.limit().saturating_add(self.limit() / RESERVE)
+            } else {
+                self.limit()
+            };
+            if unfinished.fetch_add(more, Ordering::Relaxed) + more > limit {
                 unfinished.fetch_sub(more, Ordering::Relaxed);
                 return false;
             }
@@ -164,7 +173,9 @@ mod tests {
         assert!(large.set(8 * SMALL) && !large.set(8 * SMALL + 1));
         let mut small: Vec<Held> = (0..3).map(|_| Held::new(&totals)).collect();
         assert!(small[0].set(SMALL / 2) && small[1].set(SMALL / 2));
-        assert!(!small[2].set(1), "the reserve is limited, too");
+        assert!(!small[2].set(FREE + 1), "the reserve is limited, too");
         assert_eq!(totals.unfinished_bytes(), 9 * SMALL);
+        assert!(small[2].set(FREE), "others cannot end the connection of one that sends little");
+        assert_eq!(totals.unfinished_bytes(), 9 * SMALL + FREE);
     }
 }
