@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::dataflow::command::Command;
 use crate::memory::{self, Pressure};
@@ -22,6 +22,10 @@ const SHARE: u64 = 100;
 /// How often the engine measures again because a data thread does not answer, before it decides by what it knows.
 const PATIENCE: u32 = 5;
 
+/// How often the states are measured before the last step: each measurement costs all data threads.
+const EARLY: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(5);
+
 /// The known sizes of states while memory is getting short. A thread that does not answer may have the largest state,
 /// so no smaller state of another thread should be ended for it.
 #[derive(Debug, Default)]
@@ -30,16 +34,39 @@ pub(super) struct Sizes {
     whole: Option<Arc<Measured>>,
     /// the measurements since then
     partial: u32,
+    /// the last measurement
+    last: Option<Arc<Measured>>,
+    /// when it was asked for
+    asked: Option<Instant>,
 }
 
 impl Sizes {
+    /// Whether the states are to be measured at this step.
+    fn are_due(&mut self, pressure: Pressure, now: Instant) -> bool {
+        let interval = match pressure {
+            Pressure::None => return false,
+            Pressure::Clients => EARLY,
+            Pressure::Queues => SOON,
+            Pressure::Rules => Duration::ZERO,
+        };
+        let is_due = self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= interval);
+        if is_due {
+            self.asked = Some(now);
+        }
+        is_due
+    }
+
     /// The sizes to decide by after this measurement; `None`: not all threads have answered, and may do so the next time.
     fn after(&mut self, measured: Arc<Measured>) -> Option<Arc<Measured>> {
         if !measured.is_partial {
-            *self = Sizes { whole: Some(measured.clone()), partial: 0 };
+            (self.whole, self.partial) = (Some(measured.clone()), 0);
             return Some(measured);
         }
-        self.partial += 1;
+        // A measurement that was used again is no further one.
+        if !self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &measured)) {
+            self.partial += 1;
+            self.last = Some(measured.clone());
+        }
         if self.partial < PATIENCE {
             return None;
         }
@@ -91,6 +118,10 @@ impl Engine {
             return None;
         }
         // From the first step on, so that the sizes are known before they are needed.
+        if !locked(&self.sizes).are_due(pressure, Instant::now()) {
+            memory::is_enough();
+            return None;
+        }
         let measured = self.measure(MEASURING).await;
         let measured = locked(&self.sizes).after(measured);
         if pressure < Pressure::Rules {
@@ -176,11 +207,25 @@ mod tests {
     }
 
     #[test]
+    fn states_are_measured_rarely_before_they_are_needed() {
+        let (mut sizes, start) = (Sizes::default(), Instant::now());
+        let mut times = |pressure: Pressure, from: u64| {
+            (from..from + 60).filter(|at| sizes.are_due(pressure, start + Duration::from_secs(*at))).count()
+        };
+        assert_eq!(times(Pressure::None, 0), 0);
+        assert_eq!(times(Pressure::Clients, 60), 2);
+        assert_eq!(times(Pressure::Queues, 120), 12);
+        assert_eq!(times(Pressure::Rules, 180), 60);
+    }
+
+    #[test]
     fn a_thread_that_does_not_answer_is_waited_for_and_not_forgotten() {
         let mut sizes = Sizes::default();
         assert!(sizes.after(measured(&[("small", 5), ("large", 900)], false)).is_some());
         for _ in 1..PATIENCE {
-            assert_eq!(sizes.after(measured(&[("small", 6)], true)), None);
+            let part = measured(&[("small", 6)], true);
+            assert_eq!(sizes.after(part.clone()), None);
+            assert_eq!(sizes.after(part), None, "the same one counts once");
         }
         let known = sizes.after(measured(&[("small", 7), ("new", 8)], true)).expect("it has waited long enough");
         let bytes = |rule: &str| known.rules.get(rule).map(|size| size.bytes);
