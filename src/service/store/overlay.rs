@@ -172,13 +172,16 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs work that panics on damaged pages; `None`: it did. The panic is not printed, since the damage is reported.
+/// Runs work that panics on damaged pages; `None`: it did. The panic goes to the log, where it can be told from
+/// a fault of this program; the damage itself is reported by the caller.
 pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            if !GUARDED.try_with(Cell::get).unwrap_or(false) {
+            if GUARDED.try_with(Cell::get).unwrap_or(false) {
+                tracing::warn!("the library of the store gave up: {panic}");
+            } else {
                 usual(panic);
             }
         }));
