@@ -111,9 +111,14 @@ pub fn parse(
         reader.subject = format!("rule {id}");
     }
     let is_known = |member: &&Member| MEMBERS.iter().any(|known| known.eq_ignore_ascii_case(&member.key));
-    for member in members.iter().filter(|member| !is_known(member)).take(UNKNOWN) {
+    let mut strange = members.iter().filter(|member| !is_known(member));
+    for member in strange.by_ref().take(UNKNOWN) {
         let hint = suggest::did_you_mean(&member.key, MEMBERS.iter().copied());
         reader.warning(member.place, format!("unknown member {} is ignored", member.key), hint);
+    }
+    let more = strange.count();
+    if more > 0 {
+        reader.warning(node.place, format!("{more} more unknown members are ignored"), None);
     }
     if let Some(graph) = node.field("graph").filter(|graph| !graph.members().is_empty()) {
         let hint = Some("write the rule in SQL".to_owned());

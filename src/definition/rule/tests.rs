@@ -97,3 +97,11 @@ fn each_mistake_is_told() {
         assert!(problems[0].contains(expected), "{text}: {}", problems[0]);
     }
 }
+
+#[test]
+fn of_many_unknown_members_the_rest_is_counted() {
+    let many: String = (0..100).map(|number| format!(r#", "x{number}": 1"#)).collect();
+    let (_, problems) = read(&format!(r#"{{"id": "r", "sql": "s", "actions": [{{"log": {{}}}}]{many}}}"#));
+    let last = problems.last().expect("warnings");
+    assert!(problems.len() == UNKNOWN + 1 && last.contains("68 more unknown members are ignored"), "{last}");
+}
