@@ -207,7 +207,7 @@ impl RuleOperator {
         owner
     }
 
-    /// Whether windows end here, and their joined rows go home.
+    /// Whether windows end here, and the groups of their joined rows go home.
     fn joins_for_home(&self) -> bool {
         self.shipping.is_some() && !self.plan.joins.is_empty()
     }

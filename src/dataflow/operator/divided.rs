@@ -20,10 +20,8 @@ pub struct Shipping {
     pub reported: Option<i64>,
 }
 
-/// The plan of home's part: other threads have done everything before the groups, or have joined the rows.
+/// The plan of home's part: other threads have done everything before the results of groups.
 pub fn at_home(plan: Stateful) -> Stateful {
-    // If the plan has groups, joined rows arrive in groups.
-    let incremental = plan.incremental || plan.grouped;
     let window = match plan.window {
         // Windows that have ended elsewhere come one after the other, even if they overlap.
         WindowSpec::Hopping { unit, hop, .. } if !plan.joins.is_empty() => {
@@ -40,18 +38,18 @@ pub fn at_home(plan: Stateful) -> Stateful {
         joins: Vec::new(),
         computed: Vec::new(),
         joined_filter: None,
-        incremental,
+        incremental: true,
         ..plan
     }
 }
 
-/// The input of home: the rows that other threads have joined.
+/// The input of home: the rows that other threads have joined, whose groups it gets.
 pub fn joined_input(plan: &Stateful, inputs: &[Input]) -> Input {
     let stream = inputs[0].stream.clone();
     Input { stream, role: Role::Stream, scan: Scan::default(), slots: 0..plan.row_slots }
 }
 
-/// The plan of an owner of keys that sends its joined rows home: home does everything after the groups.
+/// The plan of an owner of keys that sends home the groups of its joined rows: home does everything after the groups.
 pub fn at_owner(plan: Stateful) -> Stateful {
     Stateful {
         having: None,

@@ -8,7 +8,6 @@
 
 mod emit;
 mod error;
-mod home;
 mod strategy;
 mod take;
 
@@ -17,7 +16,6 @@ use std::rc::Rc;
 use std::vec;
 
 use self::error::{ResultError, reporter};
-use self::home::JoinedRows;
 use self::strategy::Strategy;
 use super::analytic::Memories;
 use super::context::RuleContext;
@@ -28,7 +26,7 @@ use super::row::KeptRow;
 use super::sort::{ResultRow, Sorter};
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
 use super::timers::Turn;
-use super::window::{Arrival, Closed, GroupRows, Groups, accumulate};
+use super::window::{Arrival, Closed, GroupRows, Groups, Partial, accumulate};
 use crate::expr::Scope;
 use crate::expr::aggregate::Accumulator;
 use crate::expr::function::CallContext;
@@ -52,8 +50,8 @@ pub struct Results {
     /// The counts of HAVING, and of WHERE over joined rows.
     flow: FlowCounts,
     key: GroupKey,
-    /// Set if another thread makes the results of joined rows.
-    home: Option<JoinedRows>,
+    /// Set if another thread makes the results of groups of joined rows.
+    home: Option<Rc<Forward>>,
 }
 
 /// A result in progress.
@@ -139,10 +137,10 @@ impl Results {
         }
     }
 
-    /// Sends joined rows, or their groups, to the thread that makes the results. The plan is to be one `at_owner`.
+    /// Sends the groups of joined rows to the thread that makes the results. The plan is to be one `at_owner`.
     #[must_use]
     pub fn for_home(self, home: Rc<Forward>) -> Results {
-        Results { home: Some(JoinedRows::new(home)), ..self }
+        Results { home: Some(home), ..self }
     }
 
     /// Whether the sinks, or home, take more.
@@ -190,7 +188,6 @@ impl Results {
     /// Starts the result of a window.
     pub fn begin(&mut self, plan: &Stateful, now: i64, closed: Closed, others: &Others<'_>) {
         let Closed { start, end, groups, rows } = closed;
-        self.home.iter_mut().for_each(|home| home.begin(start, end));
         self.start(plan, Moment { now, bounds: Some((start, end)), time: end }, rows, groups, others);
     }
 
@@ -287,8 +284,9 @@ impl Results {
                         emission.stage = Stage::Rows(source, taken);
                         break;
                     }
-                    if let Some(home) = &mut self.home {
-                        home.end(taken.groups);
+                    if let (Some(home), Some((start, end))) = (&self.home, emission.moment.bounds) {
+                        // Home is told also if nothing was joined: the window has a result then, too.
+                        home.ship(vec![Partial::of_window(start, end, taken.groups)], None);
                         return true;
                     }
                     self.taken(job, source, taken)
@@ -367,7 +365,7 @@ impl Results {
 
     /// Whether the turn is over: after this many more steps, or if sinks or home are full.
     fn is_over(&self, turn: &mut Turn, steps: u32) -> bool {
-        if self.home.as_ref().is_some_and(JoinedRows::is_full) && !turn.is_endless() {
+        if self.home.as_ref().is_some_and(|home| home.is_full()) && !turn.is_endless() {
             return true;
         }
         let mut output = self.output.borrow_mut();

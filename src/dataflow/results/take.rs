@@ -178,9 +178,6 @@ impl Results {
         if self.strategy.direct {
             let scope = Scope { slots, context: &context };
             accumulate(&mut taken.groups, plan, &scope, &mut self.key).map(|_| ()).map_err(ResultError::Aggregate)
-        } else if let Some(home) = &mut self.home {
-            home.push(*time, &slots[..plan.row_slots]);
-            Ok(())
         } else if self.strategy.wanted.is_some() {
             let pushed = taken.passed.push(origin.passed(), *time, slots, &plan.order, &context);
             pushed.map_err(ResultError::Order)

@@ -205,16 +205,21 @@ fn windows_of_divided_keys_are_those_of_one_thread() {
 
 /// Joins whose rows are divided by key, each with the key.
 const JOINS: [(&str, &str); 9] = [
-    ("a.k = b.k", "SELECT a.k, a.v AS l, b.v AS r FROM a INNER JOIN b ON a.k = b.k GROUP BY TUMBLINGWINDOW(ss, 2)"),
     (
         "a.k = b.k",
-        "SELECT a.k AS x, b.k AS y, a.v AS l, b.v AS r, l + r AS s FROM a FULL JOIN b ON b.k = a.k AND a.v < b.v \
-         GROUP BY TUMBLINGWINDOW(ss, 2) HAVING count(*) > 2",
+        "SELECT a.k, a.v AS l, b.v AS r, count(*) AS n FROM a INNER JOIN b ON a.k = b.k \
+         GROUP BY a.k, a.v, b.v, TUMBLINGWINDOW(ss, 2)",
     ),
     (
         "a.k = b.k",
-        "SELECT a.k, a.v AS l, b.v AS r, a.v - b.v AS d, window_end() AS e FROM a INNER JOIN b ON a.k = b.k \
-         WHERE d > 2 GROUP BY TUMBLINGWINDOW(ss, 3) ORDER BY a.k, l DESC, r DESC LIMIT 4",
+        "SELECT a.k AS x, b.k AS y, sum(a.v) AS l, sum(b.v) AS r, l + r AS s FROM a FULL JOIN b \
+         ON b.k = a.k AND a.v < b.v GROUP BY a.k, b.k, TUMBLINGWINDOW(ss, 2) HAVING count(*) > 2",
+    ),
+    (
+        "a.k = b.k",
+        "SELECT a.k, a.v AS l, b.v AS r, a.v - b.v AS d, count(*) AS n, window_end() AS e FROM a \
+         INNER JOIN b ON a.k = b.k WHERE a.v - b.v > 2 GROUP BY a.k, a.v, b.v, TUMBLINGWINDOW(ss, 3) \
+         ORDER BY a.k, l DESC, r DESC LIMIT 4",
     ),
     (
         "a.k = b.k",
@@ -233,15 +238,18 @@ const JOINS: [(&str, &str); 9] = [
     ),
     (
         "a.k = b.k",
-        "SELECT a.k, b.v, window_start() AS s, window_end() AS e FROM a LEFT JOIN b ON a.k = b.k AND a.v > b.v \
-         WHERE a.v > 12 GROUP BY HOPPINGWINDOW(ss, 5, 2)",
+        "SELECT a.k, b.v, count(*) AS n, window_start() AS s, window_end() AS e FROM a \
+         LEFT JOIN b ON a.k = b.k AND a.v > b.v WHERE a.v > 12 GROUP BY a.k, b.v, HOPPINGWINDOW(ss, 5, 2)",
     ),
     (
         "a.k = b.k",
         "SELECT b.m, count(*) AS n, window_start() AS s FROM a INNER JOIN b ON a.k = b.k \
          GROUP BY b.m, HOPPINGWINDOW(ss, 3, 1)",
     ),
-    ("a.k = a.k", "SELECT x.k, y.v FROM a AS x INNER JOIN a AS y ON x.k = y.k GROUP BY TUMBLINGWINDOW(ss, 1)"),
+    (
+        "a.k = a.k",
+        "SELECT x.k, sum(y.v) AS s FROM a AS x INNER JOIN a AS y ON x.k = y.k GROUP BY x.k, TUMBLINGWINDOW(ss, 1)",
+    ),
 ];
 
 /// The rows of each message, sorted.
@@ -295,31 +303,33 @@ fn rows_are_joined_by_the_threads_of_their_keys() {
 }
 
 #[test]
-fn joins_without_a_common_key_or_with_an_order_are_gathered() {
+fn joins_without_a_common_key_without_groups_or_with_an_order_are_gathered() {
     let inner = "FROM a INNER JOIN b ON a.k = b.k";
+    let window = "GROUP BY TUMBLINGWINDOW(ss, 2)";
     for sql in [
-        "SELECT a.k FROM a INNER JOIN b ON a.k = b.k + 1 GROUP BY TUMBLINGWINDOW(ss, 2)".to_owned(),
-        "SELECT a.k FROM a INNER JOIN b ON a.k > b.k GROUP BY TUMBLINGWINDOW(ss, 2)".to_owned(),
-        "SELECT a.k FROM a CROSS JOIN b GROUP BY TUMBLINGWINDOW(ss, 2)".to_owned(),
-        "SELECT a.k FROM a INNER JOIN b ON a.k = b.k INNER JOIN c ON b.v = c.v GROUP BY TUMBLINGWINDOW(ss, 2)"
-            .to_owned(),
-        format!("SELECT a.k {inner} GROUP BY COUNTWINDOW(5)"),
+        format!("SELECT count(*) AS n FROM a INNER JOIN b ON a.k = b.k + 1 {window}"),
+        format!("SELECT count(*) AS n FROM a INNER JOIN b ON a.k > b.k {window}"),
+        format!("SELECT count(*) AS n FROM a CROSS JOIN b {window}"),
+        format!("SELECT count(*) AS n FROM a INNER JOIN b ON a.k = b.k INNER JOIN c ON b.v = c.v {window}"),
+        format!("SELECT count(*) AS n {inner} GROUP BY COUNTWINDOW(5)"),
         format!("SELECT a.k, a.v, count(*) AS n {inner} GROUP BY a.k, TUMBLINGWINDOW(ss, 2)"),
         format!("SELECT a.k, collect(b.v) AS l {inner} GROUP BY a.k, TUMBLINGWINDOW(ss, 2)"),
-        format!("SELECT a.k, lag(a.v) OVER (PARTITION BY a.k) AS l {inner} GROUP BY TUMBLINGWINDOW(ss, 2)"),
+        format!("SELECT count(*) AS n {inner} WHERE lag(a.v) OVER (PARTITION BY a.k) > 1 {window}"),
+        // One thread would keep all joined rows.
+        format!("SELECT a.k {inner} {window}"),
+        format!("SELECT a.k, b.v {inner} WHERE a.v > b.v {window} HAVING count(*) > 2 ORDER BY a.k LIMIT 3"),
+        format!("SELECT a.k {inner} GROUP BY HOPPINGWINDOW(ss, 5, 2)"),
     ] {
         assert_eq!(key_of(&sql, &event_time(TOLERANCE)), None, "{sql}");
     }
-    let sql = format!("SELECT a.k {inner} GROUP BY TUMBLINGWINDOW(ss, 2)");
+    let sql = format!("SELECT count(*) AS n {inner} {window}");
+    assert_eq!(key_of(&sql, &event_time(TOLERANCE)).as_deref(), Some("a.k = b.k"));
     assert_eq!(key_of(&sql, &by_clock()), None, "each thread would end windows at another moment");
     assert_eq!(key_of(&sql, &super::event_time(TOLERANCE)), None, "results keep their order");
-    assert_eq!(
-        key_of(&sql, &RuleOptions { qos: 1, ..event_time(TOLERANCE) }),
-        None,
-        "rows on their way are not stored"
-    );
-    let three = "SELECT a.k FROM a LEFT JOIN b ON a.k = b.k LEFT JOIN c ON b.k = c.v GROUP BY TUMBLINGWINDOW(ss, 2)";
-    assert_eq!(key_of(three, &event_time(TOLERANCE)).as_deref(), Some("a.k = b.k = c.v"));
+    let stored = RuleOptions { qos: 1, ..event_time(TOLERANCE) };
+    assert_eq!(key_of(&sql, &stored), None, "groups on their way are not stored");
+    let three = format!("SELECT count(*) AS n FROM a LEFT JOIN b ON a.k = b.k LEFT JOIN c ON b.k = c.v {window}");
+    assert_eq!(key_of(&three, &event_time(TOLERANCE)).as_deref(), Some("a.k = b.k = c.v"));
 }
 
 /// Home waits for a full sink, so an owner of keys waits for home, and its rows with it. When the rule ends, everything

@@ -92,8 +92,6 @@ pub struct Partial {
     pub groups: Groups,
     /// The number of rows of each group.
     pub rows: Vec<u32>,
-    /// Rows without groups, which the thread has joined.
-    pub joined: Vec<KeptRow>,
     /// Set if it is of a window that the thread has ended: then the times are the bounds of the window.
     pub ended: bool,
     /// The number of rows, including those lost to errors.
@@ -103,6 +101,12 @@ pub struct Partial {
 }
 
 impl Partial {
+    /// The groups of a window that the thread has ended.
+    pub fn of_window(start: i64, end: i64, groups: Groups) -> Partial {
+        let (times, rows, weight) = ((start, end.saturating_sub(1)), vec![1; groups.len()], groups.len().max(1));
+        Partial { times, end, groups, rows, ended: true, weight, ..Partial::default() }
+    }
+
     /// The number of rows in its groups.
     pub fn len(&self) -> u64 {
         self.rows.iter().copied().map(u64::from).sum()
@@ -170,11 +174,10 @@ impl Content {
         others: impl Iterator<Item = &'c Content> + Clone,
         lose: &mut dyn FnMut(EvalError, u32),
     ) {
-        let Partial { times: (first, last), groups, rows, joined, ended, .. } = partial;
+        let Partial { times: (first, last), groups, rows, ended, .. } = partial;
         self.count(first);
         self.count(last);
         self.ended = self.ended.or(ended.then_some(first));
-        self.rows.extend(joined.into_iter().map(Rc::new));
         if self.groups.is_empty() && others.clone().next().is_none() {
             self.groups = groups;
             return;

@@ -54,8 +54,9 @@ pub(super) fn keys(plan: &Stateful, inputs: &[Input], unordered: bool) -> Vec<Ve
     keys
 }
 
-/// Whether the threads can join the rows of windows, so that one of them makes the results of the joined rows. In
-/// processing time each thread would end windows at another moment.
+/// Whether the threads can join the rows of windows, so that one of them makes the results of the groups. In processing
+/// time each thread would end windows at another moment. Without groups that thread would have to keep all joined rows,
+/// which may be far more than the rows of the window.
 fn joins_alone(plan: &Stateful) -> bool {
     let read = columns(&plan.keys);
     matches!(plan.window, WindowSpec::Hopping { .. })
@@ -64,11 +65,9 @@ fn joins_alone(plan: &Stateful) -> bool {
         && plan.steps.is_empty()
         && plan.window_aggregates.is_empty()
         && plan.aggregates.iter().all(|call| !call.aggregate.is_ordered())
-        && match plan.grouped {
-            // A group may have rows on several threads, and any of them may be its first row.
-            true => plan.kept_slots.iter().all(|slot| read.contains(slot)),
-            false => plan.result_steps.is_empty(),
-        }
+        && plan.grouped
+        // A group may have rows on several threads, and any of them may be its first row.
+        && plan.kept_slots.iter().all(|slot| read.contains(slot))
 }
 
 /// The first key that consists of a column of each stream, which the joins compare for equality directly or through
