@@ -93,7 +93,7 @@ async fn a_server_that_fails_does_not_delay_messages_for_others() {
     // In the order of each server: the first one is repeated until it is taken.
     let expected: Vec<i64> = [0; 3].into_iter().chain(0..40).collect();
     assert_eq!(numbers(&comes_back.wait_for(43)), expected);
-    status(&served, "what nobody takes is counted", |status| status["lost"]["server error"] == 40).await;
+    served.status_when("what nobody takes is counted", |status| status["lost"]["server error"] == 40).await;
 }
 
 #[tokio::test]
