@@ -287,8 +287,8 @@ impl Run {
                     if let Some(largest) = engine.relieve_memory().await {
                         match &largest {
                             Relieved::Rule(rule) => _ = engine.stop_rule(rule, false).await,
-                            Relieved::View(view) => _ = engine.drop_view(view).await,
-                            Relieved::Table(_) => {}
+                            Relieved::View(view, _) => _ = engine.drop_view(view).await,
+                            Relieved::Filling(_) | Relieved::Table(_) => {}
                         }
                         say(&format!("warning: memory is short: {largest}, which holds most of it"));
                     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::dataflow::command::Command;
+use crate::dataflow::command::{Command, RuleKey};
 use crate::memory::{self, Pressure};
 use crate::sync::locked;
 
@@ -89,8 +89,10 @@ impl Sizes {
 pub enum Relieved {
     /// it has failed, and waits to be stopped
     Rule(String),
-    /// it waits to be dropped
-    View(String),
+    /// this version of it waits to be dropped
+    View(String, RuleKey),
+    /// its filling is stopped, and whoever starts or changes it gets an error
+    Filling(String),
     /// it was emptied, and takes no more rows
     Table(String),
 }
@@ -99,7 +101,8 @@ impl fmt::Display for Relieved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Relieved::Rule(name) => write!(f, "rule {name} is stopped"),
-            Relieved::View(name) => write!(f, "view {name} is stopped"),
+            Relieved::View(name, _) => write!(f, "view {name} is stopped"),
+            Relieved::Filling(name) => write!(f, "the filling of view {name} is stopped"),
             Relieved::Table(name) => write!(f, "table {name} is emptied and takes no more rows"),
         }
     }
@@ -142,7 +145,8 @@ impl Engine {
         }
         match &largest {
             Relieved::Rule(id) => self.fail_for_memory(id, bytes),
-            Relieved::View(_) => {}
+            Relieved::View(..) => {}
+            Relieved::Filling(name) => self.end_filling(name),
             Relieved::Table(name) => self.empty_table(name, bytes),
         }
         memory::relieved();
@@ -154,15 +158,24 @@ impl Engine {
     /// The largest holder of memory, and its bytes.
     fn largest(&self, measured: &Measured) -> Option<(u64, Relieved)> {
         let mut all = Vec::new();
-        for cell in self.views.all() {
-            let (name, held) = {
-                let view = locked(&cell);
-                (view.about().name.to_string(), (view.bytes() + view.operator.bytes) as u64)
-            };
-            let state = measured.rules.get(&view_id(&name)).map_or(0, |size| size.bytes);
-            all.push((held.max(state), Relieved::View(name)));
-        }
+        let views = self.views.all();
         let running = self.running();
+        for cell in views {
+            let (name, held, fills) = {
+                let view = locked(&cell);
+                (view.about().name.to_string(), (view.bytes() + view.operator.bytes) as u64, view.is_opening())
+            };
+            let id = view_id(&name);
+            let state = measured.rules.get(&id).map_or(0, |size| size.bytes);
+            let number = running.rules.get(&id).map(|rule| rule.key).filter(|_| !fills);
+            let relieved = match number {
+                Some(number) => Relieved::View(name, number),
+                None if fills => Relieved::Filling(name),
+                // Its rule is about to run.
+                None => continue,
+            };
+            all.push((held.max(state), relieved));
+        }
         let goes_on = |id: &str| running.rules.get(id).is_some_and(|rule| !rule.metrics.has_failed());
         let rules = measured.rules.iter().filter(|(id, _)| view_of(id).is_none() && goes_on(id));
         all.extend(rules.map(|(id, size)| (size.bytes, Relieved::Rule(id.clone()))));

@@ -66,16 +66,39 @@ impl Engine {
         let Body::View(plan) = &spec.plan.body else { return Ok(()) };
         let name = plan.about.name.clone();
         self.open_view(&spec).await?;
-        let started = self.start_rule(spec).await;
-        if started.is_ok() && !self.has_view(&name) {
-            self.stop_rule(&view_id(&name), false).await;
-            let why = "memory was short while it was filled: raise basic.maxMemory, or keep fewer rows".to_owned();
-            return Err(EngineError::View { view: name.to_string(), why });
-        }
-        if started.is_err() {
+        if let Err(error) = self.start_rule(spec).await {
             self.close_view(&name).await;
+            return Err(error);
         }
-        started
+        self.keep_filled(&name).await
+    }
+
+    /// Stops the filling of a view. Whoever started it drops it then.
+    pub(super) fn end_filling(&self, name: &str) {
+        if let Some(view) = self.views.find(name) {
+            locked(&view).end_opening();
+        }
+    }
+
+    /// Checks that the filling of a view that has just started was not stopped because memory was short.
+    ///
+    /// # Errors
+    /// [`EngineError::View`]
+    pub fn check_filled(&self, name: &str) -> Result<(), EngineError> {
+        if self.views.find(name).is_some_and(|view| !locked(&view).is_gone()) {
+            return Ok(());
+        }
+        let why = "memory was short while it was filled: raise basic.maxMemory, or keep fewer rows".to_owned();
+        Err(EngineError::View { view: name.to_owned(), why })
+    }
+
+    /// As [`Engine::check_filled`]; drops a view whose filling was stopped.
+    async fn keep_filled(&self, name: &str) -> Result<(), EngineError> {
+        let kept = self.check_filled(name);
+        if kept.is_err() {
+            self.drop_view(name).await;
+        }
+        kept
     }
 
     /// Makes a view, which has no rows before its rule runs. [`Engine::close_view`] undoes it.
@@ -98,10 +121,16 @@ impl Engine {
     /// clients are notified.
     ///
     /// # Errors
-    /// [`EngineError`]; then the view is unchanged, unless a file could not be read.
+    /// [`EngineError`]; then the view is unchanged, unless a file could not be read. If memory was short while it was
+    /// filled, it is dropped.
     pub async fn change_view(&self, spec: RuleSpec) -> Result<(), EngineError> {
         self.check_path(&spec)?;
-        self.prepare_rule(spec).await?.replace(true).await.map(|_| ())
+        let id = spec.id.clone();
+        self.prepare_rule(spec).await?.replace(true).await?;
+        match view_of(&id) {
+            Some(name) => self.keep_filled(name).await,
+            None => Ok(()),
+        }
     }
 
     /// Changes the description of a view whose rows are in process 0.

@@ -119,3 +119,32 @@ async fn a_schedule_is_kept() {
     service.stop().await;
     let _ = std::fs::remove_dir_all(&data);
 }
+
+#[tokio::test]
+async fn a_view_that_was_replaced_is_not_ended_for_its_old_version() {
+    let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
+    let service = opened(&data).await;
+    service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
+    let view = |column: &str| format!("CREATE VIEW v WITH (KEY=\"id\") AS SELECT id, {column} FROM demo");
+    service.create_view(&view("a")).await.unwrap();
+    let state = async || {
+        let engine = service.inner.engine.read().await;
+        let engine = engine.as_ref().unwrap();
+        (engine.number_of(&crate::engine::view_id("v")), engine.has_view("v"))
+    };
+    let (old, _) = state().await;
+    // Its end waits while it is replaced.
+    let sql = view("b");
+    let (replaced, ()) = tokio::join!(service.replace_view("v", &sql), service.end_for_memory("v", old.unwrap()));
+    replaced.unwrap();
+    let (new, is_there) = state().await;
+    assert!(new.is_some() && new != old && is_there);
+    service.end_for_memory("v", new.unwrap()).await;
+    assert_eq!(state().await, (None, false));
+    assert_eq!(service.view_status("v").await.unwrap().stopped.as_deref(), Some(super::views::MEMORY_WAS_SHORT));
+    // It can be created again.
+    service.replace_view("v", &view("b")).await.unwrap();
+    assert!(state().await.1);
+    service.stop().await;
+    let _ = std::fs::remove_dir_all(&data);
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::views::MEMORY_WAS_SHORT;
 use super::{Inner, Service, locked};
 use crate::engine::{PATROL, Relieved};
 use crate::time::{Anchor, Clock, count_step};
@@ -153,14 +154,19 @@ async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
         Some(engine) => (engine.relieve_memory().await, engine.failed(), engine.misled()),
         None => return false,
     };
-    if let Some(Relieved::View(name)) = relieved {
-        service
-            .note_problem(&name, "memory was short, and it used the most: raise basic.maxMemory, or keep fewer rows");
-        // If the service ends, the view ends with it, so the shutdown must not wait for it.
-        tokio::select! {
-            () = service.inner.shutdown.cancelled() => return false,
-            () = service.end_view(&name) => {}
+    match relieved {
+        Some(Relieved::View(name, number)) => {
+            // This waits while views change. If the service ends, the view ends with it, so the shutdown must not wait.
+            let service = Service { inner: service.inner.clone() };
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = service.inner.shutdown.cancelled() => {}
+                    () = service.end_for_memory(&name, number) => {}
+                }
+            });
         }
+        Some(Relieved::Filling(name)) => service.note_problem(&name, MEMORY_WAS_SHORT),
+        Some(Relieved::Rule(_) | Relieved::Table(_)) | None => {}
     }
     for (id, number) in failed {
         service.mark_failed(&id, number).await;

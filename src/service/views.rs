@@ -25,6 +25,10 @@ use crate::sql::ast::CreateView;
 use crate::sql::parse_view;
 use crate::value::Text;
 
+/// Why a view does not run that was ended because memory was short.
+pub(super) const MEMORY_WAS_SHORT: &str =
+    "memory was short, and it used the most: raise basic.maxMemory, or keep fewer rows";
+
 /// A view, as created.
 #[derive(Clone, Debug)]
 pub struct ManagedView {
@@ -297,8 +301,18 @@ impl Service {
         Ok(())
     }
 
+    /// Ends a view because memory is short, unless another version than `number` runs by now.
+    pub(super) async fn end_for_memory(&self, name: &str, number: u64) {
+        let _alone = self.inner.changing.lock().await;
+        let running = self.inner.engine.read().await.as_ref().and_then(|engine| engine.number_of(&view_id(name)));
+        if running == Some(number) {
+            self.note_problem(name, MEMORY_WAS_SHORT);
+            self.end_view(name).await;
+        }
+    }
+
     /// Ends a view in all processes. Its statement stays.
-    pub(super) async fn end_view(&self, name: &str) {
+    async fn end_view(&self, name: &str) {
         if let Some(engine) = self.inner.engine.read().await.as_ref() {
             self.stop_everywhere(engine, &view_id(name), "", false).await;
             engine.close_view(name).await;

@@ -202,6 +202,18 @@ impl View {
         }
     }
 
+    /// Ends it if its first rows are being added: no more of them come then.
+    pub fn end_opening(&mut self) {
+        if self.opening {
+            self.end();
+        }
+    }
+
+    /// Whether it was dropped.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
     /// The number of rows after the next cut.
     pub fn staged_len(&self) -> usize {
         let mut len = self.len();

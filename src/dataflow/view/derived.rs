@@ -4,8 +4,8 @@
 //! it was added is computed again and removed when it is removed. The view keeps the rows that it joins ([`Joins`]) and
 //! its groups ([`Tally`]), and no other rows. A cut of it is a common cut of everything that it reads.
 //!
-//! A new view adds the existing rows in turns, so that others can run in between, and makes its first cut when it has
-//! all of them. Meanwhile it takes only changes that affect rows which it has added.
+//! A new view adds the existing rows in turns, so that others can run in between. Each turn ends with a cut, and clients
+//! see all of them as one. Meanwhile it takes only changes that affect rows which it has added.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -199,8 +199,12 @@ impl DerivedView {
         Ran::Something
     }
 
-    /// Adds rows that were there at the start, for a turn; at the end makes the first cut.
+    /// Adds rows that were there at the start, for a turn, and makes a cut. At the end clients see them.
     fn fill(&mut self, now: i64) -> Ran {
+        if self.work.out.is_gone() {
+            self.fail("it was dropped while it was filled".to_owned());
+            return Ran::Something;
+        }
         if self.sources.iter().any(|source| source.is_filling()) {
             // Rows that are added there meanwhile are read afterwards.
             let unread = self.inputs.iter().filter(|input| matches!(input.fill, Fill::View(_, 0)));
@@ -520,4 +524,64 @@ fn passes(filter: &Filter, slots: &[Value], context: &CallContext<'_>) -> Result
         }
     }
     filter.rest.as_ref().map_or(Ok(true), |rest| rest.test(&Scope { slots, context }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::definition::stream::Catalog;
+    use crate::plan::physical::{Body, RulePlan};
+    use crate::plan::view::plan_view;
+    use crate::sql::{parse_create, parse_view};
+    use crate::sync::locked;
+    use crate::time::Clock;
+    use crate::view::Views;
+
+    fn planned(sql: &str, catalog: &Catalog) -> (ViewPlan, Vec<Input>) {
+        let plan = plan_view(&parse_view(sql).expect("a view"), catalog).expect("a plan");
+        let RulePlan { inputs, body: Body::View(view), .. } = plan else { panic!("no view: {sql}") };
+        (*view, inputs)
+    }
+
+    #[test]
+    fn a_view_that_is_dropped_while_it_is_filled_takes_no_more_rows() {
+        let mut catalog = Catalog::default();
+        let stream = parse_create("CREATE STREAM s () WITH (DATASOURCE=\"/s\", TYPE=\"websocket\")");
+        catalog.create(&stream.expect("a stream")).expect("it is right");
+        let (base, _) = planned("CREATE VIEW base WITH (KEY=\"id\") AS SELECT id FROM s", &catalog);
+        catalog.define_view("base", &base.shape);
+        let views = Views::default();
+        let store = views.create(base.about);
+        for id in 0..9 {
+            let row = format!("{{\"id\":{id}}}").into_bytes();
+            locked(&store).put(&GroupKey::from_values([&Value::Int(id)]), row.into(), Box::default());
+        }
+        locked(&store).cut(1, 1);
+        let waits = Rc::new(Cell::new(false));
+        let feed = |name: &str| Rc::new(Feed::new(name.into(), TimeZone::UTC, waits.clone()));
+        let rows = feed("base");
+        rows.attach(&store, 0, true);
+        for (dropped, filled) in [(false, 9), (true, 0)] {
+            let (plan, inputs) = planned("CREATE VIEW copy WITH (KEY=\"id\") AS SELECT id FROM base", &catalog);
+            let copy = views.create(plan.about.clone());
+            let (id, hits, pause) = ("view:copy".to_owned(), Cell::default(), Cell::default());
+            let context = Rc::new(RuleContext { id, started: 1, zone: TimeZone::UTC, hits, pause });
+            let metrics = Arc::new(RuleMetrics::new("view:copy"));
+            let clock = Rc::new(WorkerClock::new(Clock::System));
+            let place = (copy.clone(), feed("copy"));
+            let source = vec![Rows::View(rows.clone())];
+            let mut view = DerivedView::new(plan, inputs, source, place, context, metrics.clone(), clock);
+            if dropped {
+                locked(&copy).end_opening();
+            }
+            while !view.is_filled() {
+                view.run(1);
+            }
+            assert_eq!((locked(&copy).len(), metrics.has_failed()), (filled, dropped));
+        }
+    }
 }

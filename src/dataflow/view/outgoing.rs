@@ -252,6 +252,11 @@ impl Outgoing {
         let _ = self.cut(CutData { ts: now, now, ..CutData::default() }, None);
     }
 
+    /// Whether the view was dropped: nobody sees its rows.
+    pub fn is_gone(&self) -> bool {
+        locked(&self.view).is_gone()
+    }
+
     /// All first rows are there.
     pub fn opened(&self) {
         locked(&self.view).opened();

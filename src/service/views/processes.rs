@@ -7,7 +7,7 @@ use super::super::processes::{NotBegun, Recipe, Refusal};
 use super::super::{Service, locked};
 use super::parse;
 use crate::definition::stream::Catalog;
-use crate::engine::{Engine, EngineError, RuleSpec};
+use crate::engine::{Engine, EngineError, RuleSpec, view_of};
 use crate::value::Text;
 
 impl Service {
@@ -92,9 +92,15 @@ impl Service {
                 refusal => ServiceError::Statement(refusal.text()),
             });
         }
-        match self.begin_everywhere(engine, &id, prepared, carry).await {
-            Ok(_) => Ok(()),
-            Err(NotBegun { text, .. }) => Err(ServiceError::Statement(text)),
+        if let Err(NotBegun { text, .. }) = self.begin_everywhere(engine, &id, prepared, carry).await {
+            return Err(ServiceError::Statement(text));
         }
+        let name = view_of(&id).unwrap_or_default();
+        let kept = engine.check_filled(name).map_err(|error| ServiceError::Statement(error.to_string()));
+        if kept.is_err() {
+            self.stop_everywhere(engine, &id, "", false).await;
+            engine.close_view(name).await;
+        }
+        kept
     }
 }
