@@ -23,6 +23,7 @@ use crate::metrics::RuleMetrics;
 use crate::time::{stamp, unstamp};
 
 use super::batch::RowBatch;
+use super::leftover::RuleLeftover;
 use super::operate::{Operate, Progress};
 use super::queue::{Activity, RuleQueue};
 use super::scan::StreamScan;
@@ -144,13 +145,14 @@ pub struct RuleParts {
     pub metrics: Arc<RuleMetrics>,
     pub clock: Rc<WorkerClock>,
     pub timers: Rc<Timers>,
+    pub leftover: RuleLeftover,
     /// The slot for the rule's timers.
     pub slot: usize,
 }
 
 /// Builds the dataflow of a rule with state.
 pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
-    let RuleParts { id, event_time, queue, operator, metrics, clock, timers, slot } = parts;
+    let RuleParts { id, event_time, queue, operator, metrics, clock, timers, mut leftover, slot } = parts;
     let dataflow = worker.next_dataflow_index();
     let (queue_of_rule, timers_of_rule, clock_of_rule) = (queue.clone(), timers.clone(), clock.clone());
     let activator = worker.dataflow_named::<u64, _, _>(&id, |scope| {
@@ -199,14 +201,13 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
         });
         let mut failed = false;
         let mut wakes = None;
-        let mut unprocessed = 0;
         rows.sink(Pipeline, "rule", move |(input, frontier)| {
             if !failed && metrics.has_failed() {
                 // Another thread has a part of its state, and has failed.
                 failed = true;
                 operator.borrow_mut().forget();
                 queue_of_rule.set_activity(Activity::Idle);
-                metrics.leaves(0, std::mem::take(&mut unprocessed));
+                leftover.set(0);
             }
             if failed {
                 // Its rows continue to arrive until it is stopped.
@@ -234,13 +235,10 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
                 Progress::WaitUntil(_) => Activity::Waiting,
                 Progress::PauseUntil(_) => Activity::Pausing,
             });
-            let left = match progress {
+            leftover.set(match progress {
                 Progress::Done | Progress::StateFull(_) => 0,
                 _ => queue_of_rule.waiting() as u64 + operator.borrow().unprocessed(),
-            };
-            if left != unprocessed {
-                metrics.leaves(left, std::mem::replace(&mut unprocessed, left));
-            }
+            });
             match progress {
                 Progress::StateFull(bytes) => {
                     failed = true;

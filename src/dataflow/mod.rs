@@ -19,6 +19,7 @@ mod exchange;
 mod feed;
 pub mod forward;
 mod join;
+mod leftover;
 pub mod letters;
 mod lookup;
 pub mod operate;

@@ -88,8 +88,11 @@ impl Waiting {
 
     /// The number of rows up to `frontier`, inclusive; `None`: of all rows.
     pub fn due(&self, frontier: Option<i64>) -> usize {
-        let entries = self.queue.iter().chain(self.strays.iter().map(|Reverse(entry)| entry));
-        entries.filter(|entry| frontier.is_none_or(|frontier| entry.time <= frontier)).count()
+        let Some(frontier) = frontier else { return self.len() };
+        let in_order = self.queue.partition_point(|entry| entry.time <= frontier);
+        let are_due = self.strays.peek().is_some_and(|Reverse(first)| first.time <= frontier);
+        let strays = self.strays.iter().take_while(|_| are_due);
+        in_order + strays.filter(|Reverse(entry)| entry.time <= frontier).count()
     }
 
     pub fn len(&self) -> usize {
@@ -175,6 +178,7 @@ mod tests {
                 }
                 expected.sort_by_key(|&(time, _)| time);
                 let due = expected.partition_point(|&(time, _)| time <= frontier);
+                prop_assert_eq!((waiting.due(Some(frontier)), waiting.due(None)), (due, expected.len()));
                 for (time, number) in expected.drain(..due) {
                     let mut slots = [Value::Absent, Value::Absent];
                     prop_assert_eq!(waiting.pop(Some(frontier), &mut slots), Some((time, number as usize % 3)));

@@ -35,6 +35,7 @@ use crate::view::Views;
 use super::build::{self, Installed, StreamInput};
 use super::cluster::{self, Seat, SharedWorker, Traffic};
 use super::command::{Command, RuleKey, StreamKey};
+use super::leftover::Leftover;
 use super::letters::RuleLetter;
 use super::output::Output;
 use super::scan::StreamScan;
@@ -55,6 +56,7 @@ pub struct DataThread {
     pub handle: Handle,
     commands: Commands,
     ready: Sender<usize>,
+    leftover: Leftover,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -125,17 +127,25 @@ impl DataThread {
         let (commands, inbox) = crossbeam_channel::unbounded();
         let (ready, slots) = crossbeam_channel::unbounded();
         let wake_of_loop = wake.clone();
+        let leftover = Leftover::default();
+        let leftover_of_loop = leftover.clone();
         let thread = std::thread::Builder::new()
             .name(format!("data-{index}"))
             // Values nest up to the decoder's limit; debug builds need the space.
             .stack_size(8 * 1024 * 1024)
             .spawn(move || {
-                let state = WorkerLoop::new(inbox, slots, wake_of_loop, zone, clock, views, seat);
+                let mut state = WorkerLoop::new(inbox, slots, wake_of_loop, zone, clock, views, seat);
+                state.leftover = leftover_of_loop;
                 runtime.block_on(state.serve());
                 // Sockets that are still open are closed.
                 runtime.shutdown_background();
             })?;
-        Ok(DataThread { handle, commands: Commands { commands, wake }, ready, thread: Some(thread) })
+        Ok(DataThread { handle, commands: Commands { commands, wake }, ready, leftover, thread: Some(thread) })
+    }
+
+    /// The rows that its rules had left to process after their last turns.
+    pub fn leftover(&self) -> u64 {
+        self.leftover.rows()
     }
 
     /// A signal for one of the worker's slots.
@@ -195,6 +205,7 @@ struct WorkerLoop {
     tables: Tables,
     /// the first operator of the dataflow at each slot
     slots: HashMap<usize, timely::scheduling::Activator>,
+    leftover: Leftover,
     gathering: GatheringRules,
     views: Arc<Views>,
     /// The readers of views.
@@ -239,6 +250,7 @@ impl WorkerLoop {
             mail: Mailbox::default(),
             relayed: HashMap::new(),
             slots: HashMap::new(),
+            leftover: Leftover::default(),
             gathering: GatheringRules::new(),
             views,
             network: Network::default(),

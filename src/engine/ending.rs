@@ -226,7 +226,7 @@ impl Engine {
         let in_time = tokio::time::timeout_at(began + limit, all).await.is_ok();
         let mut totals = self.totals();
         if !in_time {
-            totals.add_losses([&(UNPROCESSED, self.unprocessed(&rules).await)]);
+            totals.add_losses([&(UNPROCESSED, self.unprocessed().await)]);
         }
         for (status, rule) in last.iter_mut().zip(&rules) {
             let mut ended = rule.status(&status.id, std::mem::take(&mut status.sources));
@@ -267,16 +267,16 @@ impl Engine {
 
     /// The number of rows that rules have read and not processed. For a thread that does not answer, the number after
     /// its rules' last turns counts.
-    async fn unprocessed(&self, rules: &[RunningRule]) -> u64 {
-        let before: u64 = rules.iter().map(|rule| rule.metrics.unprocessed()).sum();
+    async fn unprocessed(&self) -> u64 {
         let counts = self.threads.iter().map(|thread| {
             let (done, count) = oneshot::channel();
             thread.command(Command::CountUnprocessed(done));
-            async move { tokio::time::timeout(COUNT, count).await.ok()?.ok() }
+            async move {
+                let answer = tokio::time::timeout(COUNT, count).await.ok().and_then(Result::ok);
+                answer.unwrap_or_else(|| thread.leftover())
+            }
         });
-        let counts = join_all(counts).await;
-        let known: u64 = counts.iter().flatten().sum();
-        if counts.iter().all(Option::is_some) { known } else { known.max(before) }
+        join_all(counts).await.iter().sum()
     }
 
     /// The states of rules that were just removed, with their statuses. States that their threads have not given by

@@ -71,8 +71,6 @@ pub struct RuleMetrics {
     unit: Mutex<Option<&'static str>>,
     /// how far the most recent late row was behind the watermark, ms
     late_by: AtomicI64,
-    /// rows that were read and not yet processed when its threads last ended their turns
-    unprocessed: AtomicU64,
     /// Suspicious facts about its rows that cause no loss.
     oddities: Mutex<Vec<String>>,
     /// Feed events of streams that it no longer reads.
@@ -396,17 +394,6 @@ impl RuleMetrics {
             message = failure.message.as_deref().unwrap_or_default(),
             "a row is lost"
         );
-    }
-
-    /// Records that a thread has `now` rows left to process at the end of a turn, and had `before` at the end of the
-    /// last one.
-    pub fn leaves(&self, now: u64, before: u64) {
-        self.unprocessed.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
-    }
-
-    /// The rows that its threads had not processed at the end of their last turns.
-    pub fn unprocessed(&self) -> u64 {
-        self.unprocessed.load(Ordering::Relaxed)
     }
 
     /// Counts a late row, which is dropped; `by`: how far it is behind the watermark, ms.

@@ -166,10 +166,10 @@ fn at_the_end_pauses_end_and_rows_that_wait_are_counted() {
     thread.send((0..5).map(|v| json!({"v": v})));
     thread.wait_for(|| unprocessed() == 4);
     assert_eq!(thread.texts(0).len(), 0, "the first row pauses the rule");
-    thread.wait_for(|| thread.rules[0].1.unprocessed() == 4);
+    thread.wait_for(|| thread.thread.leftover() == 4);
     thread.thread.command(Command::EndPauses);
     thread.drain();
-    assert_eq!((thread.texts(0).len(), unprocessed(), thread.rules[0].1.unprocessed()), (5, 0, 0));
+    assert_eq!((thread.texts(0).len(), unprocessed(), thread.thread.leftover()), (5, 0, 0));
     thread.send([json!({"v": 5})]);
     thread.drain();
     assert_eq!(thread.texts(0).len(), 6, "no pause begins");

@@ -244,7 +244,9 @@ impl WorkerLoop {
             running.memory = Some(new);
         }
         running.queue = Some(queue.clone());
-        let parts = RuleParts { id, event_time, queue: queue.clone(), operator, metrics, clock, timers, slot };
+        let leftover = self.leftover.of_rule();
+        let parts =
+            RuleParts { id, event_time, queue: queue.clone(), operator, metrics, clock, timers, leftover, slot };
         let Installed { dataflow, activator } = build::rule(&mut self.worker, parts);
         self.slots.insert(slot, activator);
         running.dataflow = Some(dataflow);
