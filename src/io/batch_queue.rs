@@ -73,6 +73,11 @@ impl BatchQueue {
         Some(Rest { batch, next: 0 })
     }
 
+    /// A message of a rest that was taken no longer counts. The rest is later settled without it.
+    pub fn parts_with_one(&mut self) {
+        self.messages -= 1;
+    }
+
     /// Settles a rest that was taken: its first `out` messages have left. With `back` the others wait again; otherwise
     /// they are lost. Returns the number of lost messages.
     pub fn settle(&mut self, rest: Rest, out: usize, back: bool) -> usize {

@@ -41,8 +41,16 @@ pub struct Outbox {
 #[derive(Default)]
 struct State {
     queue: BatchQueue,
+    /// messages that the sender holds apart from their batches
+    apart: usize,
     /// whether no more messages are accepted
     closed: bool,
+}
+
+impl State {
+    fn waiting(&self) -> usize {
+        self.queue.messages() + self.apart
+    }
 }
 
 /// The state of the other end, and the lost messages.
@@ -146,7 +154,7 @@ impl Outbox {
     }
 
     fn taken(self: &Arc<Self>, rest: Rest, kept: Option<(u64, bool)>) -> Taken {
-        Taken { outbox: self.clone(), rest, done: AtomicUsize::new(0), kept }
+        Taken { outbox: self.clone(), rest, done: AtomicUsize::new(0), apart: AtomicUsize::new(0), kept }
     }
 
     /// Accepts no more messages.
@@ -200,7 +208,7 @@ impl Outbox {
 
     /// The number of messages that wait, including those that the sender holds.
     pub fn queued(&self) -> usize {
-        locked(&self.state).queue.messages()
+        locked(&self.state).waiting()
     }
 
     /// Counts lost messages.
@@ -332,6 +340,8 @@ pub struct Taken {
     rest: Rest,
     /// messages that are sent or counted as lost
     done: AtomicUsize,
+    /// messages that the sender holds apart
+    apart: AtomicUsize,
     /// for stored messages: the number of the first one, and whether they were stored before the connection began
     kept: Option<(u64, bool)>,
 }
@@ -360,6 +370,19 @@ impl Taken {
             (Some((_, true)), Some((store, _))) => store.settings().resend_interval,
             _ => Duration::ZERO,
         }
+    }
+
+    /// Holds the message at `index` apart, however long it lasts, while the batch is dropped. It no longer counts towards
+    /// the limit of the outbox: the sender limits what it holds.
+    pub fn hold(&self, index: usize) -> Single {
+        if self.kept.is_none() {
+            self.apart.fetch_add(1, Ordering::Relaxed);
+            let mut state = locked(&self.outbox.state);
+            state.queue.parts_with_one();
+            state.apart += 1;
+        }
+        let kept = self.kept.map(|(number, _)| number + index as u64);
+        Single { outbox: self.outbox.clone(), bytes: self.message(index).0.len(), kept, is_done: false }
     }
 
     /// Records that the message at `index` was sent, with this number of bytes.
@@ -393,12 +416,68 @@ impl Drop for Taken {
         if self.kept.is_some() {
             return;
         }
-        let done = self.done.load(Ordering::Relaxed);
+        let (done, apart) = (self.done.load(Ordering::Relaxed), self.apart.load(Ordering::Relaxed));
+        let rest = Rest { next: self.rest.next + apart, ..self.rest.clone() };
         let mut state = locked(&self.outbox.state);
-        let lost = state.queue.settle(self.rest.clone(), done, false);
-        let empty = state.queue.messages() == 0;
+        let lost = state.queue.settle(rest, done, false);
+        let empty = state.waiting() == 0;
         drop(state);
         self.outbox.lose(UNSENT, lost);
+        if empty {
+            self.outbox.drained.notify_waiters();
+        }
+    }
+}
+
+/// A message that the sender holds. It is counted as lost if it is dropped before it is sent or counted.
+pub struct Single {
+    outbox: Arc<Outbox>,
+    /// its length
+    bytes: usize,
+    /// the number of a stored message
+    kept: Option<u64>,
+    is_done: bool,
+}
+
+impl Single {
+    /// Records that it was sent.
+    pub fn sent(mut self) {
+        self.is_done = true;
+        match (self.kept, &self.outbox.store) {
+            (Some(number), Some((store, _))) => {
+                store.sent(self.bytes);
+                store.finish(number, 1, 1);
+            }
+            _ => {
+                self.outbox.messages.fetch_add(1, Ordering::Relaxed);
+                self.outbox.bytes.fetch_add(self.bytes as u64, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Records that it is lost for this reason.
+    pub fn lost(mut self, cause: &'static str) {
+        self.is_done = true;
+        self.outbox.lose(cause, 1);
+        if let (Some(number), Some((store, _))) = (self.kept, &self.outbox.store) {
+            store.finish(number, 1, 0);
+        }
+    }
+}
+
+impl Drop for Single {
+    fn drop(&mut self) {
+        // Stored messages are not lost.
+        if self.kept.is_some() {
+            return;
+        }
+        let mut state = locked(&self.outbox.state);
+        state.apart -= 1;
+        let empty = state.waiting() == 0;
+        drop(state);
+        if !self.is_done {
+            self.outbox.lose(UNSENT, 1);
+        }
         if empty {
             self.outbox.drained.notify_waiters();
         }
@@ -442,6 +521,30 @@ mod tests {
         let status = outbox.status("x".to_owned());
         assert_eq!((status.messages, status.bytes, status.queued), (2, 2, 0));
         assert_eq!(status.dropped, [(FULL, 2), ("refused", 1), (UNSENT, 2)]);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_held_for_long_takes_no_room_from_others() {
+        // Each batch has four messages, of which one is held.
+        let outbox = Outbox::new(QueueLimit { messages: 32, bytes: 10 });
+        let mut held = Vec::new();
+        for _ in 0..20 {
+            outbox.send(&batch("abcd"));
+            let taken = outbox.next().await.expect("the batch");
+            assert_eq!(taken.len(), 4);
+            held.push(taken.hold(0));
+            (1..4).for_each(|index| taken.sent(index, 1));
+        }
+        let status = outbox.status("x".to_owned());
+        assert_eq!((status.messages, status.queued, status.dropped.len()), (60, 20, 0));
+        held.pop().expect("a message").sent();
+        held.pop().expect("a message").lost("refused");
+        assert_eq!(outbox.queued(), 18);
+        drop(held);
+        outbox.drain(Instant::now() + Duration::from_secs(60)).await;
+        let status = outbox.status("x".to_owned());
+        assert_eq!((status.messages, status.bytes, status.queued), (61, 61, 0));
+        assert_eq!(status.dropped, [("refused", 1), (UNSENT, 18)]);
     }
 
     #[test]

@@ -131,6 +131,20 @@ pub(super) struct Prepared {
     pub body: Bytes,
 }
 
+impl Prepared {
+    /// Gives it a body of its own, so that it does not keep the batch of its message in memory.
+    pub fn detach(&mut self) {
+        self.body = Bytes::copy_from_slice(&self.body);
+    }
+
+    /// The bytes that it takes in memory, about.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let uri = self.uri.path().len() + self.uri.query().map_or(0, str::len) + self.origin.host.len();
+        size_of::<Prepared>() + self.body.len() + headers + uri
+    }
+}
+
 /// Why a message cannot become a request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {

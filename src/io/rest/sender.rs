@@ -20,7 +20,7 @@ use super::tokens::Tokens;
 use super::verdict::Verdict;
 use super::{Origin, RestSink, Retry};
 use crate::io::backoff::jittered;
-use crate::io::outbox::{Outbox, Taken};
+use crate::io::outbox::{Outbox, Single, Taken};
 use crate::io::printable;
 use crate::text::secret::masked_url;
 
@@ -34,10 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const SERVER_ERROR: &str = "server error";
 const INVALID: &str = "invalid request";
 
-/// A message that names its server.
+/// A message with its request. It outlives its batch.
 struct Letter {
-    taken: Arc<Taken>,
-    index: usize,
+    message: Single,
     request: Prepared,
     failures: u64,
 }
@@ -53,8 +52,8 @@ struct Tried {
 /// What came of a request.
 enum Outcome<'a> {
     Tried(Box<Tried>),
-    /// it goes on
-    Slow(Origin, BoxFuture<'a, Tried>),
+    /// it goes on, for a message of this server and size
+    Slow(Origin, usize, BoxFuture<'a, Tried>),
     /// nothing is left to do
     Over,
 }
@@ -80,7 +79,7 @@ pub(super) async fn send(outbox: &Arc<Outbox>, sink: &RestSink, client: &HttpCli
     let (underway, apart, failing) = (Underway::new(), Underway::new(), Failing::default());
     let mut sender = Sender { outbox, sink, client, tokens, underway, apart, failing };
     // The current batch, and its next message.
-    let mut current: Option<(Arc<Taken>, usize)> = None;
+    let mut current: Option<(Taken, usize)> = None;
     let mut is_open = true;
     while is_open || current.is_some() || !sender.underway.is_empty() || !sender.apart.is_empty() {
         let has_room = sender.underway.len() < sink.concurrency;
@@ -88,7 +87,7 @@ pub(super) async fn send(outbox: &Arc<Outbox>, sink: &RestSink, client: &HttpCli
             Some(outcome) = sender.underway.next() => sender.settle(outcome, false),
             Some(outcome) = sender.apart.next() => sender.settle(outcome, true),
             taken = outbox.next(), if is_open && current.is_none() => match taken {
-                Some(taken) => current = Some((Arc::new(taken), 0)),
+                Some(taken) => current = Some((taken, 0)),
                 None => is_open = false,
             },
             () = std::future::ready(()), if has_room && current.is_some() => {
@@ -97,34 +96,38 @@ pub(super) async fn send(outbox: &Arc<Outbox>, sink: &RestSink, client: &HttpCli
                 if !pause.is_zero() {
                     tokio::time::sleep(pause).await;
                 }
+                sender.begin(&taken, index);
                 if index + 1 < taken.len() {
-                    current = Some((taken.clone(), index + 1));
+                    current = Some((taken, index + 1));
                 }
-                sender.begin(taken, index);
             }
         }
     }
 }
 
 impl<'a> Sender<'a> {
-    fn begin(&mut self, taken: Arc<Taken>, index: usize) {
+    fn begin(&mut self, taken: &Taken, index: usize) {
         let (message, address) = taken.message(index);
-        let request = match self.sink.prepare(message, address) {
+        let mut request = match self.sink.prepare(message, address) {
             Ok(request) => request,
             Err(error) => {
                 self.outbox.fails(&error.to_string(), false);
                 return taken.lost(index, INVALID);
             }
         };
-        let letter = Letter { taken, index, request, failures: 0 };
+        let names_server = self.sink.origin.is_none();
+        if names_server {
+            request.detach();
+        }
+        let letter = Letter { message: taken.hold(index), request, failures: 0 };
         let (outbox, sink, client, tokens) = (self.outbox, self.sink, self.client, self.tokens);
-        let (host, wait) = (letter.request.origin.clone(), sink.retry.initial);
-        if sink.origin.is_some() {
+        let (host, bytes, wait) = (letter.request.origin.clone(), letter.request.size(), sink.retry.initial);
+        if !names_server {
             self.underway.push(Box::pin(async move {
                 deliver(outbox, sink, (client, tokens), letter).await;
                 Outcome::Over
             }));
-        } else if self.failing.wake(&host) {
+        } else if self.failing.wake(&host, bytes) {
             self.retry(letter, Duration::ZERO, wait);
         } else if self.failing.has(&host) {
             self.defer(letter);
@@ -136,7 +139,7 @@ impl<'a> Sender<'a> {
             self.underway.push(Box::pin(async move {
                 match tokio::time::timeout(PATIENCE, &mut tried).await {
                     Ok(tried) => Outcome::Tried(Box::new(tried)),
-                    Err(_) => Outcome::Slow(host, tried),
+                    Err(_) => Outcome::Slow(host, bytes, tried),
                 }
             }));
         }
@@ -144,9 +147,9 @@ impl<'a> Sender<'a> {
 
     /// Makes a letter wait for the next attempt of its server, or loses it.
     fn defer(&mut self, letter: Letter) {
-        let (host, bytes) = (letter.request.origin.clone(), letter.request.body.len());
+        let (host, bytes) = (letter.request.origin.clone(), letter.request.size());
         if let Err(letter) = self.failing.wait(&host, letter, bytes) {
-            letter.taken.lost(letter.index, SERVER_ERROR);
+            letter.message.lost(SERVER_ERROR);
         }
     }
 
@@ -155,9 +158,9 @@ impl<'a> Sender<'a> {
         let Tried { mut letter, verdict, wait } = match outcome {
             Outcome::Tried(tried) => *tried,
             Outcome::Over => return,
-            Outcome::Slow(host, tried) => {
+            Outcome::Slow(host, bytes, tried) => {
                 let finish: BoxFuture<'a, Outcome<'a>> = Box::pin(async move { Outcome::Tried(Box::new(tried.await)) });
-                let goes_apart = !self.failing.has(&host) && self.failing.begin(&host);
+                let goes_apart = !self.failing.has(&host) && self.failing.begin(&host, bytes);
                 return if goes_apart { self.apart.push(finish) } else { self.underway.push(finish) };
             }
         };
@@ -168,11 +171,11 @@ impl<'a> Sender<'a> {
         match verdict {
             Verdict::Sent => {
                 self.outbox.works();
-                letter.taken.sent(letter.index, letter.taken.message(letter.index).0.len());
+                letter.message.sent();
             }
             Verdict::Lost { cause, error } => {
                 self.outbox.fails(&error, false);
-                letter.taken.lost(letter.index, cause);
+                letter.message.lost(cause);
             }
             Verdict::Again { error, wait: asked, .. } => {
                 self.outbox.fails(&error, true);
@@ -180,12 +183,12 @@ impl<'a> Sender<'a> {
                 pause = asked.unwrap_or_default().max(wait);
                 let next = (2 * wait).min(max);
                 match letter.failures < attempts {
-                    false => letter.taken.lost(letter.index, SERVER_ERROR),
+                    false => letter.message.lost(SERVER_ERROR),
                     true if is_apart => return self.retry(letter, pause, next),
                     // Another message of the server, which was under way with it, has failed first.
                     true if self.failing.has(&host) => return self.defer(letter),
-                    true if self.failing.begin(&host) => return self.retry(letter, pause, next),
-                    true => letter.taken.lost(letter.index, SERVER_ERROR),
+                    true if self.failing.begin(&host, letter.request.size()) => return self.retry(letter, pause, next),
+                    true => letter.message.lost(SERVER_ERROR),
                 }
             }
         }
@@ -211,26 +214,25 @@ async fn deliver(
     outbox: &Outbox,
     sink: &RestSink,
     (client, tokens): (&HttpClient, Option<&Tokens>),
-    Letter { taken, index, request, .. }: Letter,
+    Letter { message, request, .. }: Letter,
 ) {
-    let bytes = taken.message(index).0.len();
     let Retry { initial, max, attempts } = sink.retry;
     let (mut wait, mut errors) = (initial, 0);
     loop {
         match attempt(sink, client, tokens, &request).await {
             Verdict::Sent => {
                 outbox.works();
-                return taken.sent(index, bytes);
+                return message.sent();
             }
             Verdict::Lost { cause, error } => {
                 outbox.fails(&error, false);
-                return taken.lost(index, cause);
+                return message.lost(cause);
             }
             Verdict::Again { error, counts, wait: asked } => {
                 outbox.fails(&error, true);
                 errors += u64::from(counts);
                 if errors >= attempts {
-                    return taken.lost(index, SERVER_ERROR);
+                    return message.lost(SERVER_ERROR);
                 }
                 tokio::time::sleep(asked.unwrap_or_default().max(jittered(wait, JITTER))).await;
                 wait = (2 * wait).min(max);
