@@ -194,7 +194,7 @@ impl Engine {
             self.settle().await;
         };
         // A client that never reads must not keep the process from ending.
-        let settled = tokio::time::timeout_at(began + settle, processed).await.is_ok();
+        let mut settled = tokio::time::timeout_at(began + settle, processed).await.is_ok();
         let (mut last, rules) = {
             let mut running = self.running();
             let last = running.status();
@@ -215,7 +215,7 @@ impl Engine {
             if !settled {
                 // After the sinks are closed, nothing holds up the engine.
                 // A part of the time is reserved for the states; a thread may have many of them.
-                let _ = tokio::time::timeout_at(until, self.settle()).await;
+                settled = tokio::time::timeout_at(until, self.settle()).await.is_ok();
                 states = self.save_all(&last, &rules, began + limit).await;
             }
         };
@@ -225,7 +225,9 @@ impl Engine {
         };
         let in_time = tokio::time::timeout_at(began + limit, all).await.is_ok();
         let mut totals = self.totals();
-        if !in_time {
+        let late = states.iter().any(|(_, state)| matches!(state, Err(CheckpointError::Late)));
+        // Otherwise all rows are processed, and counting them would take time.
+        if !settled || late || !in_time {
             totals.add_losses([&(UNPROCESSED, self.unprocessed().await)]);
         }
         for (status, rule) in last.iter_mut().zip(&rules) {
@@ -267,7 +269,7 @@ impl Engine {
 
     /// The number of rows that rules have read and not processed. For a thread that does not answer, the number after
     /// its rules' last turns counts.
-    async fn unprocessed(&self) -> u64 {
+    pub(crate) async fn unprocessed(&self) -> u64 {
         let counts = self.threads.iter().map(|thread| {
             let (done, count) = oneshot::channel();
             thread.command(Command::CountUnprocessed(done));

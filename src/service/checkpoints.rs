@@ -236,6 +236,27 @@ mod tests {
         let _ = std::fs::remove_dir_all(&data);
     }
 
+    /// Rows that wait on a busy thread count as lost, also if everything else ends in time.
+    #[tokio::test]
+    async fn rows_that_a_busy_thread_has_left_are_counted() {
+        let data = std::env::temp_dir().join(format!("plutino-left-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        let service = opened(&data).await;
+        std::fs::write(data.join("rows.json"), "[{\"a\":1},{\"a\":2},{\"a\":3},{\"a\":4},{\"a\":5}]").unwrap();
+        service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"rows.json\", TYPE=\"file\")").await.unwrap();
+        let rule = "{\"id\": \"r\", \"sql\": \"SELECT delay(10000, a) AS a FROM demo\", \"actions\": [{\"nop\": {}}]}";
+        service.create_rule(rule).await.unwrap();
+        let engine = service.inner.engine.write().await.take().unwrap();
+        let paused = async { while engine.unprocessed().await != 4 {} };
+        let paused = tokio::time::timeout(std::time::Duration::from_secs(20), paused).await;
+        paused.expect("the first row pauses the rule");
+        let busy = engine.occupy_threads();
+        let ended = engine.stop(std::time::Duration::from_secs(3)).await;
+        assert_eq!(ended.totals.lost.get(crate::io::UNPROCESSED), Some(&4), "{:?}", ended.totals);
+        drop(busy);
+        service.stop().await;
+        let _ = std::fs::remove_dir_all(&data);
+    }
+
     #[tokio::test]
     async fn rules_that_come_and_go_leave_no_times_behind() {
         let data = std::env::temp_dir().join(format!("plutino-paces-{}-{:x}", std::process::id(), fastrand::u64(..)));
