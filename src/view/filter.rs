@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 use smallvec::SmallVec;
 
 use super::client::{ClientError, ErrorCode};
-use super::description::Description;
+use super::description::{ColumnType, Description};
 use super::form::{Form, ParamValue};
 use super::lives::PartKey;
 use super::rate::Rate;
@@ -199,7 +199,11 @@ fn read_claims(about: &Description, claims: Option<&Map<String, Json>>) -> Resul
         };
         let text = |value: &Json| match value {
             Json::Null | Json::Array(_) | Json::Object(_) => None,
-            value => ParamValue::read(super::ColumnType::Any, value)?.form,
+            value => {
+                // Equal times have one form. Other values of such a column are compared as text.
+                let time = (part.ty == ColumnType::Datetime).then(|| ParamValue::read(part.ty, value)).flatten();
+                time.or_else(|| ParamValue::read(ColumnType::Any, value))?.form
+            }
         };
         let mut values = match claims.and_then(|claims| claims.get(claim.as_str())) {
             Some(Json::Array(values)) => {
@@ -224,4 +228,35 @@ fn unknown(about: &Description, name: &str) -> ClientError {
         format!("view {} has no parameter {shown}; it has {}", about.name, known.join(", "))
     };
     ClientError::new(ErrorCode::UnknownParam, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::value::Value;
+    use crate::value::key::KeyPart;
+    use crate::view::PartColumn;
+    use crate::view::form::form_in_column;
+
+    #[test]
+    fn a_claim_matches_the_same_time_however_it_is_written() {
+        let (ty, name) = (ColumnType::Datetime, Text::from("at"));
+        let part = PartColumn { name: name.clone(), ty, in_key: Some(0), is_param: false, claim: Some(name) };
+        let about = Description { parts: vec![part], ..Description::default() };
+        let seen = |claim: Json| {
+            let claims = Map::from_iter([("at".to_owned(), claim)]);
+            let filter = Filter::resolve(&about, &[], Some(&claims)).expect("the token has the claim");
+            filter.parts(&about).1
+        };
+        let row =
+            |value: Value| vec![PartKey::from_iter([form_in_column(ty, &KeyPart::of(&value)).expect("a scalar")])];
+        let time = row(Value::from("2026-01-01T00:00:00Z"));
+        let (text, ms) = ("2026-01-01T01:00:00+01:00", 1_767_225_600_000_i64);
+        for claim in [json!(text), json!(ms), json!(ms.to_string()), json!([text])] {
+            assert_eq!(seen(claim.clone()), time, "{claim}");
+        }
+        assert_eq!(seen(json!("soon")), row(Value::from("soon")));
+    }
 }
