@@ -168,7 +168,8 @@ mod tests {
         config.server.port = 2;
         config.server.max_connections = 3;
         assert_eq!(config.shared(), before.shared(), "each process has ports and limits of its own");
-        let changes: [(fn(&mut Config), &str); 7] = [
+        type Change = fn(&mut Config);
+        let changes: [(Change, &str); 7] = [
             (|config| config.rule.qos = 1, "rule.qos"),
             (|config| config.rule.late_tolerance = 7, "rule.lateTolerance"),
             (|config| config.server.tls = Some(Default::default()), "source.httpServerTls"),

@@ -224,7 +224,7 @@ async fn what_is_odd_about_a_view_is_told_to_those_who_ask() {
     let over = "CREATE VIEW all_of_it WITH (KEY=\"id\") AS SELECT id, site FROM own";
     let created = service.asks("POST", "/views?details", &json!({"sql": over})).await;
     assert!(
-        created.status == 201 && created.body.contains("the CLAIMS of view own do not hold here"),
+        created.status == 201 && created.body.contains("the CLAIMS of view own do not apply here"),
         "{}",
         created.body
     );
