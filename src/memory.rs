@@ -13,6 +13,9 @@ use std::time::Instant;
 /// How long a measurement is reused, ms, so that frequent calls are cheap.
 const FRESH: i64 = 200;
 
+/// The time between two calls of the allocator to return what is free, ms: it walks over all of it.
+const BETWEEN_TRIMS: i64 = 5_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pressure {
     /// Enough memory.
@@ -51,6 +54,7 @@ static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 static BUDGET: AtomicU64 = AtomicU64::new(0);
 static MEASURED: AtomicI64 = AtomicI64::new(i64::MIN / 2);
 static LEVEL: AtomicU8 = AtomicU8::new(0);
+static TRIMMED: AtomicI64 = AtomicI64::new(i64::MIN / 2);
 /// The least memory of the process since something was last given up, bytes; 0: nothing was given up since memory
 /// became short.
 static GIVEN_UP_AT: AtomicU64 = AtomicU64::new(0);
@@ -73,7 +77,7 @@ pub fn pressure() -> Pressure {
     if budget == 0 {
         return Pressure::None;
     }
-    let now = i64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(i64::MAX);
+    let now = now();
     let measured = MEASURED.load(Ordering::Relaxed);
     let stale = now.saturating_sub(measured) >= FRESH;
     // Only one caller measures.
@@ -85,6 +89,30 @@ pub fn pressure() -> Pressure {
         }
     }
     level()
+}
+
+fn now() -> i64 {
+    i64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Whether freed memory should be returned now, because memory is short and it was not done lately. Otherwise memory would
+/// stay short after something was given up, and new clients would be refused until others use it.
+pub fn trim_is_due(pressure: Pressure) -> bool {
+    let (now, trimmed) = (now(), TRIMMED.load(Ordering::Relaxed));
+    pressure > Pressure::None
+        && now.saturating_sub(trimmed) >= BETWEEN_TRIMS
+        && TRIMMED.compare_exchange(trimmed, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
+/// Returns the memory that the allocator holds free to the system. It blocks: some ms for each GB.
+pub fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    #[allow(unsafe_code)]
+    // SAFETY: malloc_trim takes a number, no pointer. It locks the allocator itself, so any thread may call it at any
+    // time, and it touches only memory that nobody owns.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// The step at the last measurement. It is cheap enough to ask with each batch.
@@ -173,6 +201,15 @@ mod tests {
             assert_eq!(Pressure::of(resident, 1000), step, "{resident}");
         }
         assert_eq!(Pressure::of(u64::MAX, 0), Pressure::None);
+    }
+
+    #[test]
+    fn memory_is_returned_only_while_it_is_short() {
+        assert!(!trim_is_due(Pressure::None));
+        let blocks: Vec<Vec<u8>> = (0..1000).map(|_| vec![1; 10_000]).collect();
+        drop(blocks);
+        trim();
+        assert_eq!(vec![2_u8; 10_000], [2; 10_000]);
     }
 
     #[test]

@@ -120,6 +120,9 @@ impl Engine {
             memory::is_enough();
             return None;
         }
+        if memory::trim_is_due(pressure) {
+            tokio::task::spawn_blocking(memory::trim);
+        }
         // From the first step on, so that the sizes are known before they are needed.
         if !locked(&self.sizes).are_due(pressure, Instant::now()) {
             memory::is_enough();
