@@ -4,7 +4,7 @@
 //! cursors express everything else that a client lacks.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -69,7 +69,8 @@ pub struct Session {
 
 struct Subscription {
     id: Option<Box<Json>>,
-    view: Arc<ViewCell>,
+    /// a client that does not read must not keep the rows of a view that has ended
+    view: Weak<ViewCell>,
     place: Place,
     s: u64,
     every: Rate,
@@ -212,7 +213,8 @@ impl Session {
     fn pull(&mut self, slot: u32, now: i64) -> Option<Frame> {
         // The mailbox may still contain a subscription that ended.
         let subscription = self.subscriptions.get(slot as usize)?;
-        let mut view = locked(&subscription.view);
+        let Some(view) = subscription.view.upgrade() else { return Some(self.end(slot, EndReason::Dropped, now)) };
+        let mut view = locked(&view);
         match view.pull(subscription.place, now) {
             Pulled::Nothing => None,
             Pulled::Later => {
@@ -264,6 +266,10 @@ impl Session {
         let Some(cell) = self.views.find(&request.view) else { return Err(self.views.unknown(&request.view)) };
         let every = Rate::rounded(request.every);
         let mut view = locked(&cell);
+        if view.is_gone() {
+            drop(view);
+            return Err(self.views.unknown(&request.view));
+        }
         let filter = Filter::resolve(view.about(), &request.params, self.identity.claims.as_ref())?;
         let params = filter.params_json();
         let selection = Selection { filter, every };
@@ -292,7 +298,7 @@ impl Session {
         let frame = Frame::subscribed(request.id.as_ref(), joined.s, &about, &params, every, joined.resumed);
         entry.insert(Subscription {
             id: request.id.map(Box::new),
-            view: cell,
+            view: Arc::downgrade(&cell),
             place: joined.place,
             s: joined.s,
             every,
@@ -327,7 +333,9 @@ impl Session {
     }
 
     fn leave(&self, subscription: &Subscription, now: i64) {
-        locked(&subscription.view).unsubscribe(subscription.place, now);
+        if let Some(view) = subscription.view.upgrade() {
+            locked(&view).unsubscribe(subscription.place, now);
+        }
         if subscription.every.is_limited() {
             self.views.rated(-1);
         }
@@ -346,7 +354,7 @@ impl Session {
         let at: Vec<(u64, Text)> = self
             .subscriptions
             .iter()
-            .filter_map(|(_, subscription)| locked(&subscription.view).progress(subscription.place))
+            .filter_map(|(_, subscription)| locked(&*subscription.view.upgrade()?).progress(subscription.place))
             .collect();
         Frame::progress(now, &at)
     }

@@ -490,6 +490,33 @@ fn a_new_definition_is_told_and_a_drop_ends() {
 }
 
 #[test]
+fn a_client_that_does_not_read_keeps_no_rows_of_a_dropped_view() {
+    let mut world = World::new("fleet");
+    let mut client = world.client(json!({}), 0);
+    client.read(1, world.now());
+    world.put(1, "n1", 1);
+    world.cut();
+    world.views.drop_view("fleet");
+    let World { now, views, view, .. } = world;
+    let rows = Arc::downgrade(&view);
+    drop(view);
+    assert!(rows.upgrade().is_none());
+    let mut session = client.session.expect("it is connected");
+    let told = answers(&mut session, now.load(std::sync::atomic::Ordering::Relaxed));
+    assert_eq!(told.last().map(|frame| frame["t"].clone()), Some(json!("unsubscribed")));
+    drop(views);
+}
+
+#[test]
+fn a_view_that_is_ending_takes_no_clients() {
+    let world = World::new("fleet");
+    locked(&world.view).end();
+    let mut client = world.client(json!({}), 0);
+    while client.read(9, world.now()) {}
+    assert_eq!(client.seen, ["hello", "error"]);
+}
+
+#[test]
 fn a_heartbeat_names_what_is_caught_up() {
     let mut world = World::new("fleet");
     let mut client = world.client(json!({}), 1_000);
