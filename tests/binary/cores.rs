@@ -37,6 +37,41 @@ async fn groups(receiver: &mut Client, count: usize) -> Vec<Value> {
     rows
 }
 
+/// The message with the window that ends at `end`; its rows have the end as `e`.
+async fn rows_of_window(output: &mut Socket, end: i64) -> Vec<Value> {
+    let message = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            let message = next(output).await.expect("the sink stays");
+            let rows = message.as_array().expect("a list of rows");
+            if rows.iter().any(|row| row["e"] == end) {
+                return rows.clone();
+            }
+        }
+    });
+    message.await.expect("the window comes")
+}
+
+/// Sends 50 rows over each connection between updates of the rule, which are to lose none of the windows that follow.
+async fn send_between_updates(
+    served: &Served,
+    senders: &mut [Socket],
+    rounds: u64,
+    row: Value,
+    version: impl Fn(u64) -> Value,
+) {
+    for round in 1..=rounds {
+        for sender in &mut *senders {
+            for k in 0..50 {
+                let mut row = row.clone();
+                (row["k"], row["ts"]) = (json!(k), json!(round * 500));
+                sender.feed(Message::text(row.to_string())).await.expect("the source stays");
+            }
+            sender.flush().await.expect("the source stays");
+        }
+        served.asks("PUT", "/rules/r", &version(100_000 + round)).await.done();
+    }
+}
+
 #[tokio::test]
 async fn windows_hold_the_rows_of_all_threads() {
     let event_time = json!({"isEventTime": true, "lateTolerance": "1h", "maxFutureSkew": 0});
@@ -280,16 +315,7 @@ async fn updates_of_windows_that_threads_share_by_key_lose_no_later_window() {
     for _ in 0..4 {
         senders.push(connect_async(served.data_url("/in")).await.expect("the source is there").0);
     }
-    for round in 1..=6 {
-        for sender in &mut senders {
-            for k in 0..50 {
-                let row = json!({"k": k, "v": 1, "ts": round * 500});
-                sender.feed(Message::text(row.to_string())).await.expect("the source stays");
-            }
-            sender.flush().await.expect("the source stays");
-        }
-        served.asks("PUT", "/rules/r", &version(100_000 + round)).await.done();
-    }
+    send_between_updates(&served, &mut senders, 6, json!({"v": 1}), &version).await;
     for k in 0..8 {
         let row = json!({"k": k, "v": k, "ts": 1_000_000});
         senders[0].send(Message::text(row.to_string())).await.expect("the source stays");
@@ -298,18 +324,7 @@ async fn updates_of_windows_that_threads_share_by_key_lose_no_later_window() {
         .send(Message::text(json!({"k": 0, "v": 0, "ts": 2_000_000}).to_string()))
         .await
         .expect("the source stays");
-    let message = tokio::time::timeout(Duration::from_secs(60), async {
-        loop {
-            let Message::Text(text) = output.next().await.expect("the sink stays").expect("a message") else {
-                continue;
-            };
-            let rows: Vec<Value> = serde_json::from_str(&text).expect("a list of rows");
-            if rows.iter().any(|row| row["e"] == 1_001_000) {
-                return rows;
-            }
-        }
-    });
-    let mut rows = message.await.expect("the window comes");
+    let mut rows = rows_of_window(&mut output, 1_001_000).await;
     rows.sort_by_key(|row| row["k"].as_i64());
     assert_eq!(rows, (0..8).map(|k| json!({"k": k, "l": [k], "e": 1_001_000})).collect::<Vec<_>>());
 }
@@ -342,16 +357,7 @@ async fn rows_of_all_threads_are_joined_by_key() {
     for path in ["/people", "/sales", "/people", "/sales", "/people", "/sales"] {
         senders.push(connect_async(served.data_url(path)).await.expect("the source is there").0);
     }
-    for round in 1..=4 {
-        for sender in &mut senders {
-            for k in 0..50 {
-                let row = json!({"k": k, "name": "x", "v": 1, "ts": round * 500});
-                sender.feed(Message::text(row.to_string())).await.expect("the source stays");
-            }
-            sender.flush().await.expect("the source stays");
-        }
-        served.asks("PUT", "/rules/r", &version(100_000 + round)).await.done();
-    }
+    send_between_updates(&served, &mut senders, 4, json!({"name": "x", "v": 1}), &version).await;
     // One connection of each stream, so that no row is late.
     for (stream, sender) in senders.iter_mut().take(2).enumerate() {
         for k in (0..20).filter(|k| stream == 0 || k % 2 == 0) {
@@ -361,19 +367,8 @@ async fn rows_of_all_threads_are_joined_by_key() {
         sender.feed(Message::text(json!({"k": 0, "ts": 2_000_000}).to_string())).await.expect("the source stays");
         sender.flush().await.expect("the source stays");
     }
-    let message = tokio::time::timeout(Duration::from_secs(60), async {
-        loop {
-            let Message::Text(text) = output.next().await.expect("the sink stays").expect("a message") else {
-                continue;
-            };
-            let rows: Vec<Value> = serde_json::from_str(&text).expect("a list of rows");
-            if rows.iter().any(|row| row["e"] == 1_001_000) {
-                return rows;
-            }
-        }
-    });
     let joined = |k: i64| json!({"k": k, "name": format!("n{k}"), "n": 1 - k % 2, "e": 1_001_000});
-    let rows: Vec<Value> = message.await.expect("the window comes");
+    let rows = rows_of_window(&mut output, 1_001_000).await;
     assert_eq!(rows, (0..20).map(joined).collect::<Vec<_>>());
 }
 

@@ -43,15 +43,7 @@ async fn send(client: &mut Client, rows: &[Value]) {
 
 /// The status, once it is as expected.
 async fn status(served: &Served, wanted: impl Fn(&Value) -> bool) -> Value {
-    let begun = Instant::now();
-    loop {
-        let status = served.asks("GET", "/rules/r/status?details", &Value::Null).await.json();
-        if wanted(&status) {
-            return status;
-        }
-        assert!(begun.elapsed() < LIMIT, "never as wanted: {status}");
-        sleep(Duration::from_millis(20)).await;
-    }
+    served.answer_when("/rules/r/status?details", "the status", wanted).await
 }
 
 /// The first finding with this cause.
@@ -384,9 +376,6 @@ async fn a_sink_whose_peer_has_left_is_named() {
     let overview = served.asks("GET", "/overview", &Value::Null).await.json();
     let rule = &overview["rules"][0];
     assert_eq!((&rule["unconnected"], &rule["clients"]), (&json!(1), &json!(1)), "{rule}");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
-    command.args(["status", "--url", &served.url("")]);
-    let shown = tokio::task::spawn_blocking(move || command.output().expect("the binary starts")).await;
-    let shown = String::from_utf8(shown.expect("it ends").stdout).expect("it is text");
+    let shown = printed(&served, &["status"]);
     assert!(shown.contains("WAITING") && shown.contains("r: sink: The sink is not connected"), "{shown}");
 }

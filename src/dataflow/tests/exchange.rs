@@ -78,6 +78,34 @@ fn rows(random: &mut fastrand::Rng, thread: usize, from: i64) -> Vec<Json> {
     (0..random.usize(1..40)).map(|_| row(random)).collect()
 }
 
+/// Runs a statement on several threads, and on one beside them, with the same rows. `shape` may change the rows before
+/// they are sent, and names their stream.
+fn beside_one_thread(
+    seed: usize,
+    sql: &str,
+    options: &RuleOptions,
+    shape: impl Fn(&mut fastrand::Rng, &mut [Json]) -> &'static str,
+) -> (Threads, Rule) {
+    let mut random = fastrand::Rng::with_seed(seed as u64);
+    let (threads, mut alone) = (Threads::new(sql, options), Rule::new(sql, options));
+    alone.never_restart();
+    alone.clock.store(threads.now(), Ordering::Relaxed);
+    for phase in 0..12 {
+        for _ in 0..random.usize(1..12) {
+            let thread = random.usize(0..THREADS);
+            let mut rows = rows(&mut random, thread, phase * 3_000);
+            let stream = shape(&mut random, &mut rows);
+            rows.iter().for_each(|row| alone.send(stream, row));
+            threads.send_to(thread, stream, rows);
+        }
+        threads.drain();
+        alone.step();
+    }
+    threads.end();
+    alone.end();
+    (threads, alone)
+}
+
 #[test]
 fn results_keep_their_order_unless_the_rule_gives_it_up() {
     let window = "SELECT k, last_value(v, true) AS l FROM a GROUP BY k, TUMBLINGWINDOW(ss, 1)";
@@ -92,21 +120,7 @@ fn each_key_has_the_results_of_one_thread() {
     for options in [by_clock(), event_time(TOLERANCE)] {
         for (number, (key, sql)) in STATEMENTS.into_iter().enumerate() {
             assert_eq!(key_of(sql, &options).as_deref(), Some(key), "{sql}");
-            let mut random = fastrand::Rng::with_seed(number as u64);
-            let (threads, mut alone) = (Threads::new(sql, &options), Rule::new(sql, &options));
-            alone.never_restart();
-            for phase in 0..12 {
-                for _ in 0..random.usize(1..12) {
-                    let thread = random.usize(0..THREADS);
-                    let rows = rows(&mut random, thread, phase * 3_000);
-                    rows.iter().for_each(|row| alone.send("a", row));
-                    threads.send(thread, rows);
-                }
-                threads.drain();
-                alone.step();
-            }
-            threads.end();
-            alone.end();
+            let (threads, alone) = beside_one_thread(number, sql, &options, |_, _| "a");
             let expected = alone.messages().concat();
             assert!(!expected.is_empty(), "{sql}");
             let (came, expected) = (by_key(key, threads.rows()), by_key(key, expected));
@@ -167,22 +181,7 @@ fn windows_of_divided_keys_are_those_of_one_thread() {
             }
             let stored = RuleOptions { qos: 1, ..options.clone() };
             assert_eq!(key_of(sql, &stored), None, "what is on its way is in no checkpoint: {sql}");
-            let mut random = fastrand::Rng::with_seed(number as u64);
-            let (threads, mut alone) = (Threads::new(sql, &options), Rule::new(sql, &options));
-            alone.never_restart();
-            alone.clock.store(threads.now(), Ordering::Relaxed);
-            for phase in 0..12 {
-                for _ in 0..random.usize(1..12) {
-                    let thread = random.usize(0..THREADS);
-                    let rows = rows(&mut random, thread, phase * 3_000);
-                    rows.iter().for_each(|row| alone.send("a", row));
-                    threads.send(thread, rows);
-                }
-                threads.drain();
-                alone.step();
-            }
-            threads.end();
-            alone.end();
+            let (threads, alone) = beside_one_thread(number, sql, &options, |_, _| "a");
             let came = sorted_rows(threads.messages());
             let expected = sorted_rows(alone.messages().into_iter().map(Json::from));
             assert!(!expected.is_empty(), "{sql}");
@@ -269,24 +268,13 @@ fn rows_are_joined_by_the_threads_of_their_keys() {
     let mut wrong = Vec::new();
     for (number, (key, sql)) in JOINS.into_iter().enumerate() {
         assert_eq!(key_of(sql, &options).as_deref(), Some(key), "{sql}");
-        let mut random = fastrand::Rng::with_seed(number as u64);
-        let (threads, mut alone) = (Threads::new(sql, &options), Rule::new(sql, &options));
-        alone.never_restart();
-        for phase in 0..12 {
-            for _ in 0..random.usize(1..12) {
-                let (thread, stream) = (random.usize(0..THREADS), ["a", "b"][random.usize(0..2)]);
-                let mut rows = rows(&mut random, thread, phase * 3_000);
-                for row in rows.iter_mut().filter(|_| random.u8(..8) == 0) {
-                    row["k"] = Json::Null;
-                }
-                rows.iter().for_each(|row| alone.send(stream, row));
-                threads.send_to(thread, stream, rows);
+        let shape = |random: &mut fastrand::Rng, rows: &mut [Json]| {
+            for row in rows.iter_mut().filter(|_| random.u8(..8) == 0) {
+                row["k"] = Json::Null;
             }
-            threads.drain();
-            alone.step();
-        }
-        threads.end();
-        alone.end();
+            ["a", "b"][random.usize(0..2)]
+        };
+        let (threads, alone) = beside_one_thread(number, sql, &options, shape);
         let came = sorted_rows(threads.messages());
         let expected = sorted_rows(alone.messages().into_iter().map(Json::from));
         assert!(expected.iter().any(|rows| !rows.is_empty()), "{sql}");

@@ -196,7 +196,8 @@ impl Threads {
         self.in_time(self.senders[thread][place].send(batch)).expect("the stream takes it");
     }
 
-    pub(super) fn ask(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
+    /// Gives all threads a command, and waits for their answers.
+    pub(super) fn ask<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Vec<T> {
         let asked: Vec<_> = self
             .threads
             .iter()
@@ -206,7 +207,7 @@ impl Threads {
                 answer
             })
             .collect();
-        asked.into_iter().for_each(|answer| self.in_time(answer).expect("the thread answers"));
+        asked.into_iter().map(|answer| self.in_time(answer).expect("the thread answers")).collect()
     }
 
     /// Waits for the threads, with a time limit.
@@ -215,13 +216,18 @@ impl Threads {
         self.runtime.block_on(limited).expect("the threads stand still")
     }
 
+    /// Whether no letter was on its way then, nor was sent since.
+    fn is_quiet_since(&self, before: (u64, u64)) -> bool {
+        before.0 == before.1 && before == self.traffic.counts()
+    }
+
     /// Waits until the threads have read `rows` rows, and no letter is on its way.
     pub(super) fn have_read(&self, rows: u64) {
         self.in_time(async {
             loop {
                 let before = self.traffic.counts();
                 let read = self.metrics.rows_in() >= rows;
-                if read && before.0 == before.1 && before == self.traffic.counts() {
+                if read && self.is_quiet_since(before) {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -238,12 +244,7 @@ impl Threads {
 
     /// Ends the scans of a rule on all threads, as when it is stopped.
     pub(super) fn end_scans(&self, rule: u64) {
-        let ended = self.threads.iter().map(|thread| {
-            let (done, ended) = oneshot::channel();
-            thread.command(Command::EndScan { leaving: Leaving { settle: vec![0], ..leaving(rule) }, done });
-            ended
-        });
-        ended.collect::<Vec<_>>().into_iter().for_each(|ended| _ = self.in_time(ended).expect("the thread answers"));
+        self.ask(|done| Command::EndScan { leaving: Leaving { settle: vec![0], ..leaving(rule) }, done });
     }
 
     /// Waits until all that was sent has been run.
@@ -260,7 +261,7 @@ impl Threads {
         loop {
             let before = self.traffic.counts();
             self.ask(&command);
-            if before.0 == before.1 && before == self.traffic.counts() {
+            if self.is_quiet_since(before) {
                 return;
             }
         }

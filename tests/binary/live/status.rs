@@ -2,13 +2,12 @@
 //! definitions.
 
 use std::process::Command;
-use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio_tungstenite::connect_async;
 
 use super::client::Live;
-use crate::process::serve::{Folder, LIMIT, Served};
+use crate::process::serve::{Folder, Served};
 use crate::process::{Client, next, send, stream};
 
 const FLEET: &str = "CREATE VIEW fleet WITH (KEY=\"id\") AS SELECT id, site, t FROM telemetry WHERE t < 100";
@@ -29,15 +28,7 @@ async fn client(service: &Served, path: &str) -> Client {
 
 /// A response once it is as expected.
 async fn until(service: &Served, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let begun = Instant::now();
-    loop {
-        let answer = service.asks("GET", path, &Value::Null).await.json();
-        if wanted(&answer) {
-            return answer;
-        }
-        assert!(begun.elapsed() < LIMIT, "{path} never as wanted: {answer}");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    service.answer_when(path, path, wanted).await
 }
 
 /// The message of the first finding with this cause.

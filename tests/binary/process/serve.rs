@@ -190,13 +190,18 @@ impl Served {
 
     /// Waits until the status of the rule `r` is as expected.
     pub async fn status_when(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        self.answer_when("/rules/r/status", what, holds).await
+    }
+
+    /// Waits until the response of a path is as expected.
+    pub async fn answer_when(&self, path: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
-            let status = self.asks("GET", "/rules/r/status", &Value::Null).await.json();
-            if holds(&status) {
-                return status;
+            let answer = self.asks("GET", path, &Value::Null).await.json();
+            if holds(&answer) {
+                return answer;
             }
-            assert!(began.elapsed() < LIMIT, "{what}: {status:#}");
+            assert!(began.elapsed() < LIMIT, "{what}: {answer:#}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
