@@ -136,8 +136,10 @@ impl WorkerLoop {
         let (key, width) = (begun.key, begun.width());
         let post = self.shared.as_ref().map(|shared| shared.post().clone());
         let here = post.as_ref().map(Post::index);
-        let windows = begun.at_home().filter(|_| here.is_some() && division.home() == here);
-        let names = begun.inputs.clone();
+        let is_home = here.is_some() && division.home() == here;
+        let windows = if is_home { begun.at_home() } else { None };
+        // Rows at home have the slots of those that were joined.
+        let windows = windows.map(|windows| (windows, SlotNames::of(&begun.inputs)));
         let own = here.and_then(|here| division.owner(here)).map(|owner| {
             let home = division.home().zip(post.clone());
             let home = home.map(|(to, post)| Forward::new(at_home(key), to, post, clocks.clone(), width));
@@ -149,10 +151,9 @@ impl WorkerLoop {
             running.shipping.iter().for_each(|home| home.fed_by(state.clone().into_iter().collect()));
             (owner, queue)
         });
-        if let Some(windows) = windows {
+        if let Some((windows, names)) = windows {
             self.add_windows(windows, &division, running);
-            // Rows at home have the slots of those that were joined.
-            running.output.borrow_mut().name_slots(SlotNames::of(&names));
+            running.output.borrow_mut().name_slots(names);
         }
         let lanes = division.owners().iter().enumerate().filter_map(|(owner, worker)| match &own {
             Some((here, queue)) if *here == owner => Some(Lane::Here(queue.clone())),

@@ -121,13 +121,14 @@ impl<'a> Sender<'a> {
         }
         let letter = Letter { message: taken.hold(index), request, failures: 0 };
         let (outbox, sink, client, tokens) = (self.outbox, self.sink, self.client, self.tokens);
-        let (host, bytes, wait) = (letter.request.origin.clone(), letter.request.size(), sink.retry.initial);
         if !names_server {
-            self.underway.push(Box::pin(async move {
+            return self.underway.push(Box::pin(async move {
                 deliver(outbox, sink, (client, tokens), letter).await;
                 Outcome::Over
             }));
-        } else if self.failing.wake(&host, bytes) {
+        }
+        let (host, bytes, wait) = (letter.request.origin.clone(), letter.request.size(), sink.retry.initial);
+        if self.failing.wake(&host, bytes) {
             self.retry(letter, Duration::ZERO, wait);
         } else if self.failing.has(&host) {
             self.defer(letter);

@@ -25,14 +25,9 @@ impl Service {
         }
         let mut found = diagnosis::dropped(&self.dropped_of(definition.reads.iter()));
         let Some(status) = &report.engine else { return found };
-        let (mut seen, mut turned_away, unread) = match self.inner.engine.read().await.as_ref() {
-            Some(engine) => {
-                let tables = engine.tables();
-                let joined = tables.iter().filter(|table| definition.reads.iter().any(|read| *read == table.name));
-                let unread: Vec<Diagnosis> = joined.filter_map(diagnosis::unread_table).collect();
-                (engine.seen(id), engine.turned_away(), unread)
-            }
-            None => (Vec::new(), Vec::new(), Vec::new()),
+        let (mut seen, mut turned_away) = match self.inner.engine.read().await.as_ref() {
+            Some(engine) => (engine.seen(id), engine.turned_away()),
+            None => (Vec::new(), Vec::new()),
         };
         for (_, look) in &report.looks {
             look.add_seen(&mut seen);
@@ -41,8 +36,12 @@ impl Service {
         let (select, options) = (&*definition.select, &definition.rule.options);
         found.extend(Facts { select, options, status, seen: &seen, turned_away: &turned_away }.of_rule());
         // A table with a few bad rows is no cause while results come out.
-        if status.rows_out == 0 {
-            found.extend(unread);
+        if status.rows_out == 0
+            && let Some(engine) = self.inner.engine.read().await.as_ref()
+        {
+            let tables = engine.tables();
+            let joined = tables.iter().filter(|table| definition.reads.iter().any(|read| *read == table.name));
+            found.extend(joined.filter_map(diagnosis::unread_table));
         }
         found
     }

@@ -102,9 +102,14 @@ impl StorageBackend for Overlay {
         if offset.checked_add(out.len() as u64).is_none_or(|end| end > changed.len) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        let there = changed.visible.saturating_sub(offset).min(out.len() as u64) as usize;
+        self.file.read(offset, &mut out[..there])?;
+        out[there..].fill(0);
         for (number, within, range) in parts(offset, out.len()) {
-            let size = range.len();
-            out[range].copy_from_slice(&self.block(&changed, number)?[within..within + size]);
+            if let Some(block) = changed.blocks.get(&number) {
+                let size = range.len();
+                out[range].copy_from_slice(&block[within..within + size]);
+            }
         }
         Ok(())
     }
