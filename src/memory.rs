@@ -77,11 +77,7 @@ pub fn pressure() -> Pressure {
     if budget == 0 {
         return Pressure::None;
     }
-    let now = now();
-    let measured = MEASURED.load(Ordering::Relaxed);
-    let stale = now.saturating_sub(measured) >= FRESH;
-    // Only one caller measures.
-    if stale && MEASURED.compare_exchange(measured, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+    if is_due(&MEASURED, FRESH) {
         let pressure = Pressure::of(resident().unwrap_or(0), budget);
         let before = LEVEL.swap(pressure as u8, Ordering::Relaxed);
         if pressure as u8 > before {
@@ -91,17 +87,18 @@ pub fn pressure() -> Pressure {
     level()
 }
 
-fn now() -> i64 {
-    i64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(i64::MAX)
+/// Whether `last` is at least `every` ms ago. Then it becomes now, and of several callers only one gets true.
+fn is_due(last: &AtomicI64, every: i64) -> bool {
+    let now = i64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(i64::MAX);
+    let before = last.load(Ordering::Relaxed);
+    now.saturating_sub(before) >= every
+        && last.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 /// Whether freed memory should be returned now, because memory is short and it was not done lately. Otherwise memory would
 /// stay short after something was given up, and new clients would be refused until others use it.
 pub fn trim_is_due(pressure: Pressure) -> bool {
-    let (now, trimmed) = (now(), TRIMMED.load(Ordering::Relaxed));
-    pressure > Pressure::None
-        && now.saturating_sub(trimmed) >= BETWEEN_TRIMS
-        && TRIMMED.compare_exchange(trimmed, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    pressure > Pressure::None && is_due(&TRIMMED, BETWEEN_TRIMS)
 }
 
 /// Returns the memory that the allocator holds free to the system. It blocks: some ms for each GB.

@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use super::Failure;
 use client::{Answer, Service};
 
-pub use client::{Door, bearer, escaped, with_hint};
+pub use client::{Door, bearer, error_text, escaped};
 pub use sending::{sent, unreachable};
 
 /// How long the service may take to respond.

@@ -112,8 +112,7 @@ impl PropertySets {
         let mut all: BTreeMap<(String, String), Map<String, Json>> = BTreeMap::new();
         for (kind, sets) in &self.sets {
             for (key, props) in sets {
-                let set = all.entry((kind.clone(), key.to_ascii_lowercase())).or_default();
-                props.iter().for_each(|(name, value)| put(set, name, value.clone()));
+                put_all(all.entry((kind.clone(), key.to_ascii_lowercase())).or_default(), props);
             }
         }
         for Override { kind, key, property, value } in &self.overrides {

@@ -173,9 +173,9 @@ impl RuleQueue {
         self.activity.get() != Activity::Idle
     }
 
-    /// Whether the rule continues only when time has passed.
-    pub fn waits_for_time(&self) -> bool {
-        matches!(self.activity.get(), Activity::Waiting | Activity::Pausing)
+    /// Whether the rule continues as soon as it has its turn.
+    pub fn is_working(&self) -> bool {
+        self.activity.get() == Activity::Busy
     }
 
     pub fn set_activity(&self, activity: Activity) {

@@ -9,7 +9,7 @@ use crate::value::{Text, Value};
 pub type KeyHasher = foldhash::fast::RandomState;
 
 /// A row that a window or table stores. Overlapping windows share it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct KeptRow {
     /// ms since the epoch
     pub time: i64,

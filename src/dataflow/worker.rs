@@ -371,8 +371,8 @@ impl WorkerLoop {
         }
         // A rule that works, waits or pauses between two turns has not processed all its input.
         let busy = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.is_busy());
-        let waits = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.waits_for_time());
-        if !self.rules.values().any(|rule| busy(rule) && !waits(rule)) {
+        let works = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.is_working());
+        if !self.rules.values().any(works) {
             for done in self.settling.drain(..) {
                 let _ = done.send(());
             }

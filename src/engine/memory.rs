@@ -116,25 +116,19 @@ impl Engine {
         if pressure >= Pressure::Queues {
             self.connectors.websockets.shed().await;
         }
-        if pressure == Pressure::None {
+        if pressure < Pressure::Rules {
             memory::is_enough();
-            return None;
         }
         if memory::trim_is_due(pressure) {
             tokio::task::spawn_blocking(memory::trim);
         }
         // From the first step on, so that the sizes are known before they are needed.
         if !locked(&self.sizes).are_due(pressure, Instant::now()) {
-            memory::is_enough();
             return None;
         }
         let measured = self.measure(MEASURING).await;
         let measured = locked(&self.sizes).after(measured);
-        if pressure < Pressure::Rules {
-            memory::is_enough();
-            return None;
-        }
-        if !memory::needs_more() {
+        if pressure < Pressure::Rules || !memory::needs_more() {
             return None;
         }
         let Some(measured) = measured else {

@@ -211,6 +211,28 @@ impl Outbox {
         locked(&self.state).waiting()
     }
 
+    /// Counts a message that was sent; `kept` is its number if it is stored.
+    fn count_sent(&self, kept: Option<u64>, bytes: usize) {
+        match (kept, &self.store) {
+            (Some(number), Some((store, _))) => {
+                store.sent(bytes);
+                store.finish(number, 1, 1);
+            }
+            _ => {
+                self.messages.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Counts a message that is lost for this reason.
+    fn count_lost(&self, kept: Option<u64>, cause: &'static str) {
+        self.lose(cause, 1);
+        if let (Some(number), Some((store, _))) = (kept, &self.store) {
+            store.finish(number, 1, 0);
+        }
+    }
+
     /// Counts lost messages.
     pub fn lose(&self, cause: &'static str, messages: usize) {
         if messages == 0 {
@@ -381,32 +403,25 @@ impl Taken {
             state.queue.parts_with_one();
             state.apart += 1;
         }
-        let kept = self.kept.map(|(number, _)| number + index as u64);
+        let kept = self.number(index);
         Single { outbox: self.outbox.clone(), bytes: self.message(index).0.len(), kept, is_done: false }
     }
 
     /// Records that the message at `index` was sent, with this number of bytes.
     pub fn sent(&self, index: usize, bytes: usize) {
         self.done.fetch_add(1, Ordering::Relaxed);
-        match (self.kept, &self.outbox.store) {
-            (Some((number, _)), Some((store, _))) => {
-                store.sent(bytes);
-                store.finish(number + index as u64, 1, 1);
-            }
-            _ => {
-                self.outbox.messages.fetch_add(1, Ordering::Relaxed);
-                self.outbox.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-            }
-        }
+        self.outbox.count_sent(self.number(index), bytes);
     }
 
     /// Records that the message at `index` is lost for this reason.
     pub fn lost(&self, index: usize, cause: &'static str) {
         self.done.fetch_add(1, Ordering::Relaxed);
-        self.outbox.lose(cause, 1);
-        if let (Some((number, _)), Some((store, _))) = (self.kept, &self.outbox.store) {
-            store.finish(number + index as u64, 1, 0);
-        }
+        self.outbox.count_lost(self.number(index), cause);
+    }
+
+    /// The number of the message at `index`, if it is stored.
+    fn number(&self, index: usize) -> Option<u64> {
+        self.kept.map(|(first, _)| first + index as u64)
     }
 }
 
@@ -443,25 +458,13 @@ impl Single {
     /// Records that it was sent.
     pub fn sent(mut self) {
         self.is_done = true;
-        match (self.kept, &self.outbox.store) {
-            (Some(number), Some((store, _))) => {
-                store.sent(self.bytes);
-                store.finish(number, 1, 1);
-            }
-            _ => {
-                self.outbox.messages.fetch_add(1, Ordering::Relaxed);
-                self.outbox.bytes.fetch_add(self.bytes as u64, Ordering::Relaxed);
-            }
-        }
+        self.outbox.count_sent(self.kept, self.bytes);
     }
 
     /// Records that it is lost for this reason.
     pub fn lost(mut self, cause: &'static str) {
         self.is_done = true;
-        self.outbox.lose(cause, 1);
-        if let (Some(number), Some((store, _))) = (self.kept, &self.outbox.store) {
-            store.finish(number, 1, 0);
-        }
+        self.outbox.count_lost(self.kept, cause);
     }
 }
 

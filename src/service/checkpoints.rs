@@ -197,8 +197,7 @@ impl Service {
 
     /// Whether a rule's state is taken regularly and is on disk.
     pub(super) fn is_on_disk(&self, id: &str) -> bool {
-        let checkpoints = locked(&self.inner.checkpoints);
-        checkpoints.paces.contains_key(id) && checkpoints.stored.contains(id)
+        self.takes_state(id) && self.has_state(id)
     }
 
     /// Stores the last states of all rules when the service stops, and returns the rules for which that failed.

@@ -157,7 +157,7 @@ async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
     match relieved {
         Some(Relieved::View(name, number)) => {
             // This waits while views change. If the service ends, the view ends with it, so the shutdown must not wait.
-            let service = Service { inner: service.inner.clone() };
+            let service = service.clone();
             tokio::spawn(async move {
                 tokio::select! {
                     () = service.inner.shutdown.cancelled() => {}

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Failure;
-use super::remote::{Door, sent, with_hint};
+use super::remote::{Door, error_text, sent};
 
 pub use status::Status;
 pub use tap::Tap;
@@ -42,11 +42,10 @@ impl Asked {
         let status = answer.status();
         let body = answer.body_mut().read_to_string();
         let body = body.map_err(|error| Failure::Refused(format!("the answer of {base} ended early: {error}")))?;
-        let json = serde_json::from_str::<Value>(&body);
         if !status.is_success() {
-            let said = json.ok().and_then(|json| Some(json["message"].as_str()?.to_owned()));
-            return Err(Failure::Service(with_hint(said.unwrap_or_else(|| body.trim_end().to_owned()))));
+            return Err(Failure::Service(error_text(&body)));
         }
-        json.map_err(|error| Failure::Refused(format!("cannot understand the service's answer: {error}")))
+        serde_json::from_str(&body)
+            .map_err(|error| Failure::Refused(format!("cannot understand the service's answer: {error}")))
     }
 }

@@ -200,9 +200,7 @@ impl Answer {
 
     /// The text of an error.
     pub(super) fn message(&self) -> String {
-        let message = serde_json::from_str::<Value>(&self.body).ok();
-        let message = message.and_then(|body| body.get("message")?.as_str().map(str::to_owned));
-        with_hint(message.unwrap_or_else(|| self.body.trim_end().to_owned()))
+        error_text(&self.body)
     }
 
     /// `said`, followed by the details of each error if they were requested.
@@ -218,8 +216,11 @@ impl Answer {
     }
 }
 
-/// The text of an error, with what to do about it on the command line.
-pub fn with_hint(said: String) -> String {
+/// The text of an error response, with what to do about it on the command line.
+pub fn error_text(body: &str) -> String {
+    let message = serde_json::from_str::<Value>(body).ok();
+    let message = message.and_then(|body| body.get("message")?.as_str().map(str::to_owned));
+    let said = message.unwrap_or_else(|| body.trim_end().to_owned());
     match said.as_str() {
         "missing_token" => format!("{said}: pass a token for the REST API with --token or PLUTINO_TOKEN"),
         _ => said,

@@ -508,22 +508,12 @@ fn scanned(scan: &Scan, slots: &mut [Value], context: &CallContext<'_>) -> Resul
         Ok(())
     };
     compute(0..scan.computed_for_filter, slots)?;
-    if let Some(filter) = &scan.filter
-        && !passes(filter, slots, context).map_err(|error| (Place::Filter, format!("run Where error: {error}")))?
-    {
+    let passes = Filter::passes(scan.filter.as_ref(), &Scope { slots, context });
+    if !passes.map_err(|error| (Place::Filter, format!("run Where error: {error}")))? {
         return Ok(false);
     }
     compute(scan.computed_for_filter..scan.computed.len(), slots)?;
     Ok(true)
-}
-
-fn passes(filter: &Filter, slots: &[Value], context: &CallContext<'_>) -> Result<bool, EvalError> {
-    for test in &filter.tests {
-        if !test.holds.test(&slots[test.slot], context)? {
-            return Ok(false);
-        }
-    }
-    filter.rest.as_ref().map_or(Ok(true), |rest| rest.test(&Scope { slots, context }))
 }
 
 #[cfg(test)]

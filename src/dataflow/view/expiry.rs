@@ -14,25 +14,11 @@ impl ViewOperator {
     pub(super) fn expire(&mut self, now: i64) {
         self.expires_more = false;
         let Some(expire) = self.plan.expire else { return };
+        let windows = matches!(self.plan.kind, ViewKind::Windows);
+        let now = if windows { self.reached } else { now };
         let most = self.counts.expired + EXPIRED_AT_ONCE as u64;
-        if matches!(self.plan.kind, ViewKind::Windows) {
-            while let Some(&(end, number)) = self.ends.first()
-                && end.saturating_add(expire) <= self.reached
-            {
-                if self.counts.expired == most {
-                    self.expires_more = true;
-                    break;
-                }
-                self.counts.expired += 1;
-                self.forget(number, Why::Expired);
-            }
-            if let Some(sessions) = &mut self.sessions {
-                sessions.sweep(self.reached);
-            }
-            return;
-        }
-        while let Some((number, touched)) = self.groups.oldest()
-            && touched.saturating_add(expire) <= now
+        while let Some((since, number)) = self.first_to_expire()
+            && since.saturating_add(expire) <= now
         {
             if self.counts.expired == most {
                 self.expires_more = true;
@@ -40,6 +26,17 @@ impl ViewOperator {
             }
             self.counts.expired += 1;
             self.forget(number, Why::Expired);
+        }
+        if windows && let Some(sessions) = &mut self.sessions {
+            sessions.sweep(now);
+        }
+    }
+
+    /// The group that expires first, after the time from which its age counts.
+    fn first_to_expire(&self) -> Option<(i64, u32)> {
+        match self.plan.kind {
+            ViewKind::Windows => self.ends.first().copied(),
+            _ => self.groups.oldest().map(|(number, touched)| (touched, number)),
         }
     }
 
@@ -57,9 +54,8 @@ impl ViewOperator {
     pub(super) fn wake(&mut self) {
         let Some(expire) = self.plan.expire else { return };
         let next = match self.plan.kind {
-            ViewKind::Windows => self.ends.first().map(|(end, _)| *end),
             ViewKind::Newest { .. } => self.out.touched_first(),
-            _ => self.groups.oldest().map(|(_, touched)| touched),
+            _ => self.first_to_expire().map(|(since, _)| since),
         };
         let now = self.clock.now();
         // Only one timer at a time, so that the heap does not grow with the rows.

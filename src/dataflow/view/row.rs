@@ -87,9 +87,10 @@ impl RowMaker {
                     separate(&mut self.json);
                     json::write_key(&mut self.json, name);
                     self.json.push(b':');
+                    let place = part.and_then(|part| forms.get_mut(part).zip(self.parts.get(part)));
                     if let Some(known) = in_key.and_then(|in_key| key.parts().get(in_key)) {
                         write_part(&mut self.json, known);
-                        if let Some((form, ty)) = part.and_then(|part| forms.get_mut(part).zip(self.parts.get(part))) {
+                        if let Some((form, ty)) = place {
                             *form = form_in_column(*ty, known)?;
                         }
                         if let Some(sorted) = in_sort.and_then(|in_sort| sort.get_mut(in_sort)) {
@@ -99,7 +100,7 @@ impl RowMaker {
                     }
                     let value = expr.eval(scope)?;
                     json::write_value(&mut self.json, &value)?;
-                    if let Some((form, ty)) = part.and_then(|part| forms.get_mut(part).zip(self.parts.get(part))) {
+                    if let Some((form, ty)) = place {
                         *form = form_in_column(*ty, &KeyPart::of(&value))?;
                     }
                     if let Some(sorted) = in_sort.and_then(|in_sort| sort.get_mut(in_sort)) {

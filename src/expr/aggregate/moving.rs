@@ -237,20 +237,17 @@ impl Sorted {
         }
         if self.chunks[chunk].is_empty() {
             self.chunks.remove(chunk);
-            if has_much_room(self.chunks.capacity(), self.chunks.len()) {
-                self.chunks.shrink_to(2 * self.chunks.len());
+        } else {
+            let left = if chunk + 1 < self.chunks.len() { chunk } else { chunk.saturating_sub(1) };
+            let both: usize = self.chunks[left..].iter().take(2).map(Vec::len).sum();
+            if left + 1 < self.chunks.len() && both <= Self::CHUNK / 2 {
+                let right = self.chunks.remove(left + 1);
+                self.chunks[left].extend(right);
             }
-            return;
-        }
-        let left = if chunk + 1 < self.chunks.len() { chunk } else { chunk.saturating_sub(1) };
-        let both: usize = self.chunks[left..].iter().take(2).map(Vec::len).sum();
-        if left + 1 < self.chunks.len() && both <= Self::CHUNK / 2 {
-            let right = self.chunks.remove(left + 1);
-            self.chunks[left].extend(right);
-        }
-        let numbers = &mut self.chunks[left];
-        if has_much_room(numbers.capacity(), numbers.len()) {
-            numbers.shrink_to(2 * numbers.len());
+            let numbers = &mut self.chunks[left];
+            if has_much_room(numbers.capacity(), numbers.len()) {
+                numbers.shrink_to(2 * numbers.len());
+            }
         }
         if has_much_room(self.chunks.capacity(), self.chunks.len()) {
             self.chunks.shrink_to(2 * self.chunks.len());

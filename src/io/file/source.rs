@@ -115,15 +115,9 @@ impl FileSource {
         if !self.must_exist {
             return Ok(());
         }
-        let folder = files.data().display().to_string();
-        let (files, file) = (files.clone(), self.file.clone());
-        let found = within(move || files.find_below_data(&file)).await.and_then(|found| found);
-        let shown = || self.file.display().to_string();
-        found.map(drop).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => FileError::Missing { file: shown(), folder: folder.clone() },
-            _ if is_outside(&source) => FileError::Outside(shown()),
-            _ => FileError::Read { file: shown(), source },
-        })
+        let (below, file) = (files.clone(), self.file.clone());
+        let found = within(move || below.find_below_data(&file)).await.and_then(|found| found);
+        found.map(drop).map_err(|source| self.error(files, source))
     }
 
     /// Reads the file. After it has begun, its messages go to `frames`.
@@ -140,15 +134,20 @@ impl FileSource {
     }
 
     fn read(&self, files: &FileRoots) -> Result<Vec<FrameBatch>, FileError> {
-        let shown = || self.file.display().to_string();
-        let bytes = files.read_below_data(&self.file, LARGEST).map_err(|source| match source.kind() {
-            _ if is_outside(&source) => FileError::Outside(shown()),
-            io::ErrorKind::NotFound => FileError::Missing { file: shown(), folder: files.data().display().to_string() },
-            io::ErrorKind::FileTooLarge => FileError::TooLarge(shown()),
-            _ => FileError::Read { file: shown(), source },
-        })?;
-        let text = Utf8Bytes::try_from(Bytes::from(bytes)).map_err(|_| FileError::NoText(shown()))?;
-        Ok(self.batches(text))
+        let bytes = files.read_below_data(&self.file, LARGEST).map_err(|source| self.error(files, source))?;
+        let text = Utf8Bytes::try_from(Bytes::from(bytes));
+        Ok(self.batches(text.map_err(|_| FileError::NoText(self.file.display().to_string()))?))
+    }
+
+    /// Why the file cannot be found or read.
+    fn error(&self, files: &FileRoots, source: io::Error) -> FileError {
+        let file = self.file.display().to_string();
+        match source.kind() {
+            _ if is_outside(&source) => FileError::Outside(file),
+            io::ErrorKind::NotFound => FileError::Missing { file, folder: files.data().display().to_string() },
+            io::ErrorKind::FileTooLarge => FileError::TooLarge(file),
+            _ => FileError::Read { file, source },
+        }
     }
 
     fn batches(&self, text: Utf8Bytes) -> Vec<FrameBatch> {

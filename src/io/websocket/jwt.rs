@@ -61,20 +61,6 @@ pub enum TokenFault {
 }
 
 impl TokenFault {
-    /// All of them.
-    pub const ALL: [TokenFault; 10] = [
-        TokenFault::Missing,
-        TokenFault::Unknown,
-        TokenFault::Malformed,
-        TokenFault::Algorithm,
-        TokenFault::Signature,
-        TokenFault::Expired,
-        TokenFault::Early,
-        TokenFault::Time,
-        TokenFault::Audience,
-        TokenFault::Issuer,
-    ];
-
     pub fn as_str(self) -> &'static str {
         match self {
             TokenFault::Missing => "there is no token",

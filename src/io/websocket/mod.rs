@@ -57,7 +57,7 @@ pub use error::ConnectError;
 pub use fan_out::ClientStatus;
 pub use gate::TurnedAway;
 pub use handover::Passage;
-pub use jwt::{JwtError, JwtSettings, TokenFault};
+pub use jwt::{JwtError, JwtSettings};
 pub use lease::{CheckError, EndpointStatus, Lease};
 pub use links::{SinkLink, SourceLink};
 pub use server_settings::{ServerSettings, ServerTls};

@@ -172,11 +172,6 @@ impl Compiled {
         Compiled { written: true, declared: true, ..Compiled::leaf(Expr::Constant(value), ty) }
     }
 
-    /// Whether its type is the same for every message.
-    fn is_declared(&self) -> bool {
-        self.declared
-    }
-
     /// The constant, if it is a literal.
     pub fn literal(&self) -> Option<&Value> {
         match &self.expr {

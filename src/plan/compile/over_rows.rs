@@ -77,7 +77,7 @@ impl Compiler {
         let declared = match aggregate {
             Aggregate::Count | Aggregate::CountDistinct => true,
             Aggregate::Sum | Aggregate::Avg | Aggregate::Min | Aggregate::Max => {
-                arg.as_ref().is_some_and(Compiled::is_declared)
+                arg.as_ref().is_some_and(|arg| arg.declared)
             }
             _ => false,
         };

@@ -8,7 +8,7 @@ use super::super::Service;
 use super::leading::REPORTING;
 use super::orders::{Answer, Order};
 use crate::engine::Engine;
-use crate::io::websocket::{ClientStatus, TokenFault, TurnedAway};
+use crate::io::websocket::{ClientStatus, TurnedAway};
 use crate::metrics::{SeenField, SeenFields, known_cause, known_type};
 use crate::value::Text;
 
@@ -131,8 +131,7 @@ impl WireSeen {
 impl WireTurnedAway {
     pub fn into_local(self) -> TurnedAway {
         let WireTurnedAway { path, cause, count, peer, reason, time } = self;
-        let reason = TokenFault::ALL.map(TokenFault::as_str).into_iter().find(|known| *known == reason);
-        TurnedAway { path, cause: known_cause(&cause), count, peer, reason: reason.unwrap_or_default(), time }
+        TurnedAway { path, cause: known_cause(&cause), count, peer, reason: known_cause(&reason), time }
     }
 }
 

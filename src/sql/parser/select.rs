@@ -196,7 +196,7 @@ impl Parser<'_> {
                 self.left_parenthesis_after("EXCEPT")?;
                 loop {
                     let Some(name) = self.name() else {
-                        return Err(self.error(SyntaxErrorKind::In { found: self.shown(), clause: "EXCEPT" }));
+                        return Err(self.unexpected_in("EXCEPT"));
                     };
                     star.except.push(name);
                     if !self.take(",") {
@@ -204,7 +204,7 @@ impl Parser<'_> {
                     }
                 }
                 if !self.take(")") {
-                    return Err(self.error(SyntaxErrorKind::In { found: self.shown(), clause: "EXCEPT" }));
+                    return Err(self.unexpected_in("EXCEPT"));
                 }
             } else if star.replace.is_empty() && self.take_keyword("REPLACE") {
                 self.left_parenthesis_after("REPLACE")?;
@@ -217,7 +217,7 @@ impl Parser<'_> {
                     }
                 }
                 if !self.take(")") {
-                    return Err(self.error(SyntaxErrorKind::In { found: self.shown(), clause: "REPLACE" }));
+                    return Err(self.unexpected_in("REPLACE"));
                 }
             } else if self.token == Token::Keyword("AS") {
                 return Err(self.error(SyntaxErrorKind::StarAlias));
@@ -227,10 +227,14 @@ impl Parser<'_> {
         }
     }
 
+    fn unexpected_in(&self, clause: &'static str) -> super::SyntaxError {
+        self.error(SyntaxErrorKind::In { found: self.shown(), clause })
+    }
+
     fn left_parenthesis_after(&mut self, after: &'static str) -> Result<()> {
         if self.take("(") {
             return Ok(());
         }
-        Err(self.error(SyntaxErrorKind::After { found: self.shown(), after, expected: "left parentheses" }))
+        Err(self.expected_after(after, "left parentheses"))
     }
 }

@@ -36,12 +36,10 @@ impl Parser<'_> {
         let mut filter = None;
         if self.take_keyword("FILTER") {
             if !self.take("(") {
-                let found = self.shown();
-                return Err(self.error(SyntaxErrorKind::After { found, after: "FILTER", expected: "parentheses" }));
+                return Err(self.expected_after("FILTER", "parentheses"));
             }
             if !self.take_keyword("WHERE") {
-                let found = self.shown();
-                return Err(self.error(SyntaxErrorKind::After { found, after: "FILTER(", expected: "WHERE" }));
+                return Err(self.expected_after("FILTER(", "WHERE"));
             }
             filter = Some(self.expr()?);
             self.right_parenthesis_after("FILTER")?;
@@ -54,8 +52,7 @@ impl Parser<'_> {
     pub(super) fn over(&mut self) -> Result<Over> {
         self.advance();
         if !self.take("(") {
-            let found = self.shown();
-            return Err(self.error(SyntaxErrorKind::After { found, after: "OVER", expected: "parentheses" }));
+            return Err(self.expected_after("OVER", "parentheses"));
         }
         let mut over = Over { partition_by: Vec::new(), order_by: Vec::new(), when: None };
         self.nested(|p| {
@@ -78,9 +75,7 @@ impl Parser<'_> {
             }
         })?;
         if over.partition_by.is_empty() && over.order_by.is_empty() && over.when.is_none() {
-            let found = self.shown();
-            let kind = SyntaxErrorKind::After { found, after: "OVER (", expected: "partition by or when" };
-            return Err(self.error(kind));
+            return Err(self.expected_after("OVER (", "partition by or when"));
         }
         self.right_parenthesis_after("OVER")?;
         Ok(over)
@@ -90,7 +85,7 @@ impl Parser<'_> {
         if self.take(")") {
             return Ok(());
         }
-        Err(self.error(SyntaxErrorKind::After { found: self.shown(), after, expected: "right parentheses" }))
+        Err(self.expected_after(after, "right parentheses"))
     }
 
     fn window_kind(&self, window: &'static str, args: Vec<Expr>, start: crate::text::span::Span) -> Result<WindowKind> {

@@ -38,7 +38,7 @@ enum Level {
 static LEVEL: LazyLock<Level> = LazyLock::new(|| {
     #[cfg(target_arch = "x86_64")]
     if super::avx2::is_available() {
-        return if super::group::is_available() { Level::Avx512 } else { Level::Avx2 };
+        return if super::avx512::is_available() { Level::Avx512 } else { Level::Avx2 };
     }
     Level::Portable
 });

@@ -17,8 +17,6 @@ use super::avx512::{
 use super::container::{Last, escaped, singles, through};
 use super::nesting::{self, Brackets, LEVELS, Matched, Nesting, low};
 
-pub(super) use super::avx512::is_available;
-
 /// So many arrays and objects may be open around the text: with them, no text that is found valid is nested too deeply.
 pub(super) const MOST_OUTER: usize = DEPTH_LIMIT - (LEVELS + nesting::MOST) as usize;
 
