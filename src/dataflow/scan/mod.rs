@@ -320,7 +320,7 @@ impl StreamScan {
         if self.schema.format != Format::Json {
             return self.decoded_by_format(bytes, arrival);
         }
-        match std::str::from_utf8(bytes) {
+        match simdutf8::compat::from_utf8(bytes) {
             Ok(text) => self.text(text, arrival),
             Err(error) => {
                 let shown = String::from_utf8_lossy(bytes);

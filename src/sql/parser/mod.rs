@@ -336,12 +336,12 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// An error that something else is expected here. The hint names one of the words if the token looks like it.
     /// The error that this token is not what must follow.
     fn expected_after(&self, after: &'static str, expected: &'static str) -> SyntaxError {
         self.error(SyntaxErrorKind::After { found: self.shown(), after, expected })
     }
 
+    /// An error that something else is expected here. The hint names one of the words if the token looks like it.
     fn unexpected(&self, expected: &'static str, words: &[&str]) -> SyntaxError {
         if self.token == Token::Bad(Fault::Number) {
             return self.error(SyntaxErrorKind::Number { found: self.shown() });

@@ -13,6 +13,7 @@ mod error;
 mod frame;
 mod read;
 mod stream;
+mod utf8;
 mod write;
 
 #[cfg(test)]

@@ -6,12 +6,11 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::deflate::Inflater;
 use super::frame::{Header, MAX_CONTROL, MAX_HEADER, Opcode, mask};
-use super::{Close, ReadError, Side};
+use super::{Close, ReadError, Side, utf8};
 use crate::io::queue::{BATCH_BYTES, BATCH_FRAMES, Frame};
 
 /// The messages from one round of reading, up to the limits of a batch.
@@ -235,7 +234,7 @@ impl Partial {
     fn extend(&mut self, payload: &[u8]) -> Result<(), ReadError> {
         self.bytes.extend_from_slice(payload);
         if self.text && !self.compressed {
-            match std::str::from_utf8(&self.bytes[self.valid..]) {
+            match simdutf8::compat::from_utf8(&self.bytes[self.valid..]) {
                 Ok(_) => self.valid = self.bytes.len(),
                 // The last character may continue in the next fragment.
                 Err(error) if error.error_len().is_none() => self.valid += error.valid_up_to(),
@@ -255,7 +254,7 @@ impl Partial {
 }
 
 fn text(bytes: Bytes) -> Result<Frame, ReadError> {
-    Utf8Bytes::try_from(bytes).map(Frame::Text).map_err(|_| ReadError::Utf8)
+    utf8::checked(bytes).map(Frame::Text).ok_or(ReadError::Utf8)
 }
 
 fn inflated(inflater: &mut Option<Inflater>, payload: &[u8], is_text: bool, limit: usize) -> Result<Frame, ReadError> {
