@@ -12,13 +12,14 @@ use std::sync::Arc;
 
 use crate::dataflow::command::{Keeps, Leaving, Left, Letters, Mark, StateAnswer, StreamKey};
 use crate::dataflow::division::Division;
+use crate::io::sink::OpenSink;
 use crate::io::source::{OpenSource, Pause};
 use futures_util::future::join_all;
 
 use super::running::RuleThreads;
 use super::stopping::ended_sources;
 use super::together::Begin;
-use super::{Engine, EngineError, LastStatus, PreparedRule, SETTLE, StreamId};
+use super::{Engine, EngineError, LastStatus, PreparedRule, RunningRule, SETTLE, StreamId};
 
 /// Requests a state even if nothing has changed.
 const ALWAYS: Mark = Mark::MAX;
@@ -40,6 +41,8 @@ struct Old {
     threads: RuleThreads,
     division: Option<Division>,
     streams: Vec<StreamId>,
+    /// those that the new version has not taken over, each with its number
+    sinks: Vec<(usize, Arc<dyn OpenSink>)>,
 }
 
 impl PreparedRule<'_> {
@@ -63,6 +66,7 @@ impl PreparedRule<'_> {
             threads: old.threads,
             division: old.division.clone(),
             streams: old.streams.clone(),
+            sinks: self.not_taken_over(old),
         });
         let Some(old) = old else { return self.start().await.map(|()| None) };
         let (left, pauses) = self.pause(&old).await;
@@ -71,6 +75,7 @@ impl PreparedRule<'_> {
             shared.extend(self.keys.iter().flatten());
         }
         let save = (carry && matches!(self.keeps, Keeps::State(_))).then_some(ALWAYS);
+        old.sinks.iter().for_each(|(_, sink)| sink.go_first());
         let letters = Letters { near: 0, far: letters };
         let left = self.switch(&old, Leaving { rule: old.key, settle: shared, ends, save, letters }).await;
         Begin::all(self.sources()).await;
@@ -83,10 +88,7 @@ impl PreparedRule<'_> {
             let sources = running.sources(&rule);
             let alone = running.leave(&rule.streams);
             let status = rule.status(&self.id, sources);
-            let kept = |sink: &Arc<_>| new.sinks.iter().any(|new| Arc::ptr_eq(&new.sink, sink));
-            let sinks = rule.sinks.iter().map(|sink| sink.sink.clone()).enumerate();
-            let sinks = sinks.filter(|(_, sink)| !kept(sink)).collect();
-            let last = LastStatus::new(status, ended_sources(&rule, alone), sinks);
+            let last = LastStatus::new(status, ended_sources(&rule, alone), old.sinks);
             running.starting.remove(&self.id);
             running.rules.insert(self.id.clone(), new);
             last
@@ -94,6 +96,13 @@ impl PreparedRule<'_> {
         engine.wake(&old.streams);
         engine.close_in_time(last.clone(), left.elsewhere).await;
         Ok(Some(Replaced { last, saved: left.state, letters: left.letters }))
+    }
+
+    /// The sinks of the old version that end with it, each with its number.
+    fn not_taken_over(&self, old: &RunningRule) -> Vec<(usize, Arc<dyn OpenSink>)> {
+        let taken = |sink: &Arc<_>| self.sinks.iter().any(|own| Arc::ptr_eq(&own.sink, sink));
+        let sinks = old.sinks.iter().map(|sink| sink.sink.clone()).enumerate();
+        sinks.filter(|(_, sink)| !taken(sink)).collect()
     }
 
     /// Whether this version has its state on other threads of this process than the old one, or one of them has it

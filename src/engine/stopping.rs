@@ -85,6 +85,7 @@ impl Engine {
             elsewhere.clear();
         }
         self.ledger.ends(last.clone());
+        last.sinks.iter().for_each(|(_, sink)| sink.go_first());
         let listens = !elsewhere.is_empty();
         let sources = join_all(last.sources.iter().map(|(_, source, _)| source.leave()));
         let _ = tokio::time::timeout(SETTLE, sources).await;

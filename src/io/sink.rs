@@ -59,6 +59,10 @@ pub trait OpenSink: Send + Sync {
         Vec::new()
     }
 
+    /// Its rule leaves it, and the rule's next version may send to another sink with the same peers: what waits here
+    /// goes first, also what other processes still send. Must be called before that version sends anything.
+    fn go_first(&self) {}
+
     /// Ends the sink if nothing waits, without waiting for a peer. It must still be closed afterwards.
     fn leave_if_idle(&self) -> BoxFuture<'_, ()> {
         Box::pin(future::ready(()))

@@ -30,6 +30,7 @@ mod losses;
 mod mistakes;
 mod openapi;
 mod operator_errors;
+mod order;
 mod packaging;
 mod pipelines;
 mod recordings;

@@ -8,6 +8,7 @@
 mod client;
 mod hosts;
 mod multipart;
+mod order;
 mod properties;
 mod request;
 mod sender;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::client::HttpClient;
+use self::order::{Order, Turn};
 use self::properties::{Draft, PROPERTIES};
 use self::request::{BodyType, Dynamic, Method};
 use self::tokens::{OAuth, Tokens};
@@ -200,10 +202,13 @@ impl RestSink {
     }
 }
 
-/// The rest sinks of a process share this: the thread that sends requests. It exists from the first sink that needs it
-/// to the last.
+/// The rest sinks of a process share this.
 #[derive(Clone, Default)]
-pub struct RestClients(Arc<Mutex<Option<Arc<Thread>>>>);
+pub struct RestClients {
+    /// sends requests; it exists from the first sink that needs it to the last
+    thread: Arc<Mutex<Option<Arc<Thread>>>>,
+    order: Order,
+}
 
 struct Thread {
     handle: Handle,
@@ -228,21 +233,23 @@ impl RestClients {
         };
         let address = sink.address();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let turn = self.order.turn(&address);
         let client_of = |origin| HttpClient::new(origin, sink.tls.clone(), sink.timeout, egress.clone());
         let client = client_of(sink.origin.clone());
         let tokens = sink.oauth.clone().map(|oauth| Tokens::new(oauth, |origin| client_of(Some(origin.clone()))));
-        let (sending, stopped) = (outbox.clone(), stop.clone());
+        let (sending, stopped, own_turn) = (outbox.clone(), stop.clone(), turn.clone());
         let task = async move {
             // Requests in progress are dropped with it, and the outbox counts them.
-            let _ = stopped.run_until_cancelled(sender::send(&sending, &sink, &client, tokens.as_ref())).await;
+            let send = sender::send(&sending, &sink, &client, tokens.as_ref(), own_turn.comes());
+            let _ = stopped.run_until_cancelled(send).await;
         };
         tasks.spawn_on(task, &thread.handle);
         tasks.close();
-        Ok(RestLink { outbox, address, stop, tasks, _thread: thread })
+        Ok(RestLink { outbox, address, turn, stop, tasks, _thread: thread })
     }
 
     fn thread(&self) -> io::Result<Arc<Thread>> {
-        let mut known = locked(&self.0);
+        let mut known = locked(&self.thread);
         if let Some(thread) = &*known {
             return Ok(thread.clone());
         }
@@ -260,6 +267,7 @@ impl RestClients {
 pub struct RestLink {
     outbox: Arc<Outbox>,
     address: String,
+    turn: Turn,
     stop: CancellationToken,
     tasks: TaskTracker,
     _thread: Arc<Thread>,
@@ -272,6 +280,10 @@ impl OpenSink for RestLink {
 
     fn status(&self) -> LinkStatus {
         self.outbox.status(self.address.clone())
+    }
+
+    fn go_first(&self) {
+        self.turn.leave(&self.tasks);
     }
 
     /// Messages that remain after `flush` are lost and counted.

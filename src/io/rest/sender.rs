@@ -74,8 +74,15 @@ struct Sender<'a> {
     failing: Failing<Letter>,
 }
 
-/// Sends messages until the outbox is closed and empty.
-pub(super) async fn send(outbox: &Arc<Outbox>, sink: &RestSink, client: &HttpClient, tokens: Option<&Tokens>) {
+/// Sends messages, the first one after `turn` has come, until the outbox is closed and empty.
+pub(super) async fn send(
+    outbox: &Arc<Outbox>,
+    sink: &RestSink,
+    client: &HttpClient,
+    tokens: Option<&Tokens>,
+    turn: impl Future<Output = ()>,
+) {
+    let mut turn = Some(turn);
     let (underway, apart, failing) = (Underway::new(), Underway::new(), Failing::default());
     let mut sender = Sender { outbox, sink, client, tokens, underway, apart, failing };
     // The current batch, and its next message.
@@ -87,7 +94,12 @@ pub(super) async fn send(outbox: &Arc<Outbox>, sink: &RestSink, client: &HttpCli
             Some(outcome) = sender.underway.next() => sender.settle(outcome, false),
             Some(outcome) = sender.apart.next() => sender.settle(outcome, true),
             taken = outbox.next(), if is_open && current.is_none() => match taken {
-                Some(taken) => current = Some((taken, 0)),
+                Some(taken) => {
+                    if let Some(turn) = turn.take() {
+                        turn.await;
+                    }
+                    current = Some((taken, 0));
+                }
                 None => is_open = false,
             },
             () = std::future::ready(()), if has_room && current.is_some() => {

@@ -14,13 +14,14 @@ use tokio::sync::{Notify, watch};
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 
 use super::config::SlowClient;
+use super::lane::{Flight, Landing, Lane, Lanes, Proving};
 use super::protocol::code;
 use super::routes::{self, Segments};
 use super::tally::{Loss, Tally};
 use super::totals::Totals;
 use super::unproven::Unproven;
 use super::watch::Heard;
-use crate::io::batch_queue::{BatchQueue, QueueLimit, Rest};
+use crate::io::batch_queue::{BatchQueue, QueueLimit};
 use crate::io::queue::{MessageBatch, Origin};
 use crate::memory::{self, Pressure};
 use crate::sync::locked;
@@ -74,36 +75,6 @@ fn next_id() -> Text {
     Text::from(format!("{start:08x}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// The messages of one sink that wait for one peer.
-pub(super) trait Lane: Send + Sync {
-    /// Takes the next batch, and returns whether more waits; if not, the lane is listed again with its next message.
-    fn take(self: Arc<Self>) -> (Option<Flight>, bool);
-
-    /// Accounts for a batch that was taken.
-    fn land(self: Arc<Self>, landing: &Landing<'_>);
-
-    /// Whether nothing waits.
-    fn is_empty(&self) -> bool;
-
-    /// The peer has left.
-    fn close(&self);
-}
-
-/// A lane that keeps its messages until a pong proves that the peer has read them.
-pub(super) trait Proving: Lane {
-    /// Whether any sent message is unproven.
-    fn wants_proof(&self) -> bool;
-
-    /// A ping with this number is being sent, after everything sent so far.
-    fn probe(&self, number: u64);
-
-    /// The ping with this number was answered.
-    fn prove(&self, number: u64);
-
-    /// A connection begins.
-    fn reconnects(self: Arc<Self>);
-}
-
 /// A sink as its endpoint sees it.
 pub(super) trait PeerSink: Send + Sync {
     /// Sends `peer` all messages from now on.
@@ -118,18 +89,6 @@ pub(super) trait PeerSink: Send + Sync {
     /// Limits each peer's waiting messages while memory is short. Returns the peers, each with the bytes that still
     /// wait.
     fn shorten(&self) -> Vec<(usize, Arc<Peer>)>;
-}
-
-/// The lanes of a peer: one for each sink; thousands of rules may send to one endpoint.
-#[derive(Default)]
-struct Lanes {
-    all: Vec<Arc<dyn Lane>>,
-    /// the lanes that need proofs
-    proving: Vec<Arc<dyn Proving>>,
-    /// the lanes with waiting messages, without repetition, so that a busy one does not starve the others
-    waiting: VecDeque<Arc<dyn Lane>>,
-    /// the peer has left: nothing waits for it any more
-    left: bool,
 }
 
 impl Peer {
@@ -205,10 +164,10 @@ impl Peer {
     pub fn next(&self) -> Option<Flight> {
         let mut lanes = locked(&self.lanes);
         loop {
-            let lane = lanes.waiting.pop_front()?;
+            let lane = lanes.next()?;
             let (flight, more) = lane.clone().take();
             if more {
-                lanes.waiting.push_back(lane);
+                lanes.list(lane);
             }
             if flight.is_some() {
                 return flight;
@@ -239,9 +198,7 @@ impl Peer {
     /// Removes a lane.
     pub fn remove(&self, lane: &Arc<dyn Lane>) {
         let mut lanes = locked(&self.lanes);
-        lanes.all.retain(|other| !is_same(other, lane));
-        lanes.waiting.retain(|other| !is_same(other, lane));
-        lanes.proving.retain(|other| !std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(lane)));
+        lanes.remove(lane);
         self.proves.store(!lanes.proving.is_empty(), Ordering::Release);
     }
 
@@ -249,10 +206,15 @@ impl Peer {
     pub fn list(&self, lane: Arc<dyn Lane>) {
         let mut lanes = locked(&self.lanes);
         if !lanes.left {
-            lanes.waiting.push_back(lane);
+            lanes.list(lane);
         }
         drop(lanes);
         self.wake.notify_one();
+    }
+
+    /// A lane has got a place before others.
+    pub fn move_up(&self, lane: &Arc<dyn Lane>) {
+        locked(&self.lanes).move_up(lane);
     }
 
     /// A connection of a client role begins: unproven messages are sent again.
@@ -303,15 +265,11 @@ impl Peer {
 
     /// Drops all waiting messages, because the peer has left.
     pub fn leave(&self) {
-        let lanes = std::mem::replace(&mut *locked(&self.lanes), Lanes { left: true, ..Lanes::default() });
+        let lanes = std::mem::replace(&mut *locked(&self.lanes), Lanes::left());
         for lane in lanes.all {
             lane.close();
         }
     }
-}
-
-fn is_same(one: &Arc<dyn Lane>, other: &Arc<dyn Lane>) -> bool {
-    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
 
 /// The messages of one sink that wait for one client.
@@ -489,6 +447,10 @@ impl Lane for ClientQueue {
         self.queued() == 0
     }
 
+    fn place(&self) -> Option<u64> {
+        self.sink.place()
+    }
+
     fn close(&self) {
         let mut state = locked(&self.state);
         state.closed = true;
@@ -496,69 +458,5 @@ impl Lane for ClientQueue {
         self.relieve(&mut state);
         drop(state);
         self.lose(lost, self.cause_of_end());
-    }
-}
-
-/// What happened to a batch that was taken.
-#[derive(Clone, Copy)]
-pub(super) struct Landing<'f> {
-    /// as it was taken
-    pub rest: &'f Rest,
-    /// the lane's number for it
-    pub ticket: u64,
-    /// the number of its messages that went into the socket
-    pub out: usize,
-    /// their size
-    pub bytes: usize,
-    /// whether the kernel has them
-    pub flushed: bool,
-}
-
-/// A batch on its way to a socket. When it is dropped it is accounted for: messages taken from it were sent if they
-/// were flushed, and are lost otherwise (some may have reached the peer; unless they are stored, they are not sent
-/// twice). The remaining ones go back.
-pub(super) struct Flight {
-    lane: Arc<dyn Lane>,
-    /// as it was taken from the lane
-    rest: Rest,
-    ticket: u64,
-    next: usize,
-    bytes: usize,
-    flushed: bool,
-}
-
-impl Flight {
-    /// Made by a lane, which identifies it by its ticket.
-    pub fn new(lane: Arc<dyn Lane>, rest: Rest, ticket: u64) -> Flight {
-        Flight { lane, next: rest.next, rest, ticket, bytes: 0, flushed: false }
-    }
-
-    /// The messages that were taken have been flushed.
-    pub fn arrive(mut self) {
-        self.flushed = true;
-    }
-
-    /// The batch, and the index of its first message that was not taken.
-    pub fn rest(&self) -> (&MessageBatch, usize) {
-        (&self.rest.batch, self.next)
-    }
-
-    /// Takes the next `count` messages.
-    pub fn take(&mut self, count: usize) {
-        self.bytes += self.rest.batch.byte_len_of(self.next, count);
-        self.next += count;
-    }
-
-    /// Bytes taken so far.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        let out = self.next - self.rest.next;
-        let landing = Landing { rest: &self.rest, ticket: self.ticket, out, bytes: self.bytes, flushed: self.flushed };
-        self.lane.clone().land(&landing);
     }
 }

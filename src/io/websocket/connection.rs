@@ -20,9 +20,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::client_queue::{Farewell, Flight, Peer};
+use super::client_queue::{Farewell, Peer};
 use super::config::Settings;
 use super::endpoint::Endpoint;
+use super::lane::Flight;
 use super::protocol::{Close, Intake, Opened, Read, ReadError, Stream, code};
 use super::socket::Wire;
 use super::totals::Cause;

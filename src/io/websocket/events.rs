@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
 
-use super::client_queue::{Farewell, Flight, Peer};
+use super::client_queue::{Farewell, Peer};
 use super::connection::{Ending, FLUSH_BYTES};
 use super::endpoint::Endpoint;
+use super::lane::Flight;
 use super::live::event_head;
 use super::protocol::code;
 use super::socket::Wire;

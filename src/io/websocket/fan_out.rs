@@ -10,6 +10,9 @@
 //!
 //! A branch gains and loses clients only while its inbox is empty: it is distributed before the change. So a client
 //! gets everything that was sent while it was connected, and counts are the same as on a single thread.
+//!
+//! When a rule leaves a sink, the rule's next version may send to another sink with the same clients. What waits in the
+//! first one then goes first ([`SinkQueue::go_first`]), so that each client gets the rule's results in their order.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,6 +23,7 @@ use indexmap::IndexMap;
 
 use super::client_queue::{ClientQueue, Peer, PeerSink};
 use super::config::{Role, Settings, SlowClient};
+use super::lane::Lane;
 use super::tally::{Loss, Tally};
 use super::threads::{Errand, SocketThread, SocketThreads};
 use crate::format::address::Address;
@@ -67,9 +71,12 @@ impl SinkQueue {
         Arc::new(SinkQueue { tally, branches, everywhere: settings.role == Role::Server })
     }
 
-    /// Puts everything that was sent into the lanes, so that later messages of other sinks do not overtake it.
-    pub fn settle(&self) {
-        self.branches.iter().for_each(|branch| drop(branch.settled()));
+    /// From now on all its messages go before those of sinks whose rules have not left them. What other processes still
+    /// send is in the lanes at once.
+    pub fn go_first(&self) {
+        if self.tally.go_first() {
+            self.branches.iter().for_each(|branch| branch.go_first());
+        }
     }
 
     /// Each client with its waiting and lost messages.
@@ -204,6 +211,8 @@ struct Inbox {
     clients: usize,
     /// whether the thread has been asked to distribute
     asked: bool,
+    /// no batch may wait here any more
+    closed: bool,
 }
 
 impl Branch {
@@ -248,17 +257,29 @@ impl Branch {
         }
     }
 
-    /// Adds or removes clients while nothing is on its way to them.
-    fn change(&self, change: impl FnOnce(&mut Lanes)) {
+    /// The lanes and the inbox, while nothing is on its way to the lanes.
+    fn still(&self) -> (MutexGuard<'_, Lanes>, MutexGuard<'_, Inbox>) {
         loop {
-            let mut lanes = self.settled();
-            let mut inbox = locked(&self.inbox);
+            let (lanes, inbox) = (self.settled(), locked(&self.inbox));
             if inbox.batches.is_empty() {
-                change(&mut lanes);
-                inbox.clients = lanes.len();
-                return;
+                return (lanes, inbox);
             }
         }
+    }
+
+    /// Adds or removes clients.
+    fn change(&self, change: impl FnOnce(&mut Lanes)) {
+        let (mut lanes, mut inbox) = self.still();
+        change(&mut lanes);
+        inbox.clients = lanes.len();
+    }
+
+    /// The lanes have got a place before others.
+    fn go_first(&self) {
+        let (lanes, mut inbox) = self.still();
+        inbox.closed = true;
+        drop(inbox);
+        lanes.values().for_each(|lane| lane.peer().move_up(&(lane.clone() as Arc<dyn Lane>)));
     }
 }
 
@@ -272,7 +293,7 @@ impl Errand for Branch {
 
 impl Inbox {
     fn has_room(&self) -> bool {
-        self.batches.len() < INBOX_BATCHES && self.bytes < INBOX_BYTES
+        !self.closed && self.batches.len() < INBOX_BATCHES && self.bytes < INBOX_BYTES
     }
 
     fn take(&mut self) -> Option<Arc<MessageBatch>> {
@@ -302,6 +323,10 @@ mod tests {
         Arc::new(MessageBatch::new(bytes, vec![text.len() as u32], true, None))
     }
 
+    fn signal() -> Signal {
+        Signal::new(0, crossbeam_channel::unbounded().0, Arc::new(Notify::new()))
+    }
+
     /// The messages of a client, as its socket takes them.
     fn taken(peer: &Peer) -> Vec<String> {
         let mut messages = Vec::new();
@@ -321,18 +346,25 @@ mod tests {
         here: Runtime,
         there: Runtime,
         sink: Arc<SinkQueue>,
-        _threads: SocketThreads,
+        settings: Settings,
+        threads: SocketThreads,
     }
 
     impl Setting {
         fn new(limit: QueueLimit, policy: SlowClient) -> Setting {
             let (here, there) = (runtime(), runtime());
             let threads = SocketThreads::new(vec![here.handle().clone(), there.handle().clone()]);
-            let signal = Signal::new(0, crossbeam_channel::unbounded().0, Arc::new(Notify::new()));
             let settings = Settings { client_queue: limit, slow_client: policy, ..Settings::default() };
-            let sink = SinkQueue::new(&settings, signal, &threads);
+            let sink = SinkQueue::new(&settings, signal(), &threads);
             here.block_on(tokio::task::yield_now());
-            Setting { here, there, sink, _threads: threads }
+            Setting { here, there, sink, settings, threads }
+        }
+
+        /// Another sink with these clients.
+        fn another(&self, clients: [&Arc<Peer>; 2]) -> Arc<SinkQueue> {
+            let sink = SinkQueue::new(&self.settings, signal(), &self.threads);
+            clients.into_iter().for_each(|client| sink.clone().join(client));
+            sink
         }
 
         fn client(&self, thread: usize) -> Arc<Peer> {
@@ -342,7 +374,11 @@ mod tests {
         }
 
         fn send(&self, texts: &[&str]) {
-            self.here.block_on(async { texts.iter().for_each(|text| self.sink.send(&batch(text))) });
+            self.send_to(&self.sink, texts);
+        }
+
+        fn send_to(&self, sink: &SinkQueue, texts: &[&str]) {
+            self.here.block_on(async { texts.iter().for_each(|text| sink.send(&batch(text))) });
         }
 
         /// Lets the second thread process its mail.
@@ -402,6 +438,44 @@ mod tests {
         setting.send(&["b"]);
         setting.drive_the_other();
         assert_eq!((taken(&early), taken(&late)), (vec!["a".to_owned(), "b".to_owned()], vec!["b".to_owned()]));
+    }
+
+    #[test]
+    fn what_waits_in_a_sink_that_its_rule_has_left_goes_first() {
+        let setting = Setting::new(WIDE, SlowClient::DropOldest);
+        let (near, far) = (setting.client(0), setting.client(1));
+        let (other, next) = (setting.another([&near, &far]), setting.another([&near, &far]));
+        setting.send_to(&other, &["other"]);
+        setting.send(&["a", "b", "c"]);
+        setting.sink.go_first();
+        // On the way to the next sink's lanes before the first sink gets the last results of another process.
+        setting.send_to(&next, &["e", "f"]);
+        setting.send(&["d"]);
+        setting.drive_the_other();
+        for client in [near, far] {
+            let came = taken(&client);
+            assert_eq!(came[..4], ["a", "b", "c", "d"]);
+            assert_eq!(came[4..].iter().filter(|text| *text != "other").collect::<Vec<_>>(), ["e", "f"]);
+            assert_eq!(came.len(), 7);
+        }
+    }
+
+    #[test]
+    fn sinks_that_were_left_keep_their_order() {
+        let setting = Setting::new(WIDE, SlowClient::DropOldest);
+        let (near, far) = (setting.client(0), setting.client(1));
+        let (second, third) = (setting.another([&near, &far]), setting.another([&near, &far]));
+        setting.send(&["a"]);
+        setting.send_to(&second, &["b", "c"]);
+        setting.send_to(&third, &["d"]);
+        setting.sink.go_first();
+        second.go_first();
+        for client in [near, far] {
+            setting.drive_the_other();
+            // The connection breaks while the first one is sent, and the next connection sends it again.
+            drop(client.next());
+            assert_eq!(taken(&client), ["a", "b", "c", "d"]);
+        }
     }
 
     #[test]

@@ -175,6 +175,13 @@ impl OpenSink for SinkLink {
         }
     }
 
+    /// The next version of a sink with a store sends to the same store.
+    fn go_first(&self) {
+        if let SinkEnd::Queue(queue) = &self.queue {
+            queue.go_first();
+        }
+    }
+
     fn leave_if_idle(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let idle = match &self.queue {
@@ -195,10 +202,7 @@ impl OpenSink for SinkLink {
                 return;
             }
             match &self.queue {
-                SinkEnd::Queue(queue) => {
-                    queue.settle();
-                    queue.tally.drain(tokio::time::Instant::now() + flush).await;
-                }
+                SinkEnd::Queue(queue) => queue.tally.drain(tokio::time::Instant::now() + flush).await,
                 SinkEnd::Stored(sink) if sink.is_current() => {
                     // An unreachable peer need not be waited for.
                     if self.hold.status().state == LinkState::Connected {

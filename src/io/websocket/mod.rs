@@ -21,6 +21,7 @@ mod gate;
 mod handover;
 mod hub;
 mod jwt;
+mod lane;
 mod lease;
 mod links;
 mod live;

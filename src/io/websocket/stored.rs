@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use super::client_queue::{Flight, Landing, Lane, Peer, PeerSink, Proving};
+use super::client_queue::{Peer, PeerSink};
+use super::lane::{Flight, Landing, Lane, Proving};
 use crate::io::LinkStatus;
 use crate::io::batch_queue::Rest;
 use crate::io::queue::{MessageBatch, Outlet, Signal};

@@ -58,6 +58,8 @@ pub(super) struct Tally {
     /// flushed messages that a broken connection may have lost
     lost_unproven: AtomicU64,
     lost: [AtomicU64; Loss::ALL.len()],
+    /// the place of its lanes among those that go first; 0: they take turns with others
+    place: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -88,8 +90,22 @@ impl Tally {
             drained: Notify::new(),
             lost_unproven: AtomicU64::new(0),
             lost: Default::default(),
+            place: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         }
+    }
+
+    /// Gives its lanes a place before all lanes without one, and behind those that have got theirs before. Returns
+    /// whether they had none.
+    pub fn go_first(&self) -> bool {
+        static PLACES: AtomicU64 = AtomicU64::new(1);
+        let place = PLACES.fetch_add(1, Ordering::Relaxed);
+        self.place.compare_exchange(0, place, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// The place of its lanes, if they go first.
+    pub fn place(&self) -> Option<u64> {
+        Some(self.place.load(Ordering::Acquire)).filter(|place| *place > 0)
     }
 
     /// Whether no lane blocks the engine.
