@@ -1,4 +1,4 @@
-//! What happens to clients that do not read: the three policies of `slowClient`.
+//! What happens to clients that do not read: the three policies of `slowClient`, and the end of the sink.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,9 @@ use plutino::io::websocket::{SinkLink, Websockets};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::websocket::{Client, LIMIT, batch, client, hub, signal, sink, text};
+use crate::websocket::{Client, LIMIT, batch, client, close_code, hub, signal, sink, text};
 
 /// A sink with this policy, a client that will not read, and one that does.
 async fn slow(hub: &Websockets, policy: &str) -> (SinkLink, Client, Client, Arc<Notify>) {
@@ -81,4 +82,23 @@ async fn block_makes_the_engine_wait_and_loses_nothing() {
     timeout(LIMIT, wake.notified()).await.expect("the signal is raised");
     assert!(outlet.ready());
     assert!(link.status().dropped.is_empty());
+}
+
+/// While it reads, it answers the ping that follows every few thousand messages.
+#[tokio::test]
+async fn a_client_that_lags_behind_the_end_loses_nothing() {
+    const MESSAGES: usize = 5000;
+    let hub = hub();
+    let (signal, _) = signal();
+    let link = hub.open_sink(sink(json!({"path": "/out"})), 0, signal).await.unwrap();
+    let mut late = client(hub.listening().unwrap(), "/out").await;
+    let message = "x".repeat(200);
+    for _ in 0..MESSAGES {
+        link.messages().send(&batch(&[&message]));
+    }
+    timeout(LIMIT, link.close(LIMIT)).await.expect("the close frame is not answered");
+    for _ in 0..MESSAGES {
+        assert_eq!(text(&mut late).await.len(), message.len());
+    }
+    assert_eq!(close_code(&mut late).await, CloseCode::Away);
 }

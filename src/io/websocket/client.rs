@@ -181,7 +181,11 @@ impl Connection {
         peer.reconnects();
         endpoint.opens(peer, ready.first);
         let (place, who) = (endpoint.clone(), peer.clone());
-        let task = data.spawn(async move { connection::run(ready.opened, &place, &who).await });
+        let task = data.spawn(async move {
+            let (ending, unanswered) = connection::run(ready.opened, &place, &who).await;
+            unanswered.into_iter().for_each(|unanswered| drop(tokio::spawn(unanswered.until_read())));
+            ending
+        });
         Connection { task, opened: Instant::now() }
     }
 }

@@ -32,6 +32,9 @@ use crate::sync::locked;
 /// How long a peer may take to answer or accept a close frame.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a peer that has not answered a close frame in time may take to read what was sent before.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The number of bytes framed before they are flushed and accounted for; a larger message is sent alone.
 pub(super) const FLUSH_BYTES: usize = 256 * 1024;
 
@@ -41,10 +44,31 @@ const PROOF_DELAY: Duration = Duration::from_millis(10);
 /// How a connection ended: `None`, or an error for the status.
 pub(super) type Ending = Option<String>;
 
+/// A connection that was ended by a close frame which its peer has not answered in time. The peer may still read: if
+/// the socket were closed now, the peer's next pong would destroy everything that it has not read.
+pub(super) struct Unanswered(Stream<Wire>);
+
+impl Unanswered {
+    /// Waits until the peer has read everything, for a limited time.
+    pub async fn until_read(mut self) {
+        let Unanswered(stream) = &mut self;
+        let _ = timeout(UNREAD_TIMEOUT, async {
+            if std::future::poll_fn(|cx| stream.poll_flush(cx)).await.is_ok() {
+                linger(stream.wire(), UNREAD_TIMEOUT).await;
+            }
+        })
+        .await;
+    }
+}
+
 /// Serves a connection until it ends. Runs on the data thread; the socket arrives detached.
-pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer: &Arc<Peer>) -> Ending {
+pub(super) async fn run(
+    mut opened: Opened<Wire>,
+    endpoint: &Arc<Endpoint>,
+    peer: &Arc<Peer>,
+) -> (Ending, Option<Unanswered>) {
     if let Err(error) = opened.wire.attach() {
-        return Some(format!("{}: cannot move the socket: {error}", peer.address));
+        return (Some(format!("{}: cannot move the socket: {error}", peer.address)), None);
     }
     let terms = endpoint.terms();
     opened.wire.set_write_timeout(terms.write_timeout);
@@ -52,7 +76,7 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
     let socket = Socket(Mutex::new(stream));
     let pulse = Pulse::new();
     locked(&peer.unproven).begin(terms.ping_interval.is_some());
-    let Verdict { code, cause, error, broke } = {
+    let Verdict { code, cause, error, broke, unanswered } = {
         let mut reader = pin!(read(&socket, endpoint, peer, &pulse));
         let mut farewell = peer.farewell.subscribe();
         let first = {
@@ -76,12 +100,12 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
                 };
                 // A peer that ends the connection without an answer has read everything up to then. A peer that does
                 // not answer in time has still to read what its kernel holds, unless it was too slow for that before.
-                let broke = match end {
+                let broke = match &end {
                     Some(end) => matches!(end, ReadEnd::Broken(ReadError::Io(_))),
                     None => cause.is_some(),
                 };
                 let error = cause.map(|_| format!("disconnected: {reason}"));
-                Verdict { code: None, cause, error, broke }
+                Verdict { code: None, cause, error, broke, unanswered: end.is_none() && cause.is_none() }
             }
             First::Farewell(None) => Verdict::default(),
             First::Silence => {
@@ -108,12 +132,14 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
             tracing::warn!(endpoint = %endpoint.settings.address(), peer = peer.address, "connection closed: {error}");
         }
     }
+    let ending = error.map(|error| format!("{}: {error}", peer.address));
     if let Some(code) = code {
         let reason = if code == code::AWAY { "silent for too long" } else { "" };
         socket.say_goodbye(code, reason).await;
-        linger(socket.into_inner().wire()).await;
+        linger(socket.into_inner().wire(), CLOSE_TIMEOUT).await;
+        return (ending, None);
     }
-    error.map(|error| format!("{}: {error}", peer.address))
+    (ending, unanswered.then(|| Unanswered(socket.into_inner())))
 }
 
 /// What the end of a connection means.
@@ -127,12 +153,14 @@ struct Verdict {
     error: Option<String>,
     /// unproven messages count as lost
     broke: bool,
+    /// the peer has not answered the close frame, and was not too slow before
+    unanswered: bool,
 }
 
 impl Verdict {
     /// The verdict on a broken connection.
     fn new(code: Option<u16>, cause: Cause, error: impl Into<String>) -> Verdict {
-        Verdict { code, cause: Some(cause), error: Some(error.into()), broke: true }
+        Verdict { code, cause: Some(cause), error: Some(error.into()), broke: true, unanswered: false }
     }
 }
 
@@ -374,14 +402,14 @@ pub(super) async fn refuse(wire: &mut Wire, status: &str, text: &str) -> io::Res
     );
     wire.write_all(answer.as_bytes()).await?;
     wire.flush().await?;
-    linger(wire).await;
+    linger(wire, CLOSE_TIMEOUT).await;
     Ok(())
 }
 
-/// Closes the sending side and continues reading for a moment: closing a socket with unread bytes would destroy the
-/// close frame on its way to the peer.
-pub(super) async fn linger(wire: &mut Wire) {
-    let _ = timeout(CLOSE_TIMEOUT, async {
+/// Closes the sending side and continues reading for at most `limit`: closing a socket with unread bytes would destroy
+/// what is on its way to the peer, such as the close frame.
+pub(super) async fn linger(wire: &mut Wire, limit: Duration) {
+    let _ = timeout(limit, async {
         let mut waste = vec![0; 8 * 1024];
         let _ = wire.shutdown().await;
         let mut budget = 64 * 1024 * 1024usize;

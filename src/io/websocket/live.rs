@@ -150,7 +150,7 @@ pub(super) async fn serve(
             stream.out.close(Some(code), reason);
             let flushed = std::future::poll_fn(|cx| stream.poll_flush(cx));
             let _ = tokio::time::timeout(connection::CLOSE_TIMEOUT, flushed).await;
-            connection::linger(stream.wire()).await;
+            connection::linger(stream.wire(), connection::CLOSE_TIMEOUT).await;
         }
     }
     drop(place);

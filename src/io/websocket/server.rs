@@ -234,10 +234,14 @@ pub(super) async fn attend(guest: Guest, from: SocketAddr, door: &Door, data: &S
             data.at(stay.peer.thread).handle.spawn(async move {
                 let path = stay.endpoint.settings.path.as_str();
                 tracing::debug!(client = %from, path, "a client is connected");
-                if let Some(error) = connection::run(*opened, &stay.endpoint, &stay.peer).await {
-                    stay.endpoint.fails(error);
-                }
+                let (ending, unanswered) = connection::run(*opened, &stay.endpoint, &stay.peer).await;
+                ending.into_iter().for_each(|error| stay.endpoint.fails(error));
                 tracing::debug!(client = %from, path, "a client has disconnected");
+                // The endpoint may end before the client has read everything.
+                drop(stay);
+                if let Some(unanswered) = unanswered {
+                    unanswered.until_read().await;
+                }
                 drop(seat);
             });
         }
