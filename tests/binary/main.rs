@@ -10,6 +10,7 @@ mod browser;
 mod checkpoints;
 mod cli;
 mod cluster;
+mod cluster_changes;
 mod cluster_ends;
 mod cluster_service;
 mod connections;
