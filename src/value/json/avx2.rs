@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use super::block::{BRACE, Classes};
 
-/// Whether this processor has the features that `end_avx2` is compiled for.
+/// Whether this processor has the features that `finish_avx2` is compiled for.
 pub(super) fn is_available() -> bool {
     // The standard library caches the answers: each costs a load and a test.
     is_x86_feature_detected!("avx2")

@@ -49,50 +49,62 @@ pub(super) fn end(text: &[u8], at: usize, outer: usize) -> Option<usize> {
     end_at(*LEVEL, text, at, outer)
 }
 
+/// The same for the rest of an array from `at`, the position after a comma between two of its elements.
+pub(super) fn end_of_rest(text: &[u8], at: usize, outer: usize) -> Option<usize> {
+    let mut walk = Walk::new(text, outer);
+    walk.open.push(false, outer, at).ok()?;
+    walk.last.comma = 1 << 63;
+    finish(*LEVEL, walk, at)
+}
+
 /// The same; `level` is at most [`LEVEL`].
 fn end_at(level: Level, text: &[u8], at: usize, outer: usize) -> Option<usize> {
+    finish(level, Walk::new(text, outer), at)
+}
+
+/// Goes on from `at` to the end.
+fn finish(level: Level, walk: Walk<'_>, at: usize) -> Option<usize> {
     match level {
-        Level::Portable => walk(text, at, outer, block::classes, block::parity, |_, _| None),
+        Level::Portable => walk_on(walk, at, block::classes, block::parity, |_, _| None),
         // SAFETY: `LEVEL` has checked that the processor has each feature that the function is compiled for.
         #[cfg(target_arch = "x86_64")]
         #[allow(unsafe_code)]
-        Level::Avx2 => unsafe { end_avx2(text, at, outer) },
+        Level::Avx2 => unsafe { finish_avx2(walk, at) },
         // SAFETY: as before.
         #[cfg(target_arch = "x86_64")]
         #[allow(unsafe_code)]
-        Level::Avx512 => unsafe { end_avx512(text, at, outer) },
+        Level::Avx512 => unsafe { finish_avx512(walk, at) },
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,pclmulqdq")]
-fn end_avx2(text: &[u8], at: usize, outer: usize) -> Option<usize> {
-    walk(text, at, outer, |bytes| super::avx2::classes(bytes), |bits| super::avx2::parity(bits), |_, _| None)
+fn finish_avx2(walk: Walk<'_>, at: usize) -> Option<usize> {
+    walk_on(walk, at, |bytes| super::avx2::classes(bytes), |bits| super::avx2::parity(bits), |_, _| None)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt,pclmulqdq")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vbmi,avx512vbmi2,gfni,vpclmulqdq")]
-fn end_avx512(text: &[u8], at: usize, outer: usize) -> Option<usize> {
+fn finish_avx512(walk: Walk<'_>, at: usize) -> Option<usize> {
     let groups = |walk: &Walk<'_>, base| {
-        let nesting = Nesting::new(&walk.open).filter(|_| outer <= super::group::MOST_OUTER)?;
-        Some(super::group::end(text, base, nesting, &walk.last))
+        let nesting = Nesting::new(&walk.open).filter(|_| walk.outer <= super::group::MOST_OUTER)?;
+        Some(super::group::end(walk.text, base, nesting, &walk.last))
     };
-    walk(text, at, outer, |bytes| super::avx2::classes(bytes), |bits| super::avx2::parity(bits), groups)
+    walk_on(walk, at, |bytes| super::avx2::classes(bytes), |bits| super::avx2::parity(bits), groups)
 }
 
 /// `classes` and `parity` are the variants of [`block`]'s functions for this processor. `groups` goes on to the end from
 /// a position, if it can. Everything is inlined into one function, so that all of it is compiled for the same features.
 #[inline(always)]
-fn walk(
-    text: &[u8],
+fn walk_on(
+    mut walk: Walk<'_>,
     at: usize,
-    outer: usize,
     classes: impl Fn(&[u8; 64]) -> Classes,
     parity: impl Fn(u64) -> u64,
     groups: impl Fn(&Walk<'_>, usize) -> Option<Option<usize>>,
 ) -> Option<usize> {
-    let mut walk = Walk { text, outer, open: Open::new(), last: Last::default() };
+    let text = walk.text;
     let mut base = at;
     while base < text.len() {
         if base == at + GROUPS_FROM
@@ -173,7 +185,11 @@ fn settle(bits: u64, blank: u64, last: &mut u64) -> u64 {
     (moved | bits) & !blank
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(text: &'a [u8], outer: usize) -> Walk<'a> {
+        Walk { text, outer, open: Open::new(), last: Last::default() }
+    }
+
     #[inline(always)]
     fn block(&mut self, base: usize, classes: Classes, parity: impl Fn(u64) -> u64) -> Step {
         let last = &mut self.last;

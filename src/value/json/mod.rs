@@ -21,12 +21,14 @@ mod decode;
 mod encode;
 #[cfg(target_arch = "x86_64")]
 mod group;
+mod list;
 #[cfg(any(target_arch = "x86_64", test))]
 mod nesting;
 mod number;
 mod path;
 mod row;
 mod scan;
+mod shape;
 mod skip;
 #[cfg(test)]
 mod tests;

@@ -3,13 +3,15 @@
 //! The messages of one feed usually have the same keys in the same order. So for each key the scanner remembers what
 //! followed it last time, as raw bytes from the comma before the next key to the start of its value. If the same bytes
 //! come again, one comparison replaces reading separator, key and colon, and looking the key up. Bytes that were valid
-//! once are valid again, so validation stays strict.
+//! once are valid again, so validation stays strict. The scanner also remembers the shape of the whole member
+//! ([`shape`](super::shape)): if the next one has the same, nothing of it is read byte by byte.
 //!
 //! This module does not know what the values are for.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::shape::Shape;
 use super::skip::{self, blanks, byte};
 use super::{JsonError, Problem, decode};
 use crate::value::Text;
@@ -183,8 +185,27 @@ impl Scanner {
         let mut next = self.known.first;
         loop {
             // At this point the position is a brace or comma before a member.
-            let (value, column) = match self.known.leads.get(next as usize) {
+            let mut lead = self.known.leads.get_mut(next as usize);
+            if let Some(lead) = &mut lead
+                && let Some(shape) = &lead.shape
+                && let Some(end) = shape.fits(text, at)
+            {
+                lead.patience += (lead.patience < MOST_PATIENCE) as u32;
+                lead.hits += 1;
+                if let Some(place) = self.spans.places.get_mut(lead.column as usize) {
+                    *place = (at as u32 + lead.length, end as u32);
+                }
+                if shape.ends {
+                    return Ok(end + 1);
+                }
+                (previous, next, at) = (next, lead.next, end);
+                continue;
+            }
+            let before = at;
+            let mut missed = None;
+            let (value, column) = match lead {
                 Some(lead) if lead.stands_at(text, at) => {
+                    missed = Some(next);
                     previous = next;
                     next = lead.next;
                     // The remembered bytes end with the colon, so white space may come before the value.
@@ -201,6 +222,12 @@ impl Scanner {
             at = skip::value(text, value, depth)?;
             if let Some(place) = self.spans.places.get_mut(column as usize) {
                 *place = (value as u32, at as u32);
+            }
+            if let Some(lead) = missed.and_then(|lead| self.known.leads.get_mut(lead as usize)) {
+                lead.patience = lead.patience.saturating_sub(1);
+                if lead.patience == 0 {
+                    lead.learn_shape(text, before, value, at);
+                }
             }
             if byte(text, at) != b',' {
                 at = blanks(text, at);
@@ -274,6 +301,18 @@ const FIRST: u32 = u32::MAX;
 /// Stands for a lead that is not remembered.
 const UNKNOWN: u32 = u32::MAX - 1;
 
+/// A new shape is replaced after this many more members of other shapes than of this one.
+const PATIENCE: u32 = 4;
+
+/// The same for a shape that has occurred often.
+const MOST_PATIENCE: u32 = 16;
+
+/// With fewer hits a shape has cost more than it has saved.
+const FEW_HITS: u64 = 8;
+
+/// The members after which a lead whose values are never alike gets another shape.
+const REST: u32 = 1024;
+
 /// How many 8-byte words of a lead are compared at once.
 const WORDS: usize = 4;
 
@@ -299,6 +338,12 @@ struct Lead {
     column: u32,
     /// The lead that followed this one last time.
     next: u32,
+    /// The shape of an earlier member with this lead.
+    shape: Option<Shape>,
+    /// How often it has occurred again.
+    hits: u64,
+    /// The shape changes after this many more members of other shapes than of this one.
+    patience: u32,
 }
 
 impl Known {
@@ -337,7 +382,30 @@ impl Lead {
             words[i / 8] |= (*byte as u64) << (i % 8 * 8);
             masks[i / 8] |= 0xff << (i % 8 * 8);
         }
-        Lead { words, masks, bytes: bytes.into(), length: bytes.len() as u32, column, next: UNKNOWN }
+        Lead {
+            words,
+            masks,
+            bytes: bytes.into(),
+            length: bytes.len() as u32,
+            column,
+            next: UNKNOWN,
+            shape: None,
+            hits: 0,
+            patience: 1,
+        }
+    }
+
+    /// Remembers the shape of a member; or none for a while, if the one before has hardly occurred again.
+    #[inline(never)]
+    fn learn_shape(&mut self, text: &[u8], start: usize, value: usize, end: usize) {
+        let has_failed = self.shape.is_some() && self.hits < FEW_HITS;
+        let is_plain = value - start == self.length as usize;
+        self.shape = match is_plain && !has_failed {
+            true => Shape::of(&text[start..value], &text[value..end], byte(text, end)),
+            false => None,
+        };
+        self.hits = 0;
+        self.patience = if self.shape.is_some() { PATIENCE } else { REST };
     }
 
     #[inline(always)]
@@ -375,6 +443,39 @@ mod tests {
         let (first, second) = (results.next(), results.next());
         assert_eq!(first, second);
         first.unwrap_or_else(|| Ok(Vec::new()))
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(if cfg!(miri) { 5 } else { 300 }))]
+
+        #[test]
+        fn what_was_learned_changes_no_result(seed in proptest::prelude::any::<u64>(), faults in 0..2u8) {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let wanted = || Wanted::new(["a", "b", "c"].map(Text::new));
+            let mut scanner = Scanner::new(wanted());
+            for _ in 0..200 {
+                let digits = random.u32(1..4);
+                let number = random.u32(1..10u32.pow(digits));
+                let text = ["x", "y1", "\\n", "é"][random.usize(..4)];
+                let truth = random.u8(..8) != 0;
+                let mut message = format!(
+                    r#"{{"a":{number}.5,"b":"{text}-{number:03}","k":{{"a":[{number},"{text}"]}},"c":{truth}}}"#
+                );
+                if faults > 0 && random.u8(..4) == 0 {
+                    let at = random.usize(..message.len());
+                    let byte = char::from(b"\"\\{}[],:10-.e \n\x02t"[random.usize(..17)]);
+                    if message.is_char_boundary(at) && message.is_char_boundary(at + 1) {
+                        message.replace_range(at..at + 1, byte.encode_utf8(&mut [0; 4]));
+                    }
+                }
+                let places = |scanner: &mut Scanner| {
+                    let mut found = Vec::new();
+                    let rows = scanner.scan(&message, |object, spans| found.push((object, [0, 1, 2].map(|i| spans.span(i)))));
+                    rows.map(|_| found)
+                };
+                proptest::prop_assert_eq!(places(&mut scanner), places(&mut Scanner::new(wanted())), "{}", message);
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!
 //! Functions take the whole text and a position in it, and return the position after what they read.
 
-use super::{DEPTH_LIMIT, JsonError, Problem, block, container, number};
+use super::{DEPTH_LIMIT, JsonError, Problem, block, container, list, number};
 
 /// The byte at `at`, or zero past the end: zero is valid nowhere outside strings, so the end needs no separate check.
 #[inline(always)]
@@ -123,6 +123,12 @@ pub(super) fn colon(text: &[u8], at: usize) -> Result<usize, JsonError> {
 /// The position after the array or object that starts at `at`. `outer` arrays and objects are open around it.
 #[inline(never)]
 fn nested(text: &[u8], at: usize, outer: usize) -> Result<usize, JsonError> {
+    if text.len() - at >= list::LARGE
+        && byte(text, at) == b'['
+        && let Some(end) = list::end(text, at, outer)
+    {
+        return Ok(end);
+    }
     if text.len() - at >= container::LARGE
         && let Some(end) = container::end(text, at, outer)
     {
