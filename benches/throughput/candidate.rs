@@ -3,17 +3,19 @@
 use crate::failure::{Doing, Outcome, wrong};
 use crate::kuiperd;
 use crate::load::{Connection, connect};
+use crate::meter::Meter;
 use crate::process::{Folder, Process, free_port};
 use crate::relay::Kind;
 use crate::workload::{Answer, Workload};
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The time limit for a candidate's endpoints to be available.
-const STARTING: Duration = Duration::from_secs(20);
+const STARTING: Duration = Duration::from_secs(60);
 
 /// A measured program.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,6 +46,18 @@ pub struct Programs {
     pub kuiperd: Option<PathBuf>,
     /// Runs the workload's best baseline under Plutino's name, to test the benchmark itself.
     pub stand_in: bool,
+    /// Runs Plutino and the relays under a tool that counts.
+    pub meter: Option<Meter>,
+}
+
+impl Programs {
+    /// The command that starts a program.
+    fn command(&self, program: impl AsRef<OsStr>, folder: &Path) -> Command {
+        match self.meter {
+            Some(meter) => meter.command(program, folder),
+            None => Command::new(program),
+        }
+    }
 }
 
 /// A running candidate, with its rule.
@@ -54,7 +68,7 @@ pub struct Running {
     pub port: u16,
     /// Whether it must end with code 0 on SIGTERM. The relays have no handler for it.
     pub ends_cleanly: bool,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Running {
@@ -64,18 +78,19 @@ impl Running {
         let port = free_port()?;
         let mut ends_cleanly = false;
         let process = match (candidate, &programs.kuiperd) {
-            (Candidate::Relay(kind), _) => relay(kind, port, folder.path())?,
+            (Candidate::Relay(kind), _) => relay(kind, port, folder.path(), programs)?,
             (Candidate::Plutino, _) if programs.stand_in => {
-                relay(*workload.baselines.last().expect("each workload has a baseline"), port, folder.path())?
+                let last = *workload.baselines.last().expect("each workload has a baseline");
+                relay(last, port, folder.path(), programs)?
             }
             (Candidate::Plutino, _) => {
                 ends_cleanly = true;
-                plutino(workload, port, folder.path())?
+                plutino(workload, port, folder.path(), programs)?
             }
             (Candidate::Kuiperd, Some(path)) => kuiperd::start(path, workload, port, folder.path())?,
             (Candidate::Kuiperd, None) => return wrong("no kuiperd was given"),
         };
-        Ok(Running { process, port, ends_cleanly, _folder: folder })
+        Ok(Running { process, port, ends_cleanly, folder })
     }
 
     /// Connects to an endpoint as soon as it exists.
@@ -95,6 +110,12 @@ impl Running {
     pub fn stop(self) -> Outcome<()> {
         self.process.stop(self.ends_cleanly)
     }
+
+    /// Ends it, and returns what the tool has counted under which it runs.
+    pub fn count(self, meter: Meter) -> Outcome<u64> {
+        self.process.stop(self.ends_cleanly)?;
+        meter.read(self.folder.path())
+    }
 }
 
 /// The stream that all rules read.
@@ -110,19 +131,19 @@ pub fn rule(workload: &Workload, sink: Value) -> Value {
 
 /// Plutino with a rule file. The relays wait for a slow receiver, and every result is counted here, so its sink is also
 /// set to wait; by default it would drop the oldest messages of a slow client.
-fn plutino(workload: &Workload, port: u16, folder: &Path) -> Outcome<Process> {
+fn plutino(workload: &Workload, port: u16, folder: &Path, programs: &Programs) -> Outcome<Process> {
     let rule = rule(workload, json!({ "slowClient": "block" }));
     let file = json!({ "streams": { "telemetry": STREAM }, "tables": {}, "rules": { "throughput": rule } });
     let path = folder.join("rules.json");
     fs::write(&path, file.to_string()).doing("writing the rule file")?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
+    let mut command = programs.command(env!("CARGO_BIN_EXE_plutino"), folder);
     command.arg("run").arg(&path).arg("--quiet").current_dir(folder);
     command.env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1").env("KUIPER__SOURCE__HTTPSERVERPORT", port.to_string());
     Process::start("plutino", command, folder)
 }
 
-fn relay(kind: Kind, port: u16, folder: &Path) -> Outcome<Process> {
-    let mut command = Command::new(std::env::current_exe().doing("looking for the benchmark itself")?);
+fn relay(kind: Kind, port: u16, folder: &Path, programs: &Programs) -> Outcome<Process> {
+    let mut command = programs.command(std::env::current_exe().doing("looking for the benchmark itself")?, folder);
     command.args(["relay", kind.name(), &port.to_string()]);
     Process::start(kind.name(), command, folder)
 }

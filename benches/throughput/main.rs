@@ -1,7 +1,7 @@
 //! The whole-process benchmark: the real binary over real sockets, compared with hand-written programs.
 //!
 //! `cargo bench --bench throughput -- [--only W1,W7@10k] [--rounds 5] [--messages 1000000] [--json FILE]
-//! [--peer-kuiperd PATH] [--soak N]`. Every measurement is a process of its own; the candidates of a workload take turns
+//! [--peer-kuiperd PATH] [--soak N] [--count instructions|calls]`. Every measurement is a process of its own; the candidates of a workload take turns
 //! in each round, so that a machine whose speed changes is the same for all. Speed never fails a run; a wrong, missing or
 //! surplus result does.
 
@@ -10,6 +10,7 @@ mod failure;
 mod kuiperd;
 mod load;
 mod measure;
+mod meter;
 mod process;
 mod relay;
 mod report;
@@ -20,6 +21,7 @@ use clap::Parser;
 use failure::{Doing, Failure, Outcome};
 use load::Pace;
 use measure::{Stage, measure};
+use meter::Meter;
 use relay::Kind;
 use report::{Report, Round, Series};
 use serde_json::json;
@@ -56,6 +58,9 @@ struct Options {
     /// Runs W1 with so many messages instead, and watches the memory.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1_000_000..))]
     soak: Option<u64>,
+    /// Counts instructions or system calls per message instead, with valgrind or strace.
+    #[arg(long)]
+    count: Option<Meter>,
     /// Measures a baseline under Plutino's name, to try the benchmark itself.
     #[arg(long, hide = true)]
     stand_in: bool,
@@ -119,10 +124,13 @@ fn run(options: &Options) -> Outcome<()> {
     if let Some(unknown) = options.only.iter().find(|only| !known(only)) {
         return Err(Failure::Usage(format!("there is no workload `{unknown}`: --help lists them")));
     }
-    let programs = Programs { kuiperd: options.peer_kuiperd.clone(), stand_in: options.stand_in };
+    let programs = Programs { kuiperd: options.peer_kuiperd.clone(), stand_in: options.stand_in, meter: options.count };
     let mut report = Report::default();
     if options.stand_in {
         report.note("standIn", "`plutino` is a baseline here, under its name".to_owned(), json!(true), None);
+    }
+    if let Some(meter) = options.count {
+        return count(meter, options, &programs);
     }
     if let Some(messages) = options.soak {
         soak(messages, &programs, &mut report)?;
@@ -144,9 +152,8 @@ fn run(options: &Options) -> Outcome<()> {
 /// All rounds of one workload, the candidates taking turns; who begins changes from round to round.
 fn compare(workload: &'static Workload, options: &Options, programs: &Programs) -> Outcome<Vec<Series>> {
     let block = Block::of(workload);
-    let baselines = workload.baselines.iter().map(|kind| Candidate::Relay(*kind));
     let peer = programs.kuiperd.as_ref().map(|_| Candidate::Kuiperd);
-    let candidates = baselines.chain([Candidate::Plutino]).chain(peer);
+    let candidates = candidates(workload).chain(peer);
     let mut series: Vec<Series> = candidates.map(|candidate| Series { candidate, rounds: Vec::new() }).collect();
     let count = series.len();
     for round in 0..options.rounds as usize {
@@ -170,6 +177,28 @@ fn compare(workload: &'static Workload, options: &Options, programs: &Programs) 
         }
     }
     Ok(series)
+}
+
+/// The baselines of a workload, and Plutino.
+fn candidates(workload: &Workload) -> impl Iterator<Item = Candidate> {
+    workload.baselines.iter().map(|kind| Candidate::Relay(*kind)).chain([Candidate::Plutino])
+}
+
+/// A table of instructions or system calls per message.
+fn count(meter: Meter, options: &Options, programs: &Programs) -> Outcome<()> {
+    let mut rows = vec![["workload", "candidate", meter.title(), "ratio"].map(str::to_owned)];
+    for workload in WORKLOADS.iter().filter(|workload| options.includes(workload.id)) {
+        let block = Block::of(workload);
+        let mut first = None;
+        for candidate in candidates(workload) {
+            let count = meter::per_message(meter, candidate, workload, &block, programs)?;
+            let ratio = count / *first.get_or_insert(count);
+            let count = format!("{count:.*}", meter.digits());
+            rows.push([workload.id.to_owned(), candidate.name().to_owned(), count, format!("{ratio:.2}")]);
+        }
+    }
+    println!("{}", report::aligned(&rows));
+    Ok(())
 }
 
 /// CPU time and memory of processes that have a rule and clients and nothing to do, Plutino and a relay side by side.

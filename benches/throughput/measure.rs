@@ -3,6 +3,7 @@
 use crate::candidate::{Candidate, Programs, Running};
 use crate::failure::{Doing, Outcome, wrong};
 use crate::load::{Connection, Expected, Pace, Receiver, Schedule, collect, collect_groups, drain, send};
+use crate::meter::Meter;
 use crate::report::Round;
 use crate::workload::{Answer, Block, Workload};
 use hdrhistogram::Histogram;
@@ -11,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
-/// Silence after which a candidate has sent everything.
+/// Silence after which a candidate has sent everything, unless a tool slows it.
 const QUIET: Duration = Duration::from_millis(40);
 /// Time between the call to start and the first message of a schedule, for the generator to be ready.
 const AHEAD: Duration = Duration::from_millis(5);
@@ -29,6 +30,8 @@ pub struct Stage {
     pub running: Running,
     sender: Connection,
     receivers: Vec<Receiver>,
+    /// Silence after which the candidate has sent everything.
+    quiet: Duration,
 }
 
 impl Stage {
@@ -42,10 +45,11 @@ impl Stage {
             (0..workload.receivers).map(one).collect::<Outcome<Vec<Receiver>>>()?
         };
         let sender = running.connect("/in")?;
-        let mut stage = Stage { runtime, running, sender, receivers };
+        let quiet = programs.meter.map_or(QUIET, Meter::quiet);
+        let mut stage = Stage { runtime, running, sender, receivers, quiet };
         match workload.answer {
             // A probe would be part of a window. The first window ends long after the receiver is connected.
-            Answer::Groups => thread::sleep(QUIET),
+            Answer::Groups => thread::sleep(stage.quiet),
             _ => stage.probe(block)?,
         }
         Ok(stage)
@@ -54,7 +58,7 @@ impl Stage {
     fn probe(&mut self, block: &Block) -> Outcome<()> {
         for _ in 0..50 {
             send(&mut self.sender, block, block.probe(), Pace::Flood, &AtomicU64::new(0))?;
-            let (least, _) = self.runtime.block_on(drain(&mut self.receivers, QUIET))?;
+            let (least, _) = self.runtime.block_on(drain(&mut self.receivers, self.quiet))?;
             if least > 0 {
                 return Ok(());
             }
@@ -68,7 +72,7 @@ impl Stage {
         let schedule = if let Pace::Timed(schedule) = pace { Some(schedule) } else { None };
         let expected = Expected { block, messages, receivers: workload.receivers as u64, schedule };
         let progress = AtomicU64::new(0);
-        let Stage { runtime, running, sender, receivers } = self;
+        let Stage { runtime, running, sender, receivers, quiet } = self;
         let begun = schedule.map_or_else(Instant::now, |schedule| schedule.start);
         let before = running.process.cpu()?;
         let (sent, latencies, end, after) = thread::scope(|scope| {
@@ -96,7 +100,7 @@ impl Stage {
         })?;
         let (_, surplus) = match workload.answer {
             Answer::Groups => (0, 0),
-            _ => runtime.block_on(drain(receivers, QUIET))?,
+            _ => runtime.block_on(drain(receivers, *quiet))?,
         };
         if surplus > 0 {
             return wrong(format!("{surplus} more results than expected"));
@@ -118,6 +122,16 @@ impl Stage {
     pub fn end(self) -> Outcome<()> {
         self.running.stop()
     }
+
+    /// The same; returns what a tool has counted.
+    pub fn count(self, meter: Meter) -> Outcome<u64> {
+        self.running.count(meter)
+    }
+}
+
+/// Single messages from now on, this many a second.
+pub fn pace(rate: u64) -> Pace {
+    Pace::Timed(Schedule { start: Instant::now() + AHEAD, rate })
 }
 
 /// Measures one candidate once, in a separate process.
@@ -129,15 +143,14 @@ pub fn measure(
     programs: &Programs,
 ) -> Outcome<Round> {
     let mut stage = Stage::set(candidate, workload, block, programs)?;
-    let timed = |rate| Pace::Timed(Schedule { start: Instant::now() + AHEAD, rate });
     let peer = candidate == Candidate::Kuiperd;
-    let (pace, messages) = match workload.rate {
-        Some(rate) => (timed(rate), messages),
-        None if peer && workload.answer == Answer::Groups => (timed(PEER_RATE), messages / PEER_PART),
+    let (speed, messages) = match workload.rate {
+        Some(rate) => (pace(rate), messages),
+        None if peer && workload.answer == Answer::Groups => (pace(PEER_RATE), messages / PEER_PART),
         None if peer => (Pace::Window(PEER_WINDOW), messages / PEER_PART),
         None => (Pace::Flood, messages),
     };
-    let round = stage.round(workload, block, messages, pace)?;
+    let round = stage.round(workload, block, messages, speed)?;
     stage.end()?;
     Ok(round)
 }

@@ -119,7 +119,7 @@ impl Report {
         }
         let mut out = String::new();
         if rows.len() > 1 {
-            align(&rows, &mut out);
+            out += &aligned(&rows);
             out.push('\n');
             for (workload, series) in &self.workloads {
                 let rounds = series.first().map_or(0, |one| one.rounds.len());
@@ -137,7 +137,7 @@ impl Report {
             for (aim, measured, met) in &self.aims {
                 rows.push([aim.clone(), measured.clone(), if *met { "met" } else { "missed" }.to_owned()]);
             }
-            align(&rows, &mut out);
+            out += &aligned(&rows);
         }
         out
     }
@@ -249,23 +249,25 @@ fn thousands(value: f64) -> String {
 
 /// Writes rows, the first of them the header, as a Markdown table: the first two columns left-aligned, the others
 /// right-aligned.
-fn align<const N: usize>(rows: &[[String; N]], out: &mut String) {
+pub fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut out = String::new();
     let widths: Vec<usize> =
         (0..N).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
     for (line, row) in rows.iter().enumerate() {
         for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
             match at < 2 {
-                true => *out += &format!("| {cell:<width$} "),
-                false => *out += &format!("| {cell:>width$} "),
+                true => out += &format!("| {cell:<width$} "),
+                false => out += &format!("| {cell:>width$} "),
             }
         }
-        *out += "|\n";
+        out += "|\n";
         if line == 0 {
             for (at, width) in widths.iter().enumerate() {
                 let line = "-".repeat(width + 1);
-                *out += &if at < 2 { format!("|{line}-") } else { format!("|{line}:") };
+                out += &if at < 2 { format!("|{line}-") } else { format!("|{line}:") };
             }
-            *out += "|\n";
+            out += "|\n";
         }
     }
+    out
 }
