@@ -12,7 +12,7 @@ use super::process::serve::{ask, free_port};
 use super::process::{Client, LIMIT, Plutino, next, send, stream};
 
 /// How long a process may outlive another one that dies: far less, unless the machine is overloaded.
-const AFTERLIFE: Duration = Duration::from_secs(30);
+const AFTERLIFE: Duration = Duration::from_secs(60);
 
 fn hosts() -> String {
     format!("127.0.0.1:{},127.0.0.1:{}", free_port(), free_port())

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, accept_async, connect_async};
 
-use crate::process::serve::{self, Folder};
+use crate::process::serve::{self, Folder, free_port};
 use crate::process::{Client, LIMIT, next, send};
 
 /// The file of connections in a folder.
@@ -115,8 +115,8 @@ fn select(rule: &str, from: &str, sink: Value) -> Value {
 async fn a_connection_is_shared_by_rules_dialled_again_and_kept() {
     let folder = Folder::new("connections-shared");
     let served = Served::begin(&folder);
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-    let address: SocketAddr = listener.local_addr().expect("it has an address");
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let listener = TcpListener::bind(address).await.expect("the port is free");
     let props =
         json!({"addr": address.to_string(), "path": "/feed", "reconnect": {"initial": "100ms", "max": "100ms"}});
     let created = served.does("POST", "/connections", json!({"id": "c1", "typ": "websocket", "props": props})).await;

@@ -7,12 +7,12 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_async, connect_async};
 
 use super::process::serve::{Folder, Served};
-use super::process::{Client, Plutino, next, send, stream};
+use super::process::{Client, LIMIT, Plutino, next, send, stream};
 
 /// The number of connections that send messages.
 const SENDERS: usize = 7;
@@ -195,7 +195,7 @@ async fn updates_carry_the_state_with_the_rows_of_all_threads() {
     while seen < sent {
         clients[0].send(Message::text("{\"a\": 1}")).await.expect("the source stays");
         sent += 1;
-        let row = tokio::time::timeout(Duration::from_secs(30), async {
+        let row = timeout(LIMIT, async {
             loop {
                 let Message::Text(text) = last.next().await.expect("the sink stays").expect("a message") else {
                     continue;
@@ -264,16 +264,19 @@ async fn updates_and_restarts_carry_a_state_that_threads_share_by_key() {
                 client.flush().await.expect("the source stays");
                 sleep(Duration::from_millis(2)).await;
             }
-            sent
+            // Clients stay until the end: a connection that is reset may lose messages on their way.
+            (sent, client)
         }));
     }
     for round in 1..=8 {
         served.asks("PUT", "/rules/r", &version(100_000 + round, sql)).await.done();
     }
     stop.store(true, Ordering::Release);
-    let mut sent = 0;
+    let (mut sent, mut clients) = (0, Vec::new());
     for producer in producers {
-        sent += producer.await.expect("the source stays");
+        let (count, client) = producer.await.expect("the source stays");
+        sent += count;
+        clients.push(client);
     }
     for workers in ["3", "2", "1", "3"] {
         let (mut output, _) = connect_async(served.data_url("/out")).await.expect("the sink is there");
@@ -419,7 +422,7 @@ async fn status_and_metrics_say_which_thread_does_what() {
         ("keys", "exchange by (v)"),
         ("copy", "on every worker"),
     ] {
-        let threads = tokio::time::timeout(Duration::from_secs(30), async {
+        let threads = timeout(LIMIT, async {
             loop {
                 let threads = status(id).await["threads"].clone();
                 if threads["rows"] == rows {

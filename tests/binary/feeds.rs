@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
+use crate::process::serve::free_port;
 use crate::process::{LIMIT, Plutino};
 use recipes::{RECIPES, Recipe, Step};
 
@@ -250,7 +251,7 @@ async fn streams_that_say_different_things_have_connections_of_their_own() {
 #[tokio::test]
 async fn a_connection_without_messages_is_dialled_again() {
     let (listener, address) = listen().await;
-    let props = json!({"addr": address, "dataTimeout": "300ms", "reconnect": {"initial": "100ms"}});
+    let props = json!({"addr": address, "dataTimeout": "2s", "reconnect": {"initial": "100ms"}});
     let (_child, mut lines) = run_streams("silent", &[props]);
     let first = accept(&listener).await;
     let mut second = accept(&listener).await;
@@ -263,7 +264,7 @@ async fn a_connection_without_messages_is_dialled_again() {
 async fn an_old_connection_is_replaced_by_one_that_is_up() {
     let (listener, address) = listen().await;
     let props = json!({
-        "addr": address, "maxConnectionAge": "1s", "overlap": "500ms", "dedupKey": "n", "onOpen": "subscribe",
+        "addr": address, "maxConnectionAge": "4s", "overlap": "3s", "dedupKey": "n", "onOpen": "subscribe",
     });
     let (_child, mut lines) = run_streams("age", &[props]);
     let mut old = accept(&listener).await;
@@ -283,8 +284,7 @@ async fn an_old_connection_is_replaced_by_one_that_is_up() {
 
 #[tokio::test]
 async fn another_address_is_dialled_where_one_fails_and_redirects_are_followed() {
-    let (dead, dead_address) = listen().await;
-    drop(dead);
+    let dead_address = format!("127.0.0.1:{}", free_port());
     let (redirecting, redirecting_address) = listen().await;
     let (listener, address) = listen().await;
     let props = json!({"addr": [dead_address, redirecting_address], "headers": {"Authorization": "Bearer t"}});

@@ -159,7 +159,7 @@ async fn relay(to: String, cut: Arc<AtomicBool>) -> std::net::SocketAddr {
 #[tokio::test]
 async fn what_a_half_open_connection_swallows_is_counted() {
     let folder = Folder::new("half-open");
-    let sink = json!({"path": "/out", "sendSingle": true, "pingInterval": "300ms", "idleTimeout": "2s"});
+    let sink = json!({"path": "/out", "sendSingle": true, "pingInterval": "300ms", "idleTimeout": "10s"});
     let served = serve(&folder, &[], sink).await;
     let mut sender = client(&served, "/in").await;
     let cut = Arc::new(AtomicBool::new(false));

@@ -2,6 +2,7 @@
 //! kills of the sender.
 #![cfg(unix)]
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
@@ -27,6 +28,22 @@ fn to_peer(port: u16, more: Value) -> Value {
         props.extend(more);
     }
     json!({"websocket": props})
+}
+
+/// Waits until a message is in a file below `folder`.
+async fn is_on_disk(folder: &Path, message: &str) {
+    fn holds(folder: &Path, message: &[u8]) -> bool {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.into_iter().any(|path| match path.is_dir() {
+            true => holds(&path, message),
+            false => std::fs::read(path).unwrap_or_default().windows(message.len()).any(|bytes| bytes == message),
+        })
+    }
+    let began = Instant::now();
+    while !holds(folder, message.as_bytes()) {
+        assert!(began.elapsed() < LIMIT, "{message} is not on disk");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn rule(served: &Served, action: Value) {
@@ -100,8 +117,7 @@ async fn a_peer_that_was_away_gets_all_even_after_a_kill() {
     let mut client = served.connect("/in").await;
     send_numbers(&mut client, 0..3000).await;
     served.status_when("all are kept", |status| kept(status, "websocket") == 3000).await;
-    // A message is on disk within a few milliseconds.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    is_on_disk(&folder.path("data/cache"), "{\"n\":2999}").await;
     served.kill();
     let served = folder.serve();
     let mut client = served.connect("/in").await;
@@ -260,7 +276,7 @@ async fn requests_that_no_server_took_are_sent_after_a_kill() {
     let mut client = served.connect("/in").await;
     send_numbers(&mut client, 0..200).await;
     served.status_when("all are kept", |status| kept(status, "rest") == 200).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    is_on_disk(&folder.path("data/cache"), "{\"n\":199}").await;
     served.kill();
     let served = folder.serve();
     let server = HttpServer::at(&format!("127.0.0.1:{port}"), |request| match request.path.as_str() {
@@ -287,13 +303,7 @@ async fn rule_files_keep_messages_below_their_data_folder() {
     let mut plutino = Plutino::run("store", &rules, &arguments).await;
     let mut client = plutino.connect("/s").await;
     send_numbers(&mut client, 0..25).await;
-    let began = Instant::now();
-    let segments = || std::fs::read_dir(data.join("cache/up")).into_iter().flatten().count();
-    while segments() == 0 {
-        assert!(began.elapsed() < LIMIT, "they are on disk");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    is_on_disk(&data.join("cache/up"), "{\"n\":24}").await;
     plutino.child.kill().await.expect("it runs");
     let listener = listen(port).await;
     let _plutino = Plutino::run("store", &rules, &arguments).await;

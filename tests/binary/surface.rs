@@ -38,11 +38,11 @@ const JOBS: usize = 8;
 /// For this long no more messages may arrive after the last expected one.
 const QUIET: Duration = Duration::from_millis(150);
 
-/// The longest time to wait for an expected message.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The longest time to wait for an expected message or answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// No case takes longer.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Prefixes of the names of cases whose routes or features are not implemented yet.
 const PENDING: &[&str] = &[];
@@ -167,7 +167,8 @@ impl Run {
     }
 
     async fn request(&mut self, step: &Value) -> Result<(), String> {
-        let deadline = Instant::now() + Duration::from_millis(step["retry"].as_u64().unwrap_or(0));
+        let retry = step["retry"].as_u64().map_or(Duration::ZERO, |ms| Duration::from_millis(ms).max(PATIENCE));
+        let deadline = Instant::now() + retry;
         loop {
             let answer = self.ask(step).await?;
             let verdict = self.judge(step, &answer);
@@ -266,7 +267,7 @@ impl Run {
             };
             self.client(&client)?.send(message).await.map_err(|error| error.to_string())?;
             // Messages of two clients arrive in the order in which they were sent.
-            sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(20)).await;
         } else if let Some(client) = name("receive") {
             return self.receive(step, &client).await;
         } else if let Some(client) = name("closed") {

@@ -8,6 +8,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::process::Plutino;
+use crate::process::serve::free_port;
 
 /// A feed that closes each connection.
 async fn closing() -> String {
@@ -24,14 +25,13 @@ async fn closing() -> String {
 }
 
 /// An address at which nobody listens.
-async fn dead() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-    listener.local_addr().expect("it is bound").to_string()
+fn dead() -> String {
+    format!("127.0.0.1:{}", free_port())
 }
 
 #[tokio::test]
 async fn mirrors_that_fail_again_and_again_are_told_each_by_itself() {
-    let (closing, dead) = (closing().await, dead().await);
+    let (closing, dead) = (closing().await, dead());
     let props = json!({
         "addr": [closing, dead], "mode": "mirror", "reconnect": {"initial": "100ms", "max": "200ms"},
     });

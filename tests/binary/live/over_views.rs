@@ -162,7 +162,7 @@ async fn a_view_with_too_many_rows_stops() {
 #[tokio::test]
 async fn a_service_keeps_what_reads_what() {
     let folder = Folder::new("live-over-service");
-    let mut service = folder.serve();
+    let mut service = folder.serve_logging();
     service.asks("POST", "/streams", &json!({"sql": stream("telemetry", "", "")})).await.done();
     let kept = FLEET.replace("PARAMS=\"id,site\"", "PARAMS=\"id,site\", CHECKPOINT=\"50ms\"");
     // In the order of names the reader comes first.
@@ -191,16 +191,17 @@ async fn a_service_keeps_what_reads_what() {
     service.asks("PUT", "/views/fleet", &json!({"sql": fewer})).await.done();
     while live.apply().await["t"] != "ready" {}
     assert!(live.rows.is_empty());
-    for id in 1..=3 {
+    // More than before: the log tells their checkpoint by the number of messages.
+    for id in 1..=5 {
         send(&mut feed, json!({"id":id,"site":"a","t":id}).to_string()).await;
     }
-    live.until(|rows| rows.get("[\"a\"]").is_some_and(|row| row["n"] == 3)).await;
-    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    live.until(|rows| rows.get("[\"a\"]").is_some_and(|row| row["n"] == 5)).await;
+    service.will_say(&["its state is on disk", "view:fleet", "changes=5"]).await;
     service.kill();
     drop(service);
     let service = folder.serve();
     let rows = service.asks("GET", "/views/counts/rows", &Value::Null).await.json();
-    assert_eq!(rows["rows"], json!([{"site":"a","n":3}]), "{rows}");
+    assert_eq!(rows["rows"], json!([{"site":"a","n":5}]), "{rows}");
     service.asks("DELETE", "/views/fleet?force=true", &Value::Null).await.done();
     assert_eq!(service.asks("GET", "/views/counts/rows", &Value::Null).await.json()["rows"], rows["rows"]);
     // It exists again: its readers follow it.

@@ -121,7 +121,7 @@ async fn rest_manages_views() {
 #[tokio::test]
 async fn state_is_there_again_after_a_kill() {
     let folder = Folder::new("live-restart");
-    let mut service = folder.serve();
+    let mut service = folder.serve_logging();
     service.asks("POST", "/streams", &json!({"sql": stream("telemetry", "", "")})).await.done();
     for sql in [
         "CREATE VIEW kept WITH (KEY=\"id\", CHECKPOINT=\"50ms\") AS SELECT id, t FROM telemetry",
@@ -135,8 +135,12 @@ async fn state_is_there_again_after_a_kill() {
     rows(&service, "/views/fresh/rows", 2).await;
     let live = Live::open(service.data_port, "/live/kept").await;
     let cursor = live.cursor.clone().unwrap();
-    // Checkpoints are made meanwhile; a change that is in one exists after it.
-    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    let parts = |view: &str| ["its state is on disk".to_owned(), format!("view:{view}"), "changes=3".to_owned()];
+    let is_kept =
+        |view: &str| service.has_said().lines().any(|line| parts(view).iter().all(|part| line.contains(part)));
+    while !["kept", "counts", "top"].into_iter().all(is_kept) {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     service.kill();
     drop(service);
     let service = folder.serve();

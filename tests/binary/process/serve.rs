@@ -78,6 +78,13 @@ impl Folder {
         Served::start(self.command())
     }
 
+    /// The same; its log tells what a test may wait for.
+    pub fn serve_logging(&self) -> Served {
+        let mut command = self.command();
+        command.args(["--log", "warn,plutino=debug"]);
+        Served::start(command)
+    }
+
     /// The service in this folder, on free ports, not yet started.
     pub fn command(&self) -> Command {
         self.set_up(Command::new(env!("CARGO_BIN_EXE_plutino")))
