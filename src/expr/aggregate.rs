@@ -158,18 +158,24 @@ impl Aggregate {
 
     /// Whether the result depends on the order of the rows.
     pub fn is_ordered(self) -> bool {
-        use Aggregate::{Collect, CollectEnd, Deduplicate, FirstValue, LastValue, Merge};
-        matches!(
-            self.over_all(),
-            Collect | CollectEnd { .. } | Merge | FirstValue { .. } | LastValue { .. } | Deduplicate { .. }
-        )
+        use Aggregate::*;
+        match self {
+            Collect | CollectDistinct | CollectEnd { .. } | Merge => true,
+            FirstValue { .. } | LastValue { .. } | Deduplicate { .. } => true,
+            Count | CountDistinct | Sum | SumDistinct | Avg | AvgDistinct | Min | Max => false,
+            Median | PercentileCont(_) | PercentileDisc(_) | Stddev | StddevSample | Var | VarSample => false,
+        }
     }
 
     /// Whether its state has a bounded size.
     pub fn is_small(self) -> bool {
-        use Aggregate::{Collect, Deduplicate, Median, Merge, PercentileCont, PercentileDisc};
-        !matches!(self, Collect | Merge | Deduplicate { .. } | Median | PercentileCont(_) | PercentileDisc(_))
-            && !self.is_distinct()
+        use Aggregate::*;
+        match self {
+            Collect | CollectDistinct | Merge | Deduplicate { .. } | Median => false,
+            PercentileCont(_) | PercentileDisc(_) | CountDistinct | SumDistinct | AvgDistinct => false,
+            Count | Sum | Avg | Min | Max | CollectEnd { .. } | FirstValue { .. } | LastValue { .. } => true,
+            Stddev | StddevSample | Var | VarSample => true,
+        }
     }
 
     /// Whether `*` may be its argument.

@@ -119,7 +119,8 @@ impl Prepared {
         request
     }
 
-    /// The request after a redirect, as browsers make it: the same after 307 and 308, otherwise a GET.
+    /// The request after a redirect: the same, except that 303 says that the message has arrived, and asks for a GET.
+    /// Browsers make a GET also of a POST that 301 or 302 redirects, and lose what it carried (RFC 9110, 15.4.2).
     fn redirected(self, location: &str, status: StatusCode) -> Result<Prepared, &'static str> {
         const BAD: &str = "the address cannot be read";
         let to = uri(location).ok_or(BAD)?;
@@ -137,7 +138,7 @@ impl Prepared {
             return Err("it would leave TLS");
         }
         let same = next.host.eq_ignore_ascii_case(&self.origin.host) && next.port == self.origin.port;
-        let again = matches!(status.as_u16(), 307 | 308) || matches!(self.method, Method::GET | Method::HEAD);
+        let again = status != StatusCode::SEE_OTHER || matches!(self.method, Method::GET | Method::HEAD);
         let (method, body) = if again { (self.method, self.body) } else { (Method::GET, Bytes::new()) };
         let kept = |name: &header::HeaderName| {
             let of_body = [header::CONTENT_TYPE, header::CONTENT_ENCODING].contains(name);
@@ -320,7 +321,9 @@ mod tests {
     fn redirects_keep_secrets_from_others() {
         for (from, to, status, expected) in [
             ("http://a/x?y", "/z", 307, Ok(("POST http://a/z", "user-agent,content-type,authorization"))),
-            ("http://a/x", "/z", 302, Ok(("GET http://a/z", "user-agent,authorization"))),
+            ("http://a/x", "/z", 302, Ok(("POST http://a/z", "user-agent,content-type,authorization"))),
+            ("http://a/x", "https://a/x", 301, Ok(("POST https://a/x", "user-agent,content-type"))),
+            ("http://a/x", "/z", 303, Ok(("GET http://a/z", "user-agent,authorization"))),
             ("http://a/x", "https://b:1/", 308, Ok(("POST https://b:1/", "user-agent,content-type"))),
             ("https://a/x", "http://a/", 307, Err("it would leave TLS")),
             ("http://a/x", "ftp://a/", 307, Err("it is not an http:// or https:// address")),
