@@ -27,6 +27,8 @@ pub enum PatternError {
 pub struct TimePattern {
     /// the pattern in jiff's directives
     directives: String,
+    /// the same with the text `Z`, which stands for UTC, in place of the offset; `None` if the pattern has no offset
+    zulu: Option<String>,
 }
 
 impl TimePattern {
@@ -34,13 +36,23 @@ impl TimePattern {
     /// `'text'`, `''`, `\x`; other characters are literal. `None` if a letter is repeated a number of times that has no
     /// meaning (`yyy`).
     pub fn new(pattern: &str) -> Option<TimePattern> {
-        directives(pattern, read_by).ok().map(|directives| TimePattern { directives })
+        let read = directives(pattern, read_by).ok()?;
+        let zulu = directives(pattern, read_zulu_by).ok().filter(|zulu| *zulu != read);
+        Some(TimePattern { directives: read, zulu })
     }
 
     /// Parses a point in time; without an offset it is in `zone`. Missing parts are the first possible ones (first day,
-    /// January, midnight), a missing year is 1970. `None` if the text does not match.
+    /// January, midnight), a missing year is 1970. `Z` is the offset of UTC. `None` if the text does not match.
     pub fn parse(&self, text: &str, zone: &TimeZone) -> Option<Zoned> {
-        let mut time = strtime::parse(&self.directives, text).ok()?;
+        let mut time = match (strtime::parse(&self.directives, text), &self.zulu) {
+            (Ok(time), _) => time,
+            (Err(_), None) => return None,
+            (Err(_), Some(zulu)) => {
+                let mut time = strtime::parse(zulu, text).ok()?;
+                time.set_offset(Some(Offset::UTC));
+                time
+            }
+        };
         if time.year().is_none() {
             time.set_year(Some(1970)).ok()?;
         }
@@ -162,6 +174,14 @@ fn read_by(letter: char, count: usize) -> Directive {
     }
 }
 
+/// As [`read_by`], for texts with `Z` in place of an offset.
+fn read_zulu_by(letter: char, count: usize) -> Directive {
+    match (letter, read_by(letter, count)) {
+        ('Z' | 'X' | 'z', Directive::Known(_)) => Directive::Known("Z"),
+        (_, other) => other,
+    }
+}
+
 /// The directive that writes this run of a letter.
 fn written_by(letter: char, count: usize) -> Directive {
     Directive::Known(match (letter, count) {
@@ -211,6 +231,11 @@ mod tests {
             ("yyyy-MM-dd HH:mm:ssXXX", "2023-11-14 22:13:20-03:30", Some("2023-11-14T22:13:20-03:30")),
             ("dd.MM.yyyy HH:mm:ss X", "19.09.2019 18:55:15 +07", Some("2019-09-19T18:55:15+07:00")),
             ("dd.MM.yyyy HH:mm:ss X", "19.09.2019 18:55:15 -11", Some("2019-09-19T18:55:15-11:00")),
+            ("yyyy-MM-ddTHH:mm:ssX", "2023-11-14T22:13:20Z", Some("2023-11-14T22:13:20+00:00")),
+            ("yyyy-MM-ddTHH:mm:ss.SSSXXX", "2023-11-14T22:13:20.125Z", Some("2023-11-14T22:13:20.125+00:00")),
+            ("yyyy-MM-dd HH:mm:ss Z", "2023-11-14 22:13:20 Z", Some("2023-11-14T22:13:20+00:00")),
+            ("yyyy-MM-dd HH:mm:ss z", "2023-11-14 22:13:20 Z", Some("2023-11-14T22:13:20+00:00")),
+            ("yyyy-MM-dd HH:mm:ss", "2023-11-14 22:13:20Z", None),
             ("MMM d, yyyy h:mm a", "Nov 14, 2023 10:13 PM", Some("2023-11-14T22:13:00+01:00")),
             ("EEE, dd MMMM yy", "Tue, 14 November 23", Some("2023-11-14T00:00:00+01:00")),
             ("yyyy", "2023", Some("2023-01-01T00:00:00+01:00")),

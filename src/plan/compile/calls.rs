@@ -80,6 +80,12 @@ impl Compiler {
         {
             return self.meta(key);
         }
+        if function.name == "mqtt"
+            && let Some(ExprKind::Dot(stream, _)) = call.args.first().map(|arg| &arg.kind)
+            && let ExprKind::Column(name) = &stream.kind
+        {
+            self.stream_named(name, stream.span)?;
+        }
         if self.gathers && OF_ROWS.contains(&function.name) {
             return Err(PlanError::at(PlanErrorKind::OfRows(function.name), span));
         }
@@ -103,8 +109,8 @@ impl Compiler {
         if answers_anywhere(function) { parts.node(call, ty) } else { parts.kept(call, ty) }
     }
 
-    /// `meta(key)`, with `key`, `stream.key`, `key->part` or `*` as its argument. A key without a stream is that of the
-    /// first message that has it.
+    /// `meta(key)`, with `key`, `stream.key`, `key->part`, `*` or `stream.*` as its argument. A key without a stream is
+    /// that of the first message that has it.
     fn meta(&mut self, key: &ast::Expr) -> Result<Compiled> {
         let mut parts = Parts::new();
         match &key.kind {
@@ -128,6 +134,11 @@ impl Compiler {
                 }
                 let expr = if exprs.len() == 1 { exprs.remove(0) } else { Expr::FirstPresent(exprs) };
                 parts.node(expr, Type::Any)
+            }
+            ExprKind::Star(star) => {
+                let stream = star.stream.as_ref();
+                let input = stream.map_or(Ok(0), |stream| self.stream_named(&stream.name, stream.span))?;
+                Ok(self.topic(input))
             }
             _ => Ok(self.topic(0)),
         }

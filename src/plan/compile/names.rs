@@ -3,6 +3,7 @@
 //! This is the only place where names become slots. It does not know what is done with the values.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Clause, Compiled, Compiler, Finished, Parts, Result, Scope, Type};
@@ -75,6 +76,17 @@ impl Compiler {
         self.sources.iter().position(|source| source.qualifiers.iter().any(|known| known == name))
     }
 
+    /// The input that a name before a dot must stand for.
+    ///
+    /// # Errors
+    /// No stream of the rule has the name.
+    pub fn stream_named(&self, name: &str, span: Span) -> Result<usize> {
+        self.qualified(name).ok_or_else(|| {
+            let error = PlanError::at(PlanErrorKind::UnknownField(name.to_owned()), span);
+            error.suggest(name, self.qualifiers().map(Text::as_str))
+        })
+    }
+
     /// All names that stand for an input.
     pub fn qualifiers(&self) -> impl Iterator<Item = &Text> {
         self.sources.iter().flat_map(|source| &source.qualifiers)
@@ -137,20 +149,56 @@ impl Compiler {
         Compiled { row: true, ..Compiled::leaf(SlotRef::Column { input, column }.expr(), Type::Any) }
     }
 
-    /// The row as an object, for `* [EXCEPT (…)] [REPLACE (…)]` as an argument.
+    /// The row, or what one stream has of it, as an object: `[stream.]* [EXCEPT (…)] [REPLACE (…)]` as an argument.
     pub(super) fn star_object(&mut self, star: &Star, clause: Clause) -> Result<Compiled> {
+        let inputs = self.inputs_of(star)?;
         let mut replaced = Vec::with_capacity(star.replace.len());
         for (expr, name) in &star.replace {
             // Inside its own REPLACE, a name is the field.
             replaced.push((name.name.clone(), self.expr(expr, clause, Some(&name.name))?));
         }
         let except: Vec<Text> = star.except.iter().map(|name| name.name.clone()).collect();
-        self.row_object(star.span, except, replaced)
+        self.row_object(inputs, star.span, except, replaced)
     }
 
-    /// The row as an object without some members, and with others replaced.
+    /// A value that is absent where a joined row has no row of the star's stream, for `count(stream.*)`; `None` if
+    /// every row counts.
+    pub(super) fn presence(&mut self, star: &Star) -> Result<Option<Compiled>> {
+        let inputs = self.inputs_of(star)?;
+        if star.stream.is_none() || self.sources.len() == 1 {
+            return Ok(None);
+        }
+        let mut parts = Parts::new();
+        let mut found = Vec::new();
+        for input in inputs {
+            match self.sources[input].stream.clone().columns.as_deref() {
+                None => {
+                    parts.row = true;
+                    parts.constant = false;
+                    found.push(Expr::Slot(self.whole(input)));
+                }
+                Some(columns) => {
+                    for column in columns {
+                        let value = self.column_of(input, &column.name.name, star.span)?;
+                        found.push(parts.take(value));
+                    }
+                }
+            }
+        }
+        parts.kept(Expr::FirstPresent(found), Type::Any).map(Some)
+    }
+
+    fn inputs_of(&self, star: &Star) -> Result<Range<usize>> {
+        match &star.stream {
+            None => Ok(0..self.sources.len()),
+            Some(stream) => self.stream_named(&stream.name, stream.span).map(|input| input..input + 1),
+        }
+    }
+
+    /// What `inputs` have of the row as an object without some members, and with others replaced.
     pub(super) fn row_object(
         &mut self,
+        inputs: Range<usize>,
         span: Span,
         mut except: Vec<Text>,
         replaced: Vec<(Text, Compiled)>,
@@ -160,7 +208,7 @@ impl Compiler {
         except.extend(replaced.iter().map(|(name, _)| name.clone()));
         let mut wholes = Vec::new();
         let mut members: Vec<(Text, Expr)> = Vec::new();
-        for input in 0..self.sources.len() {
+        for input in inputs {
             let stream = self.sources[input].stream.clone();
             match &stream.columns {
                 None => {

@@ -44,10 +44,14 @@ impl Compiler {
             return Err(PlanError::at(PlanErrorKind::Star, call.args[0].span));
         }
         let mut args = Vec::with_capacity(call.args.len());
+        // Counting rows needs no argument.
+        let mut counts_rows = false;
         if let Some(star) = star {
-            // Counting rows needs no argument.
             args.push(match aggregate {
-                Aggregate::Count => Compiled::leaf(Expr::Constant(Value::Null), Type::Any),
+                Aggregate::Count => self.presence(star)?.unwrap_or_else(|| {
+                    counts_rows = true;
+                    Compiled::leaf(Expr::Constant(Value::Null), Type::Any)
+                }),
                 _ => self.star_object(star, Clause::Aggregate)?,
             });
         }
@@ -69,7 +73,7 @@ impl Compiler {
         let own = own.filter(|own| call.args.iter().any(|arg| column_names(arg, &[]).iter().any(|name| name == own)));
         let text = format!("{aggregate:?} {own:?} {}", call.args.first().map_or("*".to_owned(), ToString::to_string));
         let arg = match aggregate {
-            Aggregate::Count if star.is_some() => None,
+            Aggregate::Count if counts_rows => None,
             Aggregate::Deduplicate { .. } => Some(self.with_row(args.swap_remove(0), span)?),
             _ => Some(args.swap_remove(0)),
         };
@@ -119,7 +123,10 @@ impl Compiler {
         let mut parts = Parts::new();
         let members = vec![
             (Text::const_new(Distinct::VALUE), parts.take(value)),
-            (Text::const_new(Distinct::ROW), parts.take(self.row_object(span, Vec::new(), Vec::new())?)),
+            (
+                Text::const_new(Distinct::ROW),
+                parts.take(self.row_object(0..self.sources.len(), span, Vec::new(), Vec::new())?),
+            ),
         ];
         parts.constant = false;
         parts.kept(Expr::Object { wholes: Vec::new(), except: Vec::new(), members }, Type::Any)
@@ -166,7 +173,11 @@ impl Compiler {
             partition.push(self.expr(key, Clause::Rows("OVER"), None)?.expr);
         }
         let when = match over.and_then(|over| over.when.as_deref()) {
-            Some(when) => Some(self.expr(when, Clause::Rows("OVER"), None)?.expr),
+            Some(written) => {
+                let when = self.expr(written, Clause::Rows("OVER"), None)?;
+                self.check_condition(&when, written, "OVER")?;
+                Some(when.expr)
+            }
             None => None,
         };
         if let Some(key) = over.and_then(|over| over.order_by.first()) {

@@ -7,6 +7,7 @@
 use super::{Compiled, Compiler, Result, Type};
 use crate::plan::error::{PlanError, PlanErrorKind};
 use crate::sql::ast::{self, BinaryOp, DataType};
+use crate::value::Value;
 
 /// The classes of types that operators distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,15 +77,17 @@ impl Compiler {
         if works { Ok(()) } else { wrong() }
     }
 
-    /// Refuses a condition that is never a boolean.
+    /// Refuses a condition that is never a boolean: a literal, a declared column or an operator of another type.
     pub fn check_condition(&self, value: &Compiled, written: &ast::Expr, clause: &'static str) -> Result<()> {
-        match value.class() {
-            Some(class) if class != Class::Bool && value.literal().is_none() => {
-                let kind = PlanErrorKind::Condition { clause, found: written.to_string() };
-                Err(PlanError::at(kind, written.span))
-            }
-            _ => Ok(()),
+        let never = match value.literal() {
+            Some(literal) => !matches!(literal, Value::Bool(_)),
+            None => value.class().is_some_and(|class| class != Class::Bool),
+        };
+        if !never {
+            return Ok(());
         }
+        let kind = PlanErrorKind::Condition { clause, found: written.to_string() };
+        Err(PlanError::at(kind, written.span))
     }
 
     /// Refuses a value of another class than `wanted`. `shown` is the operation for the message, with `{}` in place of

@@ -210,8 +210,7 @@ fn condition(expr: Option<&ast::Expr>, clause: &'static str, compiler: &mut Comp
     if compiler.noted(checked).is_none() {
         return Ok(None);
     }
-    let useful = useful(compiled, expr, clause);
-    Ok(compiler.noted(useful).flatten().map(|compiled| compiled.expr))
+    Ok(Some(compiled).filter(|compiled| !is_always_true(compiled)).map(|compiled| compiled.expr))
 }
 
 fn having(expr: Option<&ast::Expr>, compiler: &mut Compiler) -> Result<Option<Expr>> {
@@ -224,17 +223,12 @@ fn having(expr: Option<&ast::Expr>, compiler: &mut Compiler) -> Result<Option<Ex
     if compiler.noted(checked).is_none() {
         return Ok(None);
     }
-    let useful = useful(compiled, expr, "HAVING");
-    Ok(compiler.noted(useful).flatten().map(|compiled| compiled.expr))
+    Ok(Some(compiled).filter(|compiled| !is_always_true(compiled)).map(|compiled| compiled.expr))
 }
 
-/// Refuses a constant that is not boolean, and drops a condition that is always true.
-fn useful(compiled: Compiled, expr: &ast::Expr, clause: &'static str) -> Result<Option<Compiled>> {
-    match compiled.literal() {
-        Some(Value::Bool(true)) => Ok(None),
-        None | Some(Value::Bool(false)) => Ok(Some(compiled)),
-        Some(_) => Err(PlanError::at(PlanErrorKind::Condition { clause, found: expr.to_string() }, expr.span)),
-    }
+/// A condition that is always true is dropped.
+fn is_always_true(compiled: &Compiled) -> bool {
+    matches!(compiled.literal(), Some(Value::Bool(true)))
 }
 
 /// Event time of a stream; the slot is the number of its column.

@@ -217,13 +217,7 @@ pub(super) fn star(
 ) -> Result<bool> {
     let inputs = match &star.stream {
         None => compiler.precedence.clone(),
-        Some(stream) => match compiler.qualified(&stream.name) {
-            Some(input) => vec![input],
-            None => {
-                let error = PlanError::at(PlanErrorKind::UnknownField(stream.name.to_string()), stream.span);
-                return Err(error.suggest(&stream.name, compiler.qualifiers().map(Text::as_str)));
-            }
-        },
+        Some(stream) => vec![compiler.stream_named(&stream.name, stream.span)?],
     };
     let mut except: Vec<Text> = Vec::new();
     for Ident { name, .. } in &star.except {

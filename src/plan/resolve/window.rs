@@ -35,7 +35,11 @@ pub(super) fn window_spec(window: &Window, compiler: &mut Compiler) -> Result<Wi
 
 fn window_conditions(window: &Window, compiler: &mut Compiler) -> Result<WindowSpec<SlotRef>> {
     let over = window.over.as_ref();
-    let mut row = |expr: &ast::Expr, clause| Ok(compiler.expr(expr, Clause::Rows(clause), None)?.expr);
+    let mut row = |expr: &ast::Expr, clause| {
+        let compiled = compiler.expr(expr, Clause::Rows(clause), None)?;
+        compiler.check_condition(&compiled, expr, clause)?;
+        Ok(compiled.expr)
+    };
     let millis = |unit: Unit, length: u64| i64::try_from(length.saturating_mul(unit.millis())).unwrap_or(i64::MAX / 4);
     let when = |row: &mut dyn FnMut(&ast::Expr, &'static str) -> Result<Expr>| match over {
         Some(Over { when: Some(when), .. }) => row(when, "OVER").map(Some),
@@ -57,7 +61,7 @@ fn window_conditions(window: &Window, compiler: &mut Compiler) -> Result<WindowS
             partition: over
                 .iter()
                 .flat_map(|over| &over.partition_by)
-                .map(|key| row(key, "OVER"))
+                .map(|key| Ok(compiler.expr(key, Clause::Rows("OVER"), None)?.expr))
                 .collect::<Result<_>>()?,
         },
     };

@@ -141,7 +141,7 @@ fn filtered(call: &mut Call) -> Result<(), ViewError> {
     };
     let Some(condition) = call.filter.take() else { return Ok(()) };
     let span = first.span;
-    if matches!(first.kind, ExprKind::Star(_)) {
+    if matches!(&first.kind, ExprKind::Star(star) if star.stream.is_none()) {
         first.kind = ExprKind::Literal(Literal::Int(1));
     }
     let then = std::mem::replace(first, Expr { kind: ExprKind::Null, span });

@@ -324,13 +324,14 @@ impl Parser<'_> {
         Ok(Expr { kind: ExprKind::Literal(ty), span: self.last })
     }
 
-    /// Parses expressions separated by commas; arguments of calls may be `*`.
+    /// Parses expressions separated by commas; arguments of calls may be `*` or `stream.*`.
     fn list(&mut self, star: bool, height: &mut usize) -> Result<Vec<Expr>> {
         let mut list = Vec::new();
         loop {
+            let stream = if star { self.stream_of_star() } else { None };
             if star && self.at("*") {
                 let before = std::mem::take(&mut self.tallest);
-                let star = self.star(None)?;
+                let star = self.star(stream)?;
                 *height = (*height).max(self.tallest + 1);
                 self.tallest = self.tallest.max(before);
                 let span = star.span.to(self.last);

@@ -28,8 +28,8 @@ fn literal() -> impl Strategy<Value = Literal> {
     ]
 }
 
-fn whole_row() -> Star {
-    Star { stream: None, except: Vec::new(), replace: Vec::new(), span: Span::default() }
+fn whole_row(stream: Option<Ident>) -> Star {
+    Star { stream, except: Vec::new(), replace: Vec::new(), span: Span::default() }
 }
 
 fn at(kind: ExprKind) -> Expr {
@@ -47,7 +47,8 @@ fn expr() -> impl Strategy<Value = Expr> {
         let one = inner.clone().prop_map(Box::new).boxed();
         let maybe = option::of(one.clone());
         let many = vec(inner.clone(), 1..3);
-        let star = prop_oneof![9 => inner.clone(), 1 => Just(at(ExprKind::Star(Box::new(whole_row()))))];
+        let whole = option::of(ident()).prop_map(|stream| at(ExprKind::Star(Box::new(whole_row(stream)))));
+        let star = prop_oneof![9 => inner.clone(), 1 => whole];
         let call = (ident(), vec(star, 0..3), any::<bool>(), option::of(over(inner.clone()))).prop_map(
             |(name, args, distinct, over)| {
                 let distinct = distinct && !args.is_empty();

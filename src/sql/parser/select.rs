@@ -163,10 +163,7 @@ impl Parser<'_> {
         if self.at("*") {
             return Ok(Field::Star(self.star(None)?));
         }
-        if let Token::Name(_) | Token::Quoted(_) = self.token
-            && self.peek() == Token::Symbol(".")
-            && let Some(stream) = self.stream_of_star()
-        {
+        if let Some(stream) = self.stream_of_star() {
             return Ok(Field::Star(self.star(Some(stream))?));
         }
         let expr = self.expr()?;
@@ -176,7 +173,10 @@ impl Parser<'_> {
     }
 
     /// Consumes the `stream.` of `stream.*`, if it comes next; then the star is the current token.
-    fn stream_of_star(&mut self) -> Option<Ident> {
+    pub(super) fn stream_of_star(&mut self) -> Option<Ident> {
+        if !matches!(self.token, Token::Name(_) | Token::Quoted(_)) || self.peek() != Token::Symbol(".") {
+            return None;
+        }
         let (token, span, last) = (self.token.clone(), self.span, self.last);
         let stream = self.name()?;
         if self.take(".") && self.at("*") {
