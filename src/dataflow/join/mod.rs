@@ -184,7 +184,8 @@ impl Joined {
         row.map(Rc::as_ref)
     }
 
-    /// The rows of a join's right side by their keys. Rows without a key match nothing.
+    /// The rows of a join's right side by their keys. Rows without a key match nothing. A RIGHT join has none: it
+    /// goes from its right side to an index of its left one.
     fn index(
         &self,
         join: &Join,
@@ -194,7 +195,11 @@ impl Joined {
         lost: Lost<'_>,
     ) -> Option<Index> {
         let own = others.tables.get(&join.input).is_some_and(|table| table.index.is_some());
-        if join.equal.is_empty() || own || others.inputs[join.input].role == Role::Lookup {
+        if join.kind == JoinKind::Right
+            || join.equal.is_empty()
+            || own
+            || others.inputs[join.input].role == Role::Lookup
+        {
             return None;
         }
         let mut index = Index::new(join.equal.len());
@@ -426,7 +431,8 @@ impl Joined {
     }
 }
 
-/// The key from these expressions. A part with an error is null, and matches nothing.
+/// The key from these expressions. A part with an error is null, and matches nothing; the first error counts for the
+/// key.
 fn key<'e>(
     exprs: impl Iterator<Item = &'e Expr>,
     wide: &[Value],
@@ -435,15 +441,17 @@ fn key<'e>(
 ) -> GroupKey {
     let scope = Scope { slots: wide, context };
     let mut key = GroupKey::default();
+    let mut failed = None;
     for expr in exprs {
         match expr.eval(&scope) {
             Ok(value) => key.push(&value),
             Err(error) => {
-                lost(error);
+                failed.get_or_insert(error);
                 key.push(&Value::Absent);
             }
         }
     }
+    failed.map_or((), lost);
     key
 }
 

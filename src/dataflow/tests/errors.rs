@@ -145,6 +145,26 @@ fn keys_of_different_types_do_not_match_and_the_window_survives() {
 }
 
 #[test]
+fn a_key_with_errors_is_counted_once() {
+    let given = [
+        ("a", json!({"i": 1, "k": 7, "m": 7})),
+        ("a", json!({"i": 2, "k": "x", "m": "x"})),
+        ("b", json!({"i": 3, "k": 7, "m": 7})),
+        ("b", json!({"i": 4, "k": "y", "m": "y"})),
+    ];
+    for (kind, expected) in [("INNER", 1), ("LEFT", 2), ("RIGHT", 2), ("FULL", 3)] {
+        let sql = format!(
+            "SELECT a.i AS l, b.i AS r FROM a {kind} JOIN b ON a.k + 1 = b.k + 1 AND a.m + 1 = b.m + 1 \
+             GROUP BY TUMBLINGWINDOW(ms, 1000)"
+        );
+        let (texts, errors) = run(&sql, &by_clock(), &given);
+        let rows: Vec<Json> = serde_json::from_str(&texts[0]).expect("a list");
+        // One for each of the two rows.
+        assert_eq!((rows.len(), errors), (expected, 2), "{sql}: {texts:?}");
+    }
+}
+
+#[test]
 fn a_pair_whose_condition_has_an_error_does_not_match() {
     let given = [
         ("a", json!({"i": 1, "k": 7})),
