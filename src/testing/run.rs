@@ -89,8 +89,8 @@ struct Watched<'a> {
     of: String,
     what: Watching,
     sent: Vec<Sent>,
-    /// the number of errors seen
-    errors: u64,
+    /// the number of errors seen: those of the rule, then those of each lookup table that it reads
+    errors: Vec<u64>,
 }
 
 enum Watching {
@@ -186,11 +186,11 @@ impl<'a> Player<'a> {
                     continue;
                 }
             };
-            watched.push(Watched { expected: Some((index, expected)), of, what, sent: Vec::new(), errors: 0 });
+            watched.push(Watched { expected: Some((index, expected)), of, what, sent: Vec::new(), errors: Vec::new() });
         }
         let silent: BTreeSet<String> = watched.iter().map(|watched| watched.of.clone()).collect();
         for of in silent.into_iter().filter(|of| !mentioned.contains(of) && !self.stage.views().contains(of)) {
-            watched.push(Watched { expected: None, of, what: Watching::Errors, sent: Vec::new(), errors: 0 });
+            watched.push(Watched { expected: None, of, what: Watching::Errors, sent: Vec::new(), errors: Vec::new() });
         }
         watched
     }
@@ -277,11 +277,13 @@ impl<'a> Player<'a> {
                     watched.sent.extend(messages.iter().map(|message| sent(message, after)));
                 }
                 Watching::Errors => {
-                    let (errors, last) = self.stage.errors(&watched.of).await;
-                    let more = errors.saturating_sub(watched.errors);
-                    watched.errors = errors;
-                    let value = Json::from(last.unwrap_or_default());
-                    watched.sent.extend((0..more).map(|_| Sent { value: value.clone(), text: None, after }));
+                    for (index, (errors, last)) in self.stage.errors(&watched.of).await.into_iter().enumerate() {
+                        let before = watched.errors.get(index).copied().unwrap_or(0);
+                        let sent = Sent { value: Json::from(last), text: None, after };
+                        watched.sent.extend((before..errors).map(|_| sent.clone()));
+                        watched.errors.resize(watched.errors.len().max(index + 1), 0);
+                        watched.errors[index] = errors;
+                    }
                 }
                 Watching::Rows => {}
             }

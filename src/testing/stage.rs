@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value as Json;
 
 use super::case::ActionChoice;
-use crate::engine::{Engine, EngineError, EngineSettings, SinkAction, view_id};
+use crate::engine::{Engine, EngineError, EngineSettings, RuleSpec, SinkAction, view_id};
 use crate::io::capture::Capture;
 use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::inlet::Inlet;
@@ -44,6 +44,8 @@ pub struct Stage {
     inlets: BTreeMap<String, Way>,
     outputs: Vec<Output>,
     views: Vec<String>,
+    /// the streams and tables that each rule reads
+    reads: BTreeMap<String, Vec<String>>,
 }
 
 /// The inlet of a stream or table.
@@ -84,6 +86,7 @@ impl Stage {
             let way = inlets.entry(name.to_owned()).or_insert_with(way);
             Some(SourceSpec::Inlet(way.inlet.clone()))
         });
+        let reads = pipeline.specs().map(|spec| (spec.id.clone(), read_by(spec))).collect();
         let mut outputs = Vec::new();
         for rule in &mut pipeline.rules {
             listen(&rule.spec.id, &mut rule.spec.sinks, &mut outputs);
@@ -95,7 +98,7 @@ impl Stage {
         let engine = EngineSettings { workers: 1, server, zone: settings.zone, shutdown: Default::default() };
         let engine = Engine::start_at(engine, Clock::Manual(clock.clone())).map_err(|error| vec![unstarted(&error)])?;
         let engine = engine.with_files(settings.files);
-        let stage = Stage { engine, clock, inlets, outputs, views };
+        let stage = Stage { engine, clock, inlets, outputs, views, reads };
         match pipeline::start(&stage.engine, pipeline).await {
             Ok(()) => {
                 stage.engine.settled().await;
@@ -179,11 +182,18 @@ impl Stage {
         output.map(|output| output.capture.take())
     }
 
-    /// The number of errors of a rule, and the last one.
-    pub async fn errors(&self, rule: &str) -> (u64, Option<String>) {
+    /// The number of errors of a rule, and the last one; then the same for each lookup table that it reads.
+    pub async fn errors(&self, rule: &str) -> Vec<(u64, String)> {
         let status = self.engine.status().await;
-        let found = status.into_iter().find(|status| status.id == rule);
-        found.map_or((0, None), |status| (status.errors, status.last_error.map(|(_, text)| text)))
+        let own = status.into_iter().find(|status| status.id == rule);
+        let own = own.map(|status| (status.errors, status.last_error.map(|(_, text)| text).unwrap_or_default()));
+        let mut errors = vec![own.unwrap_or_default()];
+        let read = self.reads.get(rule).map(Vec::as_slice).unwrap_or_default();
+        for table in self.engine.tables().iter().filter(|table| read.contains(&table.name)) {
+            let last = table.last_error.as_ref().map(|(_, text)| format!("table {}: {text}", table.name));
+            errors.push((table.errors, last.unwrap_or_default()));
+        }
+        errors
     }
 
     /// The rows of a view as JSON; `None` if there is no such view.
@@ -202,12 +212,18 @@ impl Stage {
 
     /// Why a view has stopped, or its last error, if any.
     pub async fn view_error(&self, view: &str) -> Option<String> {
-        self.errors(&view_id(view)).await.1
+        let errors = self.errors(&view_id(view)).await;
+        errors.into_iter().map(|(_, text)| text).find(|text| !text.is_empty())
     }
 
     pub async fn close(self) {
         self.engine.stop(Duration::ZERO).await;
     }
+}
+
+/// The streams and tables that a rule or view reads.
+fn read_by(spec: &RuleSpec) -> Vec<String> {
+    spec.plan.inputs.iter().map(|input| input.stream.name.to_string()).collect()
 }
 
 /// Captures all sinks of a rule.

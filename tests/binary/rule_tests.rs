@@ -112,6 +112,27 @@ views:
 "#;
 
 #[test]
+fn rows_that_a_lookup_table_refuses_are_errors_of_a_test() {
+    let folder = Folder::new("refused");
+    folder.write("rules.yaml", RULES);
+    folder.write("data/users.json", r#"[{"id": "seven", "name": "ada"}, {"id": 8, "name": "eve"}]"#);
+    let tests = r#"
+tests:
+  - name: silent
+    rule: second
+    input: [{large: {user: 8, amount: 5}}]
+    output: [[{name: eve, amount: 5}]]
+"#;
+    folder.write("rules.test.yaml", tests);
+    let (code, out, err) = folder.test(&["rules.yaml"]);
+    assert!(code == Some(1) && out.contains("second: error 1 was not expected"), "{out}{err}");
+    assert!(out.contains("table users: "), "{out}");
+    folder.write("rules.test.yaml", &format!("{tests}    errors: [\"table users\"]\n"));
+    let (code, out, err) = folder.test(&["rules.yaml"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+}
+
+#[test]
 fn rules_tables_views_and_both_times_are_tested() {
     let folder = Folder::new("all");
     folder.write("rules.yaml", RULES);
