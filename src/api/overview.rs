@@ -76,7 +76,7 @@ fn of_rule(id: &str, name: &str, report: &RuleReport) -> Json {
         || engine.into_iter().flat_map(|engine| engine.sources.iter().map(|(_, link)| link).chain(&engine.sinks));
     // Only endpoints of the data server have clients: a file or a dialled peer is none.
     let clients: usize = links().filter(|link| link.serves()).map(|link| link.peers).sum();
-    let waiting: usize = engine.map_or(0, |engine| engine.sinks.iter().map(|sink| sink.queued).sum());
+    let waiting: usize = engine.map_or(0, |engine| engine.sinks.iter().map(|sink| sink.queued + sink.stored).sum());
     let unconnected = links().filter(|link| !link.serves() && link.state != LinkState::Connected).count();
     let latency = engine.and_then(|engine| engine.latency);
     json!({

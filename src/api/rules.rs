@@ -446,7 +446,7 @@ fn tagged_of(body: &[u8]) -> Result<Tagged, ApiError> {
 
 async fn bulk(State(service): State<Service>, body: Bytes, start: bool) -> Result<Response, ApiError> {
     let Tagged { tags, others } = tagged_of(&body)?;
-    let Some(tags) = tags.or_else(|| (start && others.is_empty()).then(Vec::new)) else {
+    let Some(tags) = tags.or_else(|| others.is_empty().then(Vec::new)) else {
         return Err(ApiError::bad(format!("{DECODE}: missing field `tags`")));
     };
     let done = to_end(async move { service.bulk(&tags, start).await }).await;

@@ -22,7 +22,7 @@ use self::report::{is_named, unnamed};
 use super::error::ServiceError;
 use super::secrets::restored_props;
 use super::store::{Change, RecordKind, Records};
-use super::{Service, check_id, locked};
+use super::{Service, check_id, check_length, locked};
 use crate::definition::connection::{Connection, FileEntry, KINDS, selector};
 use crate::definition::stream::LOOKUP_SOURCES;
 use crate::io::source::SourceSettings;
@@ -105,6 +105,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError`]; then nothing has changed.
     pub async fn create_connection(&self, id: &str, kind: &str, props: Map<String, Json>) -> Result<(), ServiceError> {
+        check_length(id)?;
         let connection = self.checked_connection(id, kind, props)?;
         let _alone = self.inner.changing.lock().await;
         if locked(&self.inner.connections).live.contains_key(id) {
@@ -159,7 +160,10 @@ impl Service {
         match known {
             Some(known) if known == connection => Ok(()),
             Some(_) => self.replace(id, connection).await,
-            None => self.put(id, connection).await,
+            None => {
+                check_length(id)?;
+                self.put(id, connection).await
+            }
         }
     }
 

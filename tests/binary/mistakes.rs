@@ -273,14 +273,52 @@ async fn what_would_concern_everything_by_mistake_is_refused() {
             "{text}"
         );
     }
-    for body in [json!({"tag": ["nosuch"]}), json!({})] {
-        let (status, text) = served.ask("POST", "/rules/bulkstop", body).await;
-        assert!(status == 400 && text.contains("missing field `tags`"), "{text}");
-    }
+    // A misspelt member must not stop all rules.
+    let (status, text) = served.ask("POST", "/rules/bulkstop", json!({"tag": ["nosuch"]})).await;
+    assert!(status == 400 && text.contains("missing field `tags`"), "{text}");
     let (_, rules) = served.ask("GET", "/rules", Value::Null).await;
     assert!(rules.contains(r#""status":"running""#), "{rules}");
     let (_, streams) = served.ask("GET", "/streams", Value::Null).await;
     assert_eq!(streams.trim(), r#"["free","typed"]"#);
+    let (status, text) = served.ask("POST", "/rules/bulkstop", json!({})).await;
+    assert!(status == 200 && text.contains(r#""success":true"#), "{text}");
+    let (_, rules) = served.ask("GET", "/rules", Value::Null).await;
+    assert!(!rules.contains(r#""status":"running""#), "{rules}");
+}
+
+#[tokio::test]
+async fn names_have_a_longest_length() {
+    let folder = Folder::new("long");
+    let served = Served::begin(&folder).await;
+    let (longest, longer) = ("n".repeat(255), "n".repeat(256));
+    let stream =
+        |name: &str| json!({"sql": format!("CREATE STREAM {name} () WITH (DATASOURCE=\"/s\", TYPE=\"websocket\")")});
+    let view = |name: &str| json!({"sql": format!("CREATE VIEW {name} AS SELECT count(*) AS n FROM s")});
+    let rule = |id: &str| json!({"id": id, "sql": "SELECT a FROM s", "actions": [{"log": {}}], "triggered": false});
+    let connection = |id: &str| json!({"id": id, "typ": "websocket", "props": {"path": "/s"}});
+    let (status, text) = served.ask("POST", "/streams", stream("s")).await;
+    assert_eq!(status, 201, "{text}");
+    let confkey = |name: &str| format!("/metadata/sources/websocket/confKeys/{name}");
+    for (method, path, body) in [
+        ("POST", "/streams".to_owned(), stream(&longer)),
+        ("PUT", format!("/streams/{longer}"), stream(&longer)),
+        ("POST", "/views".to_owned(), view(&longer)),
+        ("POST", "/rules".to_owned(), rule(&longer)),
+        ("PUT", format!("/rules/{longer}"), rule(&longer)),
+        ("POST", "/connections".to_owned(), connection(&longer)),
+        ("PUT", confkey(&longer), json!({"path": "/s"})),
+    ] {
+        let (status, text) = served.ask(method, &path, body).await;
+        assert!(status == 400 && text.contains("has 256 bytes, at most 255 are possible"), "{path}: {status} {text}");
+    }
+    for (method, path, body) in [
+        ("POST", "/streams".to_owned(), stream(&longest)),
+        ("POST", "/rules".to_owned(), rule(&longest)),
+        ("PUT", confkey(&longest), json!({"path": "/s"})),
+    ] {
+        let (status, text) = served.ask(method, &path, body).await;
+        assert!(status < 300, "{path}: {status} {text}");
+    }
 }
 
 #[test]

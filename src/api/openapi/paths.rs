@@ -140,10 +140,10 @@ fn rules() -> Vec<Operation> {
         get("/rules/status/all", "The state of all rules")
             .json(r#"{"r1": {"status": "running", "last_exception": "", "exceptions_total": 0}}"#),
         get("/rules/tags/match", "The rules that have all these tags").body(TAGS).json(r#"{"rules": ["r1"]}"#),
-        post("/rules/bulkstart", "Starts the rules with these tags")
+        post("/rules/bulkstart", "Starts the rules with these tags; with {}, all rules")
             .body(TAGS)
             .json(r#"[{"ruleId": "r1", "success": true}]"#),
-        post("/rules/bulkstop", "Stops the rules with these tags")
+        post("/rules/bulkstop", "Stops the rules with these tags; with {}, all rules")
             .body(TAGS)
             .json(r#"[{"ruleId": "r1", "success": true}]"#),
         get(one(""), "A rule").json(RULE),
