@@ -384,8 +384,11 @@ impl Store {
             let window = locked(&self.window);
             (window.first(), window.holes().clone(), window.unwritten())
         };
-        let forgotten = log.forget(first, holes);
-        let done = self.load(log).and(self.append(log, &fresh)).and(forgotten);
+        let forgotten = log.forget(first, holes.clone());
+        // A missing number between written messages is damage, unless the log knows that its message is done.
+        let is_recorded = log.done() >= first && *log.holes() == holes;
+        let written = if is_recorded { self.append(log, &fresh) } else { Ok(()) };
+        let done = self.load(log).and(written).and(forgotten);
         *locked(&self.last_error) =
             done.as_ref().err().map(|error| (SystemTime::now(), format!("cannot keep messages on disk: {error}")));
         self.failing.store(done.is_err(), Ordering::Release);
