@@ -37,7 +37,7 @@ impl Followed {
         followed
     }
 
-    /// Waits until the files have changed, and reads them.
+    /// Waits until the files have changed, and reads them. Dropping the future loses no change.
     ///
     /// # Errors
     /// All problems of the files.

@@ -13,6 +13,7 @@ mod follow;
 mod hosts;
 mod junit;
 mod look;
+mod patrol;
 mod peer;
 mod player;
 mod query;
@@ -242,25 +243,43 @@ fn write_man(folder: &Path) -> Result<(), Failure> {
     written.map_err(|error| Failure::Refused(format!("cannot write into {}: {error}", folder.display())))
 }
 
-/// Moves the verb before options of the client: they may stand at any place.
+/// Moves the verb before the options that precede it: options may stand at any place. Unknown options are left to clap.
 fn put_verb_first(args: &mut [OsString]) {
+    let is_option = |arg: &&str| arg.starts_with('-') && *arg != "--";
     let mut at = 1;
-    while let Some(option) = args.get(at).and_then(|arg| arg.to_str()).filter(|arg| arg.starts_with('-')) {
+    let cli = Cli::command();
+    while let Some(option) = args.get(at).and_then(|arg| arg.to_str()).filter(is_option) {
         let name = option.split('=').next().unwrap_or_default();
-        at += match name {
-            "--url" | "--token" | "--ca" | "--log" if name == option => 2,
-            "--url" | "--token" | "--ca" | "--log" | "--insecure" | "--json" | "-json" | "--details" => 1,
-            _ => return,
-        };
+        match takes_word(&cli, name) {
+            Some(true) if name == option => at += 2,
+            Some(_) => at += 1,
+            None => return,
+        }
     }
     let verb = args.get(at).and_then(|arg| arg.to_str()).map(str::to_lowercase).unwrap_or_default();
-    if remote::VERBS.contains(&verb.as_str()) || ["query", "status", "tap", "top"].contains(&verb.as_str()) {
+    if cli.find_subcommand(&verb).is_some() {
         args[1..=at].rotate_right(1);
     }
 }
 
+/// Whether the word after this option is its value; `None` if no verb has the option. An option means the same to all
+/// verbs that have it.
+fn takes_word(cli: &clap::Command, option: &str) -> Option<bool> {
+    if option == "-json" {
+        return Some(false);
+    }
+    let is_it = |arg: &&clap::Arg| match (option.strip_prefix("--"), option.strip_prefix('-')) {
+        (Some(long), _) => arg.get_long() == Some(long),
+        (None, Some(short)) => arg.get_short().is_some_and(|known| short.chars().eq([known])),
+        (None, None) => false,
+    };
+    let arg = std::iter::once(cli).chain(cli.get_subcommands()).find_map(|verb| verb.get_arguments().find(is_it))?;
+    Some(arg.get_action().takes_values() && !arg.is_require_equals_set())
+}
+
 /// Adjusts the arguments for clap. Scripts write the service's verbs in capitals (`CREATE STREAM`) and `-json` with one
-/// hyphen. `explain rule NAME` queries the service, unless there is a file called `rule`.
+/// hyphen. `explain rule NAME` queries the service, unless there is a file called `rule`. `run --console ADDR` names
+/// the console's address, unless there is a file called so.
 fn words(mut args: Vec<OsString>) -> Vec<OsString> {
     put_verb_first(&mut args);
     let lower = |arg: Option<&OsString>| arg.and_then(|arg| arg.to_str()).map(str::to_lowercase);
@@ -270,10 +289,35 @@ fn words(mut args: Vec<OsString>) -> Vec<OsString> {
         for arg in args.iter_mut().take_while(|arg| *arg != "--").filter(|arg| *arg == "-json") {
             *arg = "--json".into();
         }
-    } else if verb == "explain" && lower(args.get(2)).as_deref() == Some("rule") && !Path::new(&args[2]).exists() {
+    } else if verb == "explain" && explains_rule(&args) {
         args[1] = "explain-rule".into();
+    } else if verb == "run" {
+        join_console(&mut args);
     }
     args
+}
+
+/// Whether the first word after `explain` and its options is `rule`, and no file.
+fn explains_rule(args: &[OsString]) -> bool {
+    let cli = Cli::command();
+    let mut at = 2;
+    while let Some(option) = args.get(at).and_then(|arg| arg.to_str()).filter(|arg| arg.starts_with('-')) {
+        let name = option.split('=').next().unwrap_or_default();
+        at += if takes_word(&cli, name) == Some(true) && name == option { 2 } else { 1 };
+    }
+    args.get(at).is_some_and(|word| word.eq_ignore_ascii_case("rule") && !Path::new(word).exists())
+}
+
+/// Joins `--console ADDR` to `--console=ADDR`. The address can be left out, so clap takes the next word as a rule file.
+fn join_console(args: &mut Vec<OsString>) {
+    let options = args.iter().take_while(|arg| *arg != "--");
+    let Some(at) = options.into_iter().position(|arg| arg == "--console") else { return };
+    let address = args.get(at + 1).and_then(|arg| arg.to_str()).unwrap_or_default().to_owned();
+    if console::address(&address).is_ok_and(|address| address != console::Address::OfConfig)
+        && !Path::new(&address).exists()
+    {
+        args.splice(at..at + 2, [OsString::from(format!("--console={address}"))]);
+    }
 }
 
 /// Writes lines to stderr. A closed stderr is ignored.
@@ -422,20 +466,60 @@ mod tests {
         assert_eq!(words(args(&["p", "describe", "-json"])), args(&["p", "describe", "--json"]));
         assert_eq!(words(args(&["p", "show", "--", "-json"])), args(&["p", "show", "--", "-json"]));
         assert_eq!(words(args(&["p", "explain", "rules.yaml"])), args(&["p", "explain", "rules.yaml"]));
+        assert_eq!(
+            words(args(&["p", "--log", "info", "explain", "rule", "r1"]))[1..],
+            args(&["explain-rule", "--log", "info", "rule", "r1"])
+        );
     }
 
     #[test]
-    fn options_of_the_client_may_stand_before_the_verb() {
+    fn the_address_of_the_console_may_follow_a_space() {
+        let args = |words: &[&str]| -> Vec<OsString> { words.iter().map(OsString::from).collect() };
+        for (written, read) in [
+            (
+                &["p", "run", "--console", "127.0.0.1:9090", "a.yaml"][..],
+                &["p", "run", "--console=127.0.0.1:9090", "a.yaml"][..],
+            ),
+            (&["p", "run", "a.yaml", "--console", "9090"], &["p", "run", "a.yaml", "--console=9090"]),
+            (&["p", "run", "--console", "a.yaml"], &["p", "run", "--console", "a.yaml"]),
+            (&["p", "run", "a.yaml", "--console"], &["p", "run", "a.yaml", "--console"]),
+            // A file of this name exists.
+            (&["p", "run", "--console", "Cargo.toml"], &["p", "run", "--console", "Cargo.toml"]),
+        ] {
+            assert_eq!(words(args(written)), args(read));
+        }
+    }
+
+    #[test]
+    fn options_may_stand_before_the_verb() {
         let args = |words: &[&str]| -> Vec<OsString> { words.iter().map(OsString::from).collect() };
         for (written, read) in [
             (&["p", "--url", "U", "DROP", "stream", "d"][..], &["p", "drop", "--url", "U", "stream", "d"][..]),
             (&["p", "--url=U", "--json", "status"], &["p", "status", "--url=U", "--json"]),
-            (&["p", "--log", "debug", "serve"], &["p", "--log", "debug", "serve"]),
-            (&["p", "--url", "U", "run", "a.yaml"], &["p", "--url", "U", "run", "a.yaml"]),
+            (&["p", "--log", "debug", "serve"], &["p", "serve", "--log", "debug"]),
+            (&["p", "--url", "U", "run", "a.yaml"], &["p", "run", "--url", "U", "a.yaml"]),
+            (&["p", "--etc", "E", "--console", "run", "a.yaml"], &["p", "run", "--etc", "E", "--console", "a.yaml"]),
+            (&["p", "--force", "DROP", "stream", "d"], &["p", "drop", "--force", "stream", "d"]),
+            (&["p", "-f", "F", "create", "rule", "r"], &["p", "create", "-f", "F", "rule", "r"]),
+            (&["p", "--nosuch", "create", "rule", "r"], &["p", "--nosuch", "create", "rule", "r"]),
+            (&["p", "--", "drop"], &["p", "--", "drop"]),
             (&["p", "--url"], &["p", "--url"]),
             (&["p", "--help"], &["p", "--help"]),
         ] {
             assert_eq!(words(args(written)), args(read));
+        }
+    }
+
+    #[test]
+    fn an_option_takes_a_value_with_every_verb_or_with_none() {
+        let cli = Cli::command();
+        for arg in cli.get_subcommands().flat_map(clap::Command::get_arguments) {
+            let takes = arg.get_action().takes_values() && !arg.is_require_equals_set();
+            let names =
+                [arg.get_long().map(|long| format!("--{long}")), arg.get_short().map(|short| format!("-{short}"))];
+            for name in names.into_iter().flatten() {
+                assert_eq!(takes_word(&cli, &name), Some(takes), "{name}");
+            }
         }
     }
 

@@ -20,13 +20,14 @@ use tokio_util::sync::CancellationToken;
 use super::console::{self, Console, Others, Running};
 use super::follow::{Followed, say_changes};
 use super::hosts::{Hosts, Joined, term_of_files, terms};
+use super::patrol::{self, Misled};
 use super::player::Track;
 use super::replay::{Pace, Replay, is_recording};
 use super::status::Report;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
 use crate::cluster::{Cluster, Introduction, Membership, Part, Term};
 use crate::config::Config;
-use crate::engine::{Engine, EngineSettings, PATROL, Relieved, RuleSpec, RuleStatus};
+use crate::engine::{Engine, EngineSettings, PATROL, RuleSpec, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::egress::Egress;
 use crate::io::printable;
@@ -158,6 +159,7 @@ impl Run {
         });
         let secure = config.server.tls.is_some();
         let mut followed = self.watch.then(|| Followed::new(self.files.clone(), config.clone()));
+        let misled = Misled { files: self.files.clone(), config: config.clone(), in_cluster: ended.is_some() };
         memory::set_budget(config.max_memory);
         let shutdown = CancellationToken::new();
         let settings = EngineSettings {
@@ -254,9 +256,19 @@ impl Run {
             };
             let follows = async {
                 loop {
-                    let changed = match &mut followed {
-                        Some(followed) => followed.changed().await,
-                        None => std::future::pending().await,
+                    let changes = async {
+                        match &mut followed {
+                            Some(followed) => followed.changed().await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    let changed = tokio::select! {
+                        changed = changes => Some(changed),
+                        () = tokio::time::sleep(PATROL) => None,
+                    };
+                    let Some(changed) = changed else {
+                        misled.restart_all(&engine, &content).await;
+                        continue;
                     };
                     match changed {
                         Ok(pipeline) => {
@@ -281,23 +293,10 @@ impl Run {
                     }
                 }
             };
-            let relieves = async {
-                loop {
-                    tokio::time::sleep(PATROL).await;
-                    if let Some(largest) = engine.relieve_memory().await {
-                        match &largest {
-                            Relieved::Rule(rule) => _ = engine.stop_rule(rule, false).await,
-                            Relieved::View(view, _) => _ = engine.drop_view(view).await,
-                            Relieved::Filling(_) | Relieved::Table(_) => {}
-                        }
-                        say(&format!("warning: memory is short: {largest}, which holds most of it"));
-                    }
-                }
-            };
             tokio::select! {
                 played = plays => played,
                 never = shows => never,
-                never = relieves => never,
+                never = patrol::relieve_memory(&engine) => match never {},
                 never = follows => never,
                 () = interrupts.next() => Ok(None),
                 failure = Joined::left(&mut ended) => Err(failure),

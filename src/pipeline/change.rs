@@ -145,6 +145,29 @@ pub async fn change(engine: &Engine, running: &mut Content, mut pipeline: Pipeli
     changes
 }
 
+/// Restarts a rule with empty state. `read` is the content of the rule files, read again; false: it is no longer what
+/// runs, so nothing is done.
+///
+/// # Errors
+/// Why the rule cannot start; it continues then.
+pub async fn restart(
+    engine: &Engine,
+    running: &Content,
+    read: Option<Pipeline>,
+    id: &str,
+) -> Result<bool, Box<Problem>> {
+    let Some(pipeline) = read else { return Ok(false) };
+    let new = Content::of(&pipeline);
+    let same = running.conf_keys == new.conf_keys
+        && running.relations == new.relations
+        && running.views == new.views
+        && running.rules.get(id) == new.rules.get(id);
+    let rule = pipeline.rules.into_iter().find(|rule| rule.spec.id == id).filter(|_| same);
+    let Some(mut rule) = rule else { return Ok(false) };
+    share(&mut rule.spec, &running.defs);
+    put(engine, rule).await.map(|()| true).map_err(Box::new)
+}
+
 /// Records what continues to run when the new version of a rule or view could not start. The next change tries the new
 /// version again.
 fn keep(texts: &mut BTreeMap<String, String>, name: String, was: Option<String>) {

@@ -32,7 +32,7 @@ use crate::text::document::{Document, Node, Place, Problem, Severity, Value};
 use crate::text::suggest;
 
 pub use self::bind::{Fault, Faults, UnknownKey, sink, source};
-pub use self::change::{Changes, Content, change};
+pub use self::change::{Changes, Content, change, restart};
 pub use self::start::start;
 pub use self::views::PlannedView;
 

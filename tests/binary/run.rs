@@ -469,3 +469,32 @@ async fn what_a_peer_says_at_once_reaches_the_rule_whose_sink_shares_its_connect
     drop(peer);
     assert_eq!(plutino.exit_code().await, Some(0));
 }
+
+#[tokio::test]
+async fn a_rule_that_took_its_data_for_simulated_restarts() {
+    let rules = json!({
+        "streams": [stream("s", "", ", TIMESTAMP=\"ts\"")],
+        "rules": [{
+            "id": "r", "sql": "SELECT v FROM s", "options": {"isEventTime": true, "lateTolerance": 0},
+            "actions": [{"websocket": {"path": "/r", "sendSingle": true}}],
+        }],
+    });
+    let mut plutino = Plutino::run("misled", &rules, &[]).await;
+    let (mut r, mut s) = (plutino.connect("/r").await, plutino.connect("/s").await);
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time after 1970");
+    let now = since.as_millis() as u64;
+    let far = now + 365 * 86_400_000;
+    for (v, ts) in [(1, far), (2, far), (3, far), (4, now), (5, now), (6, now)] {
+        send(&mut s, json!({"v": v, "ts": ts}).to_string()).await;
+    }
+    plutino.says("rule r is restarted with empty state").await;
+    send(&mut s, json!({"v": 7, "ts": now + 1}).to_string()).await;
+    loop {
+        let row = next(&mut r).await.expect("the socket is open");
+        if row["v"] == 7 {
+            break;
+        }
+    }
+    plutino.terminate();
+    assert_eq!(plutino.exit_code().await, Some(0));
+}

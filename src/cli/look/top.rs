@@ -50,6 +50,8 @@ enum Column {
     Errors,
     /// lost messages per second
     Lost,
+    /// messages that wait for receivers
+    Waiting,
     /// connected clients
     Clients,
     /// median latency
@@ -58,13 +60,14 @@ enum Column {
     P99,
 }
 
-const COLUMNS: [(Column, &str, &str); 9] = [
+const COLUMNS: [(Column, &str, &str); 10] = [
     (Column::Rule, "RULE", "rule"),
     (Column::State, "STATE", "status"),
     (Column::In, "IN/S", "inRate"),
     (Column::Out, "OUT/S", "outRate"),
     (Column::Errors, "ERRORS/S", "errorRate"),
     (Column::Lost, "LOST/S", "lostRate"),
+    (Column::Waiting, "WAITING", "waiting"),
     (Column::Clients, "CLIENTS", "clients"),
     (Column::P50, "P50 µs", "p50Us"),
     (Column::P99, "P99 µs", "p99Us"),
@@ -161,7 +164,8 @@ fn rules(before: &Value, now: &Value, passed: Duration, sort: Column) -> Vec<Val
                 "rule": rule["id"], "status": rule["status"], "inRate": rate("in"), "outRate": rate("out"),
                 "errorRate": rate("errors"), "lostRate": rate("lost"), "clients": rule["clients"],
                 "p50Us": rule["p50Us"], "p99Us": rule["p99Us"], "in": rule["in"], "out": rule["out"],
-                "errors": rule["errors"], "lost": rule["lost"], "watermarkLagMs": rule["watermarkLagMs"],
+                "errors": rule["errors"], "lost": rule["lost"], "waiting": rule["waiting"],
+                "watermarkLagMs": rule["watermarkLagMs"],
             })
         })
         .collect();
@@ -204,13 +208,21 @@ mod tests {
 
     #[test]
     fn rates_are_between_two_looks_and_columns_sort() {
-        let rule = |id: &str, rows: u64| json!({"id": id, "status": "running", "in": rows, "out": 0, "errors": 0, "lost": 0, "clients": 1});
+        let rule = |id: &str, rows: u64| {
+            json!({
+                "id": id, "status": "running", "in": rows, "out": 0, "errors": 0, "lost": 0, "waiting": 7 * rows,
+                "clients": 1,
+            })
+        };
         let before = json!({"rules": [rule("a", 0), rule("b", 0)]});
         let now = json!({"rules": [rule("a", 10), rule("b", 40)]});
         let sorted = rules(&before, &now, Duration::from_secs(2), Column::In);
         assert_eq!((&sorted[0]["rule"], &sorted[0]["inRate"]), (&json!("b"), &json!(20.0)));
         let sorted = rules(&before, &now, Duration::from_secs(2), Column::Rule);
         assert_eq!(sorted[0]["rule"], "a");
+        let sorted = rules(&before, &now, Duration::from_secs(2), Column::Waiting);
+        assert_eq!((&sorted[0]["rule"], &sorted[0]["waiting"]), (&json!("b"), &json!(280)));
+        assert!(table(&now, &sorted)[2].contains("WAITING"), "{:?}", table(&now, &sorted));
         assert!(table(&now, &sorted)[2].starts_with("RULE"), "{:?}", table(&now, &sorted));
     }
 }
