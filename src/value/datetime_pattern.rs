@@ -177,7 +177,7 @@ fn read_by(letter: char, count: usize) -> Directive {
 /// As [`read_by`], for texts with `Z` in place of an offset.
 fn read_zulu_by(letter: char, count: usize) -> Directive {
     match (letter, read_by(letter, count)) {
-        ('Z' | 'X' | 'z', Directive::Known(_)) => Directive::Known("Z"),
+        ('Z' | 'X', Directive::Known(_)) => Directive::Known("Z"),
         (_, other) => other,
     }
 }
@@ -234,7 +234,6 @@ mod tests {
             ("yyyy-MM-ddTHH:mm:ssX", "2023-11-14T22:13:20Z", Some("2023-11-14T22:13:20+00:00")),
             ("yyyy-MM-ddTHH:mm:ss.SSSXXX", "2023-11-14T22:13:20.125Z", Some("2023-11-14T22:13:20.125+00:00")),
             ("yyyy-MM-dd HH:mm:ss Z", "2023-11-14 22:13:20 Z", Some("2023-11-14T22:13:20+00:00")),
-            ("yyyy-MM-dd HH:mm:ss z", "2023-11-14 22:13:20 Z", Some("2023-11-14T22:13:20+00:00")),
             ("yyyy-MM-dd HH:mm:ss", "2023-11-14 22:13:20Z", None),
             ("MMM d, yyyy h:mm a", "Nov 14, 2023 10:13 PM", Some("2023-11-14T22:13:00+01:00")),
             ("EEE, dd MMMM yy", "Tue, 14 November 23", Some("2023-11-14T00:00:00+01:00")),

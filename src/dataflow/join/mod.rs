@@ -451,7 +451,9 @@ fn key<'e>(
             }
         }
     }
-    failed.map_or((), lost);
+    if let Some(error) = failed {
+        lost(error);
+    }
     key
 }
 
