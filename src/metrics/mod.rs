@@ -25,7 +25,7 @@ pub use flow::{Flow, FlowCounts};
 pub use latency::{LATENCY_BOUNDS, Latency};
 pub use losses::{Losses, known_cause};
 pub use recorders::{MessageReader, Recorders, StreamMessage, record};
-pub use seen::{Sampler, Seen, SeenField, SeenFields, known_type};
+pub use seen::{Sampler, Seen, SeenField, SeenFields, add_seen, known_type};
 pub use tap::{Point, TAPS, TapReader, TapSettings, TapWriter, TappedRow, Taps};
 
 use crate::sync::locked;
@@ -430,10 +430,20 @@ impl RuleMetrics {
         shares.iter().map(|share| &share.stream).filter(|stream| stream.name == name).cloned().collect()
     }
 
-    /// The fields seen in its streams' messages, by stream.
+    /// The fields seen in its streams' messages, by stream: those of all data threads that read it.
     pub fn seen(&self) -> Vec<(Text, SeenFields)> {
-        let streams: Vec<Arc<StreamMetrics>> = locked(&self.shares).iter().map(|share| share.stream.clone()).collect();
-        streams.iter().map(|stream| (stream.name.clone(), locked(&stream.seen).fields())).collect()
+        let mut streams: Vec<Arc<StreamMetrics>> = Vec::new();
+        for Share { stream, .. } in locked(&self.shares).iter() {
+            // The rule may read a stream twice.
+            if !streams.iter().any(|known| Arc::ptr_eq(known, stream)) {
+                streams.push(stream.clone());
+            }
+        }
+        let mut all = Vec::new();
+        for stream in streams {
+            add_seen(&mut all, &stream.name, locked(&stream.seen).fields());
+        }
+        all
     }
 
     /// Records a batch with rows at `now`, ms since the epoch; `passed` of them passed the filter.

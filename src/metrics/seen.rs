@@ -128,6 +128,14 @@ impl SeenFields {
     }
 }
 
+/// Adds what was seen in a stream to what was seen in all streams.
+pub fn add_seen(all: &mut Vec<(Text, SeenFields)>, stream: &str, seen: SeenFields) {
+    match all.iter_mut().find(|(known, _)| known == stream) {
+        Some((_, known)) => known.add(seen),
+        None => all.push((stream.into(), seen)),
+    }
+}
+
 /// The type of this name, as [`SeenField::types`] has it.
 pub fn known_type(name: &str) -> Option<&'static str> {
     TYPES.into_iter().find(|known| *known == name)

@@ -18,8 +18,14 @@ const STREAM: &str = "CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE
 
 /// A service with a stream at `/in` and one rule.
 async fn serving(name: &str, rule: Value) -> (Folder, Served) {
+    serving_with(name, "1", rule).await
+}
+
+async fn serving_with(name: &str, workers: &str, rule: Value) -> (Folder, Served) {
     let folder = Folder::new(&format!("looks-{name}"));
-    let served = folder.serve();
+    let mut command = folder.command();
+    command.args(["--workers", workers]);
+    let served = Served::start(command);
     for (path, body) in [("/streams", json!({"sql": STREAM})), ("/rules", rule)] {
         let answer = served.asks("POST", path, &body).await;
         assert_eq!(answer.status, 201, "{}", answer.body);
@@ -54,7 +60,18 @@ async fn finding(served: &Served, cause: &str) -> String {
 
 #[tokio::test]
 async fn a_misspelt_field_is_named_with_the_one_that_was_meant() {
-    let (_folder, served) = serving("absent", rule("SELECT * FROM demo WHERE temperatur > 20", json!({}))).await;
+    misspelt_field("absent", "1").await;
+}
+
+/// Threads without messages know no fields.
+#[tokio::test]
+async fn so_it_is_when_other_threads_get_no_messages() {
+    misspelt_field("absent-threads", "3").await;
+}
+
+async fn misspelt_field(name: &str, workers: &str) {
+    let rule = rule("SELECT * FROM demo WHERE temperatur > 20", json!({}));
+    let (_folder, served) = serving_with(name, workers, rule).await;
     let text = finding(&served, "noClient").await;
     assert!(text.contains("/in"), "{text}");
     let mut sender = client(&served, "/in").await;

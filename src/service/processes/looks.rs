@@ -9,7 +9,7 @@ use super::leading::REPORTING;
 use super::orders::{Answer, Order};
 use crate::engine::Engine;
 use crate::io::websocket::{ClientStatus, TurnedAway};
-use crate::metrics::{SeenField, SeenFields, known_cause, known_type};
+use crate::metrics::{SeenField, SeenFields, add_seen, known_cause, known_type};
 use crate::value::Text;
 
 /// The most clients of a rule that a process reports.
@@ -86,11 +86,7 @@ impl RuleLook {
     /// Adds the fields in the messages of the rule's streams.
     pub fn add_seen(&self, all: &mut Vec<(Text, SeenFields)>) {
         for (stream, seen) in &self.seen {
-            let seen = seen.clone().into_fields();
-            match all.iter_mut().find(|(known, _)| known == stream.as_str()) {
-                Some((_, known)) => known.add(seen),
-                None => all.push((stream.as_str().into(), seen)),
-            }
+            add_seen(all, stream, seen.clone().into_fields());
         }
     }
 
