@@ -263,7 +263,7 @@ struct StreamPart {
 impl RunningStream {
     /// What was read and not yet processed, on all threads.
     fn backlog(&self) -> Backlog {
-        Backlog::of_all(self.parts.iter().map(|part| part.backlog.clone()))
+        Backlog::sum(self.parts.iter().map(|part| part.backlog.clone()))
     }
 }
 

@@ -222,15 +222,15 @@ mod tests {
 
     #[test]
     fn warnings_are_not_reported_as_the_first_error() {
-        let document = crate::text::document::Document::of_json("rule", &json!({}));
+        let document = crate::text::document::Document::from_json("rule", &json!({}));
         let place = document.root.place;
         let (odd, wrong) = (document.warning(place, "", "it is odd"), document.error(place, "", "it is wrong"));
         let first = |problems: &[Problem]| {
             let error = ApiError::bad("no").with_problems(problems);
             error.detailed(|error| error.message.clone()).map(|detailed| detailed.first)
         };
-        let told = first(&[odd.clone(), wrong.clone()]).unwrap_or_default();
-        assert!(told.contains("it is wrong; and 1 more"), "{told}");
+        let header = first(&[odd.clone(), wrong.clone()]).unwrap_or_default();
+        assert!(header.contains("it is wrong; and 1 more"), "{header}");
         assert!(first(&[odd]).unwrap_or_default().ends_with("it is odd"));
         assert_eq!(first(&[]), None);
     }

@@ -48,7 +48,7 @@ struct Guard {
 enum Refused {
     #[error("the request needs exactly one header Host")]
     Hosts,
-    #[error("there are no websockets here: they are on the port of source.httpServerPort")]
+    #[error("there are no websockets here: connect to the data server at source.httpServerPort")]
     Websocket,
     #[error("the host {0:?} is not this service: add it to basic.restHosts")]
     Host(String),
@@ -56,7 +56,7 @@ enum Refused {
     Origin(String),
     #[error("this page's site is not allowed to use the service: add its origin to basic.restOrigins")]
     Site,
-    #[error("the body must be application/json (uploads: or multipart/form-data) where a browser sends it")]
+    #[error("a body that a browser sends must be application/json, or multipart/form-data for an upload")]
     ContentType,
 }
 

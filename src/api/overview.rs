@@ -74,7 +74,7 @@ fn of_rule(id: &str, name: &str, report: &RuleReport) -> Json {
     let engine = report.engine.as_ref();
     let links =
         || engine.into_iter().flat_map(|engine| engine.sources.iter().map(|(_, link)| link).chain(&engine.sinks));
-    // Only endpoints of the data server have clients: a file or a dialled peer is none.
+    // Only endpoints of the data server have clients; files and dialled peers do not count.
     let clients: usize = links().filter(|link| link.serves()).map(|link| link.peers).sum();
     let waiting: usize = engine.map_or(0, |engine| engine.sinks.iter().map(|sink| sink.queued + sink.stored).sum());
     let unconnected = links().filter(|link| !link.serves() && link.state != LinkState::Connected).count();

@@ -42,14 +42,14 @@ struct Upload {
 async fn upload(State(service): State<Service>, request: Request) -> Result<Response, ApiError> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let is_form = kind.to_ascii_lowercase().starts_with("multipart/form-data");
-    let (name, content) = if is_form { of_form(request).await? } else { of_json(&service, request).await? };
+    let (name, content) = if is_form { read_form(request).await? } else { read_json(&service, request).await? };
     let failed = |error: &dyn std::fmt::Display| ApiError::bad(format!("Upload error: {error}"));
     let path = tokio::spawn(async move { service.upload(name, content).await }).await;
     let path = path.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
     Ok((StatusCode::CREATED, html(&path)).into_response())
 }
 
-async fn of_json(service: &Service, request: Request) -> Result<(String, Vec<u8>), ApiError> {
+async fn read_json(service: &Service, request: Request) -> Result<(String, Vec<u8>), ApiError> {
     let body = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await;
     let body = body.map_err(|error| ApiError::bad(format!("Invalid body: {error}")))?;
     let Upload { name, content, file } = read(&body, "Invalid body: Error decoding file json")?;
@@ -65,7 +65,7 @@ async fn of_json(service: &Service, request: Request) -> Result<(String, Vec<u8>
     Ok((name, text.into_bytes()))
 }
 
-async fn of_form(request: Request) -> Result<(String, Vec<u8>), ApiError> {
+async fn read_form(request: Request) -> Result<(String, Vec<u8>), ApiError> {
     let wrong = |error: &dyn std::fmt::Display| ApiError::bad(format!("Error retrieving the file: {error}"));
     let mut form = Multipart::from_request(request, &()).await.map_err(|error| wrong(&error))?;
     while let Some(field) = form.next_field().await.map_err(|error| wrong(&error.body_text()))? {

@@ -180,7 +180,7 @@ fn unreadable(file: &Path, error: &io::Error) -> Failure {
     Failure::Refused(format!("--feed: cannot read {}: {error}", file.display()))
 }
 
-/// Delivers all messages; those with a time at that time.
+/// Delivers all messages; a message with a time arrives at that time.
 async fn play(stage: &Stage, mut feeds: Vec<Feed>, begins: Option<i64>) -> Result<(), Failure> {
     let mut now = begins.unwrap_or(i64::MIN);
     loop {

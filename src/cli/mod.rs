@@ -415,7 +415,7 @@ impl Interrupts {
         Ok(Interrupts { hangup: Some(hangup), ..interrupts })
     }
 
-    /// As [`Interrupts::listen`], for a verb to which SIGHUP means something else.
+    /// As [`Interrupts::listen`], for a verb that handles SIGHUP differently.
     fn listen_beside_hangup() -> Result<(Interrupts, Signal), Failure> {
         let listen =
             |kind| signal(kind).map_err(|error| Failure::Refused(format!("cannot listen for signals: {error}")));

@@ -241,8 +241,8 @@ impl Player<'_> {
             }
             Err(SendError::Ended(reason)) => {
                 // The close frame has more information than the broken pipe that follows it.
-                let said = tokio::time::timeout(Duration::from_millis(100), hears).await;
-                Err(PlayError::Ended { sent, reason: said.unwrap_or(reason) })
+                let close_reason = tokio::time::timeout(Duration::from_millis(100), hears).await;
+                Err(PlayError::Ended { sent, reason: close_reason.unwrap_or(reason) })
             }
             Err(SendError::Read(source)) => Err(PlayError::Read { name: self.track.name(), source }),
         }

@@ -211,9 +211,9 @@ impl Asked {
         if answer.status().is_success() {
             return Ok(text);
         }
-        let said = serde_json::from_str::<Value>(&text).unwrap_or_default();
-        let details = said["details"].as_array().map(Vec::as_slice).unwrap_or_default();
-        Err(Failure::Service(match said["message"].as_str() {
+        let refusal = serde_json::from_str::<Value>(&text).unwrap_or_default();
+        let details = refusal["details"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Err(Failure::Service(match refusal["message"].as_str() {
             Some(message) => api::explained(message, details),
             None => text.trim_end().to_owned(),
         }))

@@ -43,7 +43,7 @@ pub struct Record {
     /// Listen at this URL instead of dialling it
     #[arg(long, requires = "url")]
     listen: bool,
-    /// Token for the data server, if the URL is one's and it requires one. Without it, PLUTINO_DATA_TOKEN is sent to a
+    /// Token for the data server, if the URL leads to one that requires it. Without it, PLUTINO_DATA_TOKEN is sent to a
     /// server that answers 401
     #[arg(long, value_name = "TOKEN", conflicts_with_all = ["listen", "stream"])]
     data_token: Option<String>,

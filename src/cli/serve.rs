@@ -187,10 +187,10 @@ impl Serve {
 
 /// Prints the last line. A blocked stderr does not keep the process from ending.
 async fn print_last(line: String) {
-    let (said, done) = tokio::sync::oneshot::channel();
+    let (printed, done) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         say(&line);
-        let _ = said.send(());
+        let _ = printed.send(());
     });
     let _ = tokio::time::timeout(LAST_LINE, done).await;
 }

@@ -160,7 +160,7 @@ pub async fn connect(
             }
             _ = patience.tick() => {
                 waits(&waiting(&found, &unresolved));
-                // One that takes longer than the interval goes on.
+                // A lookup that takes longer than the interval continues.
                 if lookups.is_empty() {
                     lookups.spawn(look_up(own.membership.hosts.clone()));
                 }

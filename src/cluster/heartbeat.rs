@@ -93,7 +93,7 @@ impl fmt::Display for Lost {
 /// Reports once that a process is lost. Clones share it.
 #[derive(Clone)]
 pub(super) struct Alarm {
-    told: Arc<AtomicBool>,
+    is_reported: Arc<AtomicBool>,
     /// processes that have begun to stop
     leaving: Arc<Mutex<HashSet<usize>>>,
     tell: Arc<dyn Fn(Lost) + Send + Sync>,
@@ -101,12 +101,12 @@ pub(super) struct Alarm {
 
 impl Alarm {
     pub fn new(tell: Arc<dyn Fn(Lost) + Send + Sync>) -> Alarm {
-        Alarm { told: Arc::default(), leaving: Arc::default(), tell }
+        Alarm { is_reported: Arc::default(), leaving: Arc::default(), tell }
     }
 
     /// Reports a lost process. Only the first report counts.
     pub fn raise(&self, lost: Lost) {
-        if !self.told.swap(true, Ordering::AcqRel) {
+        if !self.is_reported.swap(true, Ordering::AcqRel) {
             (self.tell)(lost);
         }
     }
@@ -132,7 +132,7 @@ impl Alarm {
 
     /// Stops reporting.
     fn silence(&self) {
-        self.told.store(true, Ordering::Release);
+        self.is_reported.store(true, Ordering::Release);
     }
 }
 

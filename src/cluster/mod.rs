@@ -100,7 +100,7 @@ pub enum ClusterError {
         why: String,
     },
     /// another process than expected answers
-    #[error("{host} is process {is} and should be process {expected}: check --process there")]
+    #[error("{host} runs as process {is}, expected process {expected}: check --process there")]
     Stranger {
         /// the address
         host: String,

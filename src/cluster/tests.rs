@@ -218,14 +218,14 @@ async fn a_public_address_is_refused() {
 /// Starts the second of two processes, lets the first go as `go` says, and returns what is reported.
 async fn lose(go: impl FnOnce(Cluster, Part)) -> Lost {
     let mut links = connected(2, 1).await.into_iter();
-    let (tell, told) = mpsc::channel();
+    let (tell, reports) = mpsc::channel();
     let first = links.next().expect("two processes");
-    let (also_tell, told_both) = (tell.clone(), told);
+    let (also_tell, both) = (tell.clone(), reports);
     let (cluster, part) = start(first, move |lost| also_tell.send(lost).expect("somebody waits")).expect("threads");
     let second = links.next().expect("two processes");
     let _second = start(second, move |lost| tell.send(lost).expect("somebody waits")).expect("threads");
     go(cluster, part);
-    tokio::task::spawn_blocking(move || told_both.recv_timeout(LIMIT)).await.expect("no panic").expect("it is told")
+    tokio::task::spawn_blocking(move || both.recv_timeout(LIMIT)).await.expect("no panic").expect("it is reported")
 }
 
 #[tokio::test]
@@ -297,16 +297,16 @@ async fn clients_are_handed_over_to_process_0() {
 async fn the_last_word_of_a_process_is_heard_before_it_goes() {
     let mut links = connected(2, 1).await.into_iter();
     let (first, second) = (links.next().expect("two processes"), links.next().expect("two processes"));
-    let (tell, told) = mpsc::channel();
+    let (tell, reports) = mpsc::channel();
     let (first, _part) = start(first, |_| ()).expect("threads");
     let _second = start(second, move |lost| tell.send(lost).expect("somebody waits")).expect("threads");
     let heard = tokio::task::spawn_blocking(move || {
         first.fail("its clock has stopped");
         // Its sockets close now, with what they have not read.
         drop(first);
-        told.recv_timeout(LIMIT)
+        reports.recv_timeout(LIMIT)
     });
-    let lost = heard.await.expect("no panic").expect("it is told");
+    let lost = heard.await.expect("no panic").expect("it is reported");
     assert_eq!(lost.how, Loss::Failed("its clock has stopped".to_owned()));
 }
 

@@ -89,7 +89,7 @@ pub enum Command {
     },
     /// Measures this worker's copies of lookup tables.
     MeasureTables(oneshot::Sender<Vec<(Text, TableSize)>>),
-    /// Drops all rows of a lookup table, for want of memory. It takes no more.
+    /// Drops all rows of a lookup table because memory is short. The table takes no more rows.
     EmptyTable { slot: usize, name: Text },
     /// Starts this worker's copy of a lookup table.
     AddTable {

@@ -49,7 +49,7 @@ pub trait Elsewhere {
     fn ready(&self) -> bool;
 }
 
-/// A sink that has not found a client for all messages of a batch so far.
+/// A sink of which some messages of a batch have found no client so far.
 pub struct Unheard {
     pub outlet: Arc<dyn Outlet>,
     /// Its number among the sinks of the form.

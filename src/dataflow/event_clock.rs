@@ -8,13 +8,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// So many first rows of a stream must be far ahead of the clock for its data to count as simulated.
+/// If this many first rows of a stream are all far ahead of the clock, its data counts as simulated.
 const FIRST_ROWS: u8 = 3;
 
-/// So many rows near the clock show that the data is not simulated.
+/// This many rows near the clock show that the data is not simulated.
 const NEAR_ROWS: u8 = 3;
 
-/// Not decided, as long as it is less than `FIRST_ROWS`: so many rows have come, all far ahead of the clock.
+/// Below `FIRST_ROWS`, nothing is decided yet: the value counts the rows so far, all far ahead of the clock.
 const OPEN: u8 = 0;
 
 /// The system's clock: a row far ahead of it has a wrong timestamp.
@@ -23,7 +23,7 @@ const WALL: u8 = FIRST_ROWS;
 /// The data's own clock. Each row near the system's clock adds one.
 const DATA: u8 = WALL + 1;
 
-/// The data's own clock, wrongly.
+/// The data's own clock was chosen, and later rows show that this was wrong.
 const MISLED: u8 = DATA + NEAR_ROWS;
 
 /// What happens to a row in event time.

@@ -80,7 +80,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Hands over what the scan of an input has found until `now`; `behind`: more messages wait for it.
+    /// Hands over what the scan of an input has found up to `now`. `behind` says whether more messages wait for the
+    /// scan.
     pub fn hand_over(&self, input: u16, now: i64, behind: bool) {
         for lane in &self.lanes {
             match lane {
@@ -93,7 +94,7 @@ impl Exchange {
         }
     }
 
-    /// Whether so many rows wait, or are on their way to one of the owners, that the streams should wait.
+    /// Whether an owner has reached its limit of rows that wait or are on their way: then the streams should wait.
     pub fn is_full(&self) -> bool {
         self.lanes.iter().any(|lane| match lane {
             Lane::Here(queue) => queue.is_full(),

@@ -141,7 +141,7 @@ impl Forward {
         !self.rows.borrow().is_empty() || self.combiner.as_ref().is_some_and(|combiner| !combiner.borrow().is_empty())
     }
 
-    /// Sends what the scan of an input has found up to `now`; `behind`: more messages wait for the scan.
+    /// Sends what the scan of an input has found up to `now`. `behind` says whether more messages wait for the scan.
     pub fn hand_over(&self, input: u16, now: i64, behind: bool) {
         let (known, reached) = (self.behind[usize::from(input)].get(), self.reached[usize::from(input)].get());
         self.is_behind[usize::from(input)].set(behind);
@@ -159,7 +159,7 @@ impl Forward {
         self.send(input, true);
     }
 
-    /// Sends what was found. `goes_on`: if rows are accumulated by slices, more may be held from now on.
+    /// Sends what was found. With `goes_on`, a thread that accumulates rows by slices may hold rows again from now on.
     fn send(&self, input: u16, goes_on: bool) {
         let mut rows = self.rows.replace(RowBatch::of_width(self.width));
         self.combiner.iter().for_each(|combiner| combiner.borrow_mut().take(&mut rows));
@@ -184,7 +184,7 @@ impl Forward {
         self.send(0, false);
     }
 
-    /// Sends slices that this thread has accumulated. `reached`: also reports how far its time has come.
+    /// Sends slices that this thread has accumulated, and with `reached` how far its time has come.
     pub fn ship(&self, slices: Vec<Partial>, reached: Option<i64>) {
         let mut rows = RowBatch::of_width(self.width);
         slices.into_iter().for_each(|slice| rows.push_partial(slice));
@@ -196,7 +196,7 @@ impl Forward {
         self.post.send(self.home, RuleLetter::Rows(letter));
     }
 
-    /// Whether so many rows are on their way that the streams should wait.
+    /// Whether the limit of rows on their way is reached: then the streams should wait.
     pub fn is_full(&self) -> bool {
         self.in_flight.get() >= IN_FLIGHT && !self.leaving.get()
     }

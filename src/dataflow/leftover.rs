@@ -27,7 +27,7 @@ impl Leftover {
 }
 
 impl RuleLeftover {
-    /// The rule has so many rows left after a turn.
+    /// Sets the number of rows that the rule has left after a turn.
     pub fn set(&mut self, rows: u64) {
         if rows != self.rows {
             self.thread.0.fetch_add(rows.wrapping_sub(self.rows), Ordering::Relaxed);

@@ -15,14 +15,14 @@ use super::command::RuleKey;
 pub enum RuleLetter {
     /// Rows for a rule whose state is on the receiver's thread.
     Rows(ForwardedRows),
-    /// The receiver of this letter had sent rows that were taken: it may send as many more.
+    /// Rows that the receiver has sent were taken: it may send as many more.
     Taken { rule: RuleKey, rows: usize },
     /// Asks for the rows that the receiver may hold. Time stands still for the sender until the receiver has sent them,
     /// or has answered that it holds none.
     Ask(RuleKey),
     /// Results for the clients of the receiver's process.
     Results(ResultBatch),
-    /// The receiver of this letter had sent results that were taken: it may send as many more bytes.
+    /// Results that the receiver has sent were taken: it may send as many more bytes.
     ResultsTaken(ResultsTaken),
     /// The sender has left this version of a rule, and sends no more results for it.
     ResultsEnd(RuleKey),

@@ -1,4 +1,4 @@
-//! The interface between a stateful rule's dataflow and its operator, which is that of a rule or of a view.
+//! The interface between a dataflow with state and its operator: that of a rule, or that of a view.
 
 use crate::plan::fingerprint::Fingerprint;
 

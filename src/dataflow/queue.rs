@@ -136,7 +136,7 @@ impl RuleQueue {
         RuleQueue { slices, ..self }
     }
 
-    /// These workers send accumulated rows once their own time has come, so time is that of the worker that is furthest
+    /// These workers send accumulated rows once their own time has come, so time follows the worker that is furthest
     /// behind.
     #[must_use]
     pub fn by_slowest_of(mut self, workers: &[usize]) -> Self {
@@ -158,7 +158,7 @@ impl RuleQueue {
         *self.streams_waiting.borrow_mut() = inputs;
     }
 
-    /// Whether so many rows are waiting that the streams must wait too.
+    /// Whether the limit of waiting rows is reached: then the streams must wait too.
     pub fn is_full(&self) -> bool {
         self.batch.borrow().weight() >= FULL && !self.leaving.get()
     }
@@ -400,8 +400,7 @@ impl RuleQueue {
         self.restore_with(from, |_, restored| restored)
     }
 
-    /// The same with the checkpoint of another part of the state: the watermark is that of the part that is furthest
-    /// behind.
+    /// The same with the checkpoint of another part of the state: the watermark is the smaller one.
     ///
     /// # Errors
     /// As [`RuleQueue::restore`].

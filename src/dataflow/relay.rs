@@ -83,7 +83,7 @@ impl Relay {
         *self.waiting.borrow_mut() = waiting;
     }
 
-    /// Whether so many results are on their way that the rule should wait.
+    /// Whether the limit of results on their way is reached: then the rule should wait.
     fn is_full(&self) -> bool {
         self.processes.iter().any(|remote| remote.in_flight.get() >= IN_FLIGHT)
     }

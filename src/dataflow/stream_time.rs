@@ -13,7 +13,7 @@ pub struct StreamTime {
     pub seen: Cell<i64>,
     /// Whether the input moves the watermark; tables do not.
     pub counts: bool,
-    /// Set if time is that of the thread among these that is furthest behind.
+    /// If set, time follows the thread among these that is furthest behind.
     least_of: Option<Box<[usize]>>,
 }
 
@@ -47,7 +47,7 @@ impl StreamTime {
         StreamTime::new(threads, self.counts, self.seen.get())
     }
 
-    /// Makes time that of the thread among these that is furthest behind.
+    /// Makes time follow the thread among these that is furthest behind.
     pub fn follow_slowest_of(&mut self, threads: &[usize]) {
         self.least_of = Some(threads.into());
     }

@@ -397,7 +397,7 @@ mod tests {
         let entries: Vec<(&str, bool)> =
             connections.file().iter().map(|entry| (entry.id.as_str(), entry.delete)).collect();
         assert_eq!(entries, [("c1", false), ("c2", true)]);
-        let told: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        let messages: Vec<String> = problems.iter().map(Problem::to_string).collect();
         for expected in [
             "connection c3: property addr is 5, expected host:port",
             "connection c 4: an id has letters",
@@ -405,8 +405,8 @@ mod tests {
             "connection c6: is a number",
             "connection type mqtt not found",
         ] {
-            assert!(told.iter().any(|told| told.contains(expected)), "{expected}\n{told:#?}");
+            assert!(messages.iter().any(|message| message.contains(expected)), "{expected}\n{messages:#?}");
         }
-        assert_eq!(told.len(), 5);
+        assert_eq!(messages.len(), 5);
     }
 }

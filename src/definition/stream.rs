@@ -71,7 +71,7 @@ impl StreamDef {
     }
 
     /// A schemaless stream with this name and no options.
-    pub fn of_name(name: Text) -> StreamDef {
+    pub fn schemaless(name: Text) -> StreamDef {
         StreamDef {
             name,
             kind: RelationKind::Stream,

@@ -37,7 +37,7 @@ impl ViewShape {
             source: Text::const_new("view"),
             integers: self.integers,
             view: Some(self.clone()),
-            ..StreamDef::of_name(name)
+            ..StreamDef::schemaless(name)
         }
     }
 }

@@ -56,13 +56,14 @@ impl Sizes {
         is_due
     }
 
-    /// The sizes to decide by after this measurement; `None`: not all threads have answered, and may do so the next time.
+    /// The sizes to decide by after this measurement; `None` if some threads have not answered and may do so the next
+    /// time.
     fn after(&mut self, measured: Arc<Measured>) -> Option<Arc<Measured>> {
         if !measured.is_partial {
             (self.whole, self.partial) = (Some(measured.clone()), 0);
             return Some(measured);
         }
-        // A measurement that was used again is no further one.
+        // A reused measurement does not count as another one.
         if !self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &measured)) {
             self.partial += 1;
             self.last = Some(measured.clone());

@@ -241,7 +241,8 @@ impl Engine {
         failed.map(|(id, rule)| (id.clone(), rule.key)).collect()
     }
 
-    /// Rules whose watermark is far ahead of the clock because a stream was wrongly taken for simulated; each is told once.
+    /// Rules whose watermark is far ahead of the clock because a stream was wrongly taken for simulated; each is
+    /// returned once.
     pub fn misled(&self) -> Vec<String> {
         let running = self.running();
         running.rules.iter().filter(|(_, rule)| rule.metrics.take_misled()).map(|(id, _)| id.clone()).collect()

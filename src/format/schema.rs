@@ -82,7 +82,7 @@ pub fn accept(
         Misfit::Type(found) => SchemaError::Type {
             column: column.clone(),
             found: match found {
-                // It is no BIGINT, though it is a whole number.
+                // A whole number that is too large for BIGINT.
                 Value::Unsigned(_) => "unsigned bigint".to_owned(),
                 found => found.kind().to_string(),
             },

@@ -73,7 +73,7 @@ impl BatchQueue {
         Some(Rest { batch, next: 0 })
     }
 
-    /// A message of a rest that was taken no longer counts. The rest is later settled without it.
+    /// Stops counting one message of a taken rest. The rest is later settled without it.
     pub fn parts_with_one(&mut self) {
         self.messages -= 1;
     }

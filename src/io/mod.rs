@@ -80,8 +80,7 @@ impl LinkState {
     }
 }
 
-/// The cause of messages without a receiver. They are dropped and counted, but not as errors: eKuiper counts them as
-/// sent.
+/// The cause under which messages without a receiver are counted. They are not errors: eKuiper counts them as sent.
 pub const NO_CLIENT: &str = "no client";
 
 /// The number of lost messages and the cause, for the status and the log.

@@ -394,8 +394,8 @@ impl Taken {
         }
     }
 
-    /// Holds the message at `index` apart, however long it lasts, while the batch is dropped. It no longer counts towards
-    /// the limit of the outbox: the sender limits what it holds.
+    /// Keeps the message at `index` after the batch is dropped, for as long as the sender needs it. It no longer counts
+    /// towards the limit of the outbox: the sender limits what it holds.
     pub fn hold(&self, index: usize) -> Single {
         if self.kept.is_none() {
             self.apart.fetch_add(1, Ordering::Relaxed);

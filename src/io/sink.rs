@@ -1,4 +1,4 @@
-//! What all sinks have in common: their settings' interface, and that of open sinks.
+//! The interfaces of all sinks: one for their settings, one for open sinks.
 //!
 //! A connector implements both traits in its own files. These do not know rules or threads.
 

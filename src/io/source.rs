@@ -1,4 +1,4 @@
-//! What all sources have in common: their settings' interface, and that of open sources.
+//! The interfaces of all sources: one for their settings, one for open sources.
 //!
 //! A connector implements both traits in its own files. These do not know rules or threads.
 

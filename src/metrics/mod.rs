@@ -377,7 +377,7 @@ impl RuleMetrics {
         self.error_of(place, text, None);
     }
 
-    /// The same for an error caused by this message or row.
+    /// The same, with the message or row that caused the error.
     pub fn error_of(&self, place: Place, text: impl Into<String>, message: Option<&str>) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         let failure = Failure::new(text.into(), message);
@@ -515,7 +515,7 @@ impl RuleMetrics {
         );
     }
 
-    /// Whether it was misled; told once.
+    /// Whether its data was wrongly taken for simulated; true only once.
     pub fn take_misled(&self) -> bool {
         self.misled.load(Ordering::Acquire) && self.misled.swap(false, Ordering::AcqRel)
     }

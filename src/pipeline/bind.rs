@@ -43,7 +43,7 @@ pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<Warning
     if let Some(reach) = &config.reach {
         reach.check(&action.written)?;
     }
-    let (action, mut said) = with_resource(action, config)?;
+    let (action, mut resource_warnings) = with_resource(action, config)?;
     let action = &action;
     let selected = config.connections.of_sink(&action.kind, &action.props)?;
     let (mut spec, mut warnings) = connector::sink(&action.kind, &selected.props)?;
@@ -58,7 +58,7 @@ pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<Warning
     let formed = spec.settings_mut().form(action.format.clone(), has_format);
     let format = formed.map_err(|reason| ConnectorError::Form { kind, reason })?;
     warnings.extend(selected.warnings);
-    warnings.append(&mut said);
+    warnings.append(&mut resource_warnings);
     Ok((SinkAction { spec, format, dead_letter: action.dead_letter }, warnings))
 }
 
@@ -94,7 +94,7 @@ fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Act
     put_all(&mut props, &own);
     // Read like any action, since some properties belong to every sink.
     let rule = json!({"id": "resource", "sql": "SELECT", "actions": [{kind: props}]});
-    let (document, mut problems) = (Document::of_json("resource", &rule), Vec::new());
+    let (document, mut problems) = (Document::from_json("resource", &rule), Vec::new());
     let read = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut problems);
     let of_sink = problems.into_iter().find(|found| matches!(found.part, Part::Sink));
     let wrong = of_sink.map(|found| found.problem.message);

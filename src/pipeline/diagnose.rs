@@ -88,7 +88,7 @@ fn everything_about(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog
     let Ok(json) = serde_json::from_str::<Json>(text) else { return Vec::new() };
     let placed = if text.len() > LONGEST { None } else { Document::parse("rule", text.to_owned()).ok() };
     // Long texts, and JSON that is not YAML, have no places.
-    let document = placed.unwrap_or_else(|| Document::of_json("rule", &json));
+    let document = placed.unwrap_or_else(|| Document::from_json("rule", &json));
     let (root, mut found) = (&document.root, Vec::new());
     let rule = rule::parse(&document, root, id, &config.rule, &mut found);
     if !sinks {
@@ -123,7 +123,7 @@ fn everything_about(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog
 
 /// The problems of a refused CREATE statement; empty if there are none. Does not check whether its name is taken.
 pub fn of_statement(text: &str, catalog: &Catalog) -> Vec<Problem> {
-    let document = Document::of_json("statement", &Json::from(text));
+    let document = Document::from_json("statement", &Json::from(text));
     let mut problems = Vec::new();
     match sql::parse_create(text) {
         Err(error) => of_create(&document, &document.root, "", &error, &mut problems),
@@ -140,7 +140,7 @@ pub fn of_statement(text: &str, catalog: &Catalog) -> Vec<Problem> {
 
 /// The problems of a refused CREATE VIEW; empty if there are none. Does not check whether its name is taken.
 pub fn of_view(text: &str, catalog: &Catalog) -> Vec<Problem> {
-    let document = Document::of_json("statement", &Json::from(text));
+    let document = Document::from_json("statement", &Json::from(text));
     let mut problems = Vec::new();
     match sql::parse_view(text) {
         Err(error) => of_create(&document, &document.root, "", &error, &mut problems),

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn told(texts: &[&str]) -> Vec<String> {
+fn problems_of(texts: &[&str]) -> Vec<String> {
     match built(texts) {
         Ok(pipeline) => pipeline.warnings.iter().map(Problem::to_string).collect(),
         Err(problems) => problems.iter().map(Problem::to_string).collect(),
@@ -61,7 +61,7 @@ fn sources_of_the_file_give_the_role() {
 fn all_problems_of_all_files_are_told() {
     let first = "{\"streams\": [\"CREATE STREEM a () WITH ()\",\n  \"CREATE STREAM b (x BIGNIT) WITH (DATASOURCE=\\\"/b\\\")\",\n  \"CREATE STREAM c () WITH (DATASOURCE=\\\"c\\\", TYPE=\\\"websocket\\\")\",\n  \"CREATE STREAM d () WITH (DATASOURCE=\\\"/d\\\", CONF_KEY=\\\"none\\\", TYPE=\\\"websocket\\\")\"],\n\"rules\": [\n  {\"id\": \"r1\", \"sql\": \"SELECT * FROM b\", \"actions\": [{\"log\": {}}]},\n  {\"id\": \"r2\", \"sql\": \"SELECT a FORM c\", \"actions\": [{\"lgo\": {}}]},\n  {\"id\": \"r2\", \"sql\": \"SELECT a FROM c\", \"actions\": [{\"websocket\": {\"path\": \"x\"}}]},\n  {\"id\": \"r4\", \"sql\": \"SELECT a FROM d\", \"actions\": [{\"log\": {}}], \"options\": {\"isEventTime\": 5}}]}";
     let second = "rules: 5\ntables: 7\nstreems: []\n";
-    let problems = told(&[first, second]);
+    let problems = problems_of(&[first, second]);
     for expected in [
         "f0:1:22: error: stream a: ",
         "f0:2:23: error: stream b: found \"BIGNIT\", expect valid stream field types",
@@ -101,7 +101,7 @@ fn all_problems_of_one_part_are_told_in_their_place() {
 {"id": "e", "sql": "SELECT * FROM e", "actions": [{"nop": {}}], "options": {"isEventTime": true}},
 {"id": "f", "actions": [{"nopp": {}}]},
 {"id": "g", "sql": "SELECT n FROM e GROUP BY n, COUNTWINDOW(2) HAVING n > 1", "actions": [{"nop": {}}]}]}"#;
-    let problems = told(&[text]);
+    let problems = problems_of(&[text]);
     for (start, rest) in [
         ("f0:2:51: error: stream a: source type websockt not found", "did you mean websocket?"),
         ("f0:3:19: error: stream b: cannot convert string(x) to int64", ""),
@@ -120,8 +120,8 @@ fn all_problems_of_one_part_are_told_in_their_place() {
         ("f0:17:26: error: rule f: sink nopp is not defined", "did you mean nop?"),
         ("f0:18:", "HAVING reads aggregates"),
     ] {
-        let told = problems.iter().any(|problem| problem.starts_with(start) && problem.contains(rest));
-        assert!(told, "{start} … {rest}\n{}", problems.join("\n"));
+        let is_reported = problems.iter().any(|problem| problem.starts_with(start) && problem.contains(rest));
+        assert!(is_reported, "{start} … {rest}\n{}", problems.join("\n"));
     }
     assert_eq!(problems.len(), 16, "{}", problems.join("\n"));
 }
@@ -139,7 +139,7 @@ fn a_mistake_in_a_conf_key_is_told_once_where_it_stands() {
         rule("a"),
         rule("b")
     );
-    let problems = told(&[&text]);
+    let problems = problems_of(&[&text]);
     assert_eq!(problems.len(), 1, "{problems:#?}");
     assert!(problems[0].starts_with("f0:5:27: error: conf key k: property reconnect.jitter is 7"), "{problems:#?}");
 }
@@ -154,13 +154,13 @@ fn files_that_hold_nothing_are_refused() {
         ("[]", "f0:1:1: error: the file holds no rules"),
         ("streams: []", "f0:1:1: error: the file holds no rules"),
     ] {
-        let problems = told(&[text]);
+        let problems = problems_of(&[text]);
         assert!(problems.len() == 1 && problems[0].starts_with(expected), "{text:?}: {problems:?}");
     }
     let waits = format!(
         r#"{{"streams": ["{DEMO}"], "rules": [{{"id": "r", "sql": "SELECT * FROM demo", "actions": [{{"nop": {{}}}}], "triggered": false}}]}}"#
     );
-    assert!(told(&[&waits]).iter().any(|problem| problem.contains("no rule of the file starts")));
-    assert!(told(&["5"])[0].contains("the file holds a number"));
-    assert!(told(&["{}"])[0].contains("neither streams nor rules"));
+    assert!(problems_of(&[&waits]).iter().any(|problem| problem.contains("no rule of the file starts")));
+    assert!(problems_of(&["5"])[0].contains("the file holds a number"));
+    assert!(problems_of(&["{}"])[0].contains("neither streams nor rules"));
 }

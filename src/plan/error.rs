@@ -172,7 +172,7 @@ impl PlanError {
     }
 
     /// The first of these errors, with the others in the order of their places; `None` if there are none.
-    pub(super) fn of_all(errors: Vec<PlanError>) -> Option<PlanError> {
+    pub(super) fn from_all(errors: Vec<PlanError>) -> Option<PlanError> {
         // Spans always compare as equal, so their starts are compared.
         let start = |error: &PlanError| error.span().map(|span| span.start);
         let mut errors = errors.into_iter().take(MAX_ERRORS);

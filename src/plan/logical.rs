@@ -111,7 +111,8 @@ pub struct LogicalElements {
     /// The number of aliases that its argument may read.
     pub aliases: usize,
     pub rows: RowsOf<SlotRef>,
-    /// Other clauses than the select list read its elements: it runs before them, for each row of its input.
+    /// Whether clauses other than the select list read its elements: then it runs before them, for each row of its
+    /// input.
     pub before: bool,
     pub span: Span,
 }

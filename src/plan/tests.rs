@@ -236,11 +236,11 @@ fn each_error_is_reported_once() {
         ),
     ] {
         let error = plan(sql, &RuleOptions::default(), &catalog()).expect_err(sql);
-        let told = error.each().map(|error| {
+        let found = error.each().map(|error| {
             let span = error.span().expect(sql);
             format!("{}: {error}", &sql[span.start as usize..span.end as usize])
         });
-        assert_eq!(told.collect::<Vec<_>>(), expected, "{sql}");
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{sql}");
     }
     let joined = |more: usize| (0..more).map(|number| format!(" CROSS JOIN dmeo{number}")).collect::<String>();
     for many in [
@@ -292,15 +292,15 @@ fn integer_division_needs_declared_whole_numbers() {
 #[test]
 fn event_time_needs_a_timestamp() {
     let options = RuleOptions { event_time: true, ..RuleOptions::default() };
-    let said = |sql| plan(sql, &options, &catalog()).map_err(|error| error.to_string());
-    let timestamp = said("SELECT a FROM demo")
+    let planned = |sql| plan(sql, &options, &catalog()).map_err(|error| error.to_string());
+    let timestamp = planned("SELECT a FROM demo")
         .map(|plan| plan.inputs[0].scan.event_time.clone().map(|time| (time.slot, time.late_tolerance)));
     assert_eq!(timestamp, Ok(Some((1, 1000))));
     assert_eq!(
-        said("SELECT a FROM timeless").err().as_deref(),
+        planned("SELECT a FROM timeless").err().as_deref(),
         Some("preprocessor is set to be event time but stream option TIMESTAMP not found")
     );
-    assert_eq!(said("SELECT a FROM typed").err().as_deref(), Some("timestamp field ts not found"));
+    assert_eq!(planned("SELECT a FROM typed").err().as_deref(), Some("timestamp field ts not found"));
 }
 
 /// Aliases of aggregates that repeat each other must not grow without a limit, and chains of aliases must not overflow

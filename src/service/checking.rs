@@ -25,7 +25,7 @@ impl CheckedStatement {
 }
 
 impl Service {
-    /// Checks a SELECT, as that of a rule, or a CREATE STREAM, TABLE or VIEW. Does not check whether a name is taken.
+    /// Checks the SELECT of a rule, or a CREATE STREAM, TABLE or VIEW. Does not check whether a name is taken.
     pub fn check_statement(&self, sql: &str) -> CheckedStatement {
         let mut words = sql.split_whitespace().map(str::to_ascii_lowercase);
         match (words.next().as_deref(), words.next().as_deref()) {

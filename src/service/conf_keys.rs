@@ -199,7 +199,7 @@ fn faults(class: &str, kind: &str, props: &Map<String, Json>) -> (Vec<String>, V
     }
     // Read like the properties of an action, since some belong to every sink.
     let rule = json!({"id": "confkey", "sql": "SELECT", "actions": [{kind: props}]});
-    let (document, mut problems) = (Document::of_json("confkey", &rule), Vec::new());
+    let (document, mut problems) = (Document::from_json("confkey", &rule), Vec::new());
     let action = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut problems)
         .and_then(|rule| rule.actions.into_iter().next());
     let mut errors: Vec<String> = problems.into_iter().map(|found| found.problem.message).collect();
@@ -260,12 +260,12 @@ mod tests {
             ),
             ("sinks", "log", json!({}), &[], &[]),
         ] {
-            let (wrong, said) = faults(class, kind, props.as_object().unwrap());
-            let said: Vec<String> = said.iter().map(Warning::to_string).collect();
-            let agree = |told: &[String], expected: &[&str]| {
-                told.len() == expected.len() && told.iter().zip(expected).all(|(told, text)| told.starts_with(text))
+            let (wrong, warned) = faults(class, kind, props.as_object().unwrap());
+            let warned: Vec<String> = warned.iter().map(Warning::to_string).collect();
+            let agree = |found: &[String], expected: &[&str]| {
+                found.len() == expected.len() && found.iter().zip(expected).all(|(found, text)| found.starts_with(text))
             };
-            assert!(agree(&wrong, errors) && agree(&said, warnings), "{class} {props}: {wrong:?} {said:?}");
+            assert!(agree(&wrong, errors) && agree(&warned, warnings), "{class} {props}: {wrong:?} {warned:?}");
         }
     }
 }

@@ -469,7 +469,7 @@ impl Service {
         }
         let entries = self.config().connections.file().to_vec();
         let changes: Vec<Change> = entries.iter().filter_map(|entry| take_over(entry, &mut live, &mut gone)).collect();
-        // A damaged store takes no changes, which was said before.
+        // A damaged store takes no changes; this was logged before.
         let stores = !changes.is_empty() && self.damage().next().is_none();
         if stores && let Err(error) = self.inner.store.write(changes).await {
             tracing::error!("the connections of connection.yaml could not be stored: {error}");

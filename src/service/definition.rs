@@ -89,7 +89,7 @@ impl Definition {
     /// As [`Definition::read`].
     pub fn of(json: Json, id: Option<&str>, defaults: &RuleOptions) -> Result<Definition, ServiceError> {
         let wrong = |message: &str| ServiceError::RuleJson(message.to_owned());
-        let document = Document::of_json("rule", &json);
+        let document = Document::from_json("rule", &json);
         let field = |name| document.root.field(name);
         let own = field("id").and_then(|node| node.text()).filter(|own| !own.is_empty());
         match (own, id) {
@@ -113,7 +113,7 @@ impl Definition {
                 )));
             }
         }
-        if let Some(error) = of_wrong_type(name, &json) {
+        if let Some(error) = wrong_type(name, &json) {
             return Err(error);
         }
         let mut problems = Vec::new();
@@ -123,7 +123,7 @@ impl Definition {
         if let Some(RuleProblem { part, problem }) = errors.into_iter().next() {
             return Err(match part {
                 Part::Sink => ServiceError::Connector(problem.message),
-                Part::Option(fault) => of_option(name, &fault),
+                Part::Option(fault) => option_error(name, &fault),
                 Part::Rule | Part::Missing => ServiceError::RuleJson(problem.message),
             });
         }
@@ -133,7 +133,7 @@ impl Definition {
         };
         let warnings = warnings.into_iter().map(text).collect();
         let Some(rule) = rule else { return Err(wrong("the rule cannot be read")) };
-        let select = sql::parse_select(&rule.sql).map_err(|error| of_parser(&rule.sql, error.into()))?;
+        let select = sql::parse_select(&rule.sql).map_err(|error| plan_error(&rule.sql, error.into()))?;
         let reads = std::iter::once(&select.from).chain(select.joins.iter().map(|join| &join.source));
         let reads = reads.map(|source| source.name.name.clone()).collect();
         let version = match member(&json, "version") {
@@ -184,7 +184,7 @@ impl Definition {
     /// [`ServiceError`]
     pub fn explain(&self, catalog: &Catalog) -> Result<String, ServiceError> {
         let Rule { sql, options, .. } = &self.rule;
-        plan::explain(sql, options, catalog).map_err(|error| of_parser(sql, error))
+        plan::explain(sql, options, catalog).map_err(|error| plan_error(sql, error))
     }
 
     /// The sinks as written.
@@ -217,7 +217,7 @@ impl Definition {
     ) -> Result<Planned, ServiceError> {
         let Rule { id, sql, options, actions, .. } = &self.rule;
         let select = &*self.select;
-        let plan = plan::of_select(select, options, catalog).map_err(|error| of_parser(sql, error))?;
+        let plan = plan::of_select(select, options, catalog).map_err(|error| plan_error(sql, error))?;
         let mut sources = Vec::with_capacity(plan.inputs.len());
         for input in &plan.inputs {
             let is_asked = input.role == Role::Lookup || input.stream.kind == RelationKind::View;
@@ -225,7 +225,7 @@ impl Definition {
         }
         let mut sinks: Vec<SinkAction> = Vec::with_capacity(actions.len());
         for action in actions {
-            let (sink, warnings) = pipeline::sink(action, config).map_err(|error| of_connector(&error))?;
+            let (sink, warnings) = pipeline::sink(action, config).map_err(|error| connector_error(&error))?;
             for warning in warnings {
                 tracing::warn!(rule = id, sink = action.kind, "{warning}");
             }
@@ -243,7 +243,7 @@ impl Definition {
 
 /// The error for a member that should be text or boolean but is not. Values that rule files accept instead, such as
 /// `"true"`, are refused: the service returns a rule as it was posted, and eKuiper could not read it.
-fn of_wrong_type(rule: &str, json: &Json) -> Option<ServiceError> {
+fn wrong_type(rule: &str, json: &Json) -> Option<ServiceError> {
     const TEXTS: [&str; 3] = ["id", "name", "version"];
     const FLAGS: [&str; 2] = ["triggered", "temp"];
     const OPTIONS: [&str; 6] =
@@ -259,12 +259,12 @@ fn of_wrong_type(rule: &str, json: &Json) -> Option<ServiceError> {
         .or_else(|| {
             let (name, value) = wrong(member(json, "options")?, &OPTIONS, Json::is_boolean)?;
             let cause = Cause::Value { value: value.to_string(), expected: "true or false".to_owned() };
-            Some(of_option(rule, &Fault { noun: Noun::Option, property: name.to_owned(), cause, hint: None }))
+            Some(option_error(rule, &Fault { noun: Noun::Option, property: name.to_owned(), cause, hint: None }))
         })
 }
 
 /// The error of an option in eKuiper's form: `invalidBufferLength:…`.
-fn of_option(rule: &str, fault: &Fault) -> ServiceError {
+fn option_error(rule: &str, fault: &Fault) -> ServiceError {
     let option = fault.property.as_str();
     let negative = matches!(&fault.cause, Cause::Value { value, .. } if value.starts_with('-'));
     // For these, eKuiper only reports that they are too small.
@@ -299,7 +299,7 @@ fn member<'a>(json: &'a Json, name: &str) -> Option<&'a Json> {
 }
 
 /// The error of the SQL. eKuiper finds some errors when it parses the rule, the others when it plans it.
-fn of_parser(sql: &str, error: PlanError) -> ServiceError {
+fn plan_error(sql: &str, error: PlanError) -> ServiceError {
     if !error.is_of_parser() {
         return ServiceError::Plan(Box::new(error));
     }
@@ -312,7 +312,7 @@ fn of_parser(sql: &str, error: PlanError) -> ServiceError {
 }
 
 /// Like eKuiper, reports only the first error.
-fn of_connector(error: &ConnectorError) -> ServiceError {
+fn connector_error(error: &ConnectorError) -> ServiceError {
     let text = match error {
         ConnectorError::Properties(refused) => refused.faults.first().map(ToString::to_string).unwrap_or_default(),
         error => error.to_string(),

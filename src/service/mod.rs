@@ -403,7 +403,7 @@ impl Service {
         Ok(self.inner.store.backup().await?)
     }
 
-    /// The damage of the store. As long as there is any, nothing can be changed.
+    /// The damage found in the store. While there is any, changes are refused.
     pub fn damage(&self) -> impl Iterator<Item = &Damage> {
         self.inner.store.damage()
     }

@@ -145,8 +145,8 @@ pub(super) fn keep(service: &Service) {
     });
 }
 
-/// Relieves memory if it is short, ends rules that have failed, restarts those that were misled, and retries connections
-/// that could not be opened. False after the service has stopped.
+/// Relieves memory if it is short, ends rules that have failed, restarts rules whose streams were wrongly taken for
+/// simulated data, and retries connections that could not be opened. False after the service has stopped.
 async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
     let Some(inner) = inner.upgrade() else { return false };
     let service = Service { inner };

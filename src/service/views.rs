@@ -150,7 +150,7 @@ impl Service {
 
     /// Changes a view to another plan, and updates its readers.
     async fn change_view(&self, name: &str, planned: PlannedView) -> Result<(), ServiceError> {
-        // A view that could not start, or was dropped for want of memory, does not exist in the engine.
+        // A view that could not start, or was dropped because memory was short, does not exist in the engine.
         let is_new = !self.inner.engine.read().await.as_ref().is_some_and(|engine| engine.has_view(name));
         self.run_view(planned.spec, planned.recipe, is_new).await?;
         locked(&self.inner.relations).define_view(name, &planned.shape);

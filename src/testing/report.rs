@@ -1,4 +1,5 @@
-//! Describes why a test failed: each difference with the line of the expectation and that of the input that led to it.
+//! Describes why a test failed: each difference, with the line of the expectation and the line of the input that led to
+//! it.
 
 use std::fmt::Write as _;
 
@@ -30,7 +31,7 @@ pub fn report(outcome: &Outcome, suite: &Suite) -> String {
         return text;
     }
     for compared in outcome.compared.iter().filter(|compared| !compared.is_same()) {
-        if !compared.said {
+        if !compared.is_stated {
             let _ = writeln!(
                 text,
                 "    {}: the test does not say what is expected: give it an output, or let --update write it",

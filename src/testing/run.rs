@@ -42,7 +42,7 @@ pub struct Compared {
     /// how they were compared
     pub matching: Matching,
     /// whether the test states its expectation
-    pub said: bool,
+    pub is_stated: bool,
 }
 
 /// One result.
@@ -79,7 +79,7 @@ impl Outcome {
 impl Compared {
     /// Whether all results match.
     pub fn is_same(&self) -> bool {
-        self.said && self.lines.iter().all(|line| matches!(line, Line::Same { .. }))
+        self.is_stated && self.lines.iter().all(|line| matches!(line, Line::Same { .. }))
     }
 }
 
@@ -152,12 +152,12 @@ impl<'a> Player<'a> {
         self.problems.push(self.suite.document.error(place, subject, message));
     }
 
-    /// What the test watches: its expectations, and that rules whose errors it does not mention have none.
+    /// What the test watches: its expectations, and the errors of rules that it does not mention, which must have none.
     fn watched(&mut self) -> Vec<Watched<'a>> {
         let mut watched = Vec::new();
         let mut mentioned: BTreeSet<String> = BTreeSet::new();
         for (index, expected) in self.case.expected.iter().enumerate() {
-            // What is wrong with the rule's name was said for its errors.
+            // A wrong name of the rule was already reported for its errors.
             if expected.implied && !self.problems.is_empty() {
                 continue;
             }
@@ -339,7 +339,7 @@ fn compared(watched: Watched<'_>, case: &Case) -> Compared {
         }
     };
     let lines = align(entries.len(), sent.len(), &matching, same);
-    let said = watched.expected.is_none_or(|(_, expected)| expected.list.is_some() || expected.implied);
+    let is_stated = watched.expected.is_none_or(|(_, expected)| expected.list.is_some() || expected.implied);
     let unit = match watched.what {
         Watching::Messages(_) => "message",
         Watching::Errors => "error",
@@ -353,6 +353,6 @@ fn compared(watched: Watched<'_>, case: &Case) -> Compared {
         sent,
         lines,
         matching,
-        said,
+        is_stated,
     }
 }

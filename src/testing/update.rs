@@ -338,8 +338,16 @@ mod tests {
             fits(&entries[e].0, &sent[s].value, &case.matching)
         });
         let matching = case.matching.clone();
-        let compared =
-            Compared { expected: Some(0), of: "r".into(), unit: "message", entries, sent, lines, matching, said: true };
+        let compared = Compared {
+            expected: Some(0),
+            of: "r".into(),
+            unit: "message",
+            entries,
+            sent,
+            lines,
+            matching,
+            is_stated: true,
+        };
         let outcome = Outcome { problems: Vec::new(), compared: vec![compared] };
         let changed = apply(&suite.document.text, edits(&outcome, case, &suite));
         // The result must be readable.

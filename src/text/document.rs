@@ -200,8 +200,8 @@ impl Document {
     }
 
     /// Wraps a value that was parsed elsewhere; its places are unknown.
-    pub fn of_json(name: &str, json: &Json) -> Document {
-        Document { name: name.to_owned(), text: String::new(), root: Node::of_json(json), outer: None }
+    pub fn from_json(name: &str, json: &Json) -> Document {
+        Document { name: name.to_owned(), text: String::new(), root: Node::from_json(json), outer: None }
     }
 
     /// Parses the text in `node` as a document of its own. Its places are places in this document.
@@ -305,18 +305,18 @@ fn unreadable(name: &str, place: Option<Place>, message: &str) -> Problem {
 }
 
 impl Node {
-    fn of_json(json: &Json) -> Node {
+    fn from_json(json: &Json) -> Node {
         let member = |(key, value): (&String, &Json)| Member {
             key: key.clone(),
             place: Place::default(),
-            node: Node::of_json(value),
+            node: Node::from_json(value),
         };
         let value = match json {
             Json::Null => Value::Null,
             Json::Bool(flag) => Value::Bool(*flag),
             Json::Number(number) => Value::Number(number.clone()),
             Json::String(text) => Value::Text(text.clone()),
-            Json::Array(list) => Value::List(list.iter().map(Node::of_json).collect()),
+            Json::Array(list) => Value::List(list.iter().map(Node::from_json).collect()),
             Json::Object(members) => Value::Map(members.iter().map(member).collect()),
         };
         Node { value, place: Place::default() }

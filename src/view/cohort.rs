@@ -84,7 +84,7 @@ pub struct Member {
     /// number of cuts of its part that it holds
     pub cuts: u64,
     /// the sequence number of the last cursor that was sent to it
-    pub told: Sequence,
+    pub sent_cursor: Sequence,
     /// since when it has lacked changes, ms
     pub behind_since: Option<i64>,
     pub phase: Phase,

@@ -102,7 +102,7 @@ impl View {
         if member.is_busy() || member.holds < changed {
             return None;
         }
-        member.told = sequence;
+        member.sent_cursor = sequence;
         Some((cohort.s, cursor(&cohort.epoch, sequence)))
     }
 
@@ -117,13 +117,13 @@ impl View {
     }
 
     /// Records that the member now has the cut with this number.
-    fn holds(&mut self, place: Place, holds: Sequence, cuts: u64, told: Sequence) {
+    fn holds(&mut self, place: Place, holds: Sequence, cuts: u64, sent_cursor: Sequence) {
         let changed = self.changed(place.cohort);
         let sequence = self.sequence;
         if let Some(member) = self.member(place) {
             member.holds = holds;
             member.cuts = cuts;
-            member.told = told;
+            member.sent_cursor = sent_cursor;
             if holds >= changed || holds >= sequence {
                 member.behind_since = None;
             }
@@ -348,13 +348,13 @@ impl View {
         let (changed, sequence) = (self.changed(place.cohort), self.sequence);
         let cohort = &self.cohorts[place.cohort];
         let Some(member) = cohort.members.get(place.member as usize) else { return Pulled::Gone };
-        let (from, had, told) = (member.holds, member.cuts, member.told);
+        let (from, had, sent_cursor) = (member.holds, member.cuts, member.sent_cursor);
         if from >= changed || cohort.selection.every.is_limited() && !member.due {
             return Pulled::Nothing;
         }
         let fits = |shared: &&Shared| {
             shared.from == from
-                && shared.prev <= told
+                && shared.prev <= sent_cursor
                 && if cohort.selection.every.is_limited() { shared.tick == cohort.ticks } else { shared.to >= changed }
         };
         if let Some(shared) = cohort.shared.as_deref().filter(fits) {
@@ -372,13 +372,13 @@ impl View {
         let (cuts, tick) = (cohort.cuts, cohort.ticks);
         if changes.is_empty() {
             // The new rows were removed again, so the cursor moves with the next delta or heartbeat.
-            let told = cohort.members[place.member as usize].told;
-            self.holds(place, changed, cuts, told);
+            let sent_cursor = cohort.members[place.member as usize].sent_cursor;
+            self.holds(place, changed, cuts, sent_cursor);
             return Pulled::Nothing;
         }
         let folded = cuts.saturating_sub(had);
         // Rows that were added and removed moved the client's cut, but not its cursor.
-        let prev = from.min(told);
+        let prev = from.min(sent_cursor);
         let span =
             Span { prev: cursor(&cohort.epoch, prev), at: cursor(&cohort.epoch, sequence), merged: merged(folded) };
         let frame = frame::delta(cohort.s, &self.about, &self.rows, self.ts, Some(span), &changes);
@@ -412,7 +412,7 @@ impl View {
             return None;
         }
         member.phase = Phase::Start;
-        let frame = Frame::gap(cohort.s, &cursor(&cohort.epoch, member.told), GapReason::Expired);
+        let frame = Frame::gap(cohort.s, &cursor(&cohort.epoch, member.sent_cursor), GapReason::Expired);
         self.counters.gap(GapReason::Expired);
         Some(Pulled::Frame(frame))
     }

@@ -415,7 +415,7 @@ impl View {
                 Ok(filter) => {
                     cohort.selection.filter = filter;
                     for (_, member) in &mut cohort.members {
-                        member.phase = Phase::Redefined { from: cursor(&epoch, member.told).as_str().into() };
+                        member.phase = Phase::Redefined { from: cursor(&epoch, member.sent_cursor).as_str().into() };
                         member.call();
                     }
                     let epoch = self.epoch(&self.cohorts[number].selection.filter);

@@ -414,9 +414,9 @@ fn each_error_has_its_code() {
     let mut session = session(&world, None);
     let subscribe = r#"{"t":"subscribe","id":5,"view":"fleet","params":{"id":[2,1,2]},"every":60}"#;
     session.receive(subscribe, world.now());
-    let told = answers(&mut session, world.now());
-    assert_eq!(told[0]["params"], json!({"id": [1, 2]}));
-    assert_eq!((&told[0]["every"], &told[0]["id"]), (&json!(100), &json!(5)));
+    let frames = answers(&mut session, world.now());
+    assert_eq!(frames[0]["params"], json!({"id": [1, 2]}));
+    assert_eq!((&frames[0]["every"], &frames[0]["id"]), (&json!(100), &json!(5)));
     session.receive(subscribe, world.now());
     assert_eq!(answers(&mut session, world.now())[0]["code"], "duplicate");
     session.receive(&"x".repeat(70_000), world.now());
@@ -457,8 +457,8 @@ fn claims_choose_the_part() {
     answers(&mut session, world.now());
     world.pass(1_500);
     assert!(!session.mailbox().is_empty(Waker::noop()));
-    let told = answers(&mut session, world.now());
-    assert_eq!(told, [json!({"t": "unsubscribed", "s": told[0]["s"], "why": "expired"})]);
+    let frames = answers(&mut session, world.now());
+    assert_eq!(frames, [json!({"t": "unsubscribed", "s": frames[0]["s"], "why": "expired"})]);
     session.receive(r#"{"t":"subscribe","view":"claimed"}"#, world.now());
     assert_eq!(answers(&mut session, world.now())[0]["code"], "forbidden");
 }
@@ -477,16 +477,16 @@ fn a_new_definition_is_told_and_a_drop_ends() {
     about.parts.pop();
     about.definition = 2;
     locked(&world.view).redefine(about, world.now());
-    let told = answers(&mut session, world.now());
-    let of = |s: u64| told.iter().filter(|frame| frame["s"] == s).map(|frame| frame["t"].clone()).collect::<Vec<_>>();
-    let first = told[0]["s"].as_u64().unwrap();
-    let (whole, site) = (first.min(told[1]["s"].as_u64().unwrap()), first.max(told[1]["s"].as_u64().unwrap()));
+    let frames = answers(&mut session, world.now());
+    let of = |s: u64| frames.iter().filter(|frame| frame["s"] == s).map(|frame| frame["t"].clone()).collect::<Vec<_>>();
+    let first = frames[0]["s"].as_u64().unwrap();
+    let (whole, site) = (first.min(frames[1]["s"].as_u64().unwrap()), first.max(frames[1]["s"].as_u64().unwrap()));
     assert_eq!(of(whole), ["gap", "subscribed", "snapshot", "ready"]);
     assert_eq!(of(site), ["unsubscribed"]);
-    assert!(told.iter().any(|frame| frame["why"] == "changed"));
+    assert!(frames.iter().any(|frame| frame["why"] == "changed"));
     world.views.drop_view("fleet");
-    let told = answers(&mut session, world.now());
-    assert_eq!(told, [json!({"t": "unsubscribed", "s": whole, "why": "dropped"})]);
+    let frames = answers(&mut session, world.now());
+    assert_eq!(frames, [json!({"t": "unsubscribed", "s": whole, "why": "dropped"})]);
 }
 
 #[test]
@@ -502,8 +502,8 @@ fn a_client_that_does_not_read_keeps_no_rows_of_a_dropped_view() {
     drop(view);
     assert!(rows.upgrade().is_none());
     let mut session = client.session.expect("it is connected");
-    let told = answers(&mut session, now.load(std::sync::atomic::Ordering::Relaxed));
-    assert_eq!(told.last().map(|frame| frame["t"].clone()), Some(json!("unsubscribed")));
+    let frames = answers(&mut session, now.load(std::sync::atomic::Ordering::Relaxed));
+    assert_eq!(frames.last().map(|frame| frame["t"].clone()), Some(json!("unsubscribed")));
     drop(views);
 }
 
@@ -542,9 +542,9 @@ fn beyond_the_room_clients_are_sent_away() {
     let views = Arc::new(Views::new(Clock::Manual(Arc::default())).with_room(1));
     let open = || Session::new(views.clone(), Arc::new(Mailbox::new(String::new())), Identity::default(), 0);
     let (first, mut second) = (open(), open());
-    let told = answers(&mut second, 0);
-    assert_eq!((&told[0]["code"], &told[0]["retry"]), (&json!("too_many_clients"), &json!(true)));
-    assert_eq!((told.len(), second.over().map(|over| over.code)), (1, Some(1013)));
+    let frames = answers(&mut second, 0);
+    assert_eq!((&frames[0]["code"], &frames[0]["retry"]), (&json!("too_many_clients"), &json!(true)));
+    assert_eq!((frames.len(), second.over().map(|over| over.code)), (1, Some(1013)));
     drop((first, second));
     let mut third = open();
     assert!(answers(&mut third, 0).is_empty() && third.over().is_none(), "there is room again");
@@ -567,10 +567,10 @@ fn net_changes_of_cuts_are_recorded_for_readers() {
     view.cut(2, 2);
     let changes = view.take_changes();
     let shown = |row: &Option<Box<[u8]>>| row.as_deref().map(|row| String::from_utf8_lossy(row).into_owned());
-    let told: Vec<_> =
+    let frames: Vec<_> =
         changes.iter().map(|change| (change.key.clone(), shown(&change.old), shown(&change.new))).collect();
     let text = |text: &str| Some(text.to_owned());
-    assert_eq!(told, [(key(1), text("{}"), text("{ }")), (key(3), None, text("{}"))]);
+    assert_eq!(frames, [(key(1), text("{}"), text("{ }")), (key(3), None, text("{}"))]);
     view.remove(&key(1));
     assert_eq!(view.staged_len(), 1);
     view.unstage();
@@ -602,8 +602,8 @@ fn subscriptions_of_a_socket_have_room_and_no_more() {
     let mut session = self::session(&world, Some(json!({"sub": owners})));
     for id in 0..session::SUBSCRIPTIONS {
         session.receive(&json!({"t": "subscribe", "view": "claimed", "params": {"id": id}}).to_string(), 0);
-        let told = answers(&mut session, 0);
-        assert_eq!(told[0]["t"], "subscribed", "{id}: {}", told[0]);
+        let frames = answers(&mut session, 0);
+        assert_eq!(frames[0]["t"], "subscribed", "{id}: {}", frames[0]);
     }
     let short = Arc::new(Views::new(Clock::Manual(Arc::default())).sparing(|| true));
     short.create(description("fleet"));

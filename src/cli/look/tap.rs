@@ -42,8 +42,8 @@ impl Tap {
         let kind = if self.view { "views" } else { "rules" };
         let body = self.door.download(&format!("/{kind}/{rule}/tap?{}", query.finish()));
         let body = body.map_err(|failure| match failure {
-            Failure::Service(said) if !self.view && self.is_view(rule) => {
-                Failure::Service(format!("{said}; {rule} is a view: plutino tap --view {}", self.rule))
+            Failure::Service(text) if !self.view && self.is_view(rule) => {
+                Failure::Service(format!("{text}; {rule} is a view: plutino tap --view {}", self.rule))
             }
             failure => failure,
         })?;

@@ -84,11 +84,11 @@ impl Door {
         if !status.is_success() {
             let body = body.read_to_string().unwrap_or_default();
             let answer = Answer { status: status.as_u16(), body };
-            let said = answer.message();
-            if said != answer.body.trim_end() {
-                return Err(Failure::Service(said));
+            let text = answer.message();
+            if text != answer.body.trim_end() {
+                return Err(Failure::Service(text));
             }
-            return Err(Failure::Refused(format!("{base}{path}: {status}: {}", said.trim_end())));
+            return Err(Failure::Refused(format!("{base}{path}: {status}: {}", text.trim_end())));
         }
         Ok(body.into_reader())
     }
@@ -203,11 +203,11 @@ impl Answer {
         error_text(&self.body)
     }
 
-    /// `said`, followed by the details of each error if they were requested.
-    pub(super) fn explained(&self, said: String) -> String {
+    /// `text`, followed by the details of each error if they were requested.
+    pub(super) fn explained(&self, text: String) -> String {
         let body = serde_json::from_str::<Value>(&self.body).unwrap_or_default();
         let details = body["details"].as_array().map(Vec::as_slice).unwrap_or_default();
-        api::explained(&said, details)
+        api::explained(&text, details)
     }
 
     pub(super) fn parsed(&self) -> Result<Value, Failure> {
@@ -220,10 +220,10 @@ impl Answer {
 pub fn error_text(body: &str) -> String {
     let message = serde_json::from_str::<Value>(body).ok();
     let message = message.and_then(|body| body.get("message")?.as_str().map(str::to_owned));
-    let said = message.unwrap_or_else(|| body.trim_end().to_owned());
-    match said.as_str() {
-        "missing_token" => format!("{said}: pass a token for the REST API with --token or PLUTINO_TOKEN"),
-        _ => said,
+    let text = message.unwrap_or_else(|| body.trim_end().to_owned());
+    match text.as_str() {
+        "missing_token" => format!("{text}: pass a token for the REST API with --token or PLUTINO_TOKEN"),
+        _ => text,
     }
 }
 

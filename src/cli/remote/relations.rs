@@ -11,10 +11,10 @@ use crate::sql;
 
 impl Request<'_> {
     pub(super) fn create_relation(&self, object: &str, rest: &[String]) -> Reply {
-        let mut said = String::new();
+        let mut output = String::new();
         let definition = match &self.options.file {
             Some(file) => {
-                let _ = writeln!(said, "Creating a new {object} from file {file}.");
+                let _ = writeln!(output, "Creating a new {object} from file {file}.");
                 let text = std::fs::read_to_string(file)
                     .map_err(|_| refused(format!("The specified {object} defenition file {file} is not existed.")))?;
                 // A file may contain the complete statement.
@@ -26,9 +26,9 @@ impl Request<'_> {
         let answer = self.service.post(&format!("/{object}s"), &json!({ "sql": definition }).to_string())?;
         if !answer.is_right() {
             let message = answer.message().replacen("Table command error", "Stream command error", 1);
-            return Err(refused(answer.explained(said + &message)));
+            return Err(refused(answer.explained(output + &message)));
         }
-        self.message(said + answer.body.trim_end())
+        self.message(output + answer.body.trim_end())
     }
 
     /// The name in a statement such as `DROP STREAM name`, which may be split over arguments.

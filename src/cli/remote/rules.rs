@@ -10,37 +10,37 @@ use crate::cli::Failure;
 
 impl Request<'_> {
     pub(super) fn create_rule(&self, rest: &[String]) -> Reply {
-        let (mut said, name, rule) = rule_of(&self.options, rest)?;
+        let (mut output, name, rule) = rule_of(&self.options, rest)?;
         if let Some(other) =
             serde_json::from_str::<Value>(&rule).ok().as_ref().and_then(|rule| rule.get("id")?.as_str())
             && other != name
             && !other.is_empty()
         {
             let why = "invalid rule json: RuleId is not consistent with rule id.";
-            return Err(refused(format!("{said}Create rule  error : {why}.")));
+            return Err(refused(format!("{output}Create rule  error : {why}.")));
         }
         let answer = self.service.post("/rules", &with_id(&name, &rule))?;
         if !answer.is_right() {
             let message = answer.message();
             let subject = if message.starts_with("invalid rule json") { "" } else { name.as_str() };
-            return Err(refused(answer.explained(format!("{said}Create rule {subject} error : {message}."))));
+            return Err(refused(answer.explained(format!("{output}Create rule {subject} error : {message}."))));
         }
         // Scripts match this text, which names eKuiper's program.
         let _ = write!(
-            said,
+            output,
             "Rule {name} was created successfully, please use 'bin/kuiper getstatus rule {name}' command to get rule \
              status."
         );
-        self.message(said)
+        self.message(output)
     }
 
     pub(super) fn validate_rule(&self, rest: &[String]) -> Reply {
-        let (said, name, rule) = rule_of(&self.options, rest)?;
+        let (output, name, rule) = rule_of(&self.options, rest)?;
         let answer = self.service.post("/rules/validate", &with_id(&name, &rule))?;
         if !answer.is_right() {
-            return Err(refused(said + &answer.message()));
+            return Err(refused(output + &answer.message()));
         }
-        self.message(said + "The rule has been successfully validated and is confirmed to be correct.")
+        self.message(output + "The rule has been successfully validated and is confirmed to be correct.")
     }
 
     pub(super) fn show_rules(&self) -> Reply {
@@ -88,10 +88,10 @@ fn rule_of(options: &Options, rest: &[String]) -> Result<(String, String, String
     if let Some(file) = &options.file {
         let text = std::fs::read_to_string(file)
             .map_err(|_| refused(format!("The specified rule defenition file {file} is not existed.")))?;
-        let said = format!("Creating a new rule from file {file}.\n");
+        let output = format!("Creating a new rule from file {file}.\n");
         return match rest {
-            [name] => Ok((said, name.clone(), text)),
-            _ => Err(refused(said + "Expect rule name.")),
+            [name] => Ok((output, name.clone(), text)),
+            _ => Err(refused(output + "Expect rule name.")),
         };
     }
     match rest {

@@ -78,7 +78,7 @@ impl Feed {
             level: Cell::new(0),
             filling: Cell::new(false),
             waits,
-            scan: RefCell::new(StreamScan::new(StreamDef::of_name(name).schema(), zone)),
+            scan: RefCell::new(StreamScan::new(StreamDef::schemaless(name).schema(), zone)),
             rules: Cell::new(0),
             held: RefCell::default(),
             indexes: RefCell::default(),

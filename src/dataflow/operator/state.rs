@@ -152,7 +152,7 @@ impl RuleOperator {
     }
 
     /// # Errors
-    /// [`CheckpointError`]; operator and queue are as if nothing had been tried.
+    /// [`CheckpointError`]; operator and queue are then unchanged.
     pub fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError> {
         let parts = checkpoint::parts(checkpoint)?;
         let readers: Result<Vec<_>, _> = parts.into_iter().map(|part| CheckpointReader::open(part, plan)).collect();

@@ -110,8 +110,8 @@ struct Taken {
     passed: Sorter<Passed>,
     /// The results of the aggregates of WHERE.
     of_window: Vec<Value>,
-    /// The aggregates of WHERE over the rows so far, if one has not accepted all rows of the window: those that it does
-    /// not accept again are lost.
+    /// The aggregates of WHERE over the rows so far, if one has refused rows of the window: the rows that it refuses
+    /// again are lost.
     refusing: Option<Vec<Accumulator>>,
 }
 
@@ -137,7 +137,7 @@ impl Results {
         }
     }
 
-    /// Sends the groups of joined rows to the thread that makes the results. The plan is to be one `at_owner`.
+    /// Sends the groups of joined rows to the thread that makes the results. The plan must come from `at_owner`.
     #[must_use]
     pub fn for_home(self, home: Rc<Forward>) -> Results {
         Results { home: Some(home), ..self }
@@ -285,7 +285,7 @@ impl Results {
                         break;
                     }
                     if let (Some(home), Some((start, end))) = (&self.home, emission.moment.bounds) {
-                        // Home is told also if nothing was joined: the window has a result then, too.
+                        // Home gets a letter even if nothing was joined: the window has a result then, too.
                         home.ship(vec![Partial::of_window(start, end, taken.groups)], None);
                         return true;
                     }

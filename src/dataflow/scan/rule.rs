@@ -43,7 +43,7 @@ impl Target {
         !matches!(self, Target::Results(_))
     }
 
-    /// Whether so many rows are waiting that the stream should wait.
+    /// Whether the limit of waiting rows is reached: then the stream should wait.
     pub(super) fn is_full(&self) -> bool {
         match self {
             Target::Results(_) => false,
@@ -92,7 +92,7 @@ pub(super) enum Part {
     /// The stream's column with this number.
     Column(usize),
     Whole,
-    /// Its metadata and its connection's.
+    /// The metadata of the message and of its connection.
     Meta,
     /// Its topic, as an object.
     Topic,

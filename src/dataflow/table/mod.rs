@@ -9,7 +9,7 @@
 //!
 //! Timestamps count rounds of input instead of following the clock, so a table without updates costs nothing. After
 //! each round the arrangements are compacted, logically and physically, to the present: nobody needs the past, and
-//! costs depend on the number of rows and not on that of updates.
+//! costs depend on the number of rows, not on the number of updates.
 //!
 //! This module does not know what rules do with the rows.
 

@@ -154,7 +154,7 @@ impl WorkerLoop {
         }
     }
 
-    /// The sinks of a version that runs here, or has left while the others had not.
+    /// The sinks of a version that runs here, or that has left before those on the other threads.
     fn output_of(&self, rule: &RuleKey) -> Option<&Rc<RefCell<Output>>> {
         let runs = self.rules.get(rule).map(|rule| &rule.output);
         runs.or_else(|| self.leavers.get(rule).filter(|leaver| leaver.listens()).map(|leaver| &leaver.output))

@@ -4,11 +4,11 @@ use crate::sql::parse_create;
 fn create(catalog: &mut Catalog, sql: &str) -> Result<Arc<StreamDef>, String> {
     let create = parse_create(sql).map_err(|error| error.to_string())?;
     catalog.create(&create).map_err(|errors| {
-        let told = errors.iter().map(|error| {
+        let texts = errors.iter().map(|error| {
             let marked = &sql[error.span.start as usize..error.span.end as usize];
             format!("{error} @ {marked}")
         });
-        told.collect::<Vec<_>>().join("; ")
+        texts.collect::<Vec<_>>().join("; ")
     })
 }
 

@@ -71,7 +71,7 @@ impl Moving {
         }
     }
 
-    /// Removes the oldest value; it is to be the one that was added.
+    /// Removes the oldest value, which must be passed as it was added.
     pub fn remove(&mut self, value: &Value) {
         match self {
             Moving::Firsts { aggregate, firsts, .. } => {

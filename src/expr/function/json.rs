@@ -208,8 +208,8 @@ mod tests {
             ("json_path_exists", &text, "$.x", "false"),
         ] {
             let answer = answer(name, &[data.clone(), Value::from(path)]);
-            let said = shown(&answer).unwrap_or_else(|| answer.expect_err("no JSON").to_string());
-            assert_eq!(said, expected, "{name} {path}");
+            let found = shown(&answer).unwrap_or_else(|| answer.expect_err("no JSON").to_string());
+            assert_eq!(found, expected, "{name} {path}");
         }
         let refused = answer("json_path_query", &[text, Value::from("$")]).map_err(|error| error.to_string());
         assert!(refused.is_err_and(|error| error.contains("is not a valid json string")));

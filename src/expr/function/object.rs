@@ -301,8 +301,8 @@ mod tests {
             ("object_construct", &[None], "the args must be key value pairs"),
             ("object_construct", &[None, None, Some(&number), None], "Expect string type for parameter 3"),
         ] {
-            let said = check_call(lookup(name).expect("a row"), literals, &vec![None; literals.len()]);
-            assert_eq!(said.map_err(|error| error.to_string()), Err(expected.to_owned()), "{name}");
+            let checked = check_call(lookup(name).expect("a row"), literals, &vec![None; literals.len()]);
+            assert_eq!(checked.map_err(|error| error.to_string()), Err(expected.to_owned()), "{name}");
         }
     }
 }

@@ -160,7 +160,7 @@ pub struct Backlog(SmallVec<[Arc<Space>; 1]>);
 
 impl Backlog {
     /// The sum over several queues.
-    pub fn of_all(parts: impl IntoIterator<Item = Backlog>) -> Backlog {
+    pub fn sum(parts: impl IntoIterator<Item = Backlog>) -> Backlog {
         Backlog(parts.into_iter().flat_map(|part| part.0).collect())
     }
 

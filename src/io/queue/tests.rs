@@ -66,7 +66,7 @@ async fn senders_learn_that_the_stream_has_ended() {
 #[test]
 fn a_worker_that_found_the_queue_full_is_told_of_space_once() {
     let (reads, _slots, _) = signal();
-    let (ready, told) = crossbeam_channel::unbounded();
+    let (ready, woken) = crossbeam_channel::unbounded();
     let writes = Signal::new(9, ready, Arc::new(Notify::new()));
     let (sender, receiver) = inbound(reads);
     for _ in 0..INBOUND_BATCHES {
@@ -75,16 +75,16 @@ fn a_worker_that_found_the_queue_full_is_told_of_space_once() {
     for _ in 0..2 {
         assert!(matches!(sender.offer(batch("y"), &writes), Err(Refused::Full(_))));
     }
-    assert!(told.is_empty());
+    assert!(woken.is_empty());
     receiver.receive();
     receiver.receive();
-    assert_eq!(told.try_iter().collect::<Vec<_>>(), [9]);
+    assert_eq!(woken.try_iter().collect::<Vec<_>>(), [9]);
     writes.lower();
     sender.offer(batch("y"), &writes).expect("there is space");
     sender.offer(batch("y"), &writes).expect("there is space");
     assert!(matches!(sender.offer(batch("y"), &writes), Err(Refused::Full(_))));
     drop(receiver);
-    assert_eq!(told.try_iter().collect::<Vec<_>>(), [9]);
+    assert_eq!(woken.try_iter().collect::<Vec<_>>(), [9]);
     assert!(matches!(sender.offer(batch("y"), &writes), Err(Refused::Ended)));
 }
 

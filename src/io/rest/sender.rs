@@ -198,7 +198,7 @@ impl<'a> Sender<'a> {
                 match letter.failures < attempts {
                     false => letter.message.lost(SERVER_ERROR),
                     true if is_apart => return self.retry(letter, pause, next),
-                    // Another message of the server, which was under way with it, has failed first.
+                    // Another message to the same server was in flight too, and has failed first.
                     true if self.failing.has(&host) => return self.defer(letter),
                     true if self.failing.begin(&host, letter.request.size()) => return self.retry(letter, pause, next),
                     true => letter.message.lost(SERVER_ERROR),

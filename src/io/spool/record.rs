@@ -18,8 +18,8 @@ use crate::io::queue::MessageBatch;
 /// The size of a [`Prefix`], bytes.
 pub(super) const PREFIX: usize = 24;
 
-/// The number at the start of the checksums of a segment's prefixes. The default is that of older versions, which is no
-/// secret.
+/// The number at the start of the checksums of a segment's prefixes. The default is the number that older versions
+/// used; it is not secret.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seal(Option<u32>);
 

@@ -331,7 +331,7 @@ impl Window {
 
     /// The messages that must be appended to the log. Those that are done with need not go to disk, if the log knows
     /// that they are: it records [`Window::first`] and the first [`HOLES`] of [`Window::holes`]. It must record them
-    /// before it appends, since otherwise, after a kill, what is not in the log would count as damaged.
+    /// before it appends: otherwise, after a kill, messages that are missing in the log would count as damaged.
     pub fn unwritten(&self) -> Vec<Lot> {
         let start = self.recent.partition_point(|lot| lot.end() <= self.written);
         let unrecorded = self.holes.iter().nth(HOLES).map_or(u64::MAX, |(start, _)| start);
@@ -348,7 +348,7 @@ impl Window {
     /// Whether rules may add messages; if not, [`Window::relieved`] reports when they may.
     pub fn is_ready(&mut self, room: Room) -> bool {
         let exceeds = self.exceeds(room.usual);
-        // `relieved` also notifies callers that already wait, whoever asks in between.
+        // Stays set until `relieved` has notified the callers that wait.
         self.awaited |= exceeds;
         !exceeds
     }

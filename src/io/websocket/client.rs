@@ -112,7 +112,7 @@ pub(super) async fn keep(
                 endpoint.is_unreached(&address, error.to_string());
             }
         }
-        // With another address left, there is no wait.
+        // If another address is left, it is dialled at once.
         if !addresses.pass() {
             continue;
         }

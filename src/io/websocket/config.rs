@@ -227,13 +227,13 @@ impl Settings {
         self.path.split('?').next().unwrap_or(&self.path)
     }
 
-    /// Whether it sends no messages of its own on a connection.
+    /// Whether the link sends no messages of its own, such as `onOpen`, on a connection.
     pub(super) fn is_silent(&self) -> bool {
         self.on_open.is_empty() && self.keep_alive.is_none() && self.subprotocols.is_empty()
     }
 
-    /// Whether it sends the same messages of its own on a connection.
-    pub(super) fn says_as(&self, other: &Settings) -> bool {
+    /// Whether both send the same messages of their own on a connection.
+    pub(super) fn sends_like(&self, other: &Settings) -> bool {
         (&self.on_open, &self.keep_alive, &self.subprotocols)
             == (&other.on_open, &other.keep_alive, &other.subprotocols)
     }

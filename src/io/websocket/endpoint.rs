@@ -93,7 +93,7 @@ impl Link {
         self.used == used
             && own.events == settings.events
             && own.connection == settings.connection
-            && own.says_as(settings)
+            && own.sends_like(settings)
             && own.data_timeout == settings.data_timeout
             && own.max_connection_age == settings.max_connection_age
             && own.overlap == settings.overlap
@@ -249,11 +249,11 @@ impl Endpoint {
         locked(&self.links).iter().all(|(link, _)| {
             let own = &link.settings;
             let named = own.connection.is_some() && own.connection == settings.connection;
-            named || joins(used, settings) || joins(link.used, own) || own.says_as(settings)
+            named || joins(used, settings) || joins(link.used, own) || own.sends_like(settings)
         })
     }
 
-    /// The first messages of its links on a connection, without repetition.
+    /// The messages that its links send first on a connection, each once.
     pub fn openings(&self) -> Vec<Opening> {
         let mut openings: Vec<Opening> = Vec::new();
         for opening in locked(&self.links).iter().flat_map(|(link, _)| &link.settings.on_open) {
@@ -268,13 +268,13 @@ impl Endpoint {
     /// those that were read before the dial; links may have been added since.
     pub fn opens(&self, peer: &Peer, read: Vec<(Opening, Vec<String>)>) {
         let links = locked(&self.links);
-        let mut said: Vec<&Opening> = Vec::new();
+        let mut seen: Vec<&Opening> = Vec::new();
         let mut messages = Vec::new();
         for opening in links.iter().flat_map(|(link, _)| &link.settings.on_open) {
-            if said.contains(&opening) {
+            if seen.contains(&opening) {
                 continue;
             }
-            said.push(opening);
+            seen.push(opening);
             match read.iter().find(|(known, _)| known == opening) {
                 Some((_, read)) => messages.extend(read.iter().cloned()),
                 None => messages.extend(opening.messages().unwrap_or_default()),
@@ -586,12 +586,12 @@ mod tests {
             endpoint.unlink(&endpoint.link(Use::Source, settings.clone()));
         }
         let _link = endpoint.link(Use::Source, settings.clone());
-        let said = || std::iter::from_fn(|| peer.next_first()).count();
-        assert_eq!(said(), 0);
+        let sent = || std::iter::from_fn(|| peer.next_first()).count();
+        assert_eq!(sent(), 0);
         endpoint.opens(&peer, Vec::new());
-        assert_eq!(said(), 1);
+        assert_eq!(sent(), 1);
         let props = serde_json::json!({"addr": "127.0.0.1:1", "onOpen": "more"});
         endpoint.link(Use::Source, Settings::source("/p", props.as_object().unwrap()).unwrap().0);
-        assert_eq!(said(), 1, "the connection is open");
+        assert_eq!(sent(), 1, "the connection is open");
     }
 }

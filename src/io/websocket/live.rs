@@ -213,7 +213,7 @@ impl Client {
                 return Poll::Pending;
             }
             // One message at a time: further ones wait in the socket until the client has read the replies.
-            let mut intake = Intake::of_one();
+            let mut intake = Intake::for_one();
             match self.stream.poll_read(cx, &mut intake) {
                 Poll::Ready(read) => {
                     intake.frames.iter().for_each(|message| self.receive(message, now));

@@ -39,7 +39,7 @@ use crate::view::{Identity, Views};
 /// The most connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: u32 = 4096;
 
-/// What a page gets whose origin is not allowed.
+/// The answer to a page whose origin is not allowed.
 const ORIGIN_REFUSED: &str = "pages of this origin may not connect: add it to source.httpServerOrigins. Without that \
                               setting, the page must come from the host that it connects to, and a browser on this \
                               machine must name it by an address, localhost or its host name\n";

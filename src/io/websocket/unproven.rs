@@ -77,7 +77,7 @@ impl Unproven {
         self.since.entry(name).or_insert_with(|| (sink.clone(), 0)).1 += messages;
     }
 
-    /// Whether so many messages were sent that a ping must not wait for its time.
+    /// Whether a ping is due before its time, because many messages were sent.
     pub fn is_due(&self) -> bool {
         self.ping.is_none() && self.sent >= MANY
     }

@@ -93,14 +93,14 @@ pub(super) enum Due {
 
 /// Sends the messages of `keepAlive` until the connection must end. `opened` is when it was opened.
 pub(super) async fn watch(peer: &Peer, terms: &Settings, opened: Instant) -> Due {
-    let mut said = opened;
+    let mut last_sent = opened;
     loop {
         let heard = peer.heard.last().map_or(opened, |last| last.max(opened));
         let silent = terms.data_timeout.map(|limit| heard + limit);
         let old = terms.max_connection_age.map(|age| opened + age);
         let beat = terms.keep_alive.as_ref().map(|keep| match keep.when {
-            KeepAliveWhen::Always => said + keep.every,
-            KeepAliveWhen::Quiet => said.max(heard) + keep.every,
+            KeepAliveWhen::Always => last_sent + keep.every,
+            KeepAliveWhen::Quiet => last_sent.max(heard) + keep.every,
         });
         let Some(next) = [silent, old, beat].into_iter().flatten().min() else { return std::future::pending().await };
         let now = Instant::now();
@@ -115,7 +115,7 @@ pub(super) async fn watch(peer: &Peer, terms: &Settings, opened: Instant) -> Due
             return Due::Old;
         }
         if let Some(keep) = &terms.keep_alive {
-            said = now;
+            last_sent = now;
             peer.say(&[keep.text()]);
         }
     }
@@ -140,16 +140,16 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_kept_alive_until_it_is_due() {
         let peer = Peer::new("p".to_owned(), Arc::default(), 0);
-        let said = || std::iter::from_fn(|| peer.next_first()).count();
+        let sent = || std::iter::from_fn(|| peer.next_first()).count();
         // Tests must not depend on speed, so they wait only for what must happen.
         assert_eq!(watch(&peer, &terms(Some(KeepAliveWhen::Always), 0, 200), Instant::now()).await, Due::Old);
-        assert!(said() >= 1);
+        assert!(sent() >= 1);
         assert_eq!(watch(&peer, &terms(Some(KeepAliveWhen::Quiet), 200, 0), Instant::now()).await, Due::Silent);
-        assert!(said() >= 1);
+        assert!(sent() >= 1);
         // The engine has taken the waiting batch.
         let hearing = peer.heard.begin();
         assert_eq!(watch(&peer, &terms(Some(KeepAliveWhen::Quiet), 20, 100), Instant::now()).await, Due::Old);
-        assert_eq!(said(), 0);
+        assert_eq!(sent(), 0);
         drop(hearing);
         assert_eq!(watch(&peer, &terms(None, 20, 10_000), Instant::now()).await, Due::Silent);
     }

@@ -77,7 +77,7 @@ impl Compiler {
             Aggregate::Deduplicate { .. } => Some(self.with_row(args.swap_remove(0), span)?),
             _ => Some(args.swap_remove(0)),
         };
-        // What these return is known if the type of the argument is.
+        // The type of these results is known if the type of the argument is known.
         let declared = match aggregate {
             Aggregate::Count | Aggregate::CountDistinct => true,
             Aggregate::Sum | Aggregate::Avg | Aggregate::Min | Aggregate::Max => {

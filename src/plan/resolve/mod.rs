@@ -166,7 +166,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
         errors,
         ..
     } = compiler;
-    if let Some(error) = PlanError::of_all(errors) {
+    if let Some(error) = PlanError::from_all(errors) {
         return Err(error);
     }
     let inputs = sources.into_iter().zip(roles).zip(event_times).map(|((source, role), event_time)| LogicalInput {

@@ -175,7 +175,7 @@ pub(super) fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Resu
         // Expressions that read it cannot be checked.
         Some(index) => {
             compiler.note(PlanError::at(PlanErrorKind::AliasCycle, aliased[index].2.span));
-            Err(PlanError::of_all(std::mem::take(&mut compiler.errors)).expect("one was just noted"))
+            Err(PlanError::from_all(std::mem::take(&mut compiler.errors)).expect("one was just noted"))
         }
         None => Ok(of_field),
     }

@@ -36,7 +36,7 @@ pub(super) fn sources(
                 let relations = catalog.streams().chain(catalog.tables()).chain(catalog.views());
                 error.suggest(&name.name, relations.map(|relation| relation.name.as_str()))
             });
-            Arc::new(StreamDef::of_name(name.name.clone()))
+            Arc::new(StreamDef::schemaless(name.name.clone()))
         });
         if stream.temporary && !options.temporary {
             PlanError::note(errors, || PlanError::at(PlanErrorKind::TemporaryStream(name.name.to_string()), name.span));

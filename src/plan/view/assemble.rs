@@ -23,7 +23,7 @@ pub struct Assembled<'a> {
     pub create: &'a CreateView,
     pub options: ViewOptions,
     pub key: Vec<Text>,
-    pub told: Vec<ResultColumn>,
+    pub result_columns: Vec<ResultColumn>,
     /// whether rows can have members that the query does not name: those of a stream without columns
     pub open: bool,
     /// its sources, as in the catalog
@@ -43,17 +43,17 @@ impl Assembled<'_> {
         items: Vec<Item>,
         query: &Select,
     ) -> Result<ViewPlan, PlanError> {
-        let Assembled { create, options, key, told, open, sources, limits } = self;
+        let Assembled { create, options, key, result_columns, open, sources, limits } = self;
         let name_span = create.name.span;
         let selected =
             |name: &Text| items.iter().any(|item| matches!(item, Item::Field { name: known, .. } if known == name));
-        let ty = |name: &Text| column_type(data_type(&told, name).as_ref());
+        let ty = |name: &Text| column_type(data_type(&result_columns, name).as_ref());
         let mut parts: Vec<PartColumn> = Vec::new();
         let params = options.params.as_ref().map_or(&key, |params| &params.names);
         let claimed = options.claims.iter().map(|(column, _)| column);
         let check = |option: &'static str, name: &Text, span: Span| {
             if !selected(name) {
-                let names = told.iter().map(|column| column.name.as_str());
+                let names = result_columns.iter().map(|column| column.name.as_str());
                 let error = ViewError::NotSelected { option, name: name.to_string() };
                 return Err(at(error, span).suggest(name, names));
             }
@@ -145,7 +145,7 @@ impl Assembled<'_> {
             columns: items
                 .iter()
                 .filter_map(|item| item.name())
-                .map(|name| (name.clone(), data_type(&told, name)))
+                .map(|name| (name.clone(), data_type(&result_columns, name)))
                 .collect(),
             open: whole,
             integers: sources.iter().all(|source| source.integers),
@@ -194,8 +194,8 @@ fn number_sort_values(items: &mut [ViewItem], tops: &mut [Top]) {
     }
 }
 
-fn data_type(told: &[ResultColumn], name: &Text) -> Option<DataType> {
-    told.iter().find(|column| column.name == *name).and_then(|column| column.ty.clone())
+fn data_type(columns: &[ResultColumn], name: &Text) -> Option<DataType> {
+    columns.iter().find(|column| column.name == *name).and_then(|column| column.ty.clone())
 }
 
 /// The selected column for an expression.

@@ -35,7 +35,7 @@ pub enum ViewError {
         "{0} is selected beside groups of rows that leave again: only GROUP BY columns and aggregates have one value"
     )]
     NotGrouped(String),
-    #[error("{0}() changes by itself: a row that was counted with one answer could not be taken out with another")]
+    #[error("{0}() changes by itself: a row that was counted with one value could not be removed with another")]
     Volatile(&'static str),
     #[error("meta() reads a message, but {0} is made of rows: use it on a stream")]
     Meta(String),
@@ -45,7 +45,7 @@ pub enum ViewError {
         "KEY must contain {columns} of {source_name}, or ON must equate it: it distinguishes the rows of {source_name}"
     )]
     KeyOfSource { source_name: String, columns: String },
-    #[error("rows of table {0} cannot be distinguished: it has no KEY")]
+    #[error("table {0} has no KEY: a view cannot tell its rows apart")]
     TableWithoutKey(String),
     #[error("{0}.* beside other sources: its columns are not known")]
     OpenStar(String),
@@ -69,7 +69,7 @@ pub enum ViewError {
     AggregateInWhere,
     #[error("row_number() in WHERE must be compared with a whole number from 1 up: row_number() OVER (…) <= 3")]
     RowNumber,
-    #[error("the arguments of aggregates and GROUP BY cannot ask for the window's bounds in a view")]
+    #[error("window_start() and window_end() cannot be in GROUP BY or in the arguments of aggregates of a view")]
     WindowBounds,
     #[error("{0} FILTER (WHERE …) cannot be computed in a view: the aggregate includes nulls")]
     Filter(String),

@@ -132,7 +132,7 @@ pub fn plan_view(create: &CreateView, catalog: &Catalog) -> Result<RulePlan, Pla
     if open {
         name_members(&mut query, &key, &options);
     }
-    let told = columns::columns(&query, catalog);
+    let result_columns = columns::columns(&query, catalog);
     let filter = if grouped || derived.is_some() { None } else { query.filter.take() };
     let windowless = query.window.is_none();
     for filter in filter.iter().chain(&query.filter) {
@@ -163,7 +163,8 @@ pub fn plan_view(create: &CreateView, catalog: &Catalog) -> Result<RulePlan, Pla
         (None, true, false) => ViewKind::Windows,
     };
     let sources = inputs.iter().map(|input| input.stream.clone()).collect();
-    let view = Assembled { create, options, key, told, open, sources, limits }.finish(kind, body, items, &query)?;
+    let view =
+        Assembled { create, options, key, result_columns, open, sources, limits }.finish(kind, body, items, &query)?;
     Ok(RulePlan { inputs, body: Body::View(Box::new(view)), send_nil: true, concurrency: None })
 }
 

@@ -167,13 +167,13 @@ mod tests {
     fn a_circle_is_told_with_its_path() {
         let views = [view("b", "a"), view("c", "b"), view("a", "s")];
         let all: Vec<&CreateView> = views.iter().collect();
-        let told = |create: &CreateView| check_cycle(create, &all).err().map(|error| error.to_string());
+        let refusal = |create: &CreateView| check_cycle(create, &all).err().map(|error| error.to_string());
         assert_eq!(
-            told(&view("a", "c")).as_deref(),
+            refusal(&view("a", "c")).as_deref(),
             Some("a view cannot read itself: a \u{2192} c \u{2192} b \u{2192} a")
         );
-        assert_eq!(told(&view("a", "a")).as_deref(), Some("a view cannot read itself: a \u{2192} a"));
-        assert_eq!(told(&view("a", "s")), None);
-        assert_eq!(told(&view("d", "c")), None);
+        assert_eq!(refusal(&view("a", "a")).as_deref(), Some("a view cannot read itself: a \u{2192} a"));
+        assert_eq!(refusal(&view("a", "s")), None);
+        assert_eq!(refusal(&view("d", "c")), None);
     }
 }

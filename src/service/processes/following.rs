@@ -170,7 +170,7 @@ impl Service {
         let engine = engine.as_ref()?;
         let report = match report {
             Some(report) => report,
-            None => PartReport::of_engine(&engine.rule_status(id).await?),
+            None => PartReport::from_status(&engine.rule_status(id).await?),
         };
         let look = look.then(|| RuleLook::of(engine, id));
         Some(report.with_look(look))

@@ -13,7 +13,7 @@ use super::super::error::ServiceError;
 use super::super::rules::text_of;
 use super::super::store::Change;
 use super::super::{Inner, Service, Summary, locked};
-use super::orders::{Answer, Begin, Event, Order, Recipe, Refusal, WireTotals, of_wire};
+use super::orders::{Answer, Begin, Event, Order, Recipe, Refusal, WireTotals, from_wire};
 use super::report::PartReport;
 use super::taps::FarTaps;
 use super::{LEADER, Role, answers};
@@ -265,7 +265,7 @@ impl Service {
             };
             let left = match followers.of(process) {
                 Some(follower) => match follower.order(&Order::Begin(begin)).await {
-                    Answer::Left(left) => Ok((left.letters, of_wire(left.saved))),
+                    Answer::Left(left) => Ok((left.letters, from_wire(left.saved))),
                     Answer::Refused(refusal) => Err(refusal.of_process(process, &follower.host).text()),
                     answer => Err(format!("process {process} answers {answer:?}")),
                 },
@@ -325,7 +325,7 @@ impl Service {
                     match follower.order(&Order::Stop { id, message, keep, letters: far }).await {
                         Answer::Left(left) => {
                             letters += left.letters;
-                            saved = of_wire(left.saved).or(saved);
+                            saved = from_wire(left.saved).or(saved);
                         }
                         answer => tracing::warn!(process, ?answer, "a rule is not stopped cleanly"),
                     }
@@ -390,7 +390,7 @@ impl Service {
         let follower = followers.of(home)?;
         let _place = followers.states.acquire().await.ok()?;
         match follower.order(&Order::Save { id: id.to_owned() }).await {
-            Answer::Saved(saved) => of_wire(saved),
+            Answer::Saved(saved) => from_wire(saved),
             _ => None,
         }
     }

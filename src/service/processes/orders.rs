@@ -145,7 +145,7 @@ pub fn to_wire(saved: StateAnswer) -> WireState {
 }
 
 /// Converts a state that another process sent.
-pub fn of_wire(saved: WireState) -> StateAnswer {
+pub fn from_wire(saved: WireState) -> StateAnswer {
     saved.map(|saved| saved.map(|(bytes, mark)| Saved { bytes, mark }).map_err(CheckpointError::Elsewhere))
 }
 

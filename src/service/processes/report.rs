@@ -114,12 +114,12 @@ impl PartReport {
         PartReport {
             parts: report.parts.iter().map(part).collect(),
             losses: lost.map(|(part, name, cause, count)| (part.into(), name.into(), cause.into(), count)).collect(),
-            ..report.engine.as_ref().map(PartReport::of_engine).unwrap_or_default()
+            ..report.engine.as_ref().map(PartReport::from_status).unwrap_or_default()
         }
     }
 
     /// The engine's counts of a rule or view.
-    pub fn of_engine(status: &RuleStatus) -> PartReport {
+    pub fn from_status(status: &RuleStatus) -> PartReport {
         let source = |(stream, link): &(String, LinkStatus)| (stream.clone(), PartLink::of(link));
         PartReport {
             counts: Counts::of(status),

@@ -119,7 +119,7 @@ impl Service {
         let Some(mut reader) = tapped else { return };
         let service = self.clone();
         tokio::spawn(async move {
-            let mut told = 0;
+            let mut reported = 0;
             loop {
                 let mut rows = Vec::new();
                 match tokio::time::timeout(ASKS, reader.next()).await {
@@ -134,8 +134,8 @@ impl Service {
                 }
                 let rows = rows.into_iter().map(|row| (row.point.as_str().to_owned(), row.text)).collect();
                 let skipped = reader.skipped();
-                let event = Event::Tapped(WireRows { number, rows, skipped: skipped - told });
-                told = skipped;
+                let event = Event::Tapped(WireRows { number, rows, skipped: skipped - reported });
+                reported = skipped;
                 let Role::Follows(leader) = service.role() else { return };
                 if !leader.tell(&event).await {
                     return;

@@ -200,7 +200,7 @@ pub enum Damage {
     Unreadable(String),
     #[error("pages of its file are damaged")]
     Pages,
-    #[error("what its file begins with, or its last commit, is damaged: the last change may be missing")]
+    #[error("the beginning of its file, or its last commit, is damaged: the last change may be missing")]
     Recovered,
 }
 

@@ -115,13 +115,13 @@ fn all_errors_of_a_stream_are_reported() {
     let text = "CREATE STREAM s (a INT, b varchar(20), a STRNG, c STRUCT(x DUOBLE)) WITH (DATASORCE=\"/x\", \
                 SHARED=\"yes\", TYPE='websocket', FORMATT=json, RETAIN_SIZE=\"x\", SHARED \"x\")";
     let error = parse_create(text).unwrap_err();
-    let told: Vec<_> = error
+    let found: Vec<_> = error
         .each()
         .map(|error| (&text[error.span().start as usize..error.span().end as usize], error.hint()))
         .collect();
     let meant = |name: &str| Some(format!("did you mean {name}?"));
     assert_eq!(
-        told,
+        found,
         [
             ("INT", meant("BIGINT")),
             ("varchar", meant("STRING")),

@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn errors_point_and_suggest() {
-        for (sql, told) in [
+        for (sql, expected) in [
             ("CREATE VIEW v SELECT a FROM s", "AS"),
             ("CREATE VIEW v WITH (KEYS = \"a\") AS SELECT a FROM s", "KEYS"),
             ("CREATE VIEW v WITH (KEY = \"a\", KEY = \"b\") AS SELECT a FROM s", "KEY"),
@@ -116,12 +116,12 @@ mod tests {
             ("CREATE VIEW a.b AS SELECT a FROM s", "a.b"),
         ] {
             let error = parse_statement(sql).unwrap_err();
-            assert!(error.to_string().contains(told), "{sql}: {error}");
+            assert!(error.to_string().contains(expected), "{sql}: {error}");
         }
         let error = parse_statement("CREATE VIEW v WITH (PARAM = \"a\") AS SELECT a FROM s").unwrap_err();
         assert_eq!(error.hint().as_deref(), Some("did you mean PARAMS?"));
         let error = parse_statement("CREATE VIEW v WITH (DATASOURCE = \"a\") AS SELECT a FROM s").unwrap_err();
-        let told = error.to_string();
-        assert!(told.contains("KEY, PARAMS, CLAIMS") && !told.contains("TIMESTAMP_FORMAT"), "{told}");
+        let text = error.to_string();
+        assert!(text.contains("KEY, PARAMS, CLAIMS") && !text.contains("TIMESTAMP_FORMAT"), "{text}");
     }
 }

@@ -27,8 +27,8 @@ pub(super) struct Brackets {
     pub(super) count: u32,
     pub(super) opens: u64,
     pub(super) braces: u64,
-    /// What must be around it, ones are objects: a closing bracket is inside of what it closes, and an opening one that
-    /// follows a colon is a member.
+    /// The kind of bracket that must be around each one; a set bit is an object. A closing bracket is inside of the
+    /// pair that it closes; an opening one after a colon is a member of an object.
     pub(super) around: u64,
 }
 
@@ -188,7 +188,7 @@ mod tests {
             brackets.braces |= ((brace ^ flip(random)) as u64) << place;
             brackets.around |= ((around ^ flip(random)) as u64) << place;
         }
-        // It is inside of what it closes.
+        // A closing bracket is inside of the pair that it closes.
         brackets.around = brackets.around & brackets.opens | brackets.braces & !brackets.opens;
         brackets
     }

@@ -63,7 +63,7 @@ impl View {
             Phase::Gap { why, .. } => self.counters.gap(*why),
             _ => {}
         }
-        let told = if resumed { from.map_or(0, |from| cursor::resume(from, &epoch).unwrap_or(0)) } else { 0 };
+        let sent_cursor = if resumed { from.map_or(0, |from| cursor::resume(from, &epoch).unwrap_or(0)) } else { 0 };
         let found = &mut self.cohorts[cohort];
         let lacks = !resumed || holds < last;
         let mut member = Member {
@@ -74,7 +74,7 @@ impl View {
             holds,
             // It is unknown how many cuts the resumed client lacks: at most all of them.
             cuts: found.cuts - last.saturating_sub(holds).min(FIRST_CUT),
-            told,
+            sent_cursor,
             behind_since: lacks.then_some(now),
             phase,
         };

@@ -391,11 +391,11 @@ mod tests {
         inner.set_nonblocking(true).expect("it can be set");
         let inner_port = inner.local_addr().expect("it is bound").port();
         // A machine that redirects is behind the proxy.
-        let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
+        let (heads, mut asked) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
             for to in ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]"] {
                 let (mut socket, _) = proxy.accept().await.expect("it is dialled");
-                told.send(head(&mut socket).await).expect("the test goes on");
+                heads.send(head(&mut socket).await).expect("the test goes on");
                 socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("it is read");
                 head(&mut socket).await;
                 let answer = format!("HTTP/1.1 302 Found\r\nLocation: ws://{to}:{inner_port}/\r\n\r\n");

@@ -44,7 +44,7 @@ fn messages(sent: &[(u8, &[u8])]) -> Messages {
 fn fails(sent: &[(u8, &[u8])]) -> Option<u16> {
     let (_, end, written) = take(sent, &[1]);
     let End::Failed(Some(code)) = end else { return None };
-    assert_eq!(written.last().expect("the peer is told"), &(8, code.to_be_bytes().to_vec()));
+    assert_eq!(written.last().expect("the peer gets a close frame"), &(8, code.to_be_bytes().to_vec()));
     Some(code)
 }
 

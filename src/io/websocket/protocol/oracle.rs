@@ -263,12 +263,12 @@ proptest! {
             prop_assert_eq!(&end, &expected_end);
         }
         // The peer gets a close frame.
-        let told = frames(&written).into_iter().find(|(opcode, _)| *opcode == 8).map(|(_, payload)| payload);
+        let sent = frames(&written).into_iter().find(|(opcode, _)| *opcode == 8).map(|(_, payload)| payload);
         let code = match end {
             End::Closed(close) => Some(close.map_or(Vec::new(), |close| close.code.to_be_bytes().to_vec())),
             End::Failed(code) => code.map(|code| code.to_be_bytes().to_vec()),
         };
-        prop_assert_eq!(told, code);
+        prop_assert_eq!(sent, code);
     }
 }
 

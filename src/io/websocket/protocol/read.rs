@@ -39,7 +39,7 @@ impl Intake {
     }
 
     /// An empty intake for a single message.
-    pub fn of_one() -> Intake {
+    pub fn for_one() -> Intake {
         Intake { frames: Vec::new(), bytes: 0, most: 1, heard: None, pong: None }
     }
 
