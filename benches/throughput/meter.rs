@@ -14,7 +14,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Messages of the first life; the second has [`MORE`] as many. Large messages: a tenth of it.
 const MESSAGES: u64 = 20_000;
@@ -43,7 +43,8 @@ impl Meter {
             }
             Meter::Calls => {
                 let mut command = Command::new("strace");
-                command.args(["-f", "-c", "-o"]).arg(file);
+                // With -D, signals reach the candidate and not strace.
+                command.args(["-D", "-f", "-c", "-o"]).arg(file);
                 command
             }
         };
@@ -53,7 +54,14 @@ impl Meter {
 
     /// The count of a candidate that has ended.
     pub fn read(self, folder: &Path) -> Outcome<u64> {
-        let text = fs::read_to_string(folder.join(FILE)).doing("reading the file of the tool that counts")?;
+        let path = folder.join(FILE);
+        // strace writes its table a moment after the candidate has ended.
+        let until = Instant::now() + Duration::from_secs(2);
+        let complete = || fs::read_to_string(&path).is_ok_and(|text| text.contains("total"));
+        while !complete() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let text = fs::read_to_string(&path).doing("reading the file of the tool that counts")?;
         let count = match self {
             Meter::Instructions => {
                 text.lines().find_map(|line| line.strip_prefix("totals:").or(line.strip_prefix("summary:")))
