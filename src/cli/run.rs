@@ -576,6 +576,9 @@ impl Feed {
                 (taken, since) = (now, Instant::now());
             }
         }
+        if let missing @ 1.. = (before + sent).saturating_sub(taken) {
+            say(&format!("warn: {missing} of {sent} messages of a feed have not reached the rules"));
+        }
         Ok(sent)
     }
 

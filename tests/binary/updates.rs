@@ -212,6 +212,12 @@ async fn at_20_000_messages_a_second_all_are_delivered_or_counted() {
     }
     // Updates may be fast: the feed continues for as long as ten seconds of it take.
     tokio::time::sleep(Duration::from_secs(10).saturating_sub(began.elapsed())).await;
+    let enough = async {
+        while seen.load(Ordering::Acquire) < 5 * PACE {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LIMIT, enough).await.expect("messages go on");
     stop.store(true, Ordering::Release);
     let (sent, _sender) = timeout(LIMIT, producer).await.expect("it stops").expect("the source stays");
     let settled = async {

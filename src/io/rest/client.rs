@@ -333,6 +333,7 @@ mod tests {
             let next = request(from).redirected(to, status);
             let shown = next.map(|next| {
                 let names: Vec<&str> = next.headers.keys().map(|name| name.as_str()).collect();
+                assert_eq!(next.body.is_empty(), next.method == Method::GET, "a message goes along");
                 (format!("{} {}", next.method, next.uri), names.join(","))
             });
             assert_eq!(shown, expected.map(|(line, names)| (line.to_owned(), names.to_owned())), "{to}");

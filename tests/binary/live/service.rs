@@ -8,7 +8,7 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::client::{Live, frame};
-use crate::process::serve::{Folder, Served};
+use crate::process::serve::{Folder, LIMIT, Served};
 use crate::process::stream;
 
 const FLEET: &str = "CREATE VIEW fleet WITH (KEY=\"id\", PARAMS=\"id,site\") AS SELECT id, site, t FROM telemetry";
@@ -138,7 +138,9 @@ async fn state_is_there_again_after_a_kill() {
     let parts = |view: &str| ["its state is on disk".to_owned(), format!("view:{view}"), "changes=3".to_owned()];
     let is_kept =
         |view: &str| service.has_said().lines().any(|line| parts(view).iter().all(|part| line.contains(part)));
+    let began = std::time::Instant::now();
     while !["kept", "counts", "top"].into_iter().all(is_kept) {
+        assert!(began.elapsed() < LIMIT, "{}", service.has_said());
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     service.kill();
