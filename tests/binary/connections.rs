@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, accept_async, connect_async};
 
 use crate::process::serve::{self, Folder, free_port};
-use crate::process::{Client, LIMIT, next, send};
+use crate::process::{Client, LIMIT, arrival, next, send};
 
 /// The file of connections in a folder.
 const FILE: &str = "etc/connections/connection.yaml";
@@ -167,7 +167,7 @@ async fn a_connection_is_shared_by_rules_dialled_again_and_kept() {
         served.does("POST", &format!("/rules/{rule}/stop"), json!(null)).await;
     }
     assert_eq!(served.does("DELETE", "/connections/c1", json!(null)).await, "success");
-    let goodbye = timeout(LIMIT, peer.next()).await.expect("it says goodbye");
+    let goodbye = arrival(&mut peer).await;
     assert!(matches!(goodbye, Some(Ok(Message::Close(_)))), "{goodbye:?}");
     served.refuses("GET", "/connections/c1", json!(null), "connection c1 not existed").await;
     served.refuses("POST", "/rules/reads/start", json!(null), "connection c1 not existed").await;

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use serde_json::{Value, json};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::process::arrival;
 use crate::process::serve::{self, Answer, Folder, LIMIT, Served};
 
 /// `None`: there was no complete response.
@@ -254,7 +255,7 @@ async fn without_space_changes_are_refused_until_there_is_some() {
     let mut runs = async || {
         n += 1;
         source.send(Message::text(json!({"n": n}).to_string())).await.expect("it takes messages");
-        let got = tokio::time::timeout(LIMIT, out.next()).await.expect("the rule runs").expect("it is there");
+        let got = arrival(&mut out).await.expect("it is there");
         assert_eq!(got.expect("a message").to_text().expect("text"), json!({"n": n}).to_string());
     };
     runs().await;

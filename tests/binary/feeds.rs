@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
 use crate::process::serve::free_port;
-use crate::process::{LIMIT, Plutino};
+use crate::process::{LIMIT, Plutino, arrival};
 use recipes::{RECIPES, Recipe, Step};
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn chargers_are_answered_each_by_itself() {
         charger.send(Message::text(boot)).await.expect("it is sent");
     }
     for (number, charger) in chargers.values_mut().enumerate() {
-        let answer = timeout(LIMIT, charger.next()).await.expect("an answer comes").expect("it is open");
+        let answer = arrival(charger).await.expect("it is open");
         let Message::Text(answer) = answer.expect("it is whole") else { panic!("a text") };
         let answer: Value = serde_json::from_str(&answer).expect("JSON");
         assert_eq!(answer[1], number.to_string(), "each gets its own answer");

@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::process::arrival;
 use crate::process::serve::{Folder, LIMIT, Served};
 
 async fn made(served: &Served, path: &str, sql: &str) {
@@ -51,7 +52,7 @@ async fn a_lookup_table_reads_its_file_by_its_format() {
     for (viewer, row) in
         [(&mut csv, json!({"id": 2, "title": "pot"})), (&mut lines, pan.clone()), (&mut plain, pan.clone())]
     {
-        let next = timeout(LIMIT, viewer.next()).await.expect("it comes").expect("it goes on").expect("it is whole");
+        let next = arrival(viewer).await.expect("it goes on").expect("it is whole");
         assert_eq!(serde_json::from_str::<Value>(next.to_text().expect("text")).expect("JSON"), row);
     }
 }

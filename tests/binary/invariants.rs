@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
 use crate::losses::{client, lost, send, serve, sum_of_lost, until};
+use crate::process::arrival;
 use crate::process::serve::{Folder, LIMIT, Served};
 
 /// Messages taken by sockets without a proof that they were read.
@@ -119,7 +120,7 @@ async fn a_reader_that_leaves_in_order_has_lost_nothing() {
     let mut viewer = client(&served, "/out").await;
     send(&mut sender, 50, 10).await;
     for _ in 0..50 {
-        timeout(LIMIT, viewer.next()).await.expect("it comes").expect("it goes on").expect("the socket is whole");
+        arrival(&mut viewer).await.expect("it goes on").expect("the socket is whole");
     }
     viewer.close(None).await.expect("it is open");
     while timeout(LIMIT, viewer.next()).await.expect("it ends").is_some_and(|next| next.is_ok()) {}

@@ -11,8 +11,8 @@ use tokio::time::{Duration, sleep};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::process::Client;
 use crate::process::serve::{Folder, LIMIT, Served, free_port};
+use crate::process::{Client, arrival};
 
 const STREAM: &str = "CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\")";
 
@@ -110,7 +110,7 @@ async fn a_condition_that_is_never_true_says_so_and_one_that_is_true_says_nothin
     assert!(text.contains("/out"), "{text}");
     let mut receiver = client(&served, "/out").await;
     send(&mut sender, &[json!({"a": 102})]).await;
-    assert!(receiver.next().await.is_some());
+    assert!(arrival(&mut receiver).await.is_some());
     status(&served, |status| status["diagnosis"] == json!([])).await;
 }
 
@@ -221,7 +221,7 @@ async fn failed_messages_go_to_the_dead_letter_sinks() {
     sender.send(Message::text("{broken")).await.expect("it is taken");
     send(&mut sender, &[json!({"a": 4})]).await;
     let next = async |client: &mut Client| -> Value {
-        let message = client.next().await.expect("a message").expect("the socket is whole");
+        let message = arrival(client).await.expect("a message").expect("the socket is whole");
         serde_json::from_str(message.to_text().expect("text")).expect("JSON")
     };
     let first = next(&mut letters).await;

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use crate::process::arrival;
 use crate::process::serve::{Folder, LIMIT, Served};
 
 pub type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -92,7 +93,7 @@ async fn what_no_rule_reads_is_counted_at_its_endpoint() {
     let (mut sender, mut viewer) = (client(&served, "/in").await, client(&served, "/out").await);
     send(&mut sender, 10, 1).await;
     for _ in 0..10 {
-        timeout(LIMIT, viewer.next()).await.expect("it comes").expect("it goes on").expect("the socket is whole");
+        arrival(&mut viewer).await.expect("it goes on").expect("the socket is whole");
     }
     served.asks("POST", "/rules/r/stop", &Value::Null).await.done();
     send(&mut sender, 25, 1).await;
@@ -102,7 +103,7 @@ async fn what_no_rule_reads_is_counted_at_its_endpoint() {
     served.asks("POST", "/rules/r/start", &Value::Null).await.done();
     // Both clients are still connected.
     send(&mut sender, 1, 1).await;
-    timeout(LIMIT, viewer.next()).await.expect("it comes").expect("it goes on").expect("the socket is whole");
+    arrival(&mut viewer).await.expect("it goes on").expect("the socket is whole");
     let mut served = served;
     let ended = tokio::task::spawn_blocking(move || {
         assert!(served.terminate().success());

@@ -10,7 +10,7 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::process::serve::{Folder, LIMIT, Served};
-use crate::process::{Client, send};
+use crate::process::{Client, arrival, send};
 
 /// The rule that can process every row.
 const STEADY: &str = "steady";
@@ -178,8 +178,7 @@ async fn metrics_measure_states_windows_tables_and_queues() {
         send(&mut source, json!({"k": format!("key {n}"), "n": n}).to_string()).await;
     }
     for _ in 0..100 {
-        let message = timeout(LIMIT, seen.next()).await.expect("a message comes").expect("the stream goes on");
-        message.expect("the socket is whole");
+        arrival(&mut seen).await.expect("the stream goes on").expect("the socket is whole");
     }
     // The table gets its rows a moment after the rule on the same stream has its results.
     let until = Instant::now() + LIMIT;

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::process::serve::free_port;
-use crate::process::{LIMIT, Plutino, next, send, stream};
+use crate::process::{LIMIT, Plutino, arrival, next, send, stream};
 
 #[tokio::test]
 async fn a_consumer_that_must_get_everything_gets_it_and_a_signal_ends_all_cleanly() {
@@ -218,7 +218,7 @@ async fn rules_on_one_stream_do_not_disturb_each_other() {
     }
     assert_eq!(next(&mut told).await, Some(json!({"a": 1})));
     // The error is plain text.
-    let error = timeout(LIMIT, told.next()).await.expect("an error").expect("it is open").expect("a message");
+    let error = arrival(&mut told).await.expect("it is open").expect("a message");
     assert!(error.to_text().is_ok_and(|error| error.contains("a has wrong type")), "{error}");
     assert_eq!(next(&mut told).await, Some(json!({"a": 3})));
     assert_eq!(next(&mut quiet).await, Some(json!({"a": 1})));
@@ -294,7 +294,7 @@ async fn equal_paths_on_two_hosts_stay_apart_and_a_source_and_a_sink_share_a_con
         assert_eq!(next(&mut results_one).await, Some(json!({"n": n})));
         assert_eq!(next(&mut results_two).await, Some(json!({"n": n + 100})));
         // The sink answers on the connection that the source reads from.
-        let answer = timeout(LIMIT, first.next()).await.expect("it answers").expect("it is open").expect("a message");
+        let answer = arrival(&mut first).await.expect("it is open").expect("a message");
         assert_eq!(answer.into_text().expect("text"), format!(r#"{{"answer":{n}}}"#));
     }
     plutino.terminate();
@@ -322,7 +322,7 @@ async fn a_sink_keeps_results_until_its_peer_comes() {
     let listener = TcpListener::bind(address).await.expect("the port is still free");
     let mut peer = accept(&listener).await;
     for n in 0..10 {
-        let result = timeout(LIMIT, peer.next()).await.expect("it is kept").expect("it is open").expect("a message");
+        let result = arrival(&mut peer).await.expect("it is open").expect("a message");
         assert_eq!(result.into_text().expect("text"), format!(r#"{{"n":{n}}}"#));
     }
     // Closed with a close frame, and back. The connection that it leaves open is not waited for.
@@ -332,7 +332,7 @@ async fn a_sink_keeps_results_until_its_peer_comes() {
     let mut peer = accept(&listener).await;
     assert!(asked.elapsed() < Duration::from_secs(60), "{:?}", asked.elapsed());
     send(&mut source, r#"{"n":10}"#).await;
-    let result = timeout(LIMIT, peer.next()).await.expect("it comes").expect("it is open").expect("a message");
+    let result = arrival(&mut peer).await.expect("it is open").expect("a message");
     assert_eq!(result.into_text().expect("text"), r#"{"n":10}"#);
     plutino.terminate();
     assert_eq!(plutino.exit_code().await, Some(0));
@@ -460,11 +460,11 @@ async fn what_a_peer_says_at_once_reaches_the_rule_whose_sink_shares_its_connect
     };
     let (mut plutino, mut peer) = tokio::join!(Plutino::run("duplex", &rules, &[]), serves);
     for n in 0..1000 {
-        let message = timeout(LIMIT, peer.next()).await.expect("a result comes").expect("it is open").expect("a frame");
+        let message = arrival(&mut peer).await.expect("it is open").expect("a frame");
         assert_eq!(message.into_text().expect("text"), format!(r#"{{"n":{n}}}"#));
     }
     plutino.terminate();
-    let end = timeout(LIMIT, peer.next()).await.expect("a close frame comes");
+    let end = arrival(&mut peer).await;
     assert!(matches!(end, Some(Ok(Message::Close(_)))), "{end:?}");
     drop(peer);
     assert_eq!(plutino.exit_code().await, Some(0));

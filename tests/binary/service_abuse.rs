@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::process::Client;
 use crate::process::serve::{self, Answer, Folder, LIMIT};
+use crate::process::{Client, next};
 
 /// `plutino serve` in its own folder, with a rule that passes messages on.
 struct Served {
@@ -59,9 +59,7 @@ impl Served {
             self.source.send(Message::text(json!({"n": self.sent}).to_string())).await.expect("the source takes it");
         }
         for n in self.sent - 2..=self.sent {
-            let got = timeout(LIMIT, self.sink.next()).await.expect("the rule goes on").expect("the sink is there");
-            let got: Value = serde_json::from_str(got.expect("a message").to_text().expect("text")).expect("JSON");
-            assert_eq!(got, json!({"n": n}));
+            assert_eq!(next(&mut self.sink).await, Some(json!({"n": n})));
         }
     }
 

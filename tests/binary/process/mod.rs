@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 /// A websocket to the program.
@@ -118,16 +118,27 @@ pub async fn send(client: &mut Client, text: impl Into<String>) {
     client.send(Message::text(text.into())).await.expect("the socket is open");
 }
 
+/// What comes next, except pings: in a test that takes long they come at any moment.
+pub async fn arrival<S>(socket: &mut WebSocketStream<S>) -> Option<Result<Message, Error>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        let message = timeout(LIMIT, socket.next()).await.expect("a message comes");
+        if !matches!(message, Some(Ok(Message::Ping(_) | Message::Pong(_)))) {
+            return message;
+        }
+    }
+}
+
 /// The next message; `None` for the close frame 1001.
 pub async fn next(client: &mut Client) -> Option<Value> {
-    let message = timeout(LIMIT, client.next()).await.expect("a message comes").expect("the stream goes on");
-    match message.expect("the socket is whole") {
+    match arrival(client).await.expect("the stream goes on").expect("the socket is whole") {
         Message::Text(text) => Some(serde_json::from_str(&text).expect("results are JSON")),
         Message::Close(frame) => {
             assert_eq!(frame.expect("a code is said").code, CloseCode::Away);
             None
         }
-        Message::Ping(_) | Message::Pong(_) => Box::pin(next(client)).await,
         other => panic!("{other:?}"),
     }
 }
