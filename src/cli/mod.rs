@@ -245,21 +245,30 @@ fn write_man(folder: &Path) -> Result<(), Failure> {
 
 /// Moves the verb before the options that precede it: options may stand at any place. Unknown options are left to clap.
 fn put_verb_first(args: &mut [OsString]) {
-    let is_option = |arg: &&str| arg.starts_with('-') && *arg != "--";
+    let option_at = |at: usize| args.get(at).and_then(|arg| arg.to_str()).filter(|arg| is_option(arg) && *arg != "--");
     let mut at = 1;
+    if option_at(at).is_none() {
+        return;
+    }
     let cli = Cli::command();
-    while let Some(option) = args.get(at).and_then(|arg| arg.to_str()).filter(is_option) {
-        let name = option.split('=').next().unwrap_or_default();
-        match takes_word(&cli, name) {
-            Some(true) if name == option => at += 2,
-            Some(_) => at += 1,
-            None => return,
-        }
+    while let Some(option) = option_at(at) {
+        let Some(words) = words_of(&cli, option) else { return };
+        at += words;
     }
     let verb = args.get(at).and_then(|arg| arg.to_str()).map(str::to_lowercase).unwrap_or_default();
     if cli.find_subcommand(&verb).is_some() {
         args[1..=at].rotate_right(1);
     }
+}
+
+fn is_option(arg: &str) -> bool {
+    arg.starts_with('-')
+}
+
+/// How many words an option takes: two if its value follows. `None` if no verb has the option.
+fn words_of(cli: &clap::Command, option: &str) -> Option<usize> {
+    let name = option.split('=').next().unwrap_or_default();
+    Some(if takes_word(cli, name)? && name == option { 2 } else { 1 })
 }
 
 /// Whether the word after this option is its value; `None` if no verb has the option. An option means the same to all
@@ -301,9 +310,8 @@ fn words(mut args: Vec<OsString>) -> Vec<OsString> {
 fn explains_rule(args: &[OsString]) -> bool {
     let cli = Cli::command();
     let mut at = 2;
-    while let Some(option) = args.get(at).and_then(|arg| arg.to_str()).filter(|arg| arg.starts_with('-')) {
-        let name = option.split('=').next().unwrap_or_default();
-        at += if takes_word(&cli, name) == Some(true) && name == option { 2 } else { 1 };
+    while let Some(option) = args.get(at).and_then(|arg| arg.to_str()).filter(|arg| is_option(arg)) {
+        at += words_of(&cli, option).unwrap_or(1);
     }
     args.get(at).is_some_and(|word| word.eq_ignore_ascii_case("rule") && !Path::new(word).exists())
 }

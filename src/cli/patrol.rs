@@ -51,8 +51,11 @@ impl Misled {
         if self.in_cluster {
             return Err("start the processes again, with EVENT_CLOCK=\"wall\" in the stream's options".to_owned());
         }
-        let read = pipeline::load(&self.files, &self.config).ok();
-        match pipeline::restart(engine, content, read, id).await {
+        let restarted = match pipeline::load(&self.files, &self.config) {
+            Ok(pipeline) => pipeline::restart(engine, content, pipeline, id).await,
+            Err(_) => Ok(false),
+        };
+        match restarted {
             Ok(true) => Ok(()),
             Ok(false) => Err("the rule files have changed since the start, so it cannot restart".to_owned()),
             Err(problem) => Err(format!("it cannot restart: {}", problem.message)),

@@ -546,7 +546,8 @@ fn fed(pipeline: &Pipeline, stream: Option<&str>) -> Result<(String, Box<Setting
 }
 
 impl Feed {
-    /// Sends the track to the data server; returns the number of messages. By then the engine has all of them.
+    /// Sends the track to the data server; returns the number of messages. By then the engine has all of them,
+    /// or it is said how many it has not.
     async fn play(&self, engine: &Engine, listening: Option<SocketAddr>, secure: bool) -> Result<u64, Failure> {
         let failed = |reason: String| Failure::Refused(format!("--feed {}: {reason}", self.track.name()));
         let Some(address) = listening else { return Err(failed("the data server does not listen".to_owned())) };
@@ -577,7 +578,8 @@ impl Feed {
             }
         }
         if let missing @ 1.. = (before + sent).saturating_sub(taken) {
-            say(&format!("warn: {missing} of {sent} messages of a feed have not reached the rules"));
+            let name = self.track.name();
+            say(&format!("warning: --feed {name}: {missing} of {sent} messages have not reached the rules"));
         }
         Ok(sent)
     }

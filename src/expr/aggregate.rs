@@ -158,23 +158,26 @@ impl Aggregate {
 
     /// Whether the result depends on the order of the rows.
     pub fn is_ordered(self) -> bool {
-        use Aggregate::*;
+        use Aggregate as A;
         match self {
-            Collect | CollectDistinct | CollectEnd { .. } | Merge => true,
-            FirstValue { .. } | LastValue { .. } | Deduplicate { .. } => true,
-            Count | CountDistinct | Sum | SumDistinct | Avg | AvgDistinct | Min | Max => false,
-            Median | PercentileCont(_) | PercentileDisc(_) | Stddev | StddevSample | Var | VarSample => false,
+            A::Collect | A::CollectDistinct | A::CollectEnd { .. } | A::Merge => true,
+            A::FirstValue { .. } | A::LastValue { .. } | A::Deduplicate { .. } => true,
+            A::Count | A::CountDistinct | A::Sum | A::SumDistinct | A::Avg | A::AvgDistinct => false,
+            A::Min | A::Max | A::Median | A::PercentileCont(_) | A::PercentileDisc(_) => false,
+            A::Stddev | A::StddevSample | A::Var | A::VarSample => false,
         }
     }
 
     /// Whether its state has a bounded size.
     pub fn is_small(self) -> bool {
-        use Aggregate::*;
+        use Aggregate as A;
         match self {
-            Collect | CollectDistinct | Merge | Deduplicate { .. } | Median => false,
-            PercentileCont(_) | PercentileDisc(_) | CountDistinct | SumDistinct | AvgDistinct => false,
-            Count | Sum | Avg | Min | Max | CollectEnd { .. } | FirstValue { .. } | LastValue { .. } => true,
-            Stddev | StddevSample | Var | VarSample => true,
+            A::Collect | A::CollectDistinct | A::Merge | A::Deduplicate { .. } | A::Median => false,
+            A::PercentileCont(_) | A::PercentileDisc(_) => false,
+            A::CountDistinct | A::SumDistinct | A::AvgDistinct => false,
+            A::Count | A::Sum | A::Avg | A::Min | A::Max => true,
+            A::CollectEnd { .. } | A::FirstValue { .. } | A::LastValue { .. } => true,
+            A::Stddev | A::StddevSample | A::Var | A::VarSample => true,
         }
     }
 

@@ -145,18 +145,12 @@ pub async fn change(engine: &Engine, running: &mut Content, mut pipeline: Pipeli
     changes
 }
 
-/// Restarts a rule with empty state. `read` is the content of the rule files, read again; false: it is no longer what
+/// Restarts a rule with empty state. `pipeline` is the content of the rule files, read again; false: it is no longer what
 /// runs, so nothing is done.
 ///
 /// # Errors
 /// Why the rule cannot start; it continues then.
-pub async fn restart(
-    engine: &Engine,
-    running: &Content,
-    read: Option<Pipeline>,
-    id: &str,
-) -> Result<bool, Box<Problem>> {
-    let Some(pipeline) = read else { return Ok(false) };
+pub async fn restart(engine: &Engine, running: &Content, pipeline: Pipeline, id: &str) -> Result<bool, Box<Problem>> {
     let new = Content::of(&pipeline);
     let same = running.conf_keys == new.conf_keys
         && running.relations == new.relations

@@ -190,7 +190,8 @@ impl Stage {
         let mut errors = vec![own.unwrap_or_default()];
         let read = self.reads.get(rule).map(Vec::as_slice).unwrap_or_default();
         for table in self.engine.tables().iter().filter(|table| read.contains(&table.name)) {
-            let last = table.last_error.as_ref().map(|(_, text)| format!("table {}: {text}", table.name));
+            // The text names the table.
+            let last = table.last_error.as_ref().map(|(_, text)| text.clone());
             errors.push((table.errors, last.unwrap_or_default()));
         }
         errors

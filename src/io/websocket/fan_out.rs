@@ -71,8 +71,8 @@ impl SinkQueue {
         Arc::new(SinkQueue { tally, branches, everywhere: settings.role == Role::Server })
     }
 
-    /// From now on all its messages go before those of sinks whose rules have not left them. What other processes still
-    /// send is in the lanes at once.
+    /// From now on its messages go before those of all sinks that are still in use. What other processes still send goes
+    /// straight into the lanes.
     pub fn go_first(&self) {
         if self.tally.go_first() {
             self.branches.iter().for_each(|branch| branch.go_first());

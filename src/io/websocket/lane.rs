@@ -49,7 +49,7 @@ pub(super) trait Proving: Lane {
 #[derive(Default)]
 pub(super) struct Lanes {
     pub all: Vec<Arc<dyn Lane>>,
-    /// those that need proofs
+    /// the lanes whose messages must be proven
     pub proving: Vec<Arc<dyn Proving>>,
     /// the lanes with waiting messages, without repetition, so that a busy one does not starve the others
     waiting: VecDeque<Arc<dyn Lane>>,

@@ -95,8 +95,8 @@ impl Tally {
         }
     }
 
-    /// Gives its lanes a place before all lanes without one, and behind those that have got theirs before. Returns
-    /// whether they had none.
+    /// Puts its lanes before all others, behind those that were put there earlier. Returns false if they are there
+    /// already.
     pub fn go_first(&self) -> bool {
         static PLACES: AtomicU64 = AtomicU64::new(1);
         let place = PLACES.fetch_add(1, Ordering::Relaxed);
