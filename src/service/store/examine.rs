@@ -108,11 +108,20 @@ pub(super) fn refused(path: &Path, error: DatabaseError) -> StoreError {
     }
 }
 
-/// Reads everything that is readable and reports the damage. States are checked, and returned if requested.
+/// Reads everything that is readable and reports the damage. States are checked, and returned if requested. All of it
+/// is of one moment, even if the database is being written to.
 pub(super) fn read(database: &Database, with_states: bool) -> Read {
     let mut found = Read::default();
+    let moment = match guarded(|| database.begin_read()) {
+        Some(Ok(moment)) => moment,
+        failed => {
+            let failed = failure(failed.map(|begun| begun.map(drop).map_err(redb::Error::from)));
+            found.damage.extend(failed.map(Damage::Unreadable));
+            return found;
+        }
+    };
     let forward = guarded(|| {
-        let all = database.begin_read()?.open_table(ALL)?;
+        let all = moment.open_table(ALL)?;
         for record in all.iter()? {
             let (key, stored) = record?;
             found.ordered(key.value(), true)?;
@@ -125,7 +134,7 @@ pub(super) fn read(database: &Database, with_states: bool) -> Read {
         // What comes after the damaged page is read from the end.
         let last = std::mem::take(&mut found.reached);
         let backward = guarded(|| {
-            let all = database.begin_read()?.open_table(ALL)?;
+            let all = moment.open_table(ALL)?;
             for record in all.iter()?.rev() {
                 let (key, stored) = record?;
                 if key.value() <= last.as_slice() {
@@ -138,7 +147,7 @@ pub(super) fn read(database: &Database, with_states: bool) -> Read {
         });
         tracing::debug!(error = failure(backward), "read from the end of a damaged table");
     }
-    let expected = guarded(|| total(&database.begin_read()?.open_table(META)?));
+    let expected = guarded(|| total(&moment.open_table(META)?));
     let failed = failed.or_else(|| match expected {
         Some(Ok(expected)) => {
             let seen = found.seen;

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use redb::{Database, TableDefinition};
 
 use super::file::FILE;
@@ -294,6 +296,28 @@ async fn a_backup_is_a_store() {
     let (store, records) = Store::open(copy.parent().unwrap()).unwrap();
     assert_eq!(records.of(RecordKind::Rule).collect::<Vec<_>>(), [("a", "1")]);
     assert_eq!(store.state("a").await.unwrap(), Some(vec![9]));
+}
+
+#[tokio::test]
+async fn a_backup_of_a_busy_store_is_of_one_moment() {
+    let folder = folder();
+    let (store, _) = Store::open(&folder.path).unwrap();
+    let busy = AtomicBool::new(true);
+    let writes = async {
+        for number in 0.. {
+            store.write(vec![Change::put(RecordKind::Rule, "a", format!("{number}"))]).await.unwrap();
+            if !busy.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    };
+    let backups = async {
+        for _ in 0..50 {
+            store.backup().await.unwrap();
+        }
+        busy.store(false, Ordering::Relaxed);
+    };
+    tokio::join!(writes, backups);
 }
 
 #[test]
