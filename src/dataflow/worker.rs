@@ -23,7 +23,7 @@ use crossbeam_channel::{Receiver, Sender};
 use timely::communication::Allocator;
 use timely::communication::allocator::thread::Thread;
 use timely::worker::Worker;
-use tokio::runtime::{Handle, LocalOptions};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 use crate::cluster::Part;
@@ -121,41 +121,25 @@ impl DataThread {
         wake: Arc<Notify>,
         seat: Option<Seat>,
     ) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
         // Unbounded, but filled only by the control plane, and by each signal once until the worker has handled it.
         let (commands, inbox) = crossbeam_channel::unbounded();
         let (ready, slots) = crossbeam_channel::unbounded();
         let wake_of_loop = wake.clone();
         let leftover = Leftover::default();
         let leftover_of_loop = leftover.clone();
-        let (built, handle) = crossbeam_channel::bounded(1);
         let thread = std::thread::Builder::new()
             .name(format!("data-{index}"))
             // Values nest up to the decoder's limit; debug builds need the space.
             .stack_size(8 * 1024 * 1024)
             .spawn(move || {
-                let builder = &mut tokio::runtime::Builder::new_current_thread();
-                let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
-                    Ok(runtime) => runtime,
-                    Err(error) => {
-                        let _ = built.send(Err(error));
-                        return;
-                    }
-                };
-                let _ = built.send(Ok(runtime.handle().clone()));
                 let mut state = WorkerLoop::new(inbox, slots, wake_of_loop, zone, clock, views, seat);
                 state.leftover = leftover_of_loop;
-                // As a task among those of the sockets: tokio makes a system call each time before it polls the future
-                // of `block_on`.
-                let served = runtime.block_on(runtime.spawn_local(state.serve()));
-                if let Err(error) = served
-                    && let Ok(panic) = error.try_into_panic()
-                {
-                    std::panic::resume_unwind(panic);
-                }
+                runtime.block_on(state.serve());
                 // Sockets that are still open are closed.
                 runtime.shutdown_background();
             })?;
-        let handle = handle.recv().map_err(std::io::Error::other)??;
         Ok(DataThread { handle, commands: Commands { commands, wake }, ready, leftover, thread: Some(thread) })
     }
 

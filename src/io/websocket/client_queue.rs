@@ -175,11 +175,6 @@ impl Peer {
         }
     }
 
-    /// Whether batches wait to be written.
-    pub fn has_next(&self) -> bool {
-        locked(&self.lanes).has_next()
-    }
-
     /// Waits until nothing waits for it, at most for `limit`.
     pub async fn drained(&self, limit: Duration) {
         const LOOK: Duration = Duration::from_millis(5);

@@ -365,10 +365,8 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
                 pinged = Instant::now();
                 socket.ping(peer).await?;
             }
-            // A fast reader must not monopolise the thread. Yielding costs a system call, so it is only done for more.
-            if peer.has_next() {
-                tokio::task::yield_now().await;
-            }
+            // A fast reader must not monopolise the thread.
+            tokio::task::yield_now().await;
             continue;
         }
         let ping = async {

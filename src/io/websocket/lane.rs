@@ -81,11 +81,6 @@ impl Lanes {
         self.first.pop_front().or_else(|| self.waiting.pop_front())
     }
 
-    /// Whether any lane has waiting messages.
-    pub fn has_next(&self) -> bool {
-        !self.first.is_empty() || !self.waiting.is_empty()
-    }
-
     /// Moves a lane that has got a place to it, if the lane has waiting messages.
     pub fn move_up(&mut self, lane: &Arc<dyn Lane>) {
         let at = self.waiting.iter().position(|other| is_same(other, lane));
