@@ -212,6 +212,7 @@ mod tests {
     use ring::rand::SystemRandom;
     use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
     use serde_json::json;
+    use tempfile::TempDir;
     use tokio_rustls::rustls::pki_types::PrivateKeyDer;
     use tokio_rustls::rustls::pki_types::pem::PemObject;
 
@@ -228,22 +229,15 @@ mod tests {
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// A temporary folder of keys, with that of `ours`.
-    struct Folder(PathBuf);
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn keys() -> (Folder, Arc<Keys>) {
-        let folder = std::env::temp_dir().join(format!("plutino-keys-{}-{:x}", std::process::id(), fastrand::u64(..)));
-        std::fs::create_dir_all(folder.join("mgmt")).unwrap();
-        std::fs::write(folder.join("mgmt").join("ours"), include_str!("../../tests/keys/issuer.pub")).unwrap();
-        std::fs::write(folder.join("mgmt").join("none"), "not a key").unwrap();
-        std::fs::write(folder.join("outside"), include_str!("../../tests/keys/issuer.pub")).unwrap();
-        (Folder(folder.clone()), Keys::new(folder.join("mgmt")))
+    /// A folder of keys, with that of `ours`.
+    fn keys() -> (TempDir, Arc<Keys>) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir_all(folder.path().join("mgmt")).unwrap();
+        std::fs::write(folder.path().join("mgmt").join("ours"), include_str!("../../tests/keys/issuer.pub")).unwrap();
+        std::fs::write(folder.path().join("mgmt").join("none"), "not a key").unwrap();
+        std::fs::write(folder.path().join("outside"), include_str!("../../tests/keys/issuer.pub")).unwrap();
+        let keys = Keys::new(folder.path().join("mgmt"));
+        (folder, keys)
     }
 
     #[test]
@@ -308,7 +302,7 @@ mod tests {
         let (folder, keys) = keys();
         let token = token(&json!({"alg": "RS256"}), &json!({"iss": "ours", "aud": "eKuiper"}));
         assert_eq!(keys.check(Some(&token)), Ok(()));
-        std::fs::remove_file(folder.0.join("mgmt").join("ours")).unwrap();
+        std::fs::remove_file(folder.path().join("mgmt").join("ours")).unwrap();
         keys.known.lock().unwrap().read = Instant::now().checked_sub(PATIENCE);
         assert!(matches!(keys.check(Some(&token)), Err(Refused::NoKey(_))));
     }

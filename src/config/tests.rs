@@ -4,18 +4,18 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value as Json};
+use tempfile::TempDir;
 
 use super::*;
 use crate::text::document::Problem;
 
-/// A folder that is removed at the end of the test.
-struct Folder(PathBuf);
+struct Folder(TempDir);
 
 impl Folder {
-    fn new(name: &str, files: &[(&str, &str)]) -> Folder {
-        let folder = std::env::temp_dir().join(format!("plutino-config-{name}-{}", std::process::id()));
+    fn new(files: &[(&str, &str)]) -> Folder {
+        let folder = tempfile::tempdir().expect("a temporary folder");
         for (file, text) in files {
-            let path = folder.join(file);
+            let path = folder.path().join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
@@ -23,17 +23,11 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn env(variables: &[(&str, &str)]) -> Vec<(String, String)> {
     variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn told(result: Result<(Config, Vec<Problem>), Vec<Problem>>) -> Vec<String> {
+fn messages(result: Result<(Config, Vec<Problem>), Vec<Problem>>) -> Vec<String> {
     let problems = result.map_or_else(|problems| problems, |(_, warnings)| warnings);
     problems.iter().map(Problem::to_string).collect()
 }
@@ -52,8 +46,8 @@ fn the_connectors_file_beats_the_main_one_and_the_environment_both() {
     let main = "basic:\n  timezone: UTC\n  restPort: 1\nsource:\n  httpServerIp: 127.0.0.1\n  httpServerPort: 1\n\
                 rule:\n  lateTolerance: 2s\n  qos: 0\nsink:\n  anything: 1\n";
     let connector = "source:\n  httpServerPort: 2\ndefault:\n  addr: a:1\n  scheme: ws\nkey:\n  addr: b:2\n";
-    let folder = Folder::new("layers", &[("kuiper.yaml", main), ("sources/websocket.yaml", connector)]);
-    let (config, warnings) = load(&folder.0, []).unwrap();
+    let folder = Folder::new(&[("kuiper.yaml", main), ("sources/websocket.yaml", connector)]);
+    let (config, warnings) = load(folder.0.path(), []).unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
     assert_eq!((config.server.ip.as_str(), config.server.port), ("127.0.0.1", 2));
     assert_eq!(config.rule.late_tolerance, 2000);
@@ -68,7 +62,7 @@ fn the_connectors_file_beats_the_main_one_and_the_environment_both() {
         ("WEBSOCKET__KEY__SUBPROTOCOLS", "[a, b]"),
         ("WEBSOCKET__NEW__REQUESTHEADER__X", "y"),
     ];
-    let (config, warnings) = load(&folder.0, env(&variables)).unwrap();
+    let (config, warnings) = load(folder.0.path(), env(&variables)).unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
     assert_eq!(config.server.port, 3);
     assert!(config.rule.send_error);
@@ -77,15 +71,15 @@ fn the_connectors_file_beats_the_main_one_and_the_environment_both() {
     assert_eq!(Json::Object(props), expected);
     let props = config.sources.properties("websocket", Some("new")).unwrap();
     assert_eq!(props["requestHeader"], serde_json::json!({"X": "y"}));
-    let (config, _) = load(&folder.0, env(&[("PLUTINO__SOURCE__HTTPSERVERPORT", "4"), variables[0]])).unwrap();
+    let (config, _) = load(folder.0.path(), env(&[("PLUTINO__SOURCE__HTTPSERVERPORT", "4"), variables[0]])).unwrap();
     assert_eq!(config.server.port, 4);
 }
 
 #[test]
 fn wrong_settings_of_the_log_are_told_with_their_place() {
     let main = "basic:\n  logFormat: xml\n  fileLog: 1\n  rotateTime: -1\n  consoleLog: maybe\n";
-    let folder = Folder::new("log", &[("plutino.yaml", main)]);
-    let problems = told(load(&folder.0, []));
+    let folder = Folder::new(&[("plutino.yaml", main)]);
+    let problems = messages(load(folder.0.path(), []));
     for expected in [
         "plutino.yaml:2:14: error: basic.logFormat is \"xml\", expected text or json",
         "plutino.yaml:3:12: error: basic.fileLog is 1, expected true or false",
@@ -102,9 +96,9 @@ fn what_is_wrong_is_told_with_its_place() {
                 certfile: a.pem\nsorce:\n  a: 1\nrule:\n  qos: 5\n";
     let sets = "key: 5\nfeed:\n  addr: 5\n  insecureSkipVerfy: true\n  pingInterval: 100s\n  reconnect:\n    jitter: 7\n\
                 other:\n  pingInterval: 100s\n  idleTimeout: 200s\n  certificationPath: nosuch.pem\n";
-    let folder = Folder::new("wrong", &[("plutino.yaml", main), ("sources/websocket.yaml", sets)]);
+    let folder = Folder::new(&[("plutino.yaml", main), ("sources/websocket.yaml", sets)]);
     let variables = [("KUIPER__SOURCE__HTTPSERVERPORT", "many"), ("WEBSOCKET__FEED__PINGINTERVAL", "[]")];
-    let problems = told(load(&folder.0, env(&variables)));
+    let problems = messages(load(folder.0.path(), env(&variables)));
     for expected in [
         "plutino.yaml:2:13: error: basic.timezone is \"Nowhere\", expected",
         "plutino.yaml:3:3: warning: unknown setting basic.logLevl is ignored\n    hint: did you mean basic.logLevel?",
@@ -128,8 +122,8 @@ fn what_is_wrong_is_told_with_its_place() {
 #[test]
 fn debug_is_a_layer_as_any_other() {
     let level = |main: &str, variables: &[(&str, &str)]| {
-        let folder = Folder::new("debug", &[("kuiper.yaml", main)]);
-        load(&folder.0, env(variables)).map(|(config, _)| config.log).map_err(|problems| format!("{problems:?}"))
+        let folder = Folder::new(&[("kuiper.yaml", main)]);
+        load(folder.0.path(), env(variables)).map(|(config, _)| config.log).map_err(|problems| format!("{problems:?}"))
     };
     let text = |level: &str| Ok(Some(level.to_owned()));
     assert_eq!(level("basic:\n  debug: true\n  logLevel: info\n", &[]), text("debug"));
@@ -146,8 +140,8 @@ fn debug_is_a_layer_as_any_other() {
 fn half_a_certificate_is_told_where_it_is() {
     let main = "basic:\n  restTls:\n    certfile: a.pem\n    keyfile: a.key\nsource:\n  httpServerTls:\n    \
                 certfile: b.pem\n";
-    let folder = Folder::new("half", &[("plutino.yaml", main)]);
-    let problems = told(load(&folder.0, []));
+    let folder = Folder::new(&[("plutino.yaml", main)]);
+    let problems = messages(load(folder.0.path(), []));
     assert_eq!(problems.len(), 1, "{problems:#?}");
     assert!(problems[0].contains("plutino.yaml:7:15: error: source.httpServerTls needs both"), "{problems:#?}");
 }
@@ -164,8 +158,8 @@ fn an_origin_that_no_page_has_is_refused() {
         ("['https://board.example/page']", false),
         ("['https://']", false),
     ] {
-        let folder = Folder::new("origins", &[("plutino.yaml", &format!("source:\n  httpServerOrigins: {origins}\n"))]);
-        assert_eq!(load(&folder.0, []).is_ok(), right, "{origins}");
+        let folder = Folder::new(&[("plutino.yaml", &format!("source:\n  httpServerOrigins: {origins}\n"))]);
+        assert_eq!(load(folder.0.path(), []).is_ok(), right, "{origins}");
     }
 }
 
@@ -177,8 +171,8 @@ fn a_variable_of_many_brackets_is_a_value_like_another() {
 
 #[test]
 fn the_hardened_example_is_right() {
-    let folder = Folder::new("hardened", &[("plutino.yaml", include_str!("../../etc/hardened.yaml"))]);
-    let (config, warnings) = load(&folder.0, []).expect("it has no mistakes");
+    let folder = Folder::new(&[("plutino.yaml", include_str!("../../etc/hardened.yaml"))]);
+    let (config, warnings) = load(folder.0.path(), []).expect("it has no mistakes");
     assert!(warnings.is_empty(), "{warnings:#?}");
     assert!(config.authentication && config.rest_audit && config.server.tls.is_some());
     assert_eq!(config.env_allow, ["PLUTINO_FEED_*"]);
@@ -199,15 +193,15 @@ fn who_may_use_the_api_is_named() {
         ("envAllow: ['FEED_*', TOKEN, '*']", true),
         ("envAllow: ['F*D']", false),
     ] {
-        let folder = Folder::new("rest", &[("plutino.yaml", &format!("basic:\n  {setting}\n"))]);
-        assert_eq!(load(&folder.0, []).is_ok(), right, "{setting}");
+        let folder = Folder::new(&[("plutino.yaml", &format!("basic:\n  {setting}\n"))]);
+        assert_eq!(load(folder.0.path(), []).is_ok(), right, "{setting}");
     }
 }
 
 #[test]
 fn dead_letters_have_no_default() {
-    let folder = Folder::new("dead-letter", &[("plutino.yaml", "rule:\n  deadLetter: [{log: {}}]\n")]);
-    let problems = load(&folder.0, []).expect_err("it is refused");
+    let folder = Folder::new(&[("plutino.yaml", "rule:\n  deadLetter: [{log: {}}]\n")]);
+    let problems = load(folder.0.path(), []).expect_err("it is refused");
     let shown = problems[0].to_string();
     assert!(shown.contains("plutino.yaml:2:") && shown.contains("deadLetter has no default"), "{shown}");
     let variables = env(&[("PLUTINO__RULE__DEADLETTER", r#"[{"log": {}}]"#)]);

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Opens a file and locks it until it is closed; `None` if another process has locked it. If the file system has no
-/// locks, nobody is kept out.
+/// locks, the file is opened without one.
 ///
 /// # Errors
 /// Those of the system.
@@ -50,8 +50,8 @@ mod tests {
 
     #[test]
     fn a_file_that_was_renamed_is_not_the_one_that_was_asked_for() {
-        let path = std::env::temp_dir().join(format!("plutino-lock-{:x}", fastrand::u64(..)));
-        let aside = path.with_extension("old");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (path, aside) = (folder.path().join("file"), folder.path().join("old"));
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
         let held = open_locked(&path, &options).expect("it opens").expect("it is free");
@@ -60,8 +60,5 @@ mod tests {
         assert!(open_locked(&path, &options).expect("another one opens").is_some());
         drop(held);
         assert!(open_locked(&aside, &options).expect("it opens").is_some());
-        for path in [path, aside] {
-            fs::remove_file(path).expect("it is there");
-        }
     }
 }

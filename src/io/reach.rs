@@ -486,33 +486,28 @@ fn start(place: OwnedSemaphorePermit, watched: Watched, job: impl FnOnce() + Sen
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+    use tempfile::TempDir;
 
-    struct Folder(PathBuf);
+    use super::*;
 
-    impl Folder {
-        fn new() -> Folder {
-            let folder = std::env::temp_dir().join(format!("plutino-reach-{:x}", fastrand::u64(..)));
-            std::fs::create_dir_all(folder.join("data/sub")).expect("a folder can be made");
-            std::fs::create_dir_all(folder.join("certs")).expect("a folder can be made");
-            std::fs::write(folder.join("secret"), "s").expect("a file can be written");
-            std::fs::write(folder.join("data/a"), "a").expect("a file can be written");
-            Folder(folder)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
+    /// A folder with files inside and outside `data`.
+    fn folder() -> TempDir {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(path("data/sub")).expect("a folder can be made");
+        std::fs::create_dir_all(path("certs")).expect("a folder can be made");
+        std::fs::write(path("secret"), "s").expect("a file can be written");
+        std::fs::write(path("data/a"), "a").expect("a file can be written");
+        folder
     }
 
     #[test]
     fn files_outside_are_not_reached() {
-        let folder = Folder::new();
-        std::os::unix::fs::symlink(folder.0.join("secret"), folder.0.join("data/link")).expect("a link can be made");
-        let roots = FileRoots::new(folder.0.join("data")).with(&[folder.0.join("certs")]);
+        let folder = folder();
+        std::os::unix::fs::symlink(folder.path().join("secret"), folder.path().join("data/link"))
+            .expect("a link can be made");
+        let roots = FileRoots::new(folder.path().join("data")).with(&[folder.path().join("certs")]);
         for (path, held) in [
             ("data/a", true),
             ("data/sub/none", true),
@@ -524,9 +519,9 @@ mod tests {
             ("data/none/../../secret", false),
             ("database", false),
         ] {
-            assert_eq!(roots.holds(&folder.0.join(path)), held, "{path}");
+            assert_eq!(roots.holds(&folder.path().join(path)), held, "{path}");
         }
-        let denied = |path: &str| roots.read(&folder.0.join(path), 10).unwrap_err().kind();
+        let denied = |path: &str| roots.read(&folder.path().join(path), 10).unwrap_err().kind();
         assert_eq!(denied("secret"), io::ErrorKind::PermissionDenied);
         assert_eq!(denied("no such file"), io::ErrorKind::PermissionDenied);
         assert_eq!(denied("data/none"), io::ErrorKind::NotFound);

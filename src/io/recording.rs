@@ -246,9 +246,9 @@ impl Reader {
 
     /// The metadata of a connection, updated by that of its message. In a recording without metadata, it is the number
     /// of the connection.
-    fn origin(&mut self, connection: u64, told: Option<Arc<Origin>>) -> Arc<Origin> {
-        if let Some(told) = told {
-            self.origins.insert(connection, told);
+    fn origin(&mut self, connection: u64, own: Option<Arc<Origin>>) -> Arc<Origin> {
+        if let Some(own) = own {
+            self.origins.insert(connection, own);
         }
         let numbered = || {
             let name = Value::Text(Text::from(connection.to_string()));
@@ -376,7 +376,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         for name in ["plain.ndjson", "packed.ndjson.zst"] {
-            let path = std::env::temp_dir().join(format!("plutino-recording-{}-{name}", std::process::id()));
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let path = folder.path().join(name);
             let frames = [Frame::Text("{\"a\":\n1}".into()), Frame::Binary(Bytes::from_static(&[0, 255]))];
             let mut writer = Writer::create(&path, "ws://x").expect("it can be written");
             for number in 0..1000u64 {
@@ -408,14 +409,14 @@ mod tests {
                 assert_eq!((message.frame.bytes(), is_text), (expected.bytes(), number % 2 == 0));
             }
             assert!(reader.read().expect("it ends").is_none());
-            std::fs::remove_file(&path).expect("it is there");
         }
     }
 
     #[test]
     fn a_recording_that_was_cut_off_ends_there() {
         for name in ["plain.ndjson", "packed.ndjson.zst"] {
-            let path = std::env::temp_dir().join(format!("plutino-recording-{}-torn-{name}", std::process::id()));
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let path = folder.path().join(name);
             let mut writer = Writer::create(&path, "ws://user:word@x/?token=t0").expect("it can be written");
             assert!(Writer::create(&path, "").is_err_and(|error| error.to_string().contains("exists already")));
             for number in 0..10i64 {
@@ -439,13 +440,13 @@ mod tests {
                 most = messages;
             }
             assert!(most >= 9, "{most}");
-            std::fs::remove_file(&path).expect("it is there");
         }
     }
 
     #[test]
     fn other_files_are_no_recordings() {
-        let path = std::env::temp_dir().join(format!("plutino-recording-{}-other", std::process::id()));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("other");
         for (text, message) in [
             ("", None),
             ("{\"a\":1}\n", None),
@@ -464,6 +465,5 @@ mod tests {
             assert_eq!(found.is_some(), message.is_some(), "{text}");
             assert!(found.unwrap_or_default().starts_with(message.unwrap_or_default()), "{text}");
         }
-        std::fs::remove_file(&path).expect("it is there");
     }
 }

@@ -217,8 +217,8 @@ mod tests {
     /// A rule whose thread is busy until the process ends.
     #[tokio::test]
     async fn a_state_that_is_not_given_in_time_is_reported() {
-        let data = std::env::temp_dir().join(format!("plutino-late-{}-{:x}", std::process::id(), fastrand::u64(..)));
-        let service = opened(&data).await;
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let service = opened(data.path()).await;
         service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
         for (id, qos) in [("kept", 1), ("unkept", 0)] {
             let sql = "SELECT acc_sum(a) AS s FROM demo";
@@ -232,15 +232,14 @@ mod tests {
         assert_eq!(states, [("kept", Some(&CheckpointError::Late))]);
         drop(busy);
         service.stop().await;
-        let _ = std::fs::remove_dir_all(&data);
     }
 
     /// Rows that wait on a busy thread count as lost, also if everything else ends in time.
     #[tokio::test]
     async fn rows_that_a_busy_thread_has_left_are_counted() {
-        let data = std::env::temp_dir().join(format!("plutino-left-{}-{:x}", std::process::id(), fastrand::u64(..)));
-        let service = opened(&data).await;
-        std::fs::write(data.join("rows.json"), "[{\"a\":1},{\"a\":2},{\"a\":3},{\"a\":4},{\"a\":5}]").unwrap();
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let service = opened(data.path()).await;
+        std::fs::write(data.path().join("rows.json"), "[{\"a\":1},{\"a\":2},{\"a\":3},{\"a\":4},{\"a\":5}]").unwrap();
         service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"rows.json\", TYPE=\"file\")").await.unwrap();
         let rule = "{\"id\": \"r\", \"sql\": \"SELECT delay(10000, a) AS a FROM demo\", \"actions\": [{\"nop\": {}}]}";
         service.create_rule(rule).await.unwrap();
@@ -253,13 +252,12 @@ mod tests {
         assert_eq!(ended.totals.lost.get(crate::io::UNPROCESSED), Some(&4), "{:?}", ended.totals);
         drop(busy);
         service.stop().await;
-        let _ = std::fs::remove_dir_all(&data);
     }
 
     #[tokio::test]
     async fn rules_that_come_and_go_leave_no_times_behind() {
-        let data = std::env::temp_dir().join(format!("plutino-paces-{}-{:x}", std::process::id(), fastrand::u64(..)));
-        let service = opened(&data).await;
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let service = opened(data.path()).await;
         service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
         for number in 0..10 {
             let rule = format!(
@@ -277,6 +275,5 @@ mod tests {
         }
         assert_eq!((locked(&service.inner.checkpoints).paces.len(), service.inner.timer.waiting()), (0, 0));
         service.stop().await;
-        let _ = std::fs::remove_dir_all(&data);
     }
 }

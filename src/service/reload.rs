@@ -63,8 +63,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_time_zone_set_over_rest_stays_until_the_files_name_another() {
-        let data = std::env::temp_dir().join(format!("plutino-reload-{}-{:x}", std::process::id(), fastrand::u64(..)));
-        let service = opened(&data).await;
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let service = opened(data.path()).await;
         let zone = |name| zone(name).expect("a time zone");
         let config = |name| Config { zone: zone(name), rest_hosts: vec![name.to_owned()], ..Config::default() };
         service.use_zone(zone("Asia/Tokyo")).await.unwrap();
@@ -77,6 +77,5 @@ mod tests {
         service.stop().await;
         assert!(matches!(service.prepare_reload(config("UTC")).await, Err(ReloadError::Stopping)));
         drop(service);
-        let _ = std::fs::remove_dir_all(&data);
     }
 }

@@ -175,8 +175,8 @@ mod tests {
 
     #[tokio::test]
     async fn imports_end_with_the_service() {
-        let data = std::env::temp_dir().join(format!("plutino-tasks-{}-{:x}", std::process::id(), fastrand::u64(..)));
-        let service = super::super::tests::opened(&data).await;
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let service = super::super::tests::opened(data.path()).await;
         let stream = |name: &str| format!("CREATE STREAM {name} () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")");
         let streams: serde_json::Map<_, _> =
             (0..200).map(|number| (format!("s{number}"), stream(&format!("s{number}")).into())).collect();
@@ -197,6 +197,5 @@ mod tests {
         while inner.strong_count() > 0 {
             tokio::task::yield_now().await;
         }
-        let _ = std::fs::remove_dir_all(&data);
     }
 }

@@ -16,8 +16,8 @@ async fn opened_by(data: &std::path::Path, clock: Clock) -> Service {
 
 #[tokio::test]
 async fn what_was_wanted_comes_back() {
-    let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
-    let service = opened(&data).await;
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let service = opened(data.path()).await;
     service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
     for (id, more) in [("runs", ""), ("stopped", ""), ("temporary", ", \"temp\": true"), ("gone", "")] {
         let rule =
@@ -35,7 +35,7 @@ async fn what_was_wanted_comes_back() {
     // The timer's task releases the service, and the store with it, shortly after.
     let service = loop {
         let config = Config { server: ServerSettings { port: 0, ..ServerSettings::default() }, ..Config::default() };
-        match Service::open(ServiceSettings { config, data: data.clone(), workers: 1, cluster: None }).await {
+        match Service::open(ServiceSettings { config, data: data.path().to_owned(), workers: 1, cluster: None }).await {
             Ok(service) => break service,
             Err(StartError::Store(StoreError::InUse(_))) => tokio::task::yield_now().await,
             Err(error) => panic!("{error}"),
@@ -47,7 +47,6 @@ async fn what_was_wanted_comes_back() {
     assert_eq!(service.relations(Relation::Stream, None).len(), 1);
     service.stop().await;
     drop(service);
-    let _ = std::fs::remove_dir_all(&data);
 }
 
 /// Waits until a rule is in this state.
@@ -64,10 +63,10 @@ async fn comes_to(service: &Service, id: &str, phase: Phase) {
 async fn schedules_follow_the_clock_and_durations_the_time_that_goes_by() {
     use std::sync::atomic::{AtomicI64, Ordering};
     const HOUR: i64 = 3_600_000;
-    let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
+    let data = tempfile::tempdir().expect("a temporary folder");
     // Half an hour past a full hour.
     let (wall, monotonic) = (Arc::new(AtomicI64::new(472_222 * HOUR + HOUR / 2)), Arc::new(AtomicI64::new(0)));
-    let service = opened_by(&data, Clock::Stepping { wall: wall.clone(), monotonic: monotonic.clone() }).await;
+    let service = opened_by(data.path(), Clock::Stepping { wall: wall.clone(), monotonic: monotonic.clone() }).await;
     service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
     for (id, options) in
         [("brief", "{\"duration\": \"60s\"}"), ("hourly", "{\"cron\": \"0 * * * *\", \"duration\": \"10m\"}")]
@@ -90,13 +89,12 @@ async fn schedules_follow_the_clock_and_durations_the_time_that_goes_by() {
     monotonic.fetch_add(61_000, Ordering::Relaxed);
     comes_to(&service, "brief", Phase::Stopped).await;
     service.stop().await;
-    let _ = std::fs::remove_dir_all(&data);
 }
 
 #[tokio::test]
 async fn a_schedule_is_kept() {
-    let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
-    let service = opened(&data).await;
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let service = opened(data.path()).await;
     service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
     for (id, options) in [
         ("brief", "{\"duration\": \"50ms\"}"),
@@ -117,13 +115,12 @@ async fn a_schedule_is_kept() {
     };
     assert_eq!((over.phase, over.message.as_str()), (Phase::Stopped, "duration terminated"));
     service.stop().await;
-    let _ = std::fs::remove_dir_all(&data);
 }
 
 #[tokio::test]
 async fn a_view_that_was_replaced_is_not_ended_for_its_old_version() {
-    let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
-    let service = opened(&data).await;
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let service = opened(data.path()).await;
     service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
     let view = |column: &str| format!("CREATE VIEW v WITH (KEY=\"id\") AS SELECT id, {column} FROM demo");
     service.create_view(&view("a")).await.unwrap();
@@ -146,5 +143,4 @@ async fn a_view_that_was_replaced_is_not_ended_for_its_old_version() {
     service.replace_view("v", &view("b")).await.unwrap();
     assert!(state().await.1);
     service.stop().await;
-    let _ = std::fs::remove_dir_all(&data);
 }

@@ -285,8 +285,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_asked_of_one_id_is_done_one_after_the_other() {
-        let data = std::env::temp_dir().join(format!("plutino-trials-{}-{:x}", std::process::id(), fastrand::u64(..)));
-        let service = super::super::tests::opened(&data).await;
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let service = super::super::tests::opened(data.path()).await;
         service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
         let text = json!({"id": "t", "sql": "SELECT * FROM demo", "mockSource": {"demo": {"data": [{"a": 1}]}}});
         let asked = (0..40).map(|number| {
@@ -322,7 +322,6 @@ mod tests {
         let after = service.create_trial(&text.to_string()).await;
         assert!(matches!(after, Err(ServiceError::Stopping)), "{after:?}");
         assert!(locked(&service.inner.trials).is_empty());
-        let _ = std::fs::remove_dir_all(&data);
     }
 
     fn read(text: &str) -> Result<Vec<(String, MockSource)>, String> {
@@ -337,14 +336,14 @@ mod tests {
         let (name, mock) = &rows[0];
         assert_eq!((name.as_str(), mock.interval, mock.repeat), ("s", Duration::from_millis(20), true));
         assert_eq!(mock.messages[0].as_str(), r#"{"b":1,"a":"x"}"#);
-        for (rows, said) in [
+        for (rows, expected) in [
             (r#"{"data": 5}"#.to_owned(), "mockSource of s: "),
             (r#"{"data": [5]}"#.to_owned(), "mockSource of s: "),
             (r#"{"data": [], "interval": -1}"#.to_owned(), "mockSource of s: "),
             (format!(r#"{{"data": [{{"a": "{}"}}]}}"#, "x".repeat(ROW_BYTES)), "mockSource has more than"),
         ] {
             let error = read(&format!(r#"{{"mockSource": {{"s": {rows}}}}}"#)).unwrap_err();
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
         assert!(read("{}").unwrap().is_empty());
     }

@@ -168,10 +168,9 @@ mod tests {
 
     #[test]
     fn tests_are_found_in_rule_files_and_beside_them() {
-        let folder = std::env::temp_dir().join(format!("plutino-tests-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder can be made");
+        let folder = tempfile::tempdir().expect("a temporary folder");
         let write = |name: &str, text: &str| {
-            let path = folder.join(name);
+            let path = folder.path().join(name);
             std::fs::write(&path, text).expect("a file can be written");
             path
         };
@@ -193,7 +192,6 @@ mod tests {
         assert_eq!(names(&[&other]), [of("other.yaml", &["one.yaml", "two.yaml"])]);
         let none = load(&[shared]).unwrap_err();
         assert!(none[0].to_string().contains("there are no tests"), "{}", none[0]);
-        let _ = std::fs::remove_dir_all(&folder);
     }
 
     #[test]
@@ -202,7 +200,7 @@ mod tests {
         let document = Document::parse("f.yaml", text.to_owned()).unwrap();
         let mut problems = Vec::new();
         case::read(&document, &document.root.member("tests").unwrap().node, &mut problems);
-        let said: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        let messages: Vec<String> = problems.iter().map(Problem::to_string).collect();
         for expected in [
             "f.yaml:4:5: error: test a: unknown member inputt",
             "f.yaml:5:13: error: test a: an input is {stream: message}",
@@ -213,7 +211,7 @@ mod tests {
             "f.yaml:7:12: error: test a: start is \"never\", expected a time",
             "f.yaml:8:5: error: test 2: a test is an object",
         ] {
-            assert!(said.iter().any(|said| said.starts_with(expected)), "{expected}\n{said:#?}");
+            assert!(messages.iter().any(|message| message.starts_with(expected)), "{expected}\n{messages:#?}");
         }
     }
 }

@@ -230,12 +230,9 @@ mod tests {
 
     /// A temporary file with these bytes.
     fn with<T>(bytes: &[u8], look: impl FnOnce(&mut File) -> T) -> T {
-        let path = std::env::temp_dir().join(format!("plutino-mend-{:x}", fastrand::u64(..)));
-        let mut file = File::options().read(true).write(true).create_new(true).open(&path).expect("a file can be made");
+        let mut file = tempfile::tempfile().expect("a temporary file");
         file.write_all(bytes).expect("it can be written");
-        let answer = look(&mut file);
-        std::fs::remove_file(path).expect("it is there");
-        answer
+        look(&mut file)
     }
 
     #[test]

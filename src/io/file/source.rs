@@ -244,33 +244,35 @@ impl Drop for FileReader {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use tempfile::TempDir;
+
     use super::*;
     use crate::io::queue::{self, Received, Signal};
-    use serde_json::json;
 
     fn source(name: &str, props: Json) -> Result<FileSource, String> {
         let Json::Object(props) = props else { return Err("no object".to_owned()) };
         FileSource::new(name, &props).map(|(source, _)| source).map_err(|error| error.to_string())
     }
 
-    /// A temporary folder with `data` in it.
-    struct Folder(PathBuf);
+    /// A folder with `data` in it.
+    struct Folder(TempDir);
 
     impl Folder {
-        fn new(name: &str) -> Folder {
-            let folder = std::env::temp_dir().join(format!("plutino-file-{name}-{}", std::process::id()));
-            std::fs::create_dir_all(folder.join("data/sub")).expect("a folder can be made");
+        fn new() -> Folder {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            std::fs::create_dir_all(folder.path().join("data/sub")).expect("a folder can be made");
             Folder(folder)
         }
 
         fn write(&self, file: &str, text: &[u8]) {
-            std::fs::write(self.0.join(file), text).expect("a file can be written");
+            std::fs::write(self.0.path().join(file), text).expect("a file can be written");
         }
 
         async fn read(&self, source: FileSource) -> Result<Vec<String>, String> {
             let signal = Signal::new(0, crossbeam_channel::unbounded().0, Arc::default());
             let (sender, receiver) = queue::inbound(signal);
-            let opened = source.open(&FileRoots::new(self.0.join("data")), sender).await;
+            let opened = source.open(&FileRoots::new(self.0.path().join("data")), sender).await;
             opened.map_err(|error| error.to_string())?.begin().await;
             let mut messages = Vec::new();
             while let Received::Batch(batch) = receiver.receive() {
@@ -280,15 +282,9 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[tokio::test]
     async fn a_file_is_one_message_or_one_a_line() {
-        let folder = Folder::new("read");
+        let folder = Folder::new();
         folder.write("data/a.json", b"[{\"id\":1}]");
         folder.write("data/sub/b.jsonl", b"{\"id\":1}\r\n\n{\"id\":2}");
         let whole = source("a.json", json!({})).unwrap();
@@ -299,12 +295,12 @@ mod tests {
 
     #[tokio::test]
     async fn only_files_in_the_data_folder_are_read() {
-        let folder = Folder::new("outside");
+        let folder = Folder::new();
         folder.write("secret.json", b"{}");
         folder.write("data/latin", b"\xff");
-        let outside = folder.0.join("secret.json");
+        let outside = folder.0.path().join("secret.json");
         #[cfg(unix)]
-        std::os::unix::fs::symlink(&outside, folder.0.join("data/link")).expect("a link can be made");
+        std::os::unix::fs::symlink(&outside, folder.0.path().join("data/link")).expect("a link can be made");
         for (name, part) in [
             ("../secret.json", "is not in the data folder"),
             (outside.to_str().expect("the path is text"), "is not in the data folder"),

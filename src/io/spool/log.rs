@@ -273,19 +273,21 @@ fn read_done(file: &File) -> (u64, Ranges) {
 mod tests {
     use std::sync::Arc;
 
+    use tempfile::TempDir;
+
     use super::*;
     use crate::io::queue::MessageBatch;
     use crate::io::spool::record::{self, PREFIX, Seal};
 
-    struct Folder(PathBuf);
+    struct Folder(TempDir);
 
     impl Folder {
         fn new() -> Folder {
-            Folder(std::env::temp_dir().join(format!("plutino-spool-{:x}", fastrand::u64(..))))
+            Folder(tempfile::tempdir().expect("a temporary folder"))
         }
 
         fn open(&self) -> Log {
-            Log::open(&self.0).expect("it opens").expect("it is free")
+            Log::open(self.0.path()).expect("it opens").expect("it is free")
         }
 
         fn segments(&self) -> Vec<PathBuf> {
@@ -294,12 +296,6 @@ mod tests {
                 entries.filter(|path| path.extension().is_some_and(|extension| extension == "seg")).collect();
             segments.sort();
             segments
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
         }
     }
 
@@ -361,7 +357,7 @@ mod tests {
             fs::write(&path, &whole[..whole.len() - cut]).expect("written");
             let mut log = folder.open();
             assert_eq!((log.next(), texts(&log.read(0, 9).expect("read"))), (1, vec!["a".to_owned()]), "{cut}");
-            let torn = fs::read(folder.0.join(format!("{:016x}.torn", 1))).expect("it is kept");
+            let torn = fs::read(folder.0.path().join(format!("{:016x}.torn", 1))).expect("it is kept");
             assert_eq!(torn, whole[whole.len() / 2..whole.len() - cut], "{cut}");
         }
         fs::write(&path, &whole).expect("written");
@@ -373,8 +369,8 @@ mod tests {
         assert_eq!((texts(&page), page.damaged), (vec!["b".to_owned()], 1));
         // The file with the done messages has a checksum too.
         log.forget(1, Ranges::default()).expect("forgotten");
-        fs::write(folder.0.join(DONE), [1; 12]).expect("written");
-        assert_eq!(read_done(&File::open(folder.0.join(DONE)).expect("it is there")), (0, Ranges::default()));
+        fs::write(folder.0.path().join(DONE), [1; 12]).expect("written");
+        assert_eq!(read_done(&File::open(folder.0.path().join(DONE)).expect("it is there")), (0, Ranges::default()));
     }
 
     #[test]
@@ -450,7 +446,7 @@ mod tests {
                     record::put(&mut bytes, &Lot { first: 0, batch: forger() }, Seal::default());
                     record::put(&mut bytes, &lot(1, &["b"]), Seal::default());
                     fs::remove_file(&path).expect("it is there");
-                    folder.0.join(format!("{:016x}.seg", 0))
+                    folder.0.path().join(format!("{:016x}.seg", 0))
                 }
                 false => path,
             };
@@ -471,7 +467,7 @@ mod tests {
         let mut bytes = Vec::new();
         let old = Seal::default();
         [lot(0, &["a"]), lot(1, &["b"]), lot(2, &["c"])].iter().for_each(|lot| record::put(&mut bytes, lot, old));
-        let path = folder.0.join(format!("{:016x}.seg", 0));
+        let path = folder.0.path().join(format!("{:016x}.seg", 0));
         // The body of the second record is damaged, not its length.
         let second = bytes.len() / 3;
         bytes[second + PREFIX + 2] ^= 1;
@@ -491,7 +487,7 @@ mod tests {
     fn what_the_disk_does_not_give_back_is_counted_and_not_cut() {
         let folder = Folder::new();
         drop(folder.open());
-        let path = folder.0.join(format!("{:016x}.seg", 7));
+        let path = folder.0.path().join(format!("{:016x}.seg", 7));
         std::os::unix::fs::symlink(LOST, &path).expect("a link can be made");
         let mut log = folder.open();
         // At least one message was in it.
@@ -512,7 +508,7 @@ mod tests {
         let mut files = log.take_unsynced();
         files.sort();
         let mut expected = folder.segments();
-        expected.insert(0, folder.0.clone());
+        expected.insert(0, folder.0.path().to_owned());
         assert_eq!((files.len(), &files), (3, &expected), "the previous segment and the folder, too");
         assert!(log.take_unsynced().is_empty());
         log.give_back(&files);
@@ -524,7 +520,7 @@ mod tests {
     fn a_log_has_one_owner() {
         let folder = Folder::new();
         let log = folder.open();
-        assert!(Log::open(&folder.0).expect("it is there").is_none());
+        assert!(Log::open(folder.0.path()).expect("it is there").is_none());
         drop(log);
         folder.open();
     }
@@ -547,13 +543,16 @@ mod tests {
         assert_eq!(log.read(0, 9).expect("read").lots.iter().map(|lot| lot.first).collect::<Vec<_>>(), [0, 3]);
         log.forget(9, Ranges::default()).expect("forgotten");
         drop(log);
-        let mut done = fs::read(folder.0.join(DONE)).expect("it is there");
+        let mut done = fs::read(folder.0.path().join(DONE)).expect("it is there");
         // A file of an older version has no ranges, and the ranges of a damaged file may be invalid.
         for change in [0, 1] {
             done.truncate(done.len() - change);
             done[12] = 1;
-            fs::write(folder.0.join(DONE), &done[..if change == 0 { 12 } else { done.len() }]).expect("written");
-            assert_eq!(read_done(&File::open(folder.0.join(DONE)).expect("it is there")), (9, Ranges::default()));
+            fs::write(folder.0.path().join(DONE), &done[..if change == 0 { 12 } else { done.len() }]).expect("written");
+            assert_eq!(
+                read_done(&File::open(folder.0.path().join(DONE)).expect("it is there")),
+                (9, Ranges::default())
+            );
         }
         assert_eq!(folder.open().next(), 9);
     }

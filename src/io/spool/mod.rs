@@ -317,14 +317,6 @@ mod tests {
     use super::*;
     use crate::io::queue::MessageBatch;
 
-    struct Folder(PathBuf);
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     fn key(rule: &str) -> StoreKey {
         StoreKey { rule: rule.to_owned(), kind: "websocket", address: "ws://h:1/x".to_owned(), ordinal: 0 }
     }
@@ -368,8 +360,8 @@ mod tests {
 
     #[test]
     fn what_is_kept_outlives_those_who_have_it() {
-        let folder = Folder(std::env::temp_dir().join(format!("plutino-stores-{:x}", fastrand::u64(..))));
-        let spool = Spool::new(&folder.0);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let spool = Spool::new(folder.path());
         let texts = ["a", "b", "c", "d", "e", "f"];
         let store = spool.open(key("r"), settings()).expect("it opens");
         store.own(Arc::new(Quiet));
@@ -381,7 +373,7 @@ mod tests {
         assert_eq!(all(&store), texts);
         store.prove_below(2);
         drop(store);
-        let store = Spool::new(&folder.0).open(key("r"), settings()).expect("it opens");
+        let store = Spool::new(folder.path()).open(key("r"), settings()).expect("it opens");
         assert_eq!((store.queued(), all(&store)), (4, texts[2..].iter().map(|text| (*text).to_owned()).collect()));
         store.prove_below(u64::MAX);
         assert_eq!(store.queued(), 0);
@@ -389,8 +381,8 @@ mod tests {
 
     #[test]
     fn a_sink_that_takes_the_place_of_another_goes_on_with_its_store() {
-        let folder = Folder(std::env::temp_dir().join(format!("plutino-stores-{:x}", fastrand::u64(..))));
-        let spool = Spool::new(&folder.0);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let spool = Spool::new(folder.path());
         let old = spool.open(key("r"), settings()).expect("it opens");
         let first = old.own(Arc::new(Quiet));
         old.push(&batch("a"));
@@ -406,53 +398,54 @@ mod tests {
         assert_eq!(all(&new), ["a"]);
         // The rule is gone: when its sink ends, everything is removed.
         spool.tidy("r", &[]);
-        assert!(folder.0.join("cache/r").exists());
+        assert!(folder.path().join("cache/r").exists());
         drop(new);
         spool.finish_jobs();
-        assert!(!folder.0.join("cache/r").exists());
+        assert!(!folder.path().join("cache/r").exists());
     }
 
     #[test]
     fn rules_that_are_gone_leave_nothing() {
-        let folder = Folder(std::env::temp_dir().join(format!("plutino-stores-{:x}", fastrand::u64(..))));
-        let spool = Spool::new(&folder.0);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let spool = Spool::new(folder.path());
         for rule in ["a/../b", "kept"] {
             let store = spool.open(key(rule), settings()).expect("it opens");
             store.push(&batch("x"));
         }
-        assert!(folder.0.join("cache/a%2F%2E%2E%2Fb").exists());
+        assert!(folder.path().join("cache/a%2F%2E%2E%2Fb").exists());
         spool.retain(|rule| rule == "kept");
         spool.finish_jobs();
-        let left: Vec<_> = fs::read_dir(folder.0.join("cache")).expect("it is there").filter_map(Result::ok).collect();
+        let left: Vec<_> =
+            fs::read_dir(folder.path().join("cache")).expect("it is there").filter_map(Result::ok).collect();
         assert_eq!(left.len(), 1);
         spool.tidy("kept", &[key("kept")]);
         spool.finish_jobs();
-        assert!(folder.0.join("cache/kept").exists());
+        assert!(folder.path().join("cache/kept").exists());
         spool.tidy("kept", &[]);
         spool.finish_jobs();
-        assert!(!folder.0.join("cache/kept").exists());
+        assert!(!folder.path().join("cache/kept").exists());
     }
 
     #[test]
     fn two_processes_do_not_have_one_store() {
-        let folder = Folder(std::env::temp_dir().join(format!("plutino-stores-{:x}", fastrand::u64(..))));
-        let (one, other) = (Spool::new(&folder.0), Spool::new(&folder.0));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (one, other) = (Spool::new(folder.path()), Spool::new(folder.path()));
         let store = one.open(key("r"), settings()).expect("it opens");
         let refused = other.open(key("r"), settings()).map(drop).expect_err("it is taken");
-        let shown = folder.0.join("cache/r").display().to_string();
+        let shown = folder.path().join("cache/r").display().to_string();
         assert!(refused.kind() == io::ErrorKind::ResourceBusy && refused.to_string().starts_with(&shown), "{refused}");
         // One process does not remove what another uses.
         other.retain(|_| false);
         other.finish_jobs();
-        assert!(folder.0.join("cache/r").exists());
+        assert!(folder.path().join("cache/r").exists());
         drop(store);
         other.open(key("r"), settings()).expect("it is free");
     }
 
     #[test]
     fn a_burst_waits_for_the_disk() {
-        let folder = Folder(std::env::temp_dir().join(format!("plutino-stores-{:x}", fastrand::u64(..))));
-        let spool = Spool::new(&folder.0);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let spool = Spool::new(folder.path());
         let settings = CacheSettings { capacity: 1000, ..settings() };
         let store = spool.open(key("r"), settings).expect("it opens");
         struct Rule(Sender<()>);

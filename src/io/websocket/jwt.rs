@@ -229,7 +229,8 @@ mod tests {
             {"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": encoded(ed.public_key().as_ref())},
             {"kty": "oct", "kid": "secret", "k": encoded(b"everybody knows it")},
         ]});
-        let file = std::env::temp_dir().join(format!("plutino-jwks-{}.json", std::process::id()));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("jwks.json");
         std::fs::write(&file, set.to_string()).unwrap();
         let settings = JwtSettings {
             keys: vec![file.to_string_lossy().into_owned()],
@@ -237,7 +238,6 @@ mod tests {
             issuer: vec!["me".to_owned()],
         };
         let keys = JwtKeys::load(&settings).unwrap();
-        let _ = std::fs::remove_file(&file);
         let by_ec = |message: &[u8]| ec.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec();
         let by_ed = |message: &[u8]| ed.sign(message).as_ref().to_vec();
         let claims = json!({"sub": "ann", "aud": ["other", "board"], "iss": "me", "exp": 100});

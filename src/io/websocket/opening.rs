@@ -120,9 +120,8 @@ mod tests {
 
     #[test]
     fn files_are_read_each_time() {
-        let folder = std::env::temp_dir().join(format!("plutino-opening-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let file = folder.join("login.json");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("login.json");
         let mut opening = Opening::File { path: file.clone(), variables: None };
         for (text, expected) in [
             ("{\"op\":\"login\"}\n", vec!["{\"op\":\"login\"}"]),
@@ -133,10 +132,12 @@ mod tests {
             assert_eq!(opening.messages().expect("it can be read"), expected);
         }
         std::fs::write(&file, "{\"token\": \"${HOME}\"}").expect("it can be written");
-        opening.limit_variables(&Reach::new(FileRoots::new(folder.clone()), &["PLUTINO_*".to_owned()]).variables);
+        opening.limit_variables(
+            &Reach::new(FileRoots::new(folder.path().to_owned()), &["PLUTINO_*".to_owned()]).variables,
+        );
         let refused = opening.messages().expect_err("it is not allowed").to_string();
         assert!(refused.ends_with("the variable HOME is not allowed here: add it to basic.envAllow"), "{refused}");
-        std::fs::remove_dir_all(&folder).expect("it can be removed");
+        folder.close().expect("it can be removed");
         let error = opening.messages().expect_err("it is gone").to_string();
         assert!(error.starts_with("onOpen: cannot read "), "{error}");
         assert!(Opening::File { path: std::env::temp_dir(), variables: None }.messages().is_err());

@@ -24,8 +24,8 @@ fn props(value: Json) -> Map<String, Json> {
 
 #[tokio::test]
 async fn a_port_that_is_in_use_at_the_start_is_tried_again() {
-    let data = std::env::temp_dir().join(format!("plutino-kept-{}-{:x}", std::process::id(), fastrand::u64(..)));
-    let service = opened(&data, 0).await;
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let service = opened(data.path(), 0).await;
     service.create_connection("c", "WebSocket", props(json!({"datasource": "/c"}))).await.unwrap();
     assert!(service.listening().await.is_some());
     service.stop().await;
@@ -34,7 +34,7 @@ async fn a_port_that_is_in_use_at_the_start_is_tried_again() {
 
     let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = other.local_addr().unwrap().port();
-    let service = opened(&data, port).await;
+    let service = opened(data.path(), port).await;
     let report = service.connection("c").unwrap();
     assert_eq!((report.kind.as_str(), report.state), ("websocket", ConnectionState::Disconnected));
     assert!(report.error.is_some_and(|error| error.contains("in use by another process")));
@@ -50,7 +50,6 @@ async fn a_port_that_is_in_use_at_the_start_is_tried_again() {
     service.update_connection("c", "websocket", props(json!({"path": "/e"}))).await.unwrap();
     assert!(service.has_endpoint("/e").await && !service.has_endpoint("/c").await);
     service.stop().await;
-    let _ = std::fs::remove_dir_all(&data);
 }
 
 #[tokio::test]
@@ -65,8 +64,8 @@ async fn a_path_that_is_asked_for_is_tried_out_however_it_is_written() {
             let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
         }
     });
-    let data = std::env::temp_dir().join(format!("plutino-asked-{}-{:x}", std::process::id(), fastrand::u64(..)));
-    let service = opened(&data, 0).await;
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let service = opened(data.path(), 0).await;
     for (asked, there) in [
         (json!({}), true),
         (json!({"path": ""}), true),
@@ -80,7 +79,6 @@ async fn a_path_that_is_asked_for_is_tried_out_however_it_is_written() {
         assert_eq!(checked.is_ok(), there, "{asked:?}: {checked:?}");
     }
     service.stop().await;
-    let _ = std::fs::remove_dir_all(&data);
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! Tests of resets and refused updates.
 
-use std::path::PathBuf;
-
 use futures_util::FutureExt;
+use tempfile::TempDir;
 
 use super::super::Service;
 use super::super::status::Phase;
@@ -12,13 +11,13 @@ use crate::sql::ast::Relation;
 /// A service with a stream, in a temporary folder.
 struct Run {
     service: Service,
-    data: PathBuf,
+    data: TempDir,
 }
 
 impl Run {
     async fn new() -> Run {
-        let data = std::env::temp_dir().join(format!("plutino-life-{}-{:x}", std::process::id(), fastrand::u64(..)));
-        let service = opened(&data).await;
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let service = opened(data.path()).await;
         service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
         Run { service, data }
     }
@@ -35,7 +34,6 @@ impl Run {
 
     async fn end(self) {
         self.service.stop().await;
-        let _ = std::fs::remove_dir_all(&self.data);
     }
 }
 
@@ -95,7 +93,7 @@ async fn a_refused_update_changes_nothing() {
 async fn nobody_waits_while_the_file_of_a_table_is_read() {
     let run = Run::new().await;
     run.service.create_rule(&rule("runs", NOP, "")).await.unwrap();
-    std::fs::write(run.data.join("t.json"), "[{\"k\": 1}]").unwrap();
+    std::fs::write(run.data.path().join("t.json"), "[{\"k\": 1}]").unwrap();
     let sql = "CREATE TABLE t (k BIGINT) WITH (DATASOURCE=\"t.json\", TYPE=\"file\", KIND=\"lookup\", KEY=\"k\")";
     let mut creating = Box::pin(run.service.create_relation(sql));
     // The file is read on another thread, so the runtime of this test's thread has not seen it yet.

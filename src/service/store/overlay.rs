@@ -177,8 +177,8 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs work that panics on damaged pages; `None`: it did. The panic goes to the log, where it can be told from
-/// a fault of this program; the damage itself is reported by the caller.
+/// Runs work that panics on damaged pages; `None`: it did. The panic goes to the log, where it can be distinguished
+/// from a fault of this program; the damage itself is reported by the caller.
 pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
@@ -203,7 +203,8 @@ mod tests {
 
     #[test]
     fn changes_stay_in_memory() {
-        let path = std::env::temp_dir().join(format!("plutino-overlay-{:x}", fastrand::u64(..)));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("store");
         let content: Vec<u8> = (0..10_000_u32).map(|byte| byte as u8).collect();
         std::fs::write(&path, &content).unwrap();
         let file = File::options().read(true).write(true).open(&path).unwrap();
@@ -234,7 +235,6 @@ mod tests {
         }
         assert!(overlay.read(expected.len() as u64, &mut [0]).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), content);
-        let _ = std::fs::remove_file(path);
     }
 
     #[test]

@@ -279,27 +279,10 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Folder {
-            let name = format!("plutino-uploads-{}-{:x}", std::process::id(), fastrand::u64(..));
-            let folder = std::env::temp_dir().join(name);
-            fs::create_dir_all(&folder).unwrap();
-            Folder(folder)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn files_come_and_go() {
-        let data = Folder::new();
-        let uploads = Uploads::open(&data.0, Some(0));
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let uploads = Uploads::open(data.path(), Some(0));
         assert!(uploads.list().unwrap().is_empty());
         let path = uploads.put("b.txt", b"one").unwrap();
         uploads.put("a b ä%2e.txt", b"").unwrap();
@@ -314,19 +297,19 @@ mod tests {
         assert_eq!(uploads.list().unwrap().len(), 1);
         assert!(matches!(uploads.put("c", &vec![0; LARGEST + 1]), Err(UploadError::TooLarge(_))));
         // No incomplete files are left.
-        assert_eq!(fs::read_dir(data.0.join("uploads")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(data.path().join("uploads")).unwrap().count(), 1);
     }
 
     #[test]
     fn what_a_crash_left_goes_at_the_start() {
-        let data = Folder::new();
-        let uploads = Uploads::open(&data.0, Some(0));
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let uploads = Uploads::open(data.path(), Some(0));
         uploads.put("kept", b"x").unwrap();
-        let folder = data.0.join("uploads");
+        let folder = data.path().join("uploads");
         fs::write(folder.join(format!("{UNDER_WAY}0123456789abcdef")), b"half").unwrap();
         fs::write(folder.join(".of-others"), b"x").unwrap();
         fs::create_dir(folder.join(format!("{UNDER_WAY}folder"))).unwrap();
-        let uploads = Uploads::open(&data.0, Some(0));
+        let uploads = Uploads::open(data.path(), Some(0));
         assert_eq!(uploads.list().unwrap(), [folder.join("kept")]);
         let mut left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
@@ -353,8 +336,8 @@ mod tests {
 
     #[test]
     fn names_stay_in_the_folder() {
-        let data = Folder::new();
-        let uploads = Uploads::open(&data.0, Some(0));
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let uploads = Uploads::open(data.path(), Some(0));
         uploads.put("there", b"x").unwrap();
         let long = "x".repeat(LONGEST + 1);
         let names = [
@@ -375,24 +358,24 @@ mod tests {
             assert!(matches!(uploads.put(name, b"x"), Err(UploadError::Name(_))), "{name:?}");
             assert!(matches!(uploads.delete(name), Err(UploadError::Name(_))), "{name:?}");
         }
-        assert_eq!(fs::read_dir(&data.0).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(data.path()).unwrap().count(), 1);
     }
 
     #[cfg(unix)]
     #[test]
     fn links_lead_nowhere() {
-        let data = Folder::new();
-        let outside = Folder::new();
-        let secret = outside.0.join("secret");
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let outside = tempfile::tempdir().expect("a temporary folder");
+        let secret = outside.path().join("secret");
         fs::write(&secret, "kept").unwrap();
-        let uploads = Uploads::open(&data.0, Some(0));
+        let uploads = Uploads::open(data.path(), Some(0));
         uploads.put("file", b"x").unwrap();
-        std::os::unix::fs::symlink(&secret, data.0.join("uploads/link")).unwrap();
+        std::os::unix::fs::symlink(&secret, data.path().join("uploads/link")).unwrap();
         assert!(uploads.put("link", b"lost").is_err());
         assert!(uploads.delete("link").is_err());
         assert_eq!(uploads.list().unwrap().len(), 1);
-        fs::remove_dir_all(data.0.join("uploads")).unwrap();
-        std::os::unix::fs::symlink(&outside.0, data.0.join("uploads")).unwrap();
+        fs::remove_dir_all(data.path().join("uploads")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), data.path().join("uploads")).unwrap();
         assert!(matches!(uploads.put("secret", b"lost"), Err(UploadError::NoFolder(_))));
         assert!(matches!(uploads.delete("secret"), Err(UploadError::NoFolder(_))));
         assert!(uploads.list().is_err());

@@ -17,7 +17,7 @@ use super::{UNDER_WAY, UploadError, Uploads, locked, sync, write};
 /// The prefix of folders that hold the files from before an import.
 const BEFORE: &str = ".before-";
 
-/// The file in such a folder with the names of the files that the import brings.
+/// The file in such a folder that lists the files of the import.
 const NEW: &str = ".new";
 
 impl Uploads {
@@ -161,14 +161,13 @@ mod tests {
 
     #[test]
     fn an_import_brings_all_files_or_none() {
-        let data = std::env::temp_dir().join(format!("plutino-replacing-{:x}", fastrand::u64(..)));
-        fs::create_dir_all(&data).expect("a folder can be made");
+        let data = tempfile::tempdir().expect("a temporary folder");
         let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
             pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
         };
         let (old, new) = (pairs(&[("a", "1"), ("b", "2")]), pairs(&[("b", "3"), ("c", "4")]));
         let import = |number| {
-            let uploads = Uploads::open(&data, Some(0));
+            let uploads = Uploads::open(data.path(), Some(0));
             uploads.keep(&[]).expect("they go");
             old.iter().for_each(|(name, text)| drop(uploads.put(name, text.as_bytes()).expect("it is taken")));
             uploads.begin(Some(0), number, &["b".to_owned(), "c".to_owned()]).expect("it begins");
@@ -177,27 +176,25 @@ mod tests {
         };
         // Killed before and after the commit.
         import(7);
-        assert_eq!(files(&data, 6), old);
+        assert_eq!(files(data.path(), 6), old);
         import(8);
-        assert_eq!(files(&data, 8), new);
+        assert_eq!(files(data.path(), 8), new);
         // Refused, then undone.
         import(9).roll_back(9).expect("the old ones are there");
-        assert_eq!(files(&data, 8), old);
+        assert_eq!(files(data.path(), 8), old);
         import(10).finish(10).expect("the new ones are there");
-        assert_eq!(files(&data, 10), new);
+        assert_eq!(files(data.path(), 10), new);
         // Killed while the import is undone.
         let uploads = import(11);
         fs::remove_file(uploads.folder().join("c")).expect("it is there");
         fs::remove_file(uploads.folder().join("b")).expect("it is there");
-        assert_eq!(files(&data, 10), old);
-        fs::remove_dir_all(&data).expect("it is there");
+        assert_eq!(files(data.path(), 10), old);
     }
 
     #[test]
     fn what_an_import_has_left_does_not_cost_the_files_of_the_next_one() {
-        let data = std::env::temp_dir().join(format!("plutino-left-{:x}", fastrand::u64(..)));
-        fs::create_dir_all(&data).expect("a folder can be made");
-        let uploads = Uploads::open(&data, Some(0));
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let uploads = Uploads::open(data.path(), Some(0));
         uploads.put("a", b"1").expect("it is taken");
         uploads.begin(Some(0), 7, &["b".to_owned()]).expect("it begins");
         uploads.bring("b", b"2").expect("it is taken");
@@ -206,15 +203,13 @@ mod tests {
         uploads.begin(Some(7), 8, &["c".to_owned()]).expect("it begins");
         uploads.bring("c", b"3").expect("it is taken");
         uploads.finish(8).expect("it ends");
-        assert_eq!(files(&data, 8), [("c".to_owned(), "3".to_owned())]);
-        fs::remove_dir_all(&data).expect("it is there");
+        assert_eq!(files(data.path(), 8), [("c".to_owned(), "3".to_owned())]);
     }
 
     #[test]
     fn what_an_import_replaces_nobody_else_changes() {
-        let data = std::env::temp_dir().join(format!("plutino-alone-{:x}", fastrand::u64(..)));
-        fs::create_dir_all(&data).expect("a folder can be made");
-        let uploads = Uploads::open(&data, Some(0));
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let uploads = Uploads::open(data.path(), Some(0));
         uploads.put("a", b"1").expect("it is taken");
         uploads.begin(Some(0), 7, &["a".to_owned()]).expect("it begins");
         assert!(matches!(uploads.put("b", b"2"), Err(UploadError::Replacing)));
@@ -222,7 +217,6 @@ mod tests {
         uploads.finish(7).expect("it ends");
         uploads.put("b", b"2").expect("it is taken");
         uploads.delete("a").expect("it goes");
-        assert_eq!(files(&data, 7), [("b".to_owned(), "2".to_owned())]);
-        fs::remove_dir_all(&data).expect("it is there");
+        assert_eq!(files(data.path(), 7), [("b".to_owned(), "2".to_owned())]);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::mpsc;
 
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
+use tempfile::TempDir;
 
 use super::*;
 use crate::format::address::Address;
@@ -13,13 +14,11 @@ use crate::format::sink_format::{OutputFormat, SinkFormat};
 use crate::io::batch_queue::QueueLimit;
 use crate::io::queue::{MessageBatch, Outlet};
 
-struct Folder(PathBuf);
+struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Folder {
-        let folder = std::env::temp_dir().join(format!("plutino-files-{:x}", fastrand::u64(..)));
-        std::fs::create_dir_all(&folder).expect("a folder can be made");
-        Folder(folder)
+        Folder(tempfile::tempdir().expect("a temporary folder"))
     }
 
     /// The names of the files in it, with their texts.
@@ -44,15 +43,9 @@ impl Folder {
         }
         outbox.close();
         let (_stop, stopped) = mpsc::channel();
-        let files = FileRoots::new(self.0.clone());
+        let files = FileRoots::new(self.0.path().to_owned());
         Writer::new(outbox.clone(), sink, files, FileWriters::default(), stopped).run();
         outbox.status(String::new())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -69,7 +62,8 @@ fn files_go_on_where_they_were() {
     let folder = Folder::new();
     let plain = [("", "{\"a\":1}"), ("", "{\"a\":\n2}")];
     folder.write(json!({"path": "l"}), SinkFormat::lists(), &plain);
-    std::fs::write(folder.0.join("l"), text_of(&folder.0.join("l")) + "{\"a\"").expect("it can be written");
+    std::fs::write(folder.0.path().join("l"), text_of(&folder.0.path().join("l")) + "{\"a\"")
+        .expect("it can be written");
     folder.write(json!({"path": "l"}), SinkFormat::lists(), &plain[..1]);
     for _ in 0..2 {
         folder.write(json!({"path": "j", "fileType": "json"}), SinkFormat::lists(), &plain[..1]);
@@ -121,7 +115,7 @@ fn compressed_files_are_read_as_one() {
             let shape = SinkFormat { compression: Some(method), ..SinkFormat::lists() };
             folder.write(json!({"path": "a", "fileType": file_type}), shape, &[("", "1"), ("", "2")]);
         }
-        let bytes = std::fs::read(folder.0.join("a")).expect("it is there");
+        let bytes = std::fs::read(folder.0.path().join("a")).expect("it is there");
         // Members of zstd are unpacked one by one.
         let text = match method {
             Method::Gzip => String::from_utf8(method.unpack(&bytes).expect("it is whole")).expect("text"),
@@ -144,8 +138,8 @@ fn messages_name_their_files() {
     let messages = [("a", "1"), ("b/c", "2"), ("a", "3"), ("../out", "4"), ("plutino.redb", "5"), ("uploads/x", "6")];
     let status = folder.write(json!({"path": "{{.p}}"}), SinkFormat::lists(), &messages);
     assert_eq!((status.messages, status.dropped), (3, vec![(INVALID, 1), (OUTSIDE, 2)]));
-    assert_eq!(text_of(&folder.0.join("a")), "1\n3\n");
-    assert_eq!(text_of(&folder.0.join("b/c")), "2\n");
+    assert_eq!(text_of(&folder.0.path().join("a")), "1\n3\n");
+    assert_eq!(text_of(&folder.0.path().join("b/c")), "2\n");
     assert!(status.last_error.expect("an error").1.contains("basic.fileRoots"));
 }
 
@@ -161,7 +155,7 @@ fn more_files_than_can_be_open_are_full_when_they_are() {
         let shape = SinkFormat { compression, ..SinkFormat::lists() };
         let status = folder.write(props, shape, &messages);
         assert_eq!((status.messages, status.dropped.len()), (5 * files as u64, 0), "{pattern}");
-        let entries = std::fs::read_dir(folder.0.join("out")).expect("it is there");
+        let entries = std::fs::read_dir(folder.0.path().join("out")).expect("it is there");
         let mut lines: Vec<usize> = entries
             .map(|entry| {
                 let bytes = std::fs::read(entry.expect("it is there").path()).expect("it can be read");
@@ -184,7 +178,7 @@ fn a_closed_file_is_renamed_when_it_is_old() {
     sink.form(SinkFormat::lists(), true).expect("right");
     let (_stop, stopped) = mpsc::channel();
     let outbox = Outbox::new(QueueLimit { messages: 10, bytes: 1000 });
-    let files = FileRoots::new(folder.0.clone());
+    let files = FileRoots::new(folder.0.path().to_owned());
     let mut writer = Writer::new(outbox, sink, files, FileWriters::default(), stopped);
     let name = Text::from("a.x");
     assert!(writer.have(&name).is_ok_and(|cause| cause.is_none()));
@@ -202,13 +196,13 @@ fn a_closed_file_is_renamed_when_it_is_old() {
 #[test]
 fn a_name_that_is_none_holds_up_no_other() {
     let folder = Folder::new();
-    std::fs::create_dir_all(folder.0.join("out/folder")).expect("a folder can be made");
+    std::fs::create_dir_all(folder.0.path().join("out/folder")).expect("a folder can be made");
     let long = format!("out/{}", "x".repeat(300));
     let names = [long.as_str(), "out/a\0b", "out/.", "out/folder", "out/a/../b", "out/../c", "out/a", "out/a/b"];
     let messages = names.map(|name| (name, "1"));
     let status = folder.write(json!({"path": "out/{{.p}}"}), SinkFormat::lists(), &messages);
     assert_eq!((status.messages, status.dropped), (1, vec![(INVALID, 7)]));
-    assert_eq!(text_of(&folder.0.join("out/a")), "1\n");
+    assert_eq!(text_of(&folder.0.path().join("out/a")), "1\n");
     let sink = |path: &str| FileSink::new(json!({"path": path}).as_object().expect("an object")).expect("right").0;
     let below = |folders: usize| format!("out/{}a", "a/".repeat(folders));
     let (deep, deeper) = (below(15), below(16));
@@ -231,7 +225,7 @@ fn a_file_of_another_kind_is_kept() {
     let (packed, plain) = (Method::Gzip.pack(b"old\n").expect("packed"), b"old\n".to_vec());
     for (old, compression) in [(&plain, Some(Method::Gzip)), (&plain, Some(Method::Zstd)), (&packed, None)] {
         let folder = Folder::new();
-        std::fs::write(folder.0.join("a.x"), old).expect("it can be written");
+        std::fs::write(folder.0.path().join("a.x"), old).expect("it can be written");
         let shape = SinkFormat { compression, ..SinkFormat::lists() };
         let status = folder.write(json!({"path": "a.x"}), shape, &[("", "1")]);
         assert_eq!(status.messages, 1);
@@ -244,7 +238,7 @@ fn a_file_of_another_kind_is_kept() {
 #[test]
 fn two_sinks_do_not_write_one_file() {
     let folder = Folder::new();
-    let path = folder.0.join("a");
+    let path = folder.0.path().join("a");
     let writers = FileWriters::default();
     let (sink, _) = FileSink::new(json!({"path": "a"}).as_object().expect("an object")).expect("right");
     // Another process has its own writers.
@@ -268,11 +262,11 @@ fn a_file_of_another_process_is_not_mended() {
     folder.write(props.clone(), SinkFormat::lists(), &[("", "1")]);
     let (name, _) = folder.files().pop().expect("a file");
     let torn = "1\n{\"half\"";
-    std::fs::write(folder.0.join(&name), torn).expect("it can be written");
-    let other = std::fs::File::open(folder.0.join(&name)).expect("it is there");
+    std::fs::write(folder.0.path().join(&name), torn).expect("it can be written");
+    let other = std::fs::File::open(folder.0.path().join(&name)).expect("it is there");
     other.lock().expect("it can be locked");
     folder.write(props.clone(), SinkFormat::lists(), &[("", "2")]);
-    assert_eq!(text_of(&folder.0.join(&name)), torn);
+    assert_eq!(text_of(&folder.0.path().join(&name)), torn);
 }
 
 #[test]
@@ -283,7 +277,7 @@ fn a_sink_that_is_stopped_counts_what_it_has_written() {
     let push = || outbox.send(&Arc::new(MessageBatch::new(Bytes::from_static(b"123"), vec![1, 2, 3], true, None)));
     let (stop, stopped) = mpsc::channel();
     let mut writer =
-        Writer::new(outbox.clone(), sink, FileRoots::new(folder.0.clone()), FileWriters::default(), stopped);
+        Writer::new(outbox.clone(), sink, FileRoots::new(folder.0.path().to_owned()), FileWriters::default(), stopped);
     push();
     let (batches, _) = writer.gather();
     assert!(writer.write(&batches).is_ok());
@@ -298,5 +292,5 @@ fn a_sink_that_is_stopped_counts_what_it_has_written() {
     let status = outbox.status(String::new());
     assert_eq!((status.messages, status.queued), (3, 0));
     assert_eq!(status.dropped, vec![(crate::io::UNSENT, 3)]);
-    assert_eq!(text_of(&folder.0.join("a.txt")), "1\n2\n3\n");
+    assert_eq!(text_of(&folder.0.path().join("a.txt")), "1\n2\n3\n");
 }
