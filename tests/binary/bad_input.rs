@@ -11,26 +11,26 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::process::folder::Folder;
 use crate::process::{Client, LIMIT, Plutino, next, send, stream};
 
 const STREAM: &str = r#"CREATE STREAM demo (price BIGINT) WITH (TYPE="websocket", DATASOURCE="/in")"#;
 
-/// A folder with one rule file; deleted when dropped.
-struct Folder(std::path::PathBuf);
+/// A folder with one rule file.
+struct RuleFile(Folder);
 
-impl Folder {
-    fn new(name: &str, rules: &[u8]) -> Folder {
-        let folder = std::env::temp_dir().join(format!("plutino-bad-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        std::fs::write(folder.join("rules.json"), rules).expect("a file");
-        Folder(folder)
+impl RuleFile {
+    fn new(name: &str, rules: &[u8]) -> RuleFile {
+        let folder = Folder::new(name);
+        folder.write("rules.json", rules);
+        RuleFile(folder)
     }
 
     /// Runs the file, which must be refused; returns the output.
     async fn refused(&self, variables: &[(&str, &str)]) -> String {
         let run = Command::new(env!("CARGO_BIN_EXE_plutino"))
             .args(["run", "rules.json"])
-            .current_dir(&self.0)
+            .current_dir(&self.0.0)
             .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
             .env("KUIPER__SOURCE__HTTPSERVERPORT", "0")
             .envs(variables.iter().copied())
@@ -41,12 +41,6 @@ impl Folder {
         let said = String::from_utf8(output.stderr).expect("stderr is text");
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]), "{said}");
         said
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -171,7 +165,7 @@ async fn files_that_cannot_run_are_refused_in_their_place() {
         ),
     ];
     for (name, file, parts) in cases {
-        let said = Folder::new("file", &file).refused(&[]).await;
+        let said = RuleFile::new("file", &file).refused(&[]).await;
         for part in parts {
             assert!(said.contains(part), "{name}: {part:?} in\n{said}");
         }
@@ -180,7 +174,7 @@ async fn files_that_cannot_run_are_refused_in_their_place() {
 
 #[tokio::test]
 async fn a_data_server_without_its_certificate_does_not_start() {
-    let folder = Folder::new("tls", &query("SELECT price FROM demo"));
+    let folder = RuleFile::new("tls", &query("SELECT price FROM demo"));
     let (cert, key) = ("KUIPER__SOURCE__HTTPSERVERTLS__CERTFILE", "KUIPER__SOURCE__HTTPSERVERTLS__KEYFILE");
     let said = folder.refused(&[(cert, "absent.pem"), (key, "absent.key")]).await;
     assert!(said.contains("absent.pem: No such file"), "{said}");

@@ -3,28 +3,26 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
-/// A folder in which the program runs; deleted when dropped.
-struct Folder(PathBuf);
+use crate::process::folder::Folder;
 
-impl Folder {
-    fn new(name: &str, files: &[(&str, &str)]) -> Folder {
-        let folder = std::env::temp_dir().join(format!("plutino-cli-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).unwrap();
+/// A folder with files, in which the program runs.
+struct Place(Folder);
+
+impl Place {
+    fn new(name: &str, files: &[(&str, &str)]) -> Place {
+        let folder = Folder::new(name);
         for (file, text) in files {
-            let path = folder.join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
+            folder.write(file, text);
         }
-        Folder(folder)
+        Place(folder)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
-        command.args(arguments).current_dir(&self.0).stdin(Stdio::null());
+        command.args(arguments).current_dir(&self.0.0).stdin(Stdio::null());
         command.env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1").env("KUIPER__SOURCE__HTTPSERVERPORT", "0");
         command.env_remove("PLUTINO_LOG");
         command
@@ -35,16 +33,10 @@ impl Folder {
     }
 
     /// Runs to the end: exit code, stdout and stderr.
-    fn told(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+    fn outcome(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
         let output = self.run(arguments);
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -106,7 +98,7 @@ rules:
 
 #[test]
 fn a_wrong_command_line_ends_with_2() {
-    let folder = Folder::new("usage", &[("rules.yaml", RULES)]);
+    let folder = Place::new("usage", &[("rules.yaml", RULES)]);
     for arguments in [
         &[][..],
         &["fly"],
@@ -122,11 +114,11 @@ fn a_wrong_command_line_ends_with_2() {
         &["tail", "ws://localhost/x", "--header", "none"],
         &["tail", "wss://localhost/x", "--listen"],
     ] {
-        let (code, out, err) = folder.told(arguments);
+        let (code, out, err) = folder.outcome(arguments);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?}: {err}");
         assert!(!err.is_empty(), "{arguments:?}");
     }
-    let (code, out, _) = folder.told(&["run", "--help"]);
+    let (code, out, _) = folder.outcome(&["run", "--help"]);
     assert_eq!(code, Some(0));
     assert!(out.contains("--feed"));
 }
@@ -138,8 +130,8 @@ fn all_mistakes_of_all_files_are_told_at_once() {
     let rules = "rules:\n  - id: r1\n    sql: |\n      SELECT a,\n        nosuch(a)\n      FROM other\n    actions: [{log: {}}]\n  \
                  - id: r2\n    sql: SELECT a FROM othre\n    actions: [{lgo: {}}]\n";
     let broken = "{\"rules\": [\n";
-    let folder = Folder::new("mistakes", &[("streams.json", streams), ("rules.yaml", rules), ("broken.json", broken)]);
-    let (code, out, err) = folder.told(&["check", "streams.json", "rules.yaml"]);
+    let folder = Place::new("mistakes", &[("streams.json", streams), ("rules.yaml", rules), ("broken.json", broken)]);
+    let (code, out, err) = folder.outcome(&["check", "streams.json", "rules.yaml"]);
     assert_eq!((code, out.as_str()), (Some(1), ""));
     for expected in [
         "streams.json:1:45: error: stream demo: found \"BIGNIT\", expect valid stream field types",
@@ -153,7 +145,7 @@ fn all_mistakes_of_all_files_are_told_at_once() {
     ] {
         assert!(err.contains(expected), "{expected}\n{err}");
     }
-    let (code, _, err) = folder.told(&["run", "rules.yaml", "broken.json", "missing.json"]);
+    let (code, _, err) = folder.outcome(&["run", "rules.yaml", "broken.json", "missing.json"]);
     assert_eq!(code, Some(1));
     assert!(err.contains("broken.json:"), "{err}");
     assert!(err.contains("missing.json: error: cannot read the file: No such file"), "{err}");
@@ -161,22 +153,22 @@ fn all_mistakes_of_all_files_are_told_at_once() {
 
 #[test]
 fn files_that_are_right_are_checked_and_explained() {
-    let folder = Folder::new("right", &[("rules.yaml", RULES)]);
-    let (code, out, err) = folder.told(&["check", "rules.yaml"]);
+    let folder = Place::new("right", &[("rules.yaml", RULES)]);
+    let (code, out, err) = folder.outcome(&["check", "rules.yaml"]);
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "ok: 1 stream, 1 rule\n", ""));
-    let (code, out, _) = folder.told(&["explain", "rules.yaml"]);
+    let (code, out, _) = folder.outcome(&["explain", "rules.yaml"]);
     assert_eq!(code, Some(0));
     assert!(out.starts_with("rule r1\n"), "{out}");
-    let (code, again, _) = folder.told(&["explain", "rules.yaml", "r1"]);
+    let (code, again, _) = folder.outcome(&["explain", "rules.yaml", "r1"]);
     assert_eq!((code, again), (Some(0), out));
-    let (code, _, err) = folder.told(&["explain", "rules.yaml", "r2"]);
+    let (code, _, err) = folder.outcome(&["explain", "rules.yaml", "r2"]);
     assert_eq!(code, Some(1));
     assert!(err.contains("rules.yaml has no rule r2; there are: r1"), "{err}");
 }
 
 #[test]
 fn a_closed_stdout_ends_quietly() {
-    let folder = Folder::new("pipe", &[("rules.yaml", RULES)]);
+    let folder = Place::new("pipe", &[("rules.yaml", RULES)]);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     for arguments in [&["explain", "rules.yaml"][..], &["completions", "bash"], &["schema", "rules"], &["--help"]] {
@@ -188,7 +180,7 @@ fn a_closed_stdout_ends_quietly() {
 
 #[test]
 fn the_configuration_is_checked() {
-    let folder = Folder::new(
+    let folder = Place::new(
         "config",
         &[
             ("rules.yaml", RULES),
@@ -196,37 +188,37 @@ fn the_configuration_is_checked() {
             ("other/kuiper.yaml", "basic:\n  logLevl: info\n"),
         ],
     );
-    let (code, _, err) = folder.told(&["check", "rules.yaml"]);
+    let (code, _, err) = folder.outcome(&["check", "rules.yaml"]);
     assert_eq!(code, Some(1));
     assert!(err.contains("etc/plutino.yaml:2:19: error: source.httpServerPort is \"many\", expected a port"), "{err}");
-    let (code, _, err) = folder.told(&["check", "rules.yaml", "--etc", "other"]);
+    let (code, _, err) = folder.outcome(&["check", "rules.yaml", "--etc", "other"]);
     assert_eq!(code, Some(0));
     assert!(err.contains("other/kuiper.yaml:2:3: warning: unknown setting basic.logLevl is ignored"), "{err}");
 }
 
 #[test]
 fn a_configuration_that_is_not_there_is_told_where_it_was_asked_for() {
-    let folder = Folder::new("noetc", &[("rules.yaml", RULES)]);
-    let (code, _, err) = folder.told(&["check", "rules.yaml", "--etc", "ect"]);
+    let folder = Place::new("noetc", &[("rules.yaml", RULES)]);
+    let (code, _, err) = folder.outcome(&["check", "rules.yaml", "--etc", "ect"]);
     assert_eq!(code, Some(0));
     assert!(err.contains("warning: --etc ect: no such folder; using defaults"), "{err}");
-    let (_, _, err) = folder.told(&["check", "rules.yaml"]);
+    let (_, _, err) = folder.outcome(&["check", "rules.yaml"]);
     assert!(!err.contains("--etc"), "{err}");
 }
 
 #[test]
 fn a_file_is_fed_through_a_websocket_and_nothing_is_left() {
     let data = "{\"a\": 1, \"b\": 1}\n\n{\"a\": 2, \"b\": 2}\n[{\"a\": 3, \"b\": 3}, {\"a\": 4, \"b\": 4}]\nnonsense\n{\"a\": 5, \"b\": 5}";
-    let folder = Folder::new("feed", &[("rules.yaml", RULES), ("data.ndjson", data)]);
+    let folder = Place::new("feed", &[("rules.yaml", RULES), ("data.ndjson", data)]);
     for feed in ["data.ndjson", "data.ndjson@demo"] {
-        let (code, out, err) = folder.told(&["run", "rules.yaml", "--feed", feed]);
+        let (code, out, err) = folder.outcome(&["run", "rules.yaml", "--feed", feed]);
         assert_eq!(code, Some(0), "{err}");
         assert_eq!(out, "{\"a\":2,\"c\":3}\n{\"a\":3,\"c\":4}\n{\"a\":4,\"c\":5}\n{\"a\":5,\"c\":6}\n");
         assert!(err.contains("listening on ws://127.0.0.1:"), "{err}");
         assert!(err.contains("errors 1"), "{err}");
         assert!(err.contains("fed 5 messages"), "{err}");
     }
-    let mut left: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut left: Vec<_> = fs::read_dir(&folder.0.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["data.ndjson", "rules.yaml"]);
 }
@@ -245,8 +237,8 @@ rules:
 "#;
     let rows = |count: i32| (0..count).map(|id| format!("{{\"id\":{id},\"ts\":{}}}\n", 1000 + id)).collect::<String>();
     let (long, short) = (rows(20), rows(13));
-    let folder = Folder::new("uneven", &[("rules.yaml", rules), ("long", &long), ("short", &short)]);
-    let (code, out, err) = folder.told(&["run", "rules.yaml", "--feed", "long@l", "--feed", "short@r"]);
+    let folder = Place::new("uneven", &[("rules.yaml", rules), ("long", &long), ("short", &short)]);
+    let (code, out, err) = folder.outcome(&["run", "rules.yaml", "--feed", "long@l", "--feed", "short@r"]);
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(out, "[{\"pairs\":13}]\n");
     // It does not wait for the messages of one feed in the stream of the other until the time limit.
@@ -267,10 +259,10 @@ rules:
 "#;
     let files =
         [("rules.yaml", rules), ("state/prices.json", r#"[{"id": 1, "price": 2.5}]"#), ("feed", "{\"id\": 1}\n")];
-    let folder = Folder::new("tables", &files);
-    let (code, out, err) = folder.told(&["run", "rules.yaml", "--feed", "feed", "--data", "state"]);
+    let folder = Place::new("tables", &files);
+    let (code, out, err) = folder.outcome(&["run", "rules.yaml", "--feed", "feed", "--data", "state"]);
     assert_eq!((code, out.as_str()), (Some(0), "[{\"id\":1,\"price\":2.5}]\n"), "{err}");
-    let (code, _, err) = folder.told(&["run", "rules.yaml", "--feed", "feed"]);
+    let (code, _, err) = folder.outcome(&["run", "rules.yaml", "--feed", "feed"]);
     assert_eq!(code, Some(1));
     assert!(err.contains("rule priced: lookup table prices does not exist"), "{err}");
     assert!(!err.contains("rule priced: rule priced"), "{err}");
@@ -280,14 +272,14 @@ rules:
 fn feeds_that_cannot_be_are_refused() {
     let dialling = RULES.replace("DATASOURCE=\"/in\"", "DATASOURCE=\"/in\", CONF_KEY=\"peer\"")
         + "sources: {websocket: {peer: {addr: \"127.0.0.1:9\"}}}\n";
-    let folder = Folder::new("refused", &[("rules.yaml", RULES), ("dials.yaml", &dialling), ("data", "{}")]);
+    let folder = Place::new("refused", &[("rules.yaml", RULES), ("dials.yaml", &dialling), ("data", "{}")]);
     for (file, feed, expected) in [
         ("rules.yaml", "missing", "--feed: cannot read missing: No such file"),
         ("rules.yaml", "data@nobody", "--feed: no rule reads a stream nobody; there are: demo"),
         ("dials.yaml", "data", "no stream takes clients, they dial (demo)"),
         ("dials.yaml", "data@demo", "stream demo dials ws://127.0.0.1:9/in, so it takes no clients"),
     ] {
-        let (code, _, err) = folder.told(&["run", file, "--feed", feed]);
+        let (code, _, err) = folder.outcome(&["run", file, "--feed", feed]);
         assert_eq!(code, Some(1), "{err}");
         assert!(err.contains(expected), "{expected}\n{err}");
     }
@@ -295,7 +287,7 @@ fn feeds_that_cannot_be_are_refused() {
 
 #[test]
 fn a_port_in_use_is_told_with_the_way_out() {
-    let folder = Folder::new("port", &[("rules.yaml", RULES)]);
+    let folder = Place::new("port", &[("rules.yaml", RULES)]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let output = folder.command(&["run", "rules.yaml"]).env("KUIPER__SOURCE__HTTPSERVERPORT", &port).output().unwrap();
@@ -308,15 +300,15 @@ fn a_port_in_use_is_told_with_the_way_out() {
 #[test]
 fn a_rule_that_check_connection_refuses_does_not_run() {
     let rules = RULES.replace("path: /out,", "path: /out, checkConnection: true,");
-    let folder = Folder::new("refusal", &[("rules.yaml", &rules)]);
-    let (code, _, err) = folder.told(&["run", "rules.yaml"]);
+    let folder = Place::new("refusal", &[("rules.yaml", &rules)]);
+    let (code, _, err) = folder.outcome(&["run", "rules.yaml"]);
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("rules.yaml:5:5: error: rule r1: checkConnection: no client is connected"), "{err}");
 }
 
 #[test]
 fn results_reach_viewers_and_a_signal_ends_all_cleanly() {
-    let folder = Folder::new("live", &[("rules.yaml", RULES), ("data", "{\"a\":7,\"b\":1}\n{\"a\":8,\"b\":2}\n")]);
+    let folder = Place::new("live", &[("rules.yaml", RULES), ("data", "{\"a\":7,\"b\":1}\n{\"a\":8,\"b\":2}\n")]);
     let mut run = Running::start(folder.command(&["run", "rules.yaml"]));
     let line = run.says("/in");
     let address = line.split_whitespace().find(|word| word.starts_with("ws://")).unwrap().replace("/in", "");
@@ -326,7 +318,7 @@ fn results_reach_viewers_and_a_signal_ends_all_cleanly() {
     let mut open = Running::start(folder.command(&["tail", &sink]));
     limited.says("connected");
     open.says("connected");
-    let (code, _, err) = folder.told(&["feed", &source, "data"]);
+    let (code, _, err) = folder.outcome(&["feed", &source, "data"]);
     assert_eq!(code, Some(0));
     assert!(err.contains("sent 2 messages"), "{err}");
     let results = "{\"a\":7,\"c\":2}\n{\"a\":8,\"c\":3}\n";
@@ -340,26 +332,26 @@ fn results_reach_viewers_and_a_signal_ends_all_cleanly() {
     let (status, out) = open.ends();
     assert_eq!((status.code(), out.as_str()), (Some(0), results));
 
-    let (code, _, err) = folder.told(&["tail", &sink]);
+    let (code, _, err) = folder.outcome(&["tail", &sink]);
     assert_eq!(code, Some(1));
     assert!(err.contains("cannot connect to"), "{err}");
 }
 
 #[test]
 fn both_tools_can_be_servers() {
-    let folder = Folder::new("servers", &[("data", "{\"n\":1}\n{\"n\":2}\n")]);
+    let folder = Place::new("servers", &[("data", "{\"n\":1}\n{\"n\":2}\n")]);
     let url = |line: &str| line.split_whitespace().find(|word| word.starts_with("ws://")).unwrap().to_owned();
     let mut tail = Running::start(folder.command(&["tail", "--listen", "ws://127.0.0.1:0/x", "--count", "2"]));
     let target = url(&tail.says("listening"));
-    let (code, _, err) = folder.told(&["feed", &target.replace("/x", "/y"), "data"]);
+    let (code, _, err) = folder.outcome(&["feed", &target.replace("/x", "/y"), "data"]);
     assert_eq!(code, Some(1));
     assert!(err.contains("HTTP status 404"), "{err}");
-    assert_eq!(folder.told(&["feed", &target, "data"]).0, Some(0));
+    assert_eq!(folder.outcome(&["feed", &target, "data"]).0, Some(0));
     assert_eq!(tail.ends().1, "{\"n\":1}\n{\"n\":2}\n");
 
     let mut feed = Running::start(folder.command(&["feed", "--listen", "ws://127.0.0.1:0/x", "data"]));
     let target = url(&feed.says("listening"));
-    let (code, out, _) = folder.told(&["tail", &target]);
+    let (code, out, _) = folder.outcome(&["tail", &target]);
     assert_eq!((code, out.as_str()), (Some(0), "{\"n\":1}\n{\"n\":2}\n"));
     // A client that reconnects, as a rule does, does not get the file twice.
     assert_eq!(feed.ends().0.code(), Some(0));
@@ -377,7 +369,7 @@ fn the_help_names_files_that_are_there() {
 /// `tail --retry` waits for an endpoint that does not exist yet.
 #[test]
 fn tail_dials_again() {
-    let folder = Folder::new("again", &[]);
+    let folder = Place::new("again", &[]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/x", listener.local_addr().unwrap());
     let tail = folder.command(&["tail", &url, "--retry", "--count", "1"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -388,14 +380,14 @@ fn tail_dials_again() {
     websocket.send("hello".into()).unwrap();
     let output = tail.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"hello\n"[..]));
-    let (code, _, err) = folder.told(&["tail", "ws://127.0.0.1:9/x", "--retry", "--listen"]);
+    let (code, _, err) = folder.outcome(&["tail", "ws://127.0.0.1:9/x", "--retry", "--listen"]);
     assert_eq!(code, Some(2), "{err}");
 }
 
 /// The token of the environment goes to a server that requires one, and to no other.
 #[test]
 fn the_token_of_the_environment_is_sent_where_it_is_required() {
-    let folder = Folder::new("data-token", &[("data.ndjson", "{\"n\":1}\n")]);
+    let folder = Place::new("data-token", &[("data.ndjson", "{\"n\":1}\n")]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/x", listener.local_addr().unwrap());
     let command = |arguments: &[&str]| {
@@ -435,7 +427,7 @@ fn the_token_of_the_environment_is_sent_where_it_is_required() {
 
 #[test]
 fn record_sends_texts_first() {
-    let folder = Folder::new("record-send", &[]);
+    let folder = Place::new("record-send", &[]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/x", listener.local_addr().unwrap());
     let sends = ["--send", "{\"key\": \"${FEED_KEY}\"}", "--send", "more"];
@@ -446,14 +438,14 @@ fn record_sends_texts_first() {
     assert_eq!(websocket.read().unwrap().to_text().unwrap(), "more");
     websocket.send("hello".into()).unwrap();
     assert_eq!(record.wait_with_output().unwrap().status.code(), Some(0));
-    let (code, _, err) = folder.told(&["record", &url, "-o", "two.ndjson", "--send", "${NOT_SET_ANYWHERE}"]);
+    let (code, _, err) = folder.outcome(&["record", &url, "-o", "two.ndjson", "--send", "${NOT_SET_ANYWHERE}"]);
     assert!(code == Some(2) && err.contains("--send: environment variable NOT_SET_ANYWHERE is not set"), "{err}");
 }
 
 /// `feed --retry` waits for an endpoint, and continues with the next message after a disconnect.
 #[test]
 fn feed_dials_again() {
-    let folder = Folder::new("feed-retry", &[("data.ndjson", "{\"n\":1}\n{\"n\":2}\n")]);
+    let folder = Place::new("feed-retry", &[("data.ndjson", "{\"n\":1}\n{\"n\":2}\n")]);
     let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let url = format!("ws://127.0.0.1:{port}/x");
     let mut feed = Running::start(folder.command(&["feed", &url, "data.ndjson", "--retry"]));
@@ -467,7 +459,7 @@ fn feed_dials_again() {
 /// Options of a verb can be at any position; an unknown one is refused before anything is sent.
 #[test]
 fn options_of_management_verbs_stand_anywhere() {
-    let folder = Folder::new("remote-options", &[("rule.json", "{}")]);
+    let folder = Place::new("remote-options", &[("rule.json", "{}")]);
     // Nothing listens there: every command reports this, with the address.
     let there = "http://127.0.0.1:9/there";
     for words in [
@@ -489,7 +481,7 @@ fn options_of_management_verbs_stand_anywhere() {
         vec!["create", "connection", "k", "{}", "--url", there],
         vec!["explain", "rule", "r", "--url", there],
     ] {
-        let (code, out, err) = folder.told(&words);
+        let (code, out, err) = folder.outcome(&words);
         assert_eq!((code, out.as_str()), (Some(1), ""), "{words:?}: {err}");
         assert!(err.contains("127.0.0.1:9/there"), "{words:?} asked another service: {err}");
     }
@@ -499,11 +491,11 @@ fn options_of_management_verbs_stand_anywhere() {
         vec!["export", "data", "out.json", "-x"],
         vec!["show", "rules", "-f", "rule.json"],
     ] {
-        let (code, _, err) = folder.told(&words);
+        let (code, _, err) = folder.outcome(&words);
         assert_eq!(code, Some(2), "{words:?}: {err}");
         assert!(err.contains("unexpected argument"), "{words:?}: {err}");
     }
-    let (code, out, _) = folder.told(&["drop", "stream", "--help"]);
+    let (code, out, _) = folder.outcome(&["drop", "stream", "--help"]);
     assert_eq!(code, Some(0));
     assert!(out.contains("Usage: plutino drop"), "{out}");
 }

@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::process::folder::Folder;
 use super::process::serve::{ask, free_port};
 use super::process::{Client, LIMIT, Plutino, next, send, stream};
 
@@ -297,8 +298,8 @@ async fn refusal_with(
     name: &str,
     arguments: &[&str],
 ) -> (Option<i32>, String) {
-    let path = std::env::temp_dir().join(format!("plutino-cluster-{name}-{}.json", std::process::id()));
-    std::fs::write(&path, rules.to_string()).expect("a file in the temporary folder");
+    let folder = Folder::new(name);
+    let path = folder.write("rules.json", &rules.to_string());
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_plutino"))
         .arg("run")
         .arg(&path)
@@ -309,7 +310,6 @@ async fn refusal_with(
         .kill_on_drop(true)
         .output();
     let output = timeout(LIMIT, output).await.expect("it ends").expect("it runs");
-    let _ = std::fs::remove_file(&path);
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -364,8 +364,8 @@ async fn processes_with_different_tokens_refuse_each_other() {
 
 #[tokio::test]
 async fn a_host_that_cannot_be_resolved_is_named() {
-    let path = std::env::temp_dir().join(format!("plutino-cluster-host-{}.json", std::process::id()));
-    std::fs::write(&path, rules().to_string()).expect("a file in the temporary folder");
+    let folder = Folder::new("unresolved");
+    let path = folder.write("rules.json", &rules().to_string());
     let hosts = format!("127.0.0.1:{},nosuchhost.invalid:2102", free_port());
     let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_plutino"))
         .arg("run")
@@ -385,7 +385,6 @@ async fn a_host_that_cannot_be_resolved_is_named() {
         }
     };
     timeout(LIMIT, named).await.expect("it says what it waits for");
-    let _ = std::fs::remove_file(&path);
 }
 
 /// `--console` in all processes: process 0 shows the sums over all, the others lead there.

@@ -22,6 +22,13 @@ const MESSAGES: i64 = 300;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
+/// A service with this many data threads.
+fn serve(folder: &Folder, workers: usize) -> Served {
+    let mut command = folder.command();
+    command.args(["--workers", &workers.to_string()]);
+    Served::start(command)
+}
+
 fn rule(id: &str, sql: &str, options: Value) -> Value {
     let sink = json!({"websocket": {"path": format!("/{id}"), "sendSingle": true}});
     json!({"id": id, "sql": sql, "actions": [sink], "options": options})
@@ -151,9 +158,7 @@ async fn windows_hold_the_rows_of_all_threads() {
 #[tokio::test]
 async fn updates_carry_the_state_with_the_rows_of_all_threads() {
     let folder = Folder::new("cores-updates");
-    let mut command = folder.command();
-    command.args(["--workers", "3"]);
-    let served = Served::start(command);
+    let served = serve(&folder, 3);
     let create = "CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")";
     served.asks("POST", "/streams", &json!({"sql": create})).await.done();
     let version = |limit: u64| {
@@ -233,12 +238,7 @@ async fn counted_by_key(receiver: &mut Socket, counts: &mut [u64], all: u64) {
 async fn updates_and_restarts_carry_a_state_that_threads_share_by_key() {
     const KEYS: u64 = 10;
     let folder = Folder::new("cores-by-key");
-    let start = |workers: &str| {
-        let mut command = folder.command();
-        command.args(["--workers", workers]);
-        Served::start(command)
-    };
-    let mut served = start("3");
+    let mut served = serve(&folder, 3);
     let create = "CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")";
     served.asks("POST", "/streams", &json!({"sql": create})).await.done();
     let version = |limit: u64, sql: &str| {
@@ -278,7 +278,7 @@ async fn updates_and_restarts_carry_a_state_that_threads_share_by_key() {
         sent += count;
         clients.push(client);
     }
-    for workers in ["3", "2", "1", "3"] {
+    for workers in [3, 2, 1, 3] {
         let (mut output, _) = connect_async(served.data_url("/out")).await.expect("the sink is there");
         let (mut input, _) = connect_async(served.data_url("/in")).await.expect("the source is there");
         for key in 0..KEYS {
@@ -289,7 +289,7 @@ async fn updates_and_restarts_carry_a_state_that_threads_share_by_key() {
         let mut counts = [0; KEYS as usize];
         counted_by_key(&mut output, &mut counts, sent).await;
         served.terminate();
-        served = start(workers);
+        served = serve(&folder, workers);
         served.asks("POST", "/rules/r/start", &json!(null)).await.done();
     }
 }
@@ -298,9 +298,7 @@ async fn updates_and_restarts_carry_a_state_that_threads_share_by_key() {
 #[tokio::test]
 async fn updates_of_windows_that_threads_share_by_key_lose_no_later_window() {
     let folder = Folder::new("cores-windows-by-key");
-    let mut command = folder.command();
-    command.args(["--workers", "3"]);
-    let served = Served::start(command);
+    let served = serve(&folder, 3);
     let create = "CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\", TIMESTAMP=\"ts\")";
     served.asks("POST", "/streams", &json!({"sql": create})).await.done();
     let version = |limit: u64| {
@@ -337,9 +335,7 @@ async fn updates_of_windows_that_threads_share_by_key_lose_no_later_window() {
 #[tokio::test]
 async fn rows_of_all_threads_are_joined_by_key() {
     let folder = Folder::new("cores-joins");
-    let mut command = folder.command();
-    command.args(["--workers", "3"]);
-    let served = Served::start(command);
+    let served = serve(&folder, 3);
     for name in ["people", "sales"] {
         let with = format!("DATASOURCE=\"/{name}\", TYPE=\"websocket\", TIMESTAMP=\"ts\"");
         served.asks("POST", "/streams", &json!({"sql": format!("CREATE STREAM {name} () WITH ({with})")})).await.done();
@@ -378,9 +374,7 @@ async fn rows_of_all_threads_are_joined_by_key() {
 #[tokio::test]
 async fn status_and_metrics_say_which_thread_does_what() {
     let folder = Folder::new("cores-status");
-    let mut command = folder.command();
-    command.args(["--workers", "3"]);
-    let served = Served::start(command);
+    let served = serve(&folder, 3);
     let create = "CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")";
     served.asks("POST", "/streams", &json!({"sql": create})).await.done();
     let window = "SELECT count(*) AS n FROM demo GROUP BY TUMBLINGWINDOW(hh, 10)";

@@ -1,7 +1,5 @@
 //! Rules that read the results of other rules, and tables, with the real binary and the library.
 
-use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use plutino::config::Config;
@@ -10,28 +8,7 @@ use plutino::io::websocket::ServerSettings;
 use plutino::pipeline;
 use serde_json::{Value, json};
 
-/// Files of one test, deleted when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let folder = std::env::temp_dir().join(format!("plutino-pipelines-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder can be made");
-        Folder(folder)
-    }
-
-    fn write(&self, file: &str, text: &str) -> PathBuf {
-        let path = self.0.join(file);
-        std::fs::File::create(&path).and_then(|mut f| f.write_all(text.as_bytes())).expect("a file can be written");
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use crate::process::folder::Folder;
 
 fn memory(name: &str, topic: &str) -> String {
     format!("CREATE STREAM {name} () WITH (DATASOURCE=\"{topic}\", TYPE=\"memory\")")
@@ -225,7 +202,7 @@ async fn tables_take_what_rules_write_and_what_files_hold() {
     };
     let engine = Engine::start(settings)
         .expect("threads can be started")
-        .with_files(plutino::io::reach::FileRoots::new(folder.0.clone()));
+        .with_files(plutino::io::reach::FileRoots::new(folder.0.path().to_owned()));
     for table in planned.tables {
         let again = plutino::engine::TableSpec { def: table.spec.def.clone(), source: table.spec.source.clone() };
         engine.create_table(table.spec).await.expect("the table can be made");

@@ -1,27 +1,9 @@
 //! Recordings: replayed at any pace they give the same results, and two rule files can be compared by them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let folder = std::env::temp_dir().join(format!("plutino-recordings-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder can be made");
-        Folder(folder)
-    }
-
-    fn write(&self, file: &str, text: &str) {
-        std::fs::write(self.0.join(file), text).expect("a file can be written");
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use crate::process::folder::Folder;
 
 fn plutino(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
@@ -76,14 +58,14 @@ fn a_recording_gives_the_same_results_at_any_pace() {
         .collect();
     for pace in ["max", "10x", "original"] {
         let arguments = ["run", "rules.yaml", "--quiet", "--feed", "feed.ndjson", "--pace", pace];
-        let (code, out, err) = plutino(&folder.0, &arguments);
+        let (code, out, err) = plutino(folder.0.path(), &arguments);
         assert_eq!((code, err.as_str()), (Some(0), ""), "{pace}");
         assert_eq!(sorted(&out), sorted(&expected.join("\n")), "{pace}");
     }
     folder.write("lines.ndjson", "{\"ts\":1}\n");
-    let (code, _, err) = plutino(&folder.0, &["run", "rules.yaml", "--feed", "lines.ndjson", "--pace", "max"]);
+    let (code, _, err) = plutino(folder.0.path(), &["run", "rules.yaml", "--feed", "lines.ndjson", "--pace", "max"]);
     assert!(code == Some(2) && err.contains("--pace is for recordings"), "{err}");
-    let (code, _, err) = plutino(&folder.0, &["run", "rules.yaml", "--feed", "feed.ndjson", "--rate", "5"]);
+    let (code, _, err) = plutino(folder.0.path(), &["run", "rules.yaml", "--feed", "feed.ndjson", "--rate", "5"]);
     assert!(code == Some(2) && err.contains("a recording is replayed once"), "{err}");
 }
 
@@ -93,9 +75,9 @@ fn two_rule_files_are_compared() {
     folder.write("old.yaml", RULES);
     folder.write("new.yaml", &RULES.replace("(ms, 200)", "(ms, 400)"));
     folder.write("feed.ndjson", &recording());
-    let (code, out, _) = plutino(&folder.0, &["diff", "old.yaml", "old.yaml", "--feed", "feed.ndjson"]);
+    let (code, out, _) = plutino(folder.0.path(), &["diff", "old.yaml", "old.yaml", "--feed", "feed.ndjson"]);
     assert_eq!((code, out.as_str()), (Some(0), "rule clock: the same 4 messages\nrule event: the same 2 messages\n"));
-    let (code, out, _) = plutino(&folder.0, &["diff", "old.yaml", "new.yaml", "--feed", "feed.ndjson@s"]);
+    let (code, out, _) = plutino(folder.0.path(), &["diff", "old.yaml", "new.yaml", "--feed", "feed.ndjson@s"]);
     assert_eq!(code, Some(1));
     assert!(
         out.starts_with(
@@ -125,7 +107,7 @@ rules:
 {"at":1002,"connection":3,"text":"{\"n\":4}"}
 "#,
     );
-    let (code, out, err) = plutino(&folder.0, &["run", "rules.yaml", "--quiet", "--feed", "feed.ndjson"]);
+    let (code, out, err) = plutino(folder.0.path(), &["run", "rules.yaml", "--quiet", "--feed", "feed.ndjson"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     let expected = r#"{"n":1,"id":"7","client":"a"}
 {"n":2,"id":"8","client":"b"}
@@ -133,7 +115,7 @@ rules:
 {"n":4,"client":"3"}
 "#;
     assert_eq!(out, expected);
-    let (_, out, _) = plutino(&folder.0, &["diff", "rules.yaml", "new.yaml", "--feed", "feed.ndjson"]);
+    let (_, out, _) = plutino(folder.0.path(), &["diff", "rules.yaml", "new.yaml", "--feed", "feed.ndjson"]);
     assert!(out.contains(r#"+ {"n":30,"id":"7","client":"a"}"#), "{out}");
 }
 

@@ -1,37 +1,12 @@
 //! `plutino test`: what it runs, how it reports, and what it writes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// A folder for a test, deleted when dropped.
-struct Folder(PathBuf);
+use crate::process::folder::Folder;
 
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let folder = std::env::temp_dir().join(format!("plutino-rule-tests-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder can be made");
-        Folder(folder)
-    }
-
-    fn write(&self, file: &str, text: &str) {
-        let path = self.0.join(file);
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder can be made");
-        std::fs::write(path, text).expect("a file can be written");
-    }
-
-    fn read(&self, file: &str) -> String {
-        std::fs::read_to_string(self.0.join(file)).expect("the file is there")
-    }
-
-    fn test(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
-        parts(&plutino(&self.0, arguments))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn test(folder: &Folder, arguments: &[&str]) -> (Option<i32>, String, String) {
+    parts(&plutino(folder.0.path(), arguments))
 }
 
 fn plutino(folder: &Path, arguments: &[&str]) -> Output {
@@ -74,9 +49,9 @@ fn the_page_about_tests_is_right() {
     let folder = Folder::new("page");
     folder.write("rules.yaml", block("```yaml\n"));
     let console = block("$ plutino test rules.yaml\n");
-    assert_eq!(folder.test(&["rules.yaml"]), (Some(0), console.to_owned(), String::new()));
+    assert_eq!(test(&folder, &["rules.yaml"]), (Some(0), console.to_owned(), String::new()));
     folder.write("rules.yaml", &block("```yaml\n").replace("fahrenheit: 176", "fahrenheit: 177"));
-    let (code, out, _) = folder.test(&["rules.yaml"]);
+    let (code, out, _) = test(&folder, &["rules.yaml"]);
     let shown = block("input that led to it:\n\n```\n");
     assert!(code == Some(1) && out.starts_with(shown), "{out}");
 }
@@ -124,11 +99,11 @@ tests:
     output: [[{name: eve, amount: 5}]]
 "#;
     folder.write("rules.test.yaml", tests);
-    let (code, out, err) = folder.test(&["rules.yaml"]);
+    let (code, out, err) = test(&folder, &["rules.yaml"]);
     assert!(code == Some(1) && out.contains("second: error 1 was not expected"), "{out}{err}");
     assert!(out.contains("table users: "), "{out}");
     folder.write("rules.test.yaml", &format!("{tests}    errors: [\"table users\"]\n"));
-    let (code, out, err) = folder.test(&["rules.yaml"]);
+    let (code, out, err) = test(&folder, &["rules.yaml"]);
     assert_eq!(code, Some(0), "{out}{err}");
 }
 
@@ -204,10 +179,10 @@ tests:
     output: [{user: 2, amount: 12}, {user: 1, amount: 12}]
 "#;
     folder.write("rules.test.yaml", tests);
-    let (code, out, err) = folder.test(&["rules.yaml"]);
+    let (code, out, err) = test(&folder, &["rules.yaml"]);
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     assert!(out.ends_with("9 tests: 9 passed, 0 failed\n"), "{out}");
-    let (code, out, _) = folder.test(&["--only", "pause", "rules.test.yaml"]);
+    let (code, out, _) = test(&folder, &["--only", "pause", "rules.test.yaml"]);
     assert!(code == Some(0) && out.ends_with("2 tests: 2 passed, 0 failed\n"), "{out}");
 }
 
@@ -235,7 +210,7 @@ tests:
     output: []
 "#;
     folder.write("rules.yaml", rules);
-    let (code, out, err) = folder.test(&["--junit", "junit.xml", "rules.yaml"]);
+    let (code, out, err) = test(&folder, &["--junit", "junit.xml", "rules.yaml"]);
     assert_eq!((code, err.as_str()), (Some(1), ""));
     for line in [
         "FAILED  rules.yaml:7: quotients",
@@ -253,18 +228,18 @@ tests:
     // A test of errors alone expects no message.
     let errors_only = "{name: errors, input: [{s: {a: 4, b: 2}}, {s: {a: x, b: 3}}], errors: [x]}";
     folder.write("errors.yaml", &format!("{}tests:\n  - {errors_only}\n", rules.split("tests:").next().unwrap_or("")));
-    let (code, out, _) = folder.test(&["errors.yaml"]);
+    let (code, out, _) = test(&folder, &["errors.yaml"]);
     assert!(code == Some(1) && out.contains("r: message 1 was not expected"), "{out}");
-    assert_eq!(folder.test(&["--update", "errors.yaml"]).0, Some(0));
+    assert_eq!(test(&folder, &["--update", "errors.yaml"]).0, Some(0));
     assert!(folder.read("errors.yaml").contains("{\"c\":2}"), "{}", folder.read("errors.yaml"));
     let junit = folder.read("junit.xml");
     assert!(junit.contains("<testsuites tests=\"2\" failures=\"1\" errors=\"1\""), "{junit}");
-    let (code, out, err) = folder.test(&["--update", "--only", "quotients", "rules.yaml"]);
+    let (code, out, err) = test(&folder, &["--update", "--only", "quotients", "rules.yaml"]);
     assert_eq!((code, err.as_str()), (Some(0), "rules.yaml is updated: review it in the diff\n"), "{out}");
     let updated = folder.read("rules.yaml");
     assert!(updated.starts_with(&rules[..rules.find("      - {c: 4}").expect("it is there")]), "{updated}");
     assert!(updated.contains("      - {c: 2}\n      - {c: 3}\n    errors:\n      - "), "{updated}");
-    let (code, out, _) = folder.test(&["--only", "quotients", "rules.yaml"]);
+    let (code, out, _) = test(&folder, &["--only", "quotients", "rules.yaml"]);
     assert_eq!(code, Some(0), "{out}");
 }
 
@@ -285,9 +260,9 @@ fn files_and_arguments_that_are_wrong_are_refused() {
         (&["--only", "zzz", "sql.yaml"], 1, "--only: no test has a name that contains \"zzz\""),
         (&[], 2, "required arguments"),
     ] {
-        let (found, _, err) = folder.test(arguments);
+        let (found, _, err) = test(&folder, arguments);
         assert!(found == Some(code) && err.contains(said), "{arguments:?}: {found:?} {err}");
     }
-    let (code, out, _) = folder.test(&["sql.yaml"]);
+    let (code, out, _) = test(&folder, &["sql.yaml"]);
     assert!(code == Some(1) && out.contains("sql.yaml:2:") && out.contains("error: rule r: found"), "{out}");
 }

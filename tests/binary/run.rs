@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::process::folder::Folder;
 use crate::process::serve::free_port;
 use crate::process::{LIMIT, Plutino, arrival, next, send, stream};
 
@@ -369,9 +370,8 @@ async fn a_client_that_never_reads_does_not_hold_up_the_end() {
 
 #[tokio::test]
 async fn absent_folders_are_not_made() {
-    let folder = std::env::temp_dir().join(format!("plutino-run-empty-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let (etc, data) = (folder.join("etc"), folder.join("data"));
+    let folder = Folder::new("empty");
+    let (etc, data) = (folder.path("etc"), folder.path("data"));
     let rules = json!({
         "streams": [stream("s", "", "")],
         "rules": [{"id": "r", "sql": "SELECT n FROM s", "actions": [{"websocket": {"path": "/r", "sendSingle": true}}]}],
@@ -383,8 +383,7 @@ async fn absent_folders_are_not_made() {
     assert_eq!(next(&mut results).await, Some(json!({"n": 1})));
     plutino.terminate();
     assert_eq!(plutino.exit_code().await, Some(0));
-    assert_eq!(std::fs::read_dir(&folder).expect("it is there").count(), 0);
-    std::fs::remove_dir(&folder).expect("it is empty");
+    assert_eq!(std::fs::read_dir(&folder.0).expect("it is there").count(), 0);
 }
 
 #[tokio::test]
@@ -425,9 +424,9 @@ async fn a_feed_ends_though_a_client_takes_nothing_and_says_what_was_not_taken()
             {"addr": addr, "path": "/r", "sendSingle": true, "slowClient": "block", "clientQueue": 10,
              "checkConnection": true}}]}],
     });
-    let file = std::env::temp_dir().join(format!("plutino-run-feed-{}.ndjson", std::process::id()));
+    let folder = Folder::new("feed");
     let line = format!("{{\"p\":\"{}\"}}\n", "x".repeat(10_000));
-    std::fs::write(&file, line.repeat(60)).expect("a file");
+    let file = folder.write("feed.ndjson", &line.repeat(60));
     let mut plutino = Plutino::run("deadfeed", &rules, &["--feed", file.to_str().expect("text")]).await;
     let begun = std::time::Instant::now();
     plutino.says("r: in 60 ").await;
@@ -435,7 +434,6 @@ async fn a_feed_ends_though_a_client_takes_nothing_and_says_what_was_not_taken()
     assert_eq!(plutino.exit_code().await, Some(0));
     assert!(begun.elapsed() < Duration::from_secs(90), "{:?}", begun.elapsed());
     dead.abort();
-    std::fs::remove_file(&file).expect("it is there");
 }
 
 #[tokio::test]

@@ -335,7 +335,7 @@ async fn uploads_stay_in_their_folder() {
         names.sort();
         names
     };
-    assert_eq!(there(&served.folder.0), ["data", "etc", "secret.txt"]);
+    assert_eq!(there(served.folder.0.path()), ["data", "etc", "secret.txt"]);
     assert_eq!(there(&served.folder.path("data/uploads")), ["<b>x.txt"]);
     // Many at a time with one name: one of them exists, complete.
     let puts = (0..64).map(|n| {

@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -121,7 +121,7 @@ struct Run {
     known: BTreeMap<String, String>,
     clients: HashMap<String, Client>,
     events: HashMap<String, Lines<BufReader<TcpStream>>>,
-    data: PathBuf,
+    _data: tempfile::TempDir,
 }
 
 /// An answer.
@@ -133,11 +133,10 @@ struct Answer {
 
 impl Run {
     async fn through(tag: &str, case: Value) -> Result<(), String> {
-        let data = std::env::temp_dir().join(format!("plutino-{tag}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&data);
+        let data = tempfile::tempdir().expect("a temporary folder");
         let server = ServerSettings { ip: "127.0.0.1".to_owned(), port: 0, ..ServerSettings::default() };
         let config = Config { server, ..Config::default() };
-        let settings = ServiceSettings { config, data: data.clone(), workers: 1, cluster: None };
+        let settings = ServiceSettings { config, data: data.path().to_owned(), workers: 1, cluster: None };
         let service = Service::open(settings).await.map_err(|error| error.to_string())?;
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
         let rest = listener.local_addr().map_err(|error| error.to_string())?;
@@ -146,12 +145,11 @@ impl Run {
             api::app(service.clone(), None, false),
         )));
         let known = BTreeMap::from([("rest".to_owned(), format!("http://{rest}"))]);
-        let mut run = Run { service, rest, known, clients: HashMap::new(), events: HashMap::new(), data };
+        let mut run = Run { service, rest, known, clients: HashMap::new(), events: HashMap::new(), _data: data };
         let outcome = run.steps(&case).await;
         server.abort();
         run.clients.clear();
         run.service.stop().await;
-        let _ = std::fs::remove_dir_all(&run.data);
         outcome
     }
 

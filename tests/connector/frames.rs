@@ -33,7 +33,8 @@ async fn settled(engine: &Engine) {
 
 #[tokio::test]
 async fn packed_messages_and_bytes_are_binary_frames_both_ways() {
-    let file = std::env::temp_dir().join(format!("plutino-frames-{}.json", std::process::id()));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("rules.json");
     let stream = |name: &str, more: &str| {
         format!("CREATE STREAM {name} () WITH (DATASOURCE=\"/{name}\", TYPE=\"websocket\"{more})")
     };
@@ -52,7 +53,6 @@ async fn packed_messages_and_bytes_are_binary_frames_both_ways() {
     });
     std::fs::write(&file, rules.to_string()).expect("a file can be written");
     let planned = pipeline::load(std::slice::from_ref(&file), &Config::default());
-    let _ = std::fs::remove_file(&file);
     let planned = planned.map_err(|problems| format!("{problems:?}")).expect("the rules are right");
     let server = ServerSettings { ip: "127.0.0.1".into(), port: 0, ..ServerSettings::default() };
     let engine = Engine::start(EngineSettings {

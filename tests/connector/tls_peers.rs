@@ -43,10 +43,9 @@ fn start(program: &str, script: &str, args: [&str; 3]) -> (Peer, String) {
 }
 
 async fn all_roles(program: &'static str, script: &'static str) {
-    let folder = std::env::temp_dir().join(format!("plutino-tls-{program}-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let (cert, key) = (cert.to_str().unwrap().to_owned(), key.to_str().unwrap().to_owned());
@@ -69,7 +68,6 @@ async fn all_roles(program: &'static str, script: &'static str) {
         Some(start(program, script, ["client", &cert, &url]).0)
     })
     .await;
-    let _ = std::fs::remove_dir_all(folder);
 }
 
 /// A message is sent by the sink, returned by the peer, and received by the source.

@@ -302,7 +302,7 @@ async fn a_backup_is_a_store() {
 #[tokio::test]
 async fn a_backup_of_a_busy_store_is_of_one_moment() {
     let folder = folder();
-    let (store, _) = Store::open(&folder.path).unwrap();
+    let (store, _) = Store::open(folder.path()).unwrap();
     let busy = AtomicBool::new(true);
     let writes = async {
         for number in 0.. {

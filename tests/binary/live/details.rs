@@ -252,10 +252,9 @@ async fn times_match_however_they_are_written() {
 
 /// The output of a verb on a rule file.
 fn on_file(verb: &str, name: &str, rules: &Value) -> String {
-    let path = std::env::temp_dir().join(format!("plutino-live-{name}-{}.json", std::process::id()));
-    std::fs::write(&path, rules.to_string()).unwrap();
+    let folder = Folder::new(name);
+    let path = folder.write("rules.json", &rules.to_string());
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_plutino")).arg(verb).arg(&path).output().unwrap();
-    let _ = std::fs::remove_file(&path);
     String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
 }
 

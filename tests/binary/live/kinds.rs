@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::client::Live;
+use crate::process::folder::Folder;
 use crate::process::{Plutino, send, stream};
 
 #[tokio::test]
@@ -194,10 +195,9 @@ async fn mistakes_point_and_suggest() {
         "CREATE VIEW i WITH (KEY=\"id\") AS SELECT id FROM telemetry ORDER BY t LIMIT 3",
         "CREATE VIEW j WITH (KEY=\"id\", RETAIN=\"soon\") AS SELECT id FROM telemetry",
     ], "rules": []});
-    let path = std::env::temp_dir().join(format!("plutino-live-mistakes-{}.json", std::process::id()));
-    std::fs::write(&path, rules.to_string()).unwrap();
+    let folder = Folder::new("mistakes");
+    let path = folder.write("rules.json", &rules.to_string());
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_plutino")).arg("check").arg(&path).output().unwrap();
-    let _ = std::fs::remove_file(&path);
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success(), "{said}");
     for part in [

@@ -272,10 +272,9 @@ async fn what_a_view_over_views_may_not_say_is_told() {
     views.push("CREATE VIEW x WITH (KEY=\"id\") AS SELECT id FROM y".to_owned());
     views.push("CREATE VIEW y WITH (KEY=\"id\") AS SELECT id FROM x".to_owned());
     let rules = json!({"streams": [stream("telemetry", "", "")], "views": views, "rules": []});
-    let path = std::env::temp_dir().join(format!("plutino-live-over-mistakes-{}.json", std::process::id()));
-    std::fs::write(&path, rules.to_string()).unwrap();
+    let folder = Folder::new("mistakes");
+    let path = folder.write("rules.json", &rules.to_string());
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_plutino")).arg("check").arg(&path).output().unwrap();
-    let _ = std::fs::remove_file(&path);
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success(), "{said}");
     for part in cases.iter().map(|(_, part)| *part).chain(["x \u{2192} y \u{2192} x", "y \u{2192} x \u{2192} y"]) {

@@ -3,11 +3,11 @@
 // Each test program uses only a part of this.
 #![allow(dead_code)]
 
+pub mod folder;
 pub mod http;
 pub mod pair;
 pub mod serve;
 
-use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -21,25 +21,29 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use folder::Folder;
+
 /// A websocket to the program.
 pub type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Nothing here takes longer, unless it hangs.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
+/// The file of the rules, in their folder.
+const RULES: &str = "rules.json";
+
 /// `plutino run` with these rules, on a free port.
 pub struct Plutino {
     pub child: Child,
     said: Lines<BufReader<ChildStderr>>,
     pub port: u16,
-    rules: std::path::PathBuf,
+    folder: Folder,
 }
 
 impl Plutino {
     pub async fn run(name: &str, rules: &Value, arguments: &[&str]) -> Plutino {
-        let path = std::env::temp_dir().join(format!("plutino-run-{name}-{}.json", std::process::id()));
-        let mut file = std::fs::File::create(&path).expect("a file in the temporary folder");
-        write!(file, "{rules}").expect("the file can be written");
+        let folder = Folder::new(name);
+        let path = folder.write(RULES, &rules.to_string());
         let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
             .arg("run")
             .arg(&path)
@@ -52,7 +56,7 @@ impl Plutino {
             .spawn()
             .expect("the binary starts");
         let stderr = child.stderr.take().expect("stderr is a pipe");
-        let mut plutino = Plutino { child, said: BufReader::new(stderr).lines(), port: 0, rules: path };
+        let mut plutino = Plutino { child, said: BufReader::new(stderr).lines(), port: 0, folder };
         plutino.listens().await;
         plutino
     }
@@ -66,7 +70,7 @@ impl Plutino {
 
     /// Writes other rules into its file.
     pub fn rewrite(&self, rules: &Value) {
-        std::fs::write(&self.rules, rules.to_string()).expect("the file can be written");
+        self.folder.write(RULES, &rules.to_string());
     }
 
     /// Reads its output up to a line with all the parts.
@@ -101,12 +105,6 @@ impl Plutino {
 
     pub async fn exit_code(&mut self) -> Option<i32> {
         timeout(LIMIT, self.child.wait()).await.expect("it ends").expect("it can be waited for").code()
-    }
-}
-
-impl Drop for Plutino {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.rules);
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -14,12 +14,10 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use super::Client;
+pub use super::folder::Folder;
 
 /// Nothing here takes longer, unless it hangs.
 pub const LIMIT: Duration = Duration::from_secs(120);
-
-/// A folder that is deleted when dropped.
-pub struct Folder(pub PathBuf);
 
 /// A service in a folder; killed when dropped.
 pub struct Served {
@@ -56,24 +54,6 @@ pub struct Answer {
 }
 
 impl Folder {
-    pub fn new(name: &str) -> Folder {
-        let unique = format!("plutino-{name}-{}-{:x}", std::process::id(), fastrand::u64(..));
-        let path = std::env::temp_dir().join(unique);
-        std::fs::create_dir_all(path.join("etc")).expect("a folder in the temporary folder");
-        Folder(path)
-    }
-
-    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// Writes a file, such as `etc/plutino.yaml`.
-    pub fn write(&self, name: &str, text: &str) {
-        let path = self.0.join(name);
-        std::fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder can be made");
-        std::fs::write(path, text).expect("a file can be written");
-    }
-
     pub fn serve(&self) -> Served {
         Served::start(self.command())
     }
@@ -104,10 +84,11 @@ impl Folder {
 
     /// The file of the store.
     pub fn store(&self) -> PathBuf {
-        self.0.join("data/plutino.redb")
+        self.path("data/plutino.redb")
     }
 
     fn set_up(&self, mut command: Command) -> Command {
+        std::fs::create_dir_all(self.path("etc")).expect("a folder can be made");
         command
             .args(["serve", "--etc", "etc", "--data", "data"])
             .current_dir(&self.0)
@@ -132,12 +113,6 @@ pub fn refused(mut command: Command) -> String {
 
 /// Sets the port of the data server.
 pub const DATA_PORT: &str = "KUIPER__SOURCE__HTTPSERVERPORT";
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 impl Served {
     /// Starts a service, and waits until it accepts requests.
