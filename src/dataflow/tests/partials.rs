@@ -219,6 +219,24 @@ fn a_value_that_cannot_be_compared_costs_no_other_row() {
     threads.stop();
 }
 
+/// As in the windows of one thread, the value of an earlier slice counts, and the other one is lost.
+#[test]
+fn values_of_several_types_come_in_the_order_of_their_slices() {
+    let sql = "SELECT k, max(v) AS m FROM a GROUP BY k, HOPPINGWINDOW(ss, 4, 2) ORDER BY k";
+    let rows = [(1000, "a", json!(1)), (2000, "a", json!("y")), (3000, "a", json!(2)), (60_000, "b", json!(1))];
+    let row = |(ts, k, v): (i64, &str, Json)| json!({"ts": ts, "k": k, "v": v});
+    for thread in 0..THREADS {
+        let threads = Threads::new(sql, &event_time(0));
+        // All at once, so that the groups of both slices are sent together.
+        threads.send(thread, rows.clone().map(row));
+        threads.drain();
+        let windows = [json!({"k": "a", "m": 1}), json!({"k": "a", "m": 2}), json!({"k": "a", "m": 2})];
+        assert_eq!(threads.rows()[..3], windows, "rows of thread {thread}");
+        assert_eq!(threads.metrics.errors(), 1);
+        threads.stop();
+    }
+}
+
 #[test]
 fn a_new_version_goes_on_with_the_groups_of_all_threads() {
     let sql = "SELECT k, count(*) AS n FROM a GROUP BY k, TUMBLINGWINDOW(ss, 10)";

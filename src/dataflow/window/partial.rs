@@ -22,8 +22,8 @@ pub struct Partials {
     small: bool,
     /// by the start of their slices
     open: BTreeMap<i64, Partial>,
-    /// partials of open slices whose rows cannot be merged with later ones
-    apart: Vec<Partial>,
+    /// partials of open slices whose rows cannot be merged with later ones, by the start of their slices
+    apart: BTreeMap<i64, Vec<Partial>>,
     /// the slice of the last row, because the next one usually falls into the same
     last: (i64, i64),
     rows: usize,
@@ -43,7 +43,7 @@ impl Partials {
             slices,
             small: merges_ahead(plan),
             open: BTreeMap::new(),
-            apart: Vec::new(),
+            apart: BTreeMap::new(),
             rows: 0,
             groups: 0,
             most_before: 0,
@@ -69,7 +69,7 @@ impl Partials {
                 let mut alone = begin(time, end, 1);
                 let added = accumulate(&mut alone.groups, plan, scope, &mut self.key);
                 if added.is_ok() {
-                    self.apart.push(std::mem::replace(partial, alone));
+                    self.apart.entry(start).or_default().push(std::mem::replace(partial, alone));
                 }
                 added
             }
@@ -114,11 +114,14 @@ impl Partials {
         self.open.first_key_value().map(|(_, partial)| partial.end)
     }
 
-    /// Takes everything; partials of one slice are in order.
+    /// Takes everything, the slices in order, and the partials of each: where values of several types meet, home keeps
+    /// those that come first.
     pub fn take(&mut self) -> impl Iterator<Item = Partial> {
         (self.rows, self.groups, self.most_before) = (0, 0, 0);
         let Partials { small, open, apart, most_before, .. } = self;
-        std::mem::take(apart).into_iter().chain(std::mem::take(open).into_values()).map(|partial| {
+        let slices = std::mem::take(open).into_iter();
+        let all = slices.flat_map(|(start, last)| apart.remove(&start).unwrap_or_default().into_iter().chain([last]));
+        all.map(|partial| {
             *most_before = partial.groups.len().max(*most_before);
             let weight = if *small { partial.groups.len() } else { partial.len() as usize };
             Partial { weight: weight.max(1), ..partial }
