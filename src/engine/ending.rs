@@ -188,13 +188,13 @@ impl Engine {
         let sources = self.take_sources(|source| source.is_outside());
         sources.iter().for_each(|source| source.detach());
         self.threads.iter().for_each(|thread| thread.command(Command::EndPauses));
-        let processed = async {
+        let processed = async || {
             join_all(sources.iter().map(|source| source.handed_over())).await;
             // Rules read each other's results until nothing is in flight.
             self.settle().await;
         };
         // A client that never reads must not keep the process from ending.
-        let mut settled = tokio::time::timeout_at(began + settle, processed).await.is_ok();
+        let mut settled = tokio::time::timeout_at(began + settle, processed()).await.is_ok();
         let (mut last, rules) = {
             let mut running = self.running();
             let last = running.status();
@@ -213,9 +213,9 @@ impl Engine {
         };
         let rest = async {
             if !settled {
-                // After the sinks are closed, nothing holds up the engine.
+                // After the sinks are closed, nothing holds up the engine, and sockets hand over what they have read.
                 // A part of the time is reserved for the states; a thread may have many of them.
-                settled = tokio::time::timeout_at(until, self.settle()).await.is_ok();
+                settled = tokio::time::timeout_at(until, processed()).await.is_ok();
                 states = self.save_all(&last, &rules, began + limit).await;
             }
         };
