@@ -109,7 +109,9 @@ async fn little_of_what_a_busy_reader_has_read_is_counted() {
     let left = unproven(&served).await;
     drop(viewer.into_inner());
     until("the client is gone", async || unproven(&served).await == 0).await;
-    assert_eq!(sum_of_lost(&served).await, left);
+    // Its last answer to a ping may have come in between.
+    let counted = sum_of_lost(&served).await;
+    assert!(counted <= left, "{counted} of {left}");
 }
 
 #[tokio::test]

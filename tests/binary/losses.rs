@@ -130,10 +130,12 @@ async fn a_stop_waits_for_no_client_and_counts_what_it_did_not_take() {
         lost(&served).await.iter().any(|(cause, _)| cause == "not taken before the end")
     })
     .await;
-    let status = served.asks("GET", "/rules/r/status", &Value::Null).await.json();
-    let counted = sum_of_lost(&served).await;
-    let shown: u64 = status["lost"].as_object().expect("an object").values().filter_map(Value::as_u64).sum();
-    assert_eq!(shown, counted, "{status}");
+    until("the status shows all that is counted", async || {
+        let status = served.asks("GET", "/rules/r/status", &Value::Null).await.json();
+        let shown: u64 = status["lost"].as_object().expect("an object").values().filter_map(Value::as_u64).sum();
+        shown == sum_of_lost(&served).await
+    })
+    .await;
     served.will_say(&["WARN", "not taken before the end", "rule=\"r\""]).await;
     served.asks("DELETE", "/rules/r", &Value::Null).await.done();
     let mut served = served;

@@ -204,9 +204,10 @@ async fn what_may_pass_is_tried_again_and_refusals_are_not() {
 #[tokio::test]
 async fn a_server_that_dies_gets_all_when_it_is_back() {
     let folder = Folder::new("rest-dies");
-    let server = HttpServer::start();
+    // Nobody else gets the port while the server is away.
+    let address = format!("127.0.0.1:{}", free_port());
+    let server = HttpServer::at(&address, |_| (200, String::new(), String::new()));
     let served = serve(&folder).await;
-    let address = server.address.to_string();
     let props = json!({"url": server.url("/"), "method": "post", "sendSingle": true, "retry": {"max": "200ms"}});
     let mut client = rule(&served, "SELECT n FROM demo", props).await;
     send_numbers(&mut client, 0..10).await;

@@ -56,7 +56,10 @@ const JOBS: usize = 24;
 const QUIET: Duration = Duration::from_millis(150);
 
 /// The longest time to wait for an expected message.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long rows from one data thread or process may take to another one before a row from there is sent.
+const CROSSING: Duration = Duration::from_millis(50);
 
 /// Part of every refusal of a feature that is not implemented yet.
 const NOT_YET: &str = "not supported yet";
@@ -68,7 +71,7 @@ const NEEDS_ONE: &str = "is not possible with several processes";
 const SHORT: [&str; 2] = ["streaming", "peer"];
 
 /// No case takes longer.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn language() {
@@ -221,7 +224,7 @@ async fn suite(name: &str, path: &Path, shape: Shape) {
     let engines = shape.engines().await;
     // While a rule of its own runs, the data server keeps its port.
     let keeper = json!({"name": "keeper", "sql": "SELECT * FROM demo"});
-    let keeper = Run::new(&engines, name, 0, &keeper);
+    let keeper = Run::new(&engines, shape, name, 0, &keeper);
     keeper.start().await.unwrap_or_else(|(_, why)| panic!("the data server starts: {why}"));
 
     let (mut passed, mut pending, mut failed) = (0, BTreeMap::<String, usize>::new(), Vec::new());
@@ -234,7 +237,7 @@ async fn suite(name: &str, path: &Path, shape: Shape) {
             let engines = &engines;
             running.push(async move {
                 let tag = format!("{name}{index}");
-                let run = Run::new(engines, &tag, index + 1, case);
+                let run = Run::new(engines, shape, &tag, index + 1, case);
                 let verdict = match timeout(LIMIT, run.outcome()).await {
                     Ok(Ok(outcome)) => judge(case, outcome),
                     Ok(Err(fault)) => Verdict::Failed(fault),
@@ -296,6 +299,8 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 struct Run<'a> {
     /// one for each process
     engines: &'a [Engine],
+    /// whether rows may cross threads or processes
+    spread: bool,
     /// the number of its rule, the same in all processes
     number: usize,
     /// the id of its rule, also part of the names of its paths and streams
@@ -306,8 +311,8 @@ struct Run<'a> {
 type Client = WebSocketStream<TcpStream>;
 
 impl<'a> Run<'a> {
-    fn new(engines: &'a [Engine], tag: &str, number: usize, case: &'a Value) -> Run<'a> {
-        Run { engines, number, tag: tag.to_owned(), case }
+    fn new(engines: &'a [Engine], shape: Shape, tag: &str, number: usize, case: &'a Value) -> Run<'a> {
+        Run { engines, spread: shape.workers > 1 || shape.hosts > 1, number, tag: tag.to_owned(), case }
     }
 
     /// The process that senders connect to.
@@ -335,14 +340,16 @@ impl<'a> Run<'a> {
                 clients.insert(name.to_owned(), self.connect(self.input(), name).await?);
             }
         }
-        self.wait_for_peer().await;
-        let mut last = None;
+        self.wait_for_peer().await?;
+        let mut last: Option<&str> = None;
         for step in &steps {
+            // There is no order between connections: what one has sent arrives before something else happens.
+            if last.is_some_and(|last| step[0] != last)
+                && let Some(client) = last.take().and_then(|last| clients.get_mut(last))
+            {
+                self.arrives(client).await?;
+            }
             if let Some(name) = step[0].as_str() {
-                // There is no order between connections; a short pause enforces the order of the case.
-                if last.is_some_and(|last| last != name) {
-                    sleep(Duration::from_millis(5)).await;
-                }
                 last = Some(name);
                 let message = step[2].as_str().map_or_else(|| step[1].to_string(), str::to_owned);
                 let client = clients.get_mut(name).ok_or("a step sends to a client that was closed")?;
@@ -389,16 +396,36 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until the sink has its client: a handshake ends before the socket has reached the sink.
-    async fn wait_for_peer(&self) {
+    async fn wait_for_peer(&self) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             let status = self.output().status().await;
             let rule = status.iter().find(|rule| rule.id == self.tag);
             if rule.is_some_and(|rule| rule.sinks.iter().any(|sink| sink.address.contains("/out") && sink.peers > 0)) {
-                return;
+                return Ok(());
             }
             sleep(Duration::from_millis(2)).await;
         }
+        Err("the sink gets no client".to_owned())
+    }
+
+    /// Waits until everything that a client has sent was read: a ping is answered after that. One data thread then takes
+    /// it before anything that other clients send later; rows may still be on their way from one thread to another.
+    async fn arrives(&self, client: &mut Client) -> Result<(), String> {
+        let _ = client.send(Message::Ping("mark".into())).await;
+        loop {
+            match timeout(PATIENCE, client.next()).await {
+                Ok(Some(Ok(Message::Pong(payload)))) if payload[..] == *b"mark" => break,
+                Ok(Some(Ok(_))) => {}
+                // What is refused ends the connection.
+                Ok(Some(Err(_)) | None) => break,
+                Err(_) => return Err("a ping is not answered".to_owned()),
+            }
+        }
+        if self.spread {
+            sleep(CROSSING).await;
+        }
+        Ok(())
     }
 
     /// Creates the case's streams and starts its rule, in all processes.

@@ -73,7 +73,7 @@ async fn the_newest_of_many_pings_is_answered() {
 #[tokio::test]
 async fn a_slow_reader_is_not_dropped_while_it_reads() {
     let hub = hub();
-    let settings = json!({"path": "/x", "writeTimeout": "2s", "slowClient": "block"});
+    let settings = json!({"path": "/x", "writeTimeout": "5s", "slowClient": "block"});
     let link = hub.open_sink(sink(settings), 0, signal().0).await.unwrap();
     let mut client = client(hub.listening().unwrap(), "/x").await;
     until(|| link.status().peers == 1).await;
@@ -82,7 +82,7 @@ async fn a_slow_reader_is_not_dropped_while_it_reads() {
         link.messages().send(&batch(&[&message]));
     }
     for _ in 0..24 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
         assert_eq!(text(&mut client).await.len(), message.len());
     }
     assert_eq!(dropped(&hub), 0);

@@ -1,8 +1,6 @@
 //! Compressed and binary messages are sent in binary frames, and can be read again.
 
-use std::time::Duration;
-
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use plutino::config::Config;
 use plutino::engine::{Engine, EngineSettings};
 use plutino::format::compress::Method;
@@ -13,15 +11,12 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::websocket::receive;
+
 async fn connect(engine: &Engine, path: &str) -> WebSocketStream<TcpStream> {
     let address = engine.listening().expect("the data server listens");
     let stream = TcpStream::connect(address).await.expect("it takes connections");
     tokio_tungstenite::client_async(format!("ws://{address}{path}"), stream).await.expect("the path is there").0
-}
-
-async fn next(client: &mut WebSocketStream<TcpStream>) -> Message {
-    let message = tokio::time::timeout(Duration::from_secs(10), client.next()).await.expect("a message comes");
-    message.expect("the connection is open").expect("the frame is right")
 }
 
 /// Waits until every rule's sink has its client.
@@ -71,20 +66,20 @@ async fn packed_messages_and_bytes_are_binary_frames_both_ways() {
 
     let mut plain = connect(&engine, "/plain").await;
     plain.send(Message::text(r#"{"a":1}"#)).await.expect("it takes messages");
-    let Message::Binary(packed) = next(&mut pack).await else { panic!("a packed message is a binary frame") };
+    let Message::Binary(packed) = receive(&mut pack).await else { panic!("a packed message is a binary frame") };
     assert_eq!(Method::Gzip.unpack(&packed).expect("it is gzip"), br#"[{"a":1}]"#);
 
     let mut source = connect(&engine, "/packed").await;
     // An uncompressed message is an error of that message alone.
     source.send(Message::text("no gzip")).await.expect("it takes messages");
     source.send(Message::Binary(packed)).await.expect("it takes messages");
-    assert_eq!(next(&mut unpack).await, Message::text(r#"{"a":1}"#));
+    assert_eq!(receive(&mut unpack).await, Message::text(r#"{"a":1}"#));
     let status = engine.status().await;
     assert_eq!(status.iter().map(|rule| rule.errors).collect::<Vec<_>>(), [0, 1, 0]);
 
     let mut source = connect(&engine, "/bytes").await;
     let bytes: &[u8] = &[0, 159, 255, 10];
     source.send(Message::binary(bytes)).await.expect("it takes messages");
-    assert_eq!(next(&mut out).await, Message::binary(bytes));
+    assert_eq!(receive(&mut out).await, Message::binary(bytes));
     engine.stop(std::time::Duration::from_secs(10)).await;
 }

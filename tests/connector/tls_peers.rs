@@ -82,7 +82,7 @@ async fn round(hub: &Websockets, props: Value, peer: impl FnOnce() -> Option<Pee
     let _peer = tokio::task::spawn_blocking(peer).await.unwrap();
     let message = MessageBatch::new(Bytes::from_static("grüß".as_bytes()), vec![6], true, None);
     sink.messages().send(&Arc::new(message));
-    let text = tokio::time::timeout(Duration::from_secs(20), async {
+    let text = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             receiver.lower();
             match receiver.receive() {

@@ -162,7 +162,7 @@ async fn the_first_rows_in_an_order() {
 #[tokio::test]
 async fn rows_expire_and_the_oldest_leave() {
     let views = [
-        "CREATE VIEW present WITH (KEY=\"id\", EXPIRE=\"300ms\") AS SELECT id FROM telemetry",
+        "CREATE VIEW present WITH (KEY=\"id\", EXPIRE=\"2s\") AS SELECT id FROM telemetry",
         "CREATE VIEW few WITH (KEY=\"id\", MAX_ROWS=2) AS SELECT id FROM telemetry",
     ];
     let streams = [stream("telemetry", "", "")];
