@@ -21,6 +21,8 @@ mod decode;
 mod encode;
 #[cfg(target_arch = "x86_64")]
 mod group;
+mod known;
+mod layout;
 mod list;
 #[cfg(any(target_arch = "x86_64", test))]
 mod nesting;

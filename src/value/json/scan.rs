@@ -4,14 +4,16 @@
 //! followed it last time, as raw bytes from the comma before the next key to the start of its value. If the same bytes
 //! come again, one comparison replaces reading separator, key and colon, and looking the key up. Bytes that were valid
 //! once are valid again, so validation stays strict. The scanner also remembers the shape of the whole member
-//! ([`shape`](super::shape)): if the next one has the same, nothing of it is read byte by byte.
+//! ([`shape`](super::shape)): if the next one has the same, nothing of it is read byte by byte. Shapes of members that
+//! follow each other are compared as one ([`layout`](super::layout)).
 //!
 //! This module does not know what the values are for.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::shape::Shape;
+use super::known::{FIRST, Known, UNKNOWN, UNWANTED};
+use super::layout::NOWHERE;
 use super::skip::{self, blanks, byte};
 use super::{JsonError, Problem, decode};
 use crate::value::Text;
@@ -180,54 +182,72 @@ impl Scanner {
     #[inline]
     fn object(&mut self, text: &[u8], start: usize, depth: usize) -> Result<usize, JsonError> {
         self.spans.clear();
+        self.known.begin();
         let mut at = start;
         let mut previous = FIRST;
         let mut next = self.known.first;
+        // The place in the layout of a member that is known not to fit.
+        let mut broken = NOWHERE;
         loop {
             // At this point the position is a brace or comma before a member.
-            let mut lead = self.known.leads.get_mut(next as usize);
+            let Known { leads, layout, .. } = &mut self.known;
+            let mut lead = leads.get_mut(next as usize);
             if let Some(lead) = &mut lead
                 && let Some(shape) = &lead.shape
-                && let Some(end) = shape.fits(text, at)
             {
-                lead.patience += (lead.patience < MOST_PATIENCE) as u32;
-                lead.hits += 1;
-                if let Some(place) = self.spans.places.get_mut(lead.column as usize) {
-                    *place = (at as u32 + lead.length, end as u32);
+                if lead.place != NOWHERE {
+                    if lead.place != broken
+                        && let Some(run) = layout.run(lead.place, text, at, &mut self.spans.places)
+                    {
+                        if run.ends {
+                            return Ok(run.end + 1);
+                        }
+                        (previous, at, broken) = (run.last, run.end, run.broken);
+                        next = leads.get(previous as usize).map_or(UNKNOWN, |lead| lead.next);
+                        continue;
+                    }
+                } else if let Some(end) = shape.fits(text, at) {
+                    let ends = shape.ends;
+                    lead.hit();
+                    if let Some(place) = self.spans.places.get_mut(lead.column as usize) {
+                        *place = (at as u32 + lead.length, end as u32);
+                    }
+                    if ends {
+                        return Ok(end + 1);
+                    }
+                    (previous, next, at) = (next, lead.next, end);
+                    continue;
                 }
-                if shape.ends {
-                    return Ok(end + 1);
-                }
-                (previous, next, at) = (next, lead.next, end);
-                continue;
             }
             let before = at;
             let mut missed = None;
-            let (value, column) = match lead {
-                Some(lead) if lead.stands_at(text, at) => {
-                    missed = Some(next);
-                    previous = next;
-                    next = lead.next;
-                    // The remembered bytes end with the colon, so white space may come before the value.
-                    (blanks(text, at + lead.length as usize), lead.column)
-                }
-                _ => match self.unexpected(text, at, &mut previous)? {
-                    Some((value, column)) => {
-                        next = self.known.leads.get(previous as usize).map_or(UNKNOWN, |lead| lead.next);
-                        (value, column)
-                    }
-                    None => return Ok(blanks(text, at + 1) + 1),
-                },
+            let (value, column) = if let Some(lead) = lead
+                && lead.stands_at(text, at)
+            {
+                missed = Some(next);
+                previous = next;
+                next = lead.next;
+                // The remembered bytes end with the colon, so white space may come before the value.
+                (blanks(text, at + lead.length as usize), lead.column)
+            } else if let Some(other) = self.known.other(previous, text, at) {
+                self.known.follow(previous, other);
+                next = other;
+                continue;
+            } else if let Some(found) = self.unexpected(text, at, &mut previous)? {
+                next = self.known.leads.get(previous as usize).map_or(UNKNOWN, |lead| lead.next);
+                found
+            } else {
+                return Ok(blanks(text, at + 1) + 1);
             };
             at = skip::value(text, value, depth)?;
             if let Some(place) = self.spans.places.get_mut(column as usize) {
                 *place = (value as u32, at as u32);
             }
-            if let Some(lead) = missed.and_then(|lead| self.known.leads.get_mut(lead as usize)) {
-                lead.patience = lead.patience.saturating_sub(1);
-                if lead.patience == 0 {
-                    lead.learn_shape(text, before, value, at);
-                }
+            if let Some(number) = missed
+                && let Some(lead) = self.known.leads.get_mut(number as usize)
+                && lead.fails()
+            {
+                self.known.missed(number, text, before, value, at);
             }
             if byte(text, at) != b',' {
                 at = blanks(text, at);
@@ -292,140 +312,6 @@ pub(super) fn only_blanks(text: &[u8], at: usize) -> Result<(), JsonError> {
     if at < text.len() { Err(JsonError::new(at, Problem::Trailing)) } else { Ok(()) }
 }
 
-/// A key that is not wanted; larger than any column.
-const UNWANTED: u32 = u32::MAX;
-
-/// Stands for the start of an object in place of a lead.
-const FIRST: u32 = u32::MAX;
-
-/// Stands for a lead that is not remembered.
-const UNKNOWN: u32 = u32::MAX - 1;
-
-/// A new shape is replaced after this many more members of other shapes than of this one.
-const PATIENCE: u32 = 4;
-
-/// The same for a shape that has occurred often.
-const MOST_PATIENCE: u32 = 16;
-
-/// With fewer hits a shape has cost more than it has saved.
-const FEW_HITS: u64 = 8;
-
-/// The members after which a lead whose values are never alike gets another shape.
-const REST: u32 = 1024;
-
-/// How many 8-byte words of a lead are compared at once.
-const WORDS: usize = 4;
-
-/// The known leads. A lead is the text before a value: brace or comma, key, colon, white space.
-///
-/// Their number and length are limited, since keys come from outside; other leads are read anew each time.
-#[derive(Clone, Debug, Default)]
-struct Known {
-    leads: Vec<Lead>,
-    by_bytes: HashMap<Box<[u8]>, u32>,
-    /// The lead at the start of the last object.
-    first: u32,
-}
-
-#[derive(Clone, Debug)]
-struct Lead {
-    /// The first 32 bytes, filled up with zeros.
-    words: [u64; WORDS],
-    /// Ones where `words` has bytes of the lead.
-    masks: [u64; WORDS],
-    bytes: Box<[u8]>,
-    length: u32,
-    column: u32,
-    /// The lead that followed this one last time.
-    next: u32,
-    /// The shape of an earlier member with this lead.
-    shape: Option<Shape>,
-    /// How often it has occurred again.
-    hits: u64,
-    /// The shape changes after this many more members of other shapes than of this one.
-    patience: u32,
-}
-
-impl Known {
-    const MOST_LEADS: usize = 1024;
-    const MOST_BYTES: usize = 128;
-
-    fn find(&self, bytes: &[u8]) -> Option<u32> {
-        self.by_bytes.get(bytes).copied()
-    }
-
-    /// Remembers a lead, unless it is too long or there are too many.
-    fn learn(&mut self, bytes: &[u8], column: u32) -> Option<u32> {
-        if bytes.len() > Self::MOST_BYTES || self.leads.len() >= Self::MOST_LEADS {
-            return None;
-        }
-        let number = self.leads.len() as u32;
-        self.leads.push(Lead::new(bytes, column));
-        self.by_bytes.insert(bytes.into(), number);
-        Some(number)
-    }
-
-    fn follow(&mut self, previous: u32, next: u32) {
-        match self.leads.get_mut(previous as usize) {
-            Some(lead) => lead.next = next,
-            None if previous == FIRST => self.first = next,
-            None => {}
-        }
-    }
-}
-
-impl Lead {
-    fn new(bytes: &[u8], column: u32) -> Self {
-        let mut words = [0; WORDS];
-        let mut masks = [0; WORDS];
-        for (i, byte) in bytes.iter().enumerate().take(WORDS * 8) {
-            words[i / 8] |= (*byte as u64) << (i % 8 * 8);
-            masks[i / 8] |= 0xff << (i % 8 * 8);
-        }
-        Lead {
-            words,
-            masks,
-            bytes: bytes.into(),
-            length: bytes.len() as u32,
-            column,
-            next: UNKNOWN,
-            shape: None,
-            hits: 0,
-            patience: 1,
-        }
-    }
-
-    /// Remembers the shape of a member; or none for a while, if the one before has hardly occurred again.
-    #[inline(never)]
-    fn learn_shape(&mut self, text: &[u8], start: usize, value: usize, end: usize) {
-        let has_failed = self.shape.is_some() && self.hits < FEW_HITS;
-        let is_plain = value - start == self.length as usize;
-        self.shape = match is_plain && !has_failed {
-            true => Shape::of(&text[start..value], &text[value..end], byte(text, end)),
-            false => None,
-        };
-        self.hits = 0;
-        self.patience = if self.shape.is_some() { PATIENCE } else { REST };
-    }
-
-    #[inline(always)]
-    fn stands_at(&self, text: &[u8], at: usize) -> bool {
-        let Some(rest) = text.get(at..) else { return false };
-        match rest.first_chunk::<{ WORDS * 8 }>() {
-            Some(chunk) if self.length as usize <= WORDS * 8 => {
-                let mut difference = 0;
-                for i in 0..WORDS {
-                    let mut word = [0; 8];
-                    word.copy_from_slice(&chunk[i * 8..i * 8 + 8]);
-                    difference |= (u64::from_le_bytes(word) ^ self.words[i]) & self.masks[i];
-                }
-                difference == 0
-            }
-            _ => rest.starts_with(&self.bytes),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -472,6 +358,79 @@ mod tests {
                     let mut found = Vec::new();
                     let rows = scanner.scan(&message, |object, spans| found.push((object, [0, 1, 2].map(|i| spans.span(i)))));
                     rows.map(|_| found)
+                };
+                proptest::prop_assert_eq!(places(&mut scanner), places(&mut Scanner::new(wanted())), "{}", message);
+            }
+        }
+    }
+
+    /// Messages of a feed: some of two kinds, with members that come and go and change their lengths.
+    struct Feed {
+        random: fastrand::Rng,
+        digits: [u32; 8],
+        steady: u8,
+    }
+
+    impl Feed {
+        fn message(&mut self) -> String {
+            let random = &mut self.random;
+            let kind = if random.u8(..4) == 0 { "z" } else { "a" };
+            let mut text = String::from("{");
+            for (place, digits) in self.digits.iter_mut().enumerate() {
+                if random.u8(..32) >= self.steady {
+                    if random.bool() {
+                        *digits = random.u32(1..6);
+                    } else {
+                        continue;
+                    }
+                }
+                let key = if place == 0 { kind } else { &"abcdefgh"[place..=place] };
+                let number = random.u32(10u32.pow(*digits - 1)..10u32.pow(*digits));
+                let value = match place % 4 {
+                    0 => format!("{number}"),
+                    1 => format!("\"é{number}\""),
+                    2 => format!("{{\"x\":[{number},true],\"y\":\"\\n\"}}"),
+                    _ => format!("-{number}.25"),
+                };
+                let space = if random.u8(..64) >= self.steady * 2 { " " } else { "" };
+                let comma = if text.len() > 1 { "," } else { "" };
+                text.push_str(&format!("{comma}\"{key}\":{space}{value}{space}"));
+            }
+            text.push('}');
+            text
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(if cfg!(miri) { 3 } else { 500 }))]
+
+        #[test]
+        fn what_was_learned_from_a_feed_changes_no_result(
+            seed in proptest::prelude::any::<u64>(), steady in 24..=32u8, faulty in proptest::prelude::any::<bool>(),
+        ) {
+            let mut feed = Feed { random: fastrand::Rng::with_seed(seed), digits: [1, 2, 3, 4, 5, 4, 3, 2], steady };
+            let wanted = || Wanted::new(["a", "c", "h", "d", "x"].map(Text::new));
+            let mut scanner = Scanner::new(wanted());
+            for _ in 0..if cfg!(miri) { 20 } else { 300 } {
+                let mut message = feed.message();
+                if feed.random.u8(..16) == 0 {
+                    message = format!("[{message},{},{}]", feed.message(), feed.message());
+                }
+                if faulty && feed.random.u8(..4) == 0 {
+                    let at = feed.random.usize(..message.len());
+                    let byte = char::from(b"\"\\{}[],:10-.e \n\x02t"[feed.random.usize(..17)]);
+                    if message.is_char_boundary(at) && message.is_char_boundary(at + 1) {
+                        message.replace_range(at..at + 1, byte.encode_utf8(&mut [0; 4]));
+                    }
+                    if feed.random.u8(..4) == 0 {
+                        let end = (0..at).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+                        message.truncate(end);
+                    }
+                }
+                let places = |scanner: &mut Scanner| {
+                    let mut found = Vec::new();
+                    let row = |object, spans: &Spans| found.push((object, [0, 1, 2, 3, 4].map(|i| spans.span(i))));
+                    scanner.scan(&message, row).map(|_| found)
                 };
                 proptest::prop_assert_eq!(places(&mut scanner), places(&mut Scanner::new(wanted())), "{}", message);
             }

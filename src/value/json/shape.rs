@@ -13,7 +13,10 @@ use wide::u8x16;
 /// The number of bytes that are compared at once.
 const WIDTH: usize = 16;
 
-/// The longest shape in bytes. Its memory is three times as long.
+/// A bit for each of them.
+const ALL: u32 = (1 << WIDTH) - 1;
+
+/// The longest shape in bytes. Its memory is twice as long.
 pub(super) const LONGEST: usize = 128;
 
 /// The shape of a member, from the comma or brace before its key to the one after its value.
@@ -23,6 +26,8 @@ pub(super) struct Shape {
     first: Box<[Part]>,
     /// the last sixteen bytes, some of which are also in `first`; all of a shorter member, and what follows it
     last: Part,
+    /// a bit for each byte of `last` that follows a shorter member
+    beyond: u32,
     length: usize,
     /// whether a brace follows the value
     pub(super) ends: bool,
@@ -76,7 +81,25 @@ impl Shape {
         allowed.only(length - 1, end);
         let last = length.saturating_sub(WIDTH);
         let first = (0..last).step_by(WIDTH).map(|place| allowed.part(place)).collect();
-        Some(Shape { first, last: allowed.part(last), length, ends: end == b'}' })
+        let beyond = if length < WIDTH { ALL & (ALL << length) } else { 0 };
+        Some(Shape { first, last: allowed.part(last), beyond, length, ends: end == b'}' })
+    }
+
+    /// Its bytes, with those before and after the value.
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Adds its bounds, a byte each for every byte of the member.
+    pub(super) fn append_to(&self, bounds: &mut Bounds) {
+        let rest = self.length - self.first.len() * WIDTH;
+        let last = (WIDTH - rest) * usize::from(self.length > WIDTH);
+        bounds.least.reserve(self.length);
+        bounds.greatest.reserve(self.length);
+        for (part, range) in self.first.iter().map(|part| (part, 0..WIDTH)).chain([(&self.last, last..last + rest)]) {
+            bounds.least.extend_from_slice(&part.least.to_array()[range.clone()]);
+            bounds.greatest.extend_from_slice(&part.greatest.to_array()[range]);
+        }
     }
 
     /// Whether a member of this shape starts at `at`: then it is valid. Returns the position of the byte after its value.
@@ -87,17 +110,16 @@ impl Shape {
         for (part, bytes) in self.first.iter().zip(bytes.as_chunks().0) {
             fits &= part.fits(bytes);
         }
-        (fits.to_bitmask() == (1 << WIDTH) - 1).then_some(at + self.length - 1)
+        (fits.to_bitmask() | self.beyond == ALL).then_some(at + self.length - 1)
     }
 }
 
-/// What may stand at sixteen places.
+/// What may stand at sixteen places: bytes from `least` to `greatest`. A quote or backslash may stand only where it is
+/// the least byte: in a text, that is a space.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     least: u8x16,
     greatest: u8x16,
-    /// all ones where neither a quote nor a backslash may stand
-    text: u8x16,
 }
 
 impl Part {
@@ -106,21 +128,83 @@ impl Part {
     fn fits(&self, bytes: &[u8; WIDTH]) -> u8x16 {
         let bytes = u8x16::new(*bytes);
         let special = bytes.simd_eq(u8x16::splat(b'"')) | bytes.simd_eq(u8x16::splat(b'\\'));
+        let least = bytes.simd_eq(self.least);
         let within = bytes.max(self.least).min(self.greatest).simd_eq(bytes);
-        within & !(special & self.text)
+        within & (least | !special)
     }
 }
 
-/// What may stand at each place.
+/// What may stand at each place of several members, as in a [`Part`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bounds {
+    pub(super) least: Vec<u8>,
+    pub(super) greatest: Vec<u8>,
+}
+
+impl Bounds {
+    /// How many bytes of the text from `at` on fit the bounds from `start` on, of which there are `length`.
+    #[inline(always)]
+    pub(super) fn fitting(&self, start: usize, length: usize, text: &[u8], at: usize) -> usize {
+        let length = length.min(text.len().saturating_sub(at));
+        let end = start + length;
+        match (text.get(..at + length), self.least.get(..end), self.greatest.get(..end)) {
+            (Some(text), Some(least), Some(greatest)) => fitting(text, least, greatest, length),
+            _ => 0,
+        }
+    }
+}
+
+/// How many of the last `length` bytes of `text` fit, up to the first that does not. The bounds are those at the end of
+/// `least` and `greatest`.
+#[inline(always)]
+fn fitting(text: &[u8], least: &[u8], greatest: &[u8], length: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(fitting) = super::avx2::fitting(text, least, greatest, length) {
+        return fitting;
+    }
+    by_blocks(text, least, greatest, length)
+}
+
+/// The same on every processor.
+#[inline(never)]
+fn by_blocks(text: &[u8], least: &[u8], greatest: &[u8], length: usize) -> usize {
+    let fits = |bytes, least: &[u8; WIDTH], greatest: &[u8; WIDTH]| {
+        Part { least: u8x16::new(*least), greatest: u8x16::new(*greatest) }.fits(bytes).to_bitmask()
+    };
+    let rest = |bytes: &[u8]| bytes.len().saturating_sub(length);
+    let blocks = text[rest(text)..].as_chunks().0.iter();
+    let bounds = least[rest(least)..].as_chunks().0.iter().zip(greatest[rest(greatest)..].as_chunks().0);
+    let mut fitting = 0;
+    for (bytes, (least, greatest)) in blocks.zip(bounds) {
+        let fits = fits(bytes, least, greatest);
+        if fits != ALL {
+            return fitting + fits.trailing_ones() as usize;
+        }
+        fitting += WIDTH;
+    }
+    let left = length.saturating_sub(fitting);
+    if left == 0 {
+        return fitting;
+    }
+    // The last block begins earlier, perhaps before the bytes in question.
+    match (text.last_chunk(), least.last_chunk(), greatest.last_chunk()) {
+        (Some(bytes), Some(least), Some(greatest)) => {
+            let fits = fits(bytes, least, greatest) >> (WIDTH - left);
+            fitting + (fits.trailing_ones() as usize).min(left)
+        }
+        _ => fitting,
+    }
+}
+
+/// What may stand at each place of a member.
 struct Allowed {
     least: [u8; LONGEST],
     greatest: [u8; LONGEST],
-    text: [u8; LONGEST],
 }
 
 impl Allowed {
     fn any() -> Allowed {
-        Allowed { least: [0; LONGEST], greatest: [u8::MAX; LONGEST], text: [0; LONGEST] }
+        Allowed { least: [0; LONGEST], greatest: [u8::MAX; LONGEST] }
     }
 
     fn only(&mut self, place: usize, byte: u8) {
@@ -133,12 +217,12 @@ impl Allowed {
 
     /// A byte of a string; the whole text is known to be UTF-8.
     fn text(&mut self, place: usize) {
-        (self.least[place], self.text[place]) = (b' ', u8::MAX);
+        self.least[place] = b' ';
     }
 
     fn part(&self, place: usize) -> Part {
         let of = |bytes: &[u8; LONGEST]| u8x16::new(std::array::from_fn(|i| bytes[place + i]));
-        Part { least: of(&self.least), greatest: of(&self.greatest), text: of(&self.text) }
+        Part { least: of(&self.least), greatest: of(&self.greatest) }
     }
 }
 
@@ -214,6 +298,45 @@ mod tests {
                     other[place] = bytes[place];
                 }
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 20 } else { 20_000 }))]
+
+        #[test]
+        fn bytes_that_fit_are_counted(seed in any::<u64>(), at in 0..40usize, start in 0..40usize, length in 0..150usize) {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut byte = |_| b"\"\\ 09azAZ\x7f\xc3\x00"[random.usize(..12)];
+            let text: Vec<u8> = (0..at + length).map(&mut byte).collect();
+            let mut bounds = Bounds {
+                least: (0..start + length).map(&mut byte).collect(),
+                greatest: (0..start + length).map(&mut byte).collect(),
+            };
+            // Most bytes fit.
+            for place in 0..length {
+                let byte = text[at + place];
+                let (least, greatest) = (&mut bounds.least[start + place], &mut bounds.greatest[start + place]);
+                if random.u8(..200) != 0 {
+                    *least = if matches!(byte, b'"' | b'\\') { byte } else { byte - random.u8(..=byte.min(9)) };
+                    *greatest = byte.saturating_add(3);
+                }
+                *greatest = *least.max(greatest);
+            }
+            let fits = |place: &usize| {
+                let (byte, least) = (text[at + place], bounds.least[start + place]);
+                let within = least <= byte && byte <= bounds.greatest[start + place];
+                within && (byte == least || !matches!(byte, b'"' | b'\\'))
+            };
+            let expected = (0..length).take_while(fits).count();
+            let found = by_blocks(&text, &bounds.least, &bounds.greatest, length);
+            prop_assert!(found == expected || text.len().min(start + length) < WIDTH && found == 0);
+            #[cfg(target_arch = "x86_64")]
+            if let Some(found) = super::super::avx2::fitting(&text, &bounds.least, &bounds.greatest, length) {
+                prop_assert_eq!(found, expected);
+            }
+            let found = bounds.fitting(start, length, &text, at);
+            prop_assert!(found == expected || text.len().min(start + length) < WIDTH && found == 0);
         }
     }
 
