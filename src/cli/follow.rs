@@ -49,7 +49,9 @@ impl Followed {
                 (self.stamps, self.unsettled) = (stamps, true);
                 continue;
             }
-            if !std::mem::take(&mut self.unsettled) {
+            // A file that becomes readable again may have the same time and size as before.
+            let was_read = self.texts.iter().all(Option::is_some);
+            if !std::mem::take(&mut self.unsettled) && was_read {
                 continue;
             }
             let texts = self.read();

@@ -159,7 +159,7 @@ impl Run {
         });
         let secure = config.server.tls.is_some();
         let mut followed = self.watch.then(|| Followed::new(self.files.clone(), config.clone()));
-        let misled = Misled { files: self.files.clone(), config: config.clone(), in_cluster: ended.is_some() };
+        let mut misled = Misled::new(self.files.clone(), config.clone(), ended.is_some());
         memory::set_budget(config.max_memory);
         let shutdown = CancellationToken::new();
         let settings = EngineSettings {

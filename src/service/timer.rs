@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::views::MEMORY_WAS_SHORT;
 use super::{Inner, Service, locked};
-use crate::engine::{PATROL, Relieved};
+use crate::engine::{PATROL, Relieved, view_of};
 use crate::time::{Anchor, Clock, count_step};
 
 /// The kinds of tasks.
@@ -172,6 +172,14 @@ async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
         service.mark_failed(&id, number).await;
     }
     for id in misled {
+        if let Some(view) = view_of(&id) {
+            tracing::warn!(
+                view,
+                "its watermark is far ahead of the clock, so its rows are late: create it again, with \
+                 EVENT_CLOCK=\"wall\" in the stream's options"
+            );
+            continue;
+        }
         match service.reset_rule(&id).await {
             Ok(()) => {
                 tracing::warn!(rule = id, "it is restarted with empty state: its watermark was far ahead of the clock")

@@ -483,9 +483,16 @@ async fn a_rule_that_took_its_data_for_simulated_restarts() {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time after 1970");
     let now = since.as_millis() as u64;
     let far = now + 365 * 86_400_000;
+    plutino.rewrite(&json!("not rules"));
     for (v, ts) in [(1, far), (2, far), (3, far), (4, now), (5, now), (6, now)] {
         send(&mut s, json!({"v": v, "ts": ts}).to_string()).await;
     }
+    let why = plutino.says("the watermark of rule r is far ahead of the clock").await;
+    assert!(
+        why.contains("it restarts when the rule files can be used again") && why.contains("the file holds"),
+        "{why}"
+    );
+    plutino.rewrite(&rules);
     plutino.says("rule r is restarted with empty state").await;
     send(&mut s, json!({"v": 7, "ts": now + 1}).to_string()).await;
     loop {
