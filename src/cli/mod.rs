@@ -27,6 +27,7 @@ mod serve;
 mod status;
 mod store;
 mod tail;
+mod terminal;
 mod test;
 mod token;
 mod watch;
@@ -243,21 +244,22 @@ fn write_man(folder: &Path) -> Result<(), Failure> {
     written.map_err(|error| Failure::Refused(format!("cannot write into {}: {error}", folder.display())))
 }
 
-/// Moves the verb before the options that precede it: options may stand at any place. Unknown options are left to clap.
-fn put_verb_first(args: &mut [OsString]) {
-    let option_at = |at: usize| args.get(at).and_then(|arg| arg.to_str()).filter(|arg| is_option(arg) && *arg != "--");
-    let mut at = 1;
-    if option_at(at).is_none() {
-        return;
-    }
+/// Moves verbs before the options that precede them: options may stand at any place. A nested verb, such as that of
+/// `store check`, comes right after its own verb then. Unknown options are left to clap.
+fn put_verbs_first(args: &mut [OsString]) {
     let cli = Cli::command();
-    while let Some(option) = option_at(at) {
-        let Some(words) = words_of(&cli, option) else { return };
-        at += words;
-    }
-    let verb = args.get(at).and_then(|arg| arg.to_str()).map(str::to_lowercase).unwrap_or_default();
-    if cli.find_subcommand(&verb).is_some() {
-        args[1..=at].rotate_right(1);
+    let (mut command, mut place) = (&cli, 1);
+    while command.has_subcommands() {
+        let mut at = place;
+        let word_at = |at: usize| args.get(at).and_then(|arg| arg.to_str());
+        while let Some(option) = word_at(at).filter(|arg| is_option(arg) && *arg != "--") {
+            let Some(words) = words_of(&cli, option) else { return };
+            at += words;
+        }
+        let verb = word_at(at).map(str::to_lowercase).unwrap_or_default();
+        let Some(found) = command.find_subcommand(&verb) else { return };
+        args[place..=at].rotate_right(1);
+        (command, place) = (found, place + 1);
     }
 }
 
@@ -282,15 +284,21 @@ fn takes_word(cli: &clap::Command, option: &str) -> Option<bool> {
         (None, Some(short)) => arg.get_short().is_some_and(|known| short.chars().eq([known])),
         (None, None) => false,
     };
-    let arg = std::iter::once(cli).chain(cli.get_subcommands()).find_map(|verb| verb.get_arguments().find(is_it))?;
+    let arg = each_command(cli).into_iter().find_map(|verb| verb.get_arguments().find(is_it))?;
     Some(arg.get_action().takes_values() && !arg.is_require_equals_set())
+}
+
+/// A command with all its verbs, nested ones too.
+fn each_command(command: &clap::Command) -> Vec<&clap::Command> {
+    let nested = command.get_subcommands().flat_map(each_command);
+    std::iter::once(command).chain(nested).collect()
 }
 
 /// Adjusts the arguments for clap. Scripts write the service's verbs in capitals (`CREATE STREAM`) and `-json` with one
 /// hyphen. `explain rule NAME` queries the service, unless there is a file called `rule`. `run --console ADDR` names
 /// the console's address, unless there is a file called so.
 fn words(mut args: Vec<OsString>) -> Vec<OsString> {
-    put_verb_first(&mut args);
+    put_verbs_first(&mut args);
     let lower = |arg: Option<&OsString>| arg.and_then(|arg| arg.to_str()).map(str::to_lowercase);
     let Some(verb) = lower(args.get(1)) else { return args };
     if remote::VERBS.contains(&verb.as_str()) || verb == "query" {
@@ -510,6 +518,19 @@ mod tests {
             (&["p", "--force", "DROP", "stream", "d"], &["p", "drop", "--force", "stream", "d"]),
             (&["p", "-f", "F", "create", "rule", "r"], &["p", "create", "-f", "F", "rule", "r"]),
             (&["p", "--nosuch", "create", "rule", "r"], &["p", "--nosuch", "create", "rule", "r"]),
+            (&["p", "--data", "D", "store", "check"], &["p", "store", "check", "--data", "D"]),
+            (&["p", "store", "--data=D", "export", "F"], &["p", "store", "export", "--data=D", "F"]),
+            (
+                &["p", "--log", "info", "store", "--url", "U", "backup"],
+                &["p", "store", "backup", "--log", "info", "--url", "U"],
+            ),
+            (&["p", "token", "--kind", "p256", "key", "F"], &["p", "token", "key", "--kind", "p256", "F"]),
+            (
+                &["p", "--key", "K", "token", "--expires", "1h", "create"],
+                &["p", "token", "create", "--key", "K", "--expires", "1h"],
+            ),
+            (&["p", "store", "--data", "D", "nosuch"], &["p", "store", "--data", "D", "nosuch"]),
+            (&["p", "store", "--", "check"], &["p", "store", "--", "check"]),
             (&["p", "--", "drop"], &["p", "--", "drop"]),
             (&["p", "--url"], &["p", "--url"]),
             (&["p", "--help"], &["p", "--help"]),
@@ -521,7 +542,7 @@ mod tests {
     #[test]
     fn an_option_takes_a_value_with_every_verb_or_with_none() {
         let cli = Cli::command();
-        for arg in cli.get_subcommands().flat_map(clap::Command::get_arguments) {
+        for arg in each_command(&cli).into_iter().flat_map(clap::Command::get_arguments) {
             let takes = arg.get_action().takes_values() && !arg.is_require_equals_set();
             let names =
                 [arg.get_long().map(|long| format!("--{long}")), arg.get_short().map(|short| format!("-{short}"))];

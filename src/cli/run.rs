@@ -24,6 +24,7 @@ use super::patrol::{self, Misled};
 use super::player::Track;
 use super::replay::{Pace, Replay, is_recording};
 use super::status::Report;
+use super::terminal::Size;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
 use crate::cluster::{Cluster, Introduction, Membership, Part, Term};
 use crate::config::Config;
@@ -240,7 +241,7 @@ impl Run {
                 loop {
                     ticks.tick().await;
                     if !self.quiet {
-                        show(&engine.status().await, &mut report, live);
+                        show(&engine.status().await, &mut report, live, false);
                     }
                 }
             };
@@ -315,7 +316,7 @@ impl Run {
             if self.quiet {
                 complain(rules);
             } else {
-                show(&rules, &mut report, live);
+                show(&rules, &mut report, live, true);
             }
         };
         tokio::select! {
@@ -395,12 +396,14 @@ fn complain(rules: Vec<RuleStatus>) {
     }
 }
 
-fn show(rules: &[RuleStatus], report: &mut Report, live: bool) {
+/// Shows the status of rules; `live`: in place of the one before. `last`: it stays, so that all of it is shown.
+fn show(rules: &[RuleStatus], report: &mut Report, live: bool, last: bool) {
+    let size = if last { Size { rows: usize::MAX, columns: usize::MAX } } else { Size::of(io::stderr()) };
     let lines = report.lines(rules, Instant::now());
     let mut err = io::stderr().lock();
     // Errors of a closed stderr are ignored.
     let _ = if live {
-        err.write_all(report.redraw(&lines).as_bytes())
+        err.write_all(report.redraw(&lines, size).as_bytes())
     } else {
         lines.iter().try_for_each(|line| writeln!(err, "{line}"))
     };

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::terminal::{Block, Size};
 use crate::engine::{RuleStatus, view_of};
 use crate::io::{AddressStatus, LinkState, LinkStatus, NO_CLIENT, printable};
 
@@ -13,14 +14,13 @@ const RECENT: Duration = Duration::from_secs(60);
 pub struct Report {
     before: Vec<(String, u64, u64)>,
     at: Instant,
-    /// number of lines on the terminal that the next block replaces
-    drawn: usize,
+    block: Block,
 }
 
 impl Report {
     /// A status that has shown nothing yet.
     pub fn new() -> Report {
-        Report { before: Vec::new(), at: Instant::now(), drawn: 0 }
+        Report { before: Vec::new(), at: Instant::now(), block: Block::default() }
     }
 
     /// The lines of a snapshot.
@@ -75,26 +75,9 @@ impl Report {
         lines
     }
 
-    /// The lines as a text that replaces the previous block on a terminal. The terminal cuts long lines: a wrapped one
-    /// would count as two when the block is replaced.
-    pub fn redraw(&mut self, lines: &[String]) -> String {
-        let mut text = self.erase();
-        text.push_str("\x1b[?7l");
-        for line in lines {
-            text.push_str(line);
-            text.push('\n');
-        }
-        text.push_str("\x1b[?7h");
-        self.drawn = lines.len();
-        text
-    }
-
-    /// The control sequence that removes the block from the terminal.
-    fn erase(&mut self) -> String {
-        match std::mem::take(&mut self.drawn) {
-            0 => String::new(),
-            lines => format!("\x1b[{lines}A\x1b[J"),
-        }
+    /// The lines as a text that replaces the previous block on a terminal.
+    pub fn redraw(&mut self, lines: &[String], size: Size) -> String {
+        self.block.redraw(lines, size)
     }
 }
 
@@ -122,6 +105,11 @@ fn trouble(link: &LinkStatus) -> Option<String> {
     }
     for lost in lost {
         let _ = write!(line, ", {lost}");
+    }
+    if let Some((_, error)) =
+        link.last_error.as_ref().filter(|_| link.state == LinkState::Connected && link.undelivered > 0)
+    {
+        let _ = write!(line, ": {error}");
     }
     Some(line)
 }
@@ -230,19 +218,19 @@ mod tests {
     }
 
     #[test]
+    fn a_sink_whose_results_are_refused_says_why() {
+        let sink = LinkStatus { dropped: vec![("refused", 2)], undelivered: 2, ..link(LinkState::Connected) };
+        let rule = RuleStatus { sinks: vec![sink], ..rule(1, LinkState::Connected) };
+        let mut report = Report::new();
+        let lines = report.lines(&[rule], report.at);
+        assert!(lines.contains(&"    ws://a:1/x: connected, 2 lost (refused): refused".to_owned()), "{lines:?}");
+    }
+
+    #[test]
     fn a_view_has_rows_and_no_results() {
         let view = RuleStatus { id: view_id("fleet"), latency: None, ..rule(10, LinkState::Connected) };
         let mut report = Report::new();
         let line = report.lines(&[view], report.at).remove(0);
         assert!(line.starts_with("view fleet: in 10 (") && line.ends_with("/s), errors 1, dropped 3"), "{line}");
-    }
-
-    #[test]
-    fn a_block_replaces_the_one_before() {
-        let mut report = Report::new();
-        let block = |text: &str| format!("\x1b[?7l{text}\x1b[?7h");
-        assert_eq!(report.redraw(&["one".to_owned(), "two".to_owned()]), block("one\ntwo\n"));
-        assert_eq!(report.redraw(&["three".to_owned()]), format!("\x1b[2A\x1b[J{}", block("three\n")));
-        assert_eq!(report.redraw(&[]), format!("\x1b[1A\x1b[J{}", block("")));
     }
 }

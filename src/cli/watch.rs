@@ -15,11 +15,9 @@ use tokio_tungstenite::tungstenite::http::Uri;
 
 use super::peer::Access;
 use super::remote::Door;
+use super::terminal::{Block, Size, cut};
 use super::{Failure, Interrupts, block_on, config_of, say};
 use crate::io::websocket::Wire;
-
-/// The most rows that a table shows.
-const SHOWN: usize = 40;
 
 /// The widest cell of a table, characters.
 const WIDE: usize = 40;
@@ -29,7 +27,7 @@ const SILENT: Duration = Duration::from_secs(31);
 
 /// Watch a live view: its current rows, then each change
 ///
-/// On a terminal, the rows are a table that changes in place. Otherwise, and with --json, each new, changed or removed
+/// On a terminal, the rows are a table that changes in place, with as many of the first rows as fit. Otherwise, and with --json, each new, changed or removed
 /// row is a line of JSON. A broken connection is dialled again, and continues where it stopped.
 #[derive(Args)]
 pub struct Watch {
@@ -220,7 +218,7 @@ impl Watch {
                 }
                 _ => rows.apply(&frame)?,
             }
-            if self.once && frame["t"] == "ready" {
+            if self.once && rows.complete_at(&frame) {
                 let _ = socket.close(None).await;
                 return Ok(Ended::Done);
             }
@@ -252,10 +250,10 @@ struct Rows {
     order: Vec<(String, bool)>,
     rows: BTreeMap<String, Map<String, Value>>,
     cursor: Option<String>,
-    /// the rows of an incomplete snapshot
+    /// the rows of a cut that is not complete
     loading: Option<BTreeMap<String, Map<String, Value>>>,
-    /// number of lines of the table on the terminal
-    drawn: usize,
+    /// the table on the terminal
+    block: Block,
 }
 
 impl Rows {
@@ -268,7 +266,7 @@ impl Rows {
             rows: BTreeMap::new(),
             cursor: None,
             loading: None,
-            drawn: 0,
+            block: Block::default(),
         }
     }
 
@@ -279,6 +277,8 @@ impl Rows {
         };
         match frame["t"].as_str().unwrap_or_default() {
             "subscribed" => {
+                // What an earlier connection began is not continued.
+                self.loading = None;
                 self.key = texts(&frame["key"]);
                 let columns = frame["columns"].as_array().into_iter().flatten();
                 self.columns = columns.filter_map(|column| Some(column["name"].as_str()?.to_owned())).collect();
@@ -292,9 +292,26 @@ impl Rows {
                     self.loading.get_or_insert_default().insert(key, row);
                 }
             }
+            // With `more`, the rows are of several cuts: deltas complete them.
+            "ready" if frame["more"] == true => self.cursor = None,
             "ready" => {
                 self.cursor = frame["at"].as_str().map(str::to_owned);
                 self.swap(frame)?;
+            }
+            "delta" if frame["more"] == true || self.loading.is_some() => {
+                let shown = &self.rows;
+                let mut next = self.loading.take().unwrap_or_else(|| shown.clone());
+                for row in list("insert").chain(list("update")) {
+                    next.insert(self.key_of(&row), row);
+                }
+                for row in list("delete") {
+                    next.remove(&self.key_of(&row));
+                }
+                self.loading = Some(next);
+                self.cursor = frame["at"].as_str().map(str::to_owned);
+                if frame["more"] != true {
+                    self.swap(frame)?;
+                }
             }
             "delta" => {
                 for (op, rows) in [("insert", list("insert")), ("update", list("update"))] {
@@ -321,7 +338,12 @@ impl Rows {
         Ok(())
     }
 
-    /// Replaces the rows with a new snapshot: only differences are printed.
+    /// Whether this frame, which was applied, has completed the rows.
+    fn complete_at(&self, frame: &Value) -> bool {
+        (frame["t"] == "ready" || frame["t"] == "delta") && self.loading.is_none() && self.cursor.is_some()
+    }
+
+    /// Replaces the rows by those that are complete now: only differences are printed.
     fn swap(&mut self, frame: &Value) -> Result<(), Failure> {
         let old = std::mem::replace(&mut self.rows, self.loading.take().unwrap_or_default());
         for (key, row) in &self.rows {
@@ -360,26 +382,20 @@ impl Rows {
         if !self.table {
             return Ok(());
         }
-        let lines = self.lines();
-        let mut text = String::new();
-        if self.drawn > 0 {
-            // Moves up to the first line of the table, and clears from there.
-            text.push_str(&format!("\x1b[{}A\x1b[J", self.drawn));
-        }
-        lines.iter().for_each(|line| {
-            text.push_str(line);
-            text.push('\n');
-        });
-        self.drawn = lines.len();
+        let size = Size::of(io::stdout());
+        // The heading and the number of hidden rows are lines, too.
+        let lines = self.lines(size.lines().saturating_sub(2).max(1));
+        let text = self.block.redraw(&lines, size);
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
         out.flush()?;
         Ok(())
     }
 
-    fn lines(&self) -> Vec<String> {
+    /// The table with `most` rows.
+    fn lines(&self, most: usize) -> Vec<String> {
         let mut columns = self.columns.clone();
-        for row in self.rows.values().take(SHOWN) {
+        for row in self.rows.values().take(most) {
             columns.extend(row.keys().filter(|name| !columns.contains(name)).cloned().collect::<Vec<_>>());
         }
         let mut rows: Vec<&Map<String, Value>> = self.rows.values().collect();
@@ -393,7 +409,7 @@ impl Rows {
             })
         });
         let cells: Vec<Vec<String>> =
-            rows.iter().take(SHOWN).map(|row| columns.iter().map(|name| cell(row.get(name))).collect()).collect();
+            rows.iter().take(most).map(|row| columns.iter().map(|name| cell(row.get(name))).collect()).collect();
         let width = |place: usize| {
             let cells = cells.iter().map(|row| row[place].chars().count());
             cells.chain([columns[place].chars().count()]).max().unwrap_or(0)
@@ -406,8 +422,8 @@ impl Rows {
         };
         let mut lines = vec![line(&columns)];
         lines.extend(cells.iter().map(|row| line(row)));
-        if self.rows.len() > SHOWN {
-            lines.push(format!("… and {} rows more", self.rows.len() - SHOWN));
+        if self.rows.len() > most {
+            lines.push(format!("… and {} rows more", self.rows.len() - most));
         }
         lines
     }
@@ -439,10 +455,7 @@ fn cell(value: Option<&Value>) -> String {
         Some(Value::String(text)) => text.escape_debug().to_string(),
         Some(other) => other.to_string(),
     };
-    match text.char_indices().nth(WIDE) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    cut(&text, WIDE)
 }
 
 #[cfg(test)]
@@ -463,7 +476,34 @@ mod tests {
         ] {
             assert!(rows.apply(&frame).is_ok());
         }
-        assert_eq!(rows.lines(), ["id  t", "4   x", "3   9.5", "2"]);
+        assert_eq!(rows.lines(4), ["id  t", "4   x", "3   9.5", "2"]);
+        assert_eq!(rows.lines(2), ["id  t", "4   x", "3   9.5", "… and 1 rows more"]);
         assert_eq!(rows.cursor.as_deref(), Some("e.2"));
+    }
+
+    #[test]
+    fn rows_of_several_cuts_are_shown_when_they_are_complete() {
+        let mut rows = Rows::new(false);
+        let ids = |rows: &Rows| rows.rows.values().map(|row| row["id"].as_i64().unwrap()).collect::<Vec<_>>();
+        let mut apply = |frame: Value, shown: &[i64], cursor: Option<&str>| {
+            assert!(rows.apply(&frame).is_ok());
+            assert_eq!((ids(&rows).as_slice(), rows.cursor.as_deref()), (shown, cursor), "{frame}");
+            rows.complete_at(&frame)
+        };
+        apply(json!({"t":"subscribed","key":["id"],"columns":[{"name":"id","type":"bigint"}]}), &[], None);
+        apply(json!({"t":"snapshot","s":1}), &[], None);
+        apply(json!({"t":"rows","s":1,"rows":[{"id":1},{"id":2}]}), &[], None);
+        assert!(!apply(json!({"t":"ready","s":1,"ts":0,"count":2,"more":true}), &[], None));
+        let delta = json!({"t":"delta","s":1,"ts":0,"insert":[{"id":3}],"delete":[{"id":9}],"more":true});
+        assert!(!apply(delta, &[], None));
+        let delta = json!({"t":"delta","s":1,"prev":"e.7","at":"e.8","ts":0,"delete":[{"id":1}]});
+        assert!(apply(delta, &[2, 3], Some("e.8")));
+        // A large delta.
+        assert!(!apply(json!({"t":"delta","s":1,"ts":0,"insert":[{"id":4}],"more":true}), &[2, 3], None));
+        assert!(apply(json!({"t":"delta","s":1,"prev":"e.8","at":"e.9","ts":0}), &[2, 3, 4], Some("e.9")));
+        // A gap within it, and its snapshot.
+        apply(json!({"t":"delta","s":1,"ts":0,"insert":[{"id":5}],"more":true}), &[2, 3, 4], None);
+        apply(json!({"t":"snapshot","s":1}), &[2, 3, 4], None);
+        assert!(apply(json!({"t":"ready","s":1,"at":"e.12","ts":0,"count":0}), &[], Some("e.12")));
     }
 }

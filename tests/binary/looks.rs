@@ -397,3 +397,23 @@ async fn a_sink_whose_peer_has_left_is_named() {
     let shown = printed(&served, &["status"]);
     assert!(shown.contains("WAITING") && shown.contains("r: sink: The sink is not connected"), "{shown}");
 }
+
+#[tokio::test]
+async fn top_is_told_what_to_do_through_a_pipe() {
+    let (_folder, served) = serving("top", rule("SELECT * FROM demo", json!({}))).await;
+    let mut top = Command::new(env!("CARGO_BIN_EXE_plutino"))
+        .args(["top", "--json", "--sort", "OUT/S", "--every", "60000", "--url", &served.url("")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let words = "nosuch\nERRORS/S\nq\n";
+    std::io::Write::write_all(&mut top.stdin.take().expect("a pipe"), words.as_bytes()).expect("it reads");
+    let output = top.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("there is no column nosuch; there are rule, state, in, out,"), "{said}");
+    assert!(!said.contains("ERRORS/S"), "{said}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2, "one table for each word but q");
+}

@@ -10,17 +10,24 @@ use serde_json::{Value, json};
 
 use super::table::{lines, short};
 use super::{Asked, Door, Failure};
+use crate::cli::say;
+use crate::cli::terminal::{Block, Size};
+use crate::io::printable;
 
-/// The most rules shown on a terminal.
+/// The most rules shown by `--once`, and where the output is no terminal.
 const SHOWN: usize = 50;
+
+/// The lines of a table that are not rules: the sums, an empty line or a notice, the heading, the number of hidden rules.
+const OTHER_LINES: usize = 4;
 
 /// Show all rules of a service with their rates, live
 ///
-/// The table is redrawn every second. Type the name of a column and Enter to sort by it, q and Enter to end.
+/// The table is redrawn every second, and shows as many rules as fit the terminal. Type the name of a column and Enter to
+/// sort by it, q and Enter to end.
 #[derive(Args)]
 pub struct Top {
     /// Sort by this column; numbers in descending order
-    #[arg(long, value_enum, value_name = "COLUMN", default_value_t = Column::In)]
+    #[arg(long, value_enum, value_name = "COLUMN", default_value_t = Column::In, ignore_case = true)]
     sort: Column,
     /// Milliseconds between two updates
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
@@ -35,28 +42,35 @@ pub struct Top {
     door: Door,
 }
 
-/// A column of the table.
+/// A column of the table. The aliases are its heading, and its name in the JSON lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Column {
     /// the rule's id
     Rule,
     /// its state
+    #[value(aliases(["status"]))]
     State,
     /// rows per second
+    #[value(aliases(["in/s", "inRate"]))]
     In,
     /// sent messages per second
+    #[value(aliases(["out/s", "outRate"]))]
     Out,
     /// errors per second
+    #[value(aliases(["errors/s", "errorRate"]))]
     Errors,
     /// lost messages per second
+    #[value(aliases(["lost/s", "lostRate"]))]
     Lost,
     /// messages that wait for receivers
     Waiting,
     /// connected clients
     Clients,
     /// median latency
+    #[value(aliases(["p50 µs", "p50Us"]))]
     P50,
     /// 99th percentile of the latency
+    #[value(aliases(["p99 µs", "p99Us"]))]
     P99,
 }
 
@@ -77,19 +91,26 @@ impl Top {
     pub fn run(mut self) -> Result<(), Failure> {
         let service = Asked::new(&self.door)?;
         let every = Duration::from_millis(self.every);
-        let typed = if io::stdin().is_terminal() && !self.once { Some(typed()) } else { None };
+        let typed = if self.once { None } else { Some(typed()) };
+        let is_live = !self.once && !self.json && io::stdout().is_terminal();
         let (mut before, mut at) = (service.get("/overview")?, Instant::now());
-        let mut drawn = 0;
+        let (mut block, mut notice) = (Block::default(), String::new());
         loop {
             if let Some(word) = wait(typed.as_ref(), every) {
-                if word == "q" {
+                if word.eq_ignore_ascii_case("q") {
                     return Ok(());
                 }
-                if let Ok(column) = Column::from_str(&word, true) {
-                    self.sort = column;
+                match named(&word) {
+                    // Only Enter shows the next table at once.
+                    _ if word.is_empty() => {}
+                    Ok(column) => (self.sort, notice) = (column, String::new()),
+                    Err(why) if is_live => notice = why,
+                    Err(why) => say(&format!("plutino: {why}")),
                 }
-                // The typed line is below the table.
-                drawn += 1;
+                // A terminal shows the typed line below the table.
+                if io::stdin().is_terminal() {
+                    block.grow();
+                }
             }
             let now = service.get("/overview")?;
             let rules = rules(&before, &now, at.elapsed(), self.sort);
@@ -97,17 +118,13 @@ impl Top {
             let mut out = io::stdout().lock();
             if self.json {
                 writeln!(out, "{}", Value::Array(rules))?;
+            } else if is_live {
+                let size = Size::of(io::stdout());
+                // The line in which the user types needs room, too.
+                let room = size.lines().saturating_sub(1 + OTHER_LINES).max(1);
+                write!(out, "{}", block.redraw(&table(&before, &rules, &notice, room), size))?;
             } else {
-                let table = table(&before, &rules);
-                if !self.once && io::stdout().is_terminal() {
-                    if drawn > 0 {
-                        write!(out, "\x1b[{drawn}A\x1b[J")?;
-                    }
-                    drawn = table.len();
-                    write!(out, "\x1b[?7l{}\n\x1b[?7h", table.join("\n"))?;
-                } else {
-                    writeln!(out, "{}", table.join("\n"))?;
-                }
+                writeln!(out, "{}", table(&before, &rules, "", SHOWN).join("\n"))?;
             }
             out.flush()?;
             if self.once {
@@ -115,6 +132,20 @@ impl Top {
             }
         }
     }
+}
+
+/// The column with this name or heading.
+///
+/// # Errors
+/// The names of all columns.
+fn named(word: &str) -> Result<Column, String> {
+    Column::from_str(word, true).map_err(|_| {
+        let names: Vec<String> = Column::value_variants()
+            .iter()
+            .filter_map(|column| Some(column.to_possible_value()?.get_name().to_owned()))
+            .collect();
+        format!("there is no column {}; there are {}", printable(word), names.join(", "))
+    })
 }
 
 /// Waits for the next update; typing a word ends the wait.
@@ -184,20 +215,22 @@ fn order(one: &Value, other: &Value) -> Ordering {
     }
 }
 
-fn table(overview: &Value, rules: &[Value]) -> Vec<String> {
+/// The table with `most` rules. The notice is shown above it.
+fn table(overview: &Value, rules: &[Value], notice: &str, most: usize) -> Vec<String> {
     let cell = |value: &Value| match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => short(number.as_f64().unwrap_or(0.0)),
         _ => "-".to_owned(),
     };
     let mut rows = vec![COLUMNS.iter().map(|(_, heading, _)| (*heading).to_owned()).collect::<Vec<_>>()];
-    rows.extend(rules.iter().take(SHOWN).map(|rule| COLUMNS.iter().map(|(.., key)| cell(&rule[*key])).collect()));
+    rows.extend(rules.iter().take(most).map(|rule| COLUMNS.iter().map(|(.., key)| cell(&rule[*key])).collect()));
     let memory =
         overview["memoryBytes"].as_u64().map_or_else(String::new, |bytes| format!(", {} MB", bytes / 1_000_000));
-    let mut all = vec![format!("{} rules, {} clients{memory}", rules.len(), cell(&overview["clients"])), String::new()];
+    let mut all =
+        vec![format!("{} rules, {} clients{memory}", rules.len(), cell(&overview["clients"])), notice.to_owned()];
     all.extend(lines(&rows));
-    if rules.len() > SHOWN {
-        all.push(format!("… and {} more", rules.len() - SHOWN));
+    if rules.len() > most {
+        all.push(format!("… and {} more", rules.len() - most));
     }
     all
 }
@@ -222,7 +255,24 @@ mod tests {
         assert_eq!(sorted[0]["rule"], "a");
         let sorted = rules(&before, &now, Duration::from_secs(2), Column::Waiting);
         assert_eq!((&sorted[0]["rule"], &sorted[0]["waiting"]), (&json!("b"), &json!(280)));
-        assert!(table(&now, &sorted)[2].contains("WAITING"), "{:?}", table(&now, &sorted));
-        assert!(table(&now, &sorted)[2].starts_with("RULE"), "{:?}", table(&now, &sorted));
+        let shown = table(&now, &sorted, "", 2);
+        assert!(shown[2].starts_with("RULE") && shown[2].contains("WAITING"), "{shown:?}");
+        assert_eq!(shown.len(), OTHER_LINES - 1 + 2);
+        let shown = table(&now, &sorted, "a notice", 1);
+        assert_eq!((shown[1].as_str(), shown[4].as_str()), ("a notice", "… and 1 more"));
+        assert_eq!(shown.len(), OTHER_LINES + 1);
+    }
+
+    #[test]
+    fn columns_are_found_by_name_and_heading() {
+        for (column, heading, key) in COLUMNS {
+            for word in [heading, &heading.to_lowercase(), key, &key.to_uppercase()] {
+                assert_eq!(named(word), Ok(column), "{word}");
+            }
+        }
+        assert_eq!((named("out"), named("Lost")), (Ok(Column::Out), Ok(Column::Lost)));
+        let expected =
+            "there is no column nosuch; there are rule, state, in, out, errors, lost, waiting, clients, p50, p99";
+        assert_eq!(named("nosuch"), Err(expected.to_owned()));
     }
 }
