@@ -114,6 +114,9 @@ pub struct LinkStatus {
     pub bytes: u64,
     /// lost messages, by cause; causes without messages are left out
     pub dropped: Vec<(&'static str, u64)>,
+    /// of a sink that sends requests or writes a file: the messages that it could not deliver since the last one that it
+    /// could
+    pub undelivered: u64,
     /// messages that wait, for all peers together
     pub queued: usize,
     /// messages stored for a peer until it has received them, even beyond the end of the process
@@ -210,6 +213,7 @@ impl LinkStatus {
             messages: 0,
             bytes: 0,
             dropped: Vec::new(),
+            undelivered: 0,
             queued: 0,
             stored: 0,
             unproven: 0,

@@ -35,6 +35,8 @@ pub struct Outbox {
     drained: Notify,
     messages: AtomicU64,
     bytes: AtomicU64,
+    /// lost messages since the last one that was sent
+    undelivered: AtomicU64,
     health: Mutex<Health>,
 }
 
@@ -97,6 +99,7 @@ impl Outbox {
             drained: Notify::new(),
             messages: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            undelivered: AtomicU64::new(0),
             health: Mutex::new(health),
         }
     }
@@ -213,6 +216,7 @@ impl Outbox {
 
     /// Counts a message that was sent; `kept` is its number if it is stored.
     fn count_sent(&self, kept: Option<u64>, bytes: usize) {
+        self.undelivered.store(0, Ordering::Relaxed);
         match (kept, &self.store) {
             (Some(number), Some((store, _))) => {
                 store.sent(bytes);
@@ -227,6 +231,7 @@ impl Outbox {
 
     /// Counts a message that is lost for this reason.
     fn count_lost(&self, kept: Option<u64>, cause: &'static str) {
+        self.undelivered.fetch_add(1, Ordering::Relaxed);
         self.lose(cause, 1);
         if let (Some(number), Some((store, _))) = (kept, &self.store) {
             store.finish(number, 1, 0);
@@ -283,6 +288,7 @@ impl Outbox {
             messages: self.messages.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             dropped: health.dropped.clone(),
+            undelivered: self.undelivered.load(Ordering::Relaxed),
             queued: self.queued(),
             history: health.history,
             ..LinkStatus::new(address, health.since)

@@ -61,6 +61,8 @@ pub enum Cause {
     IdleStream,
     /// nobody receives the results
     NoReceiver,
+    /// the server or file of a sink takes no results
+    Undelivered,
     /// a stream, table or view that is read was dropped
     Dropped,
     /// the view that is read has no rows
@@ -86,12 +88,17 @@ impl Cause {
             Cause::OpenWindow => "openWindow",
             Cause::IdleStream => "idleStream",
             Cause::NoReceiver => "noReceiver",
+            Cause::Undelivered => "undelivered",
             Cause::Dropped => "dropped",
             Cause::NoRows => "noRows",
             Cause::AllLeft => "allLeft",
         }
     }
 }
+
+/// From how many lost results on a sink that has delivered others is reported: a server may refuse a single result for
+/// its content.
+const UNDELIVERED: u64 = 3;
 
 /// Facts about a running rule or view.
 pub(super) struct Facts<'a> {
@@ -375,6 +382,14 @@ impl Facts<'_> {
             };
             let text = format!("The sink is not connected to {}{why}{waiting}", sink.address);
             return one("sink", Cause::NotConnected, text).pop();
+        }
+        let never = sink.messages == 0;
+        if sink.undelivered >= UNDELIVERED || never && sink.undelivered > 0 {
+            let results = counted(sink.undelivered, "result");
+            let which = if never { format!("None of {results}") } else { format!("Not one of the last {results}") };
+            let why = sink.last_error.as_ref().map_or_else(|| ".".to_owned(), |(_, error)| format!(": {error}"));
+            let text = format!("{which} could be delivered to {}{why}", sink.address);
+            return one("sink", Cause::Undelivered, text).pop();
         }
         if sink.messages > 0 || sink.peers > 0 {
             return None;

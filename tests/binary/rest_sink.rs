@@ -393,3 +393,45 @@ async fn a_message_is_the_file_of_a_form() {
     let page = served.asks("GET", "/rules/r", &Value::Null).await.body;
     assert!(!page.contains("\"k\""), "fields are secrets: {page}");
 }
+
+#[tokio::test]
+async fn a_server_that_refuses_everything_is_a_finding() {
+    let (folder, accepts) = (Folder::new("rest-refuses"), Arc::new(AtomicU64::new(0)));
+    let open = accepts.clone();
+    let server = HttpServer::answering(move |_| match open.load(Ordering::Acquire) {
+        0 => (400, String::new(), "no such thing".to_owned()),
+        _ => (200, String::new(), String::new()),
+    });
+    let served = serve(&folder).await;
+    let props = json!({"url": server.url("/hook"), "method": "post", "sendSingle": true});
+    let mut client = rule(&served, "SELECT n FROM demo", props).await;
+    send_numbers(&mut client, 0..2).await;
+    let found = |status: &Value, text: &str| {
+        let first = &status["diagnosis"][0];
+        first["cause"] == "undelivered" && first["message"].as_str().is_some_and(|message| message.starts_with(text))
+    };
+    let status =
+        served.status_when("it is found", |status| found(status, "None of 2 results could be delivered")).await;
+    let message = status["diagnosis"][0]["message"].as_str().expect("a text");
+    assert!(message.contains("/hook: POST ") && message.ends_with("status 400: no such thing"), "{message}");
+    assert_eq!(status["diagnosis"][0]["operator"], "sink");
+    let status = served.asks("GET", "/rules/r/status?details", &Value::Null).await.json();
+    assert!(status["sinks"][0]["lastError"].as_str().is_some_and(|error| error.contains("status 400")), "{status:#}");
+    let overview = served.asks("GET", "/overview", &Value::Null).await.json();
+    assert!(
+        overview["rules"][0]["lastError"].as_str().is_some_and(|error| error.contains("status 400")),
+        "{overview:#}"
+    );
+    // One that is delivered ends it, and a single one that is refused is not reported.
+    accepts.store(1, Ordering::Release);
+    send_numbers(&mut client, 2..3).await;
+    let is_silent = |status: &Value| status["diagnosis"] == json!([]);
+    served.status_when("one is delivered", |status| is_silent(status)).await;
+    accepts.store(0, Ordering::Release);
+    send_numbers(&mut client, 3..4).await;
+    let refused = |status: &Value| status["sink_rest_0_0_dropped"]["refused"].as_u64();
+    let status = served.status_when("it is refused", |status| refused(status) == Some(3)).await;
+    assert!(is_silent(&status), "{status:#}");
+    send_numbers(&mut client, 4..6).await;
+    served.status_when("three in a row", |status| found(status, "Not one of the last 3 results could be")).await;
+}

@@ -1,5 +1,7 @@
 //! The status of a rule over all processes: each reports its own counts, and process 0 adds them.
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 
 use super::super::Service;
@@ -34,7 +36,9 @@ struct PartLink {
     bytes: u64,
     queued: usize,
     stored: usize,
+    undelivered: u64,
     dropped: Vec<(String, u64)>,
+    last_error: Option<(SystemTime, String)>,
 }
 
 /// What the operators of a rule have let through: without it, the diagnosis would see rows vanish.
@@ -200,9 +204,10 @@ impl PartWork {
 
 impl PartLink {
     fn of(link: &LinkStatus) -> PartLink {
-        let LinkStatus { peers, messages, bytes, queued, stored, .. } = *link;
+        let LinkStatus { peers, messages, bytes, queued, stored, undelivered, .. } = *link;
         let dropped = link.dropped.iter().map(|(cause, count)| ((*cause).to_owned(), *count)).collect();
-        PartLink { peers, messages, bytes, queued, stored, dropped }
+        let last_error = link.last_error.clone();
+        PartLink { peers, messages, bytes, queued, stored, undelivered, dropped, last_error }
     }
 
     fn add_to(&self, link: &mut LinkStatus) {
@@ -211,6 +216,8 @@ impl PartLink {
         link.bytes += self.bytes;
         link.queued += self.queued;
         link.stored += self.stored;
+        link.undelivered += self.undelivered;
+        link.last_error = link.last_error.take().max(self.last_error.clone());
         for (cause, count) in &self.dropped {
             add_loss(&mut link.dropped, cause, *count);
         }
