@@ -308,7 +308,7 @@ impl View {
             return gap;
         }
         let Some(member) = self.member(place) else { return Pulled::Gone };
-        let (holds, had) = (member.holds, member.cuts);
+        let (holds, had, sent_cursor) = (member.holds, member.cuts, member.sent_cursor);
         let (changes, bytes) = self.changes(place.cohort, holds, Wanted::Exact);
         if bytes > ONE_TURN {
             return self.begin_catch_up(place, &changes);
@@ -319,8 +319,9 @@ impl View {
         }
         let (sequence, cohort) = (self.sequence, &self.cohorts[place.cohort]);
         let (cuts, epoch, s) = (cohort.cuts, cohort.epoch.clone(), cohort.s);
+        // The frames before had no cursor: it follows the last one that the client got.
         let span = Span {
-            prev: cursor(&epoch, holds),
+            prev: cursor(&epoch, holds.min(sent_cursor)),
             at: cursor(&epoch, sequence),
             merged: merged(cuts.saturating_sub(had)),
         };

@@ -14,6 +14,10 @@ pub struct ViewStatus {
     pub inserts: u64,
     pub updates: u64,
     pub deletes: u64,
+    /// the inserts since the view began with its current query
+    pub came: u64,
+    /// the deletes since then
+    pub left: u64,
     pub operator: OperatorStatus,
     pub state_bytes: usize,
     pub ended_lives: usize,
@@ -59,6 +63,8 @@ impl View {
             inserts: counters.inserts,
             updates: counters.updates,
             deletes: counters.deletes,
+            came: counters.inserts - self.begun.0,
+            left: counters.deletes - self.begun.1,
             operator: self.operator.clone(),
             state_bytes: self.bytes() + self.operator.bytes,
             ended_lives: self.divisions.iter().map(|(_, division)| division.ended()).sum(),

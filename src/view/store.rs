@@ -47,6 +47,8 @@ pub struct View {
     pub(super) ts: i64,
     pub(super) cohorts: Numbered<Cohort>,
     pub(super) counters: Counters,
+    /// the inserts and deletes when it began with its current query
+    pub(super) begun: (u64, u64),
     /// counters of its operator
     pub operator: OperatorStatus,
     /// its first rows are being added: clients wait until it has all of them
@@ -111,6 +113,7 @@ impl View {
             ts: 0,
             cohorts: Numbered::default(),
             counters: Counters::default(),
+            begun: (0, 0),
             operator: OperatorStatus::default(),
             gone: false,
             swept: i64::MIN,
@@ -406,6 +409,7 @@ impl View {
         self.recorded = None;
         self.divisions = Slab::new();
         self.operator = OperatorStatus::default();
+        self.begun = (self.counters.inserts, self.counters.deletes);
         for (number, epoch) in old {
             let about = self.about.clone();
             let cohort = &mut self.cohorts[number];

@@ -1,6 +1,7 @@
 //! The model test: random rows, cuts and clients. In every case, a client that has read everything holds exactly its
 //! part.
 
+mod horizon;
 mod model;
 
 use std::sync::Arc;

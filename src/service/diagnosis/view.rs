@@ -19,7 +19,7 @@ impl Facts<'_> {
         if view.rows > 0 {
             return if self.status.rows_in > 0 { self.unselectable() } else { Vec::new() };
         }
-        if view.inserts > 0 {
+        if view.came > 0 {
             return one("view", Cause::AllLeft, self.left(view));
         }
         if self.status.sources.is_empty() { self.derived(reads) } else { self.silent(self.status) }
@@ -28,7 +28,7 @@ impl Facts<'_> {
     /// Why the rows have left the view.
     fn left(&self, view: &ViewStatus) -> String {
         let (expired, evicted) = (view.operator.expired, view.operator.evicted);
-        let others = view.deletes.saturating_sub(expired + evicted);
+        let others = view.left.saturating_sub(expired + evicted);
         let mut ways = Vec::new();
         for (count, way) in [(expired, "by EXPIRE"), (evicted, "by MAX_ROWS"), (others, "by a change of what it reads")]
         {

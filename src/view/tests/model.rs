@@ -104,6 +104,7 @@ impl World {
             seen: Vec::new(),
             loading: None,
             more: false,
+            before: None,
         };
         client.connect(self);
         client
@@ -124,6 +125,8 @@ pub(super) struct Client {
     pub(super) loading: Option<BTreeMap<i64, Json>>,
     /// whether it holds rows of several cuts
     pub(super) more: bool,
+    /// the cursor before frames without one
+    pub(super) before: Option<String>,
 }
 
 impl Client {
@@ -138,7 +141,7 @@ impl Client {
         if self.cursor.is_none() {
             self.rows.clear();
         }
-        (self.loading, self.more) = (None, false);
+        (self.loading, self.more, self.before) = (None, false, None);
         session.receive(&subscribe.to_string(), world.now());
         self.session = Some(session);
     }
@@ -167,7 +170,7 @@ impl Client {
             "gap" => assert_eq!(message["s"], self.s),
             "snapshot" => {
                 assert!(self.loading.is_none());
-                (self.loading, self.more) = (Some(BTreeMap::new()), false);
+                (self.loading, self.more, self.before) = (Some(BTreeMap::new()), false, None);
             }
             "rows" => {
                 let loading = self.loading.as_mut().expect("rows come in a snapshot");
@@ -187,9 +190,10 @@ impl Client {
                 let more = message["more"] == true;
                 if more && !self.more {
                     self.more = true;
-                    self.cursor = None;
+                    self.before = self.cursor.take();
                 }
-                let strict = !self.more;
+                // The one that completes a cut is exact, too.
+                let strict = !more;
                 for row in list("insert") {
                     assert!(self.rows.insert(id(&row), row.clone()).is_none() || !strict, "known: {row}");
                 }
@@ -202,13 +206,12 @@ impl Client {
                 }
                 assert_eq!(more, message.get("at").is_none());
                 if let Some(at) = message["at"].as_str() {
-                    if let Some(cursor) = &self.cursor {
+                    if let Some(cursor) = self.cursor.as_ref().or(self.before.as_ref()) {
                         let number = |cursor: &str| cursor.rsplit_once('.').unwrap().1.parse::<u64>().unwrap();
                         let prev = message["prev"].as_str().unwrap();
                         assert!(number(prev) <= number(cursor) && number(cursor) < number(at), "{message} at {cursor}");
                     }
-                    self.cursor = Some(at.to_owned());
-                    self.more = false;
+                    (self.cursor, self.before, self.more) = (Some(at.to_owned()), None, false);
                 }
             }
             "progress" => {

@@ -121,7 +121,8 @@ impl Live {
                 assert!(self.loading.is_none());
                 let more = message["more"] == true;
                 self.more |= more;
-                let strict = !self.more;
+                // The one that completes a cut is exact, too.
+                let strict = !more;
                 for (name, known) in [("insert", false), ("update", true)] {
                     for row in list(name) {
                         let before = self.rows.insert(self.key_of(&row), row);
@@ -134,7 +135,7 @@ impl Live {
                 }
                 if let Some(at) = message["at"].as_str() {
                     let number = |cursor: &str| cursor.rsplit_once('.').expect("a cursor").1.parse::<u64>().unwrap();
-                    if let Some(cursor) = self.cursor.as_deref().filter(|_| !self.more) {
+                    if let Some(cursor) = self.cursor.as_deref() {
                         let prev = message["prev"].as_str().expect("a delta has prev");
                         assert!(number(prev) <= number(cursor) && number(cursor) < number(at), "{cursor}: {message}");
                     }

@@ -77,6 +77,17 @@ async fn a_view_without_rows_says_why() {
     send(&mut feed, r#"{"id":1,"site":"a","t":200}"#).await;
     let text = finding(&service, "/views/fleet/status", "allLeft").await;
     assert!(text.contains("1 by a change") && text.contains("t < 100"), "{text}");
+    let text = finding(&service, "/views/counts/status", "allLeft").await;
+    assert!(text.contains("All rows have left: 1 by a change"), "{text}");
+    // The rows from before another query have not left: the view began again.
+    let other = FLEET.replace("t < 100", "t < 50");
+    service.asks("PUT", "/views/fleet", &json!({"sql": other})).await.done();
+    finding(&service, "/views/fleet/status", "noMessages").await;
+    let text = finding(&service, "/views/counts/status", "noRows").await;
+    assert!(text.contains("View fleet, which it reads, has no rows"), "{text}");
+    service.asks("DELETE", "/views/fleet?force=true", &Value::Null).await.done();
+    let status = until(&service, "/views/counts/status", |status| status["diagnosis"][0]["cause"] == "dropped").await;
+    assert_eq!(status["diagnosis"].as_array().map(Vec::len), Some(1), "{status}");
 }
 
 #[tokio::test]
