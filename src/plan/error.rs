@@ -207,10 +207,6 @@ impl PlanError {
                 "HAVING reads aggregates, such as count(*) > 1; conditions on rows and grouped columns belong in WHERE"
                     .to_owned(),
             ),
-            PlanErrorKind::Types { .. } => self
-                .hint
-                .clone()
-                .or_else(|| Some("convert one side, as in cast(x, \"float\") or cast(x, \"string\")".to_owned())),
             PlanErrorKind::View(error) => self.hint.clone().or_else(|| error.hint()),
             _ => self.hint.clone(),
         }

@@ -179,6 +179,20 @@ fn what_was_meant() {
         ("SELECT A FROM typed", "did you mean a?"),
         ("SELECT count(*) FROM demo GROUP BY TUMBLINGWINDO(ss, 10)", "did you mean TUMBLINGWINDOW?"),
         ("SELECT count(*) FROM demo GROUP BY a, countwindw(10)", "did you mean COUNTWINDOW?"),
+        ("SELECT a + s FROM typed", "convert one side, as in cast(x, \"float\") or cast(x, \"string\")"),
+        ("SELECT s + s FROM typed", "concat(a, b) joins texts"),
+        ("SELECT a AND b > 1 FROM typed", "both sides are conditions, such as x > 0"),
+        (
+            "SELECT xs + 1 FROM typed",
+            "operators take single values: read a member of a struct with ->, an element of an array with [0]",
+        ),
+        ("SELECT s->x FROM typed", "-> reads a member of a struct: parse_json(x)->y, if the text is JSON"),
+        ("SELECT xs->x FROM typed", "-> reads a member of a struct: x[0]->y reads that of an element"),
+        ("SELECT a->x FROM typed", "-> reads a member of a struct: declare the column as STRUCT(…)"),
+        ("SELECT s[0] FROM typed", "this needs an array: parse_json(x), if the text is JSON"),
+        ("SELECT p[0] FROM typed", "this needs an array: a member of a struct is read with ->"),
+        ("SELECT -s FROM typed", "this needs a number: convert the value, as in cast(x, \"float\")"),
+        ("SELECT NOT a FROM typed", "this needs a condition, such as x > 0"),
     ] {
         let error = plan(sql, &RuleOptions::default(), &catalog()).expect_err(sql);
         assert_eq!(error.hint().as_deref(), Some(hint), "{sql}");

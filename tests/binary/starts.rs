@@ -180,3 +180,28 @@ async fn an_import_is_undone_while_messages_come() {
     sending.abort();
     tokio::task::spawn_blocking(move || served.terminate()).await.expect("it ends");
 }
+
+#[tokio::test]
+async fn a_stored_rule_whose_condition_is_never_true_says_so_and_the_others_start() {
+    let folder = Folder::new("conditions");
+    let mut served = folder.serve();
+    let rule = |id: &str, sql: &str| json!({"id": id, "sql": sql, "actions": [{"nop": {}}]});
+    served.done("POST", "/streams", &json!({"sql": stream("s", "", "")}));
+    served.done("POST", "/rules", &rule("good", "SELECT n FROM s"));
+    served.done("POST", "/rules", &rule("filter", "SELECT n FROM s WHERE n"));
+    served.done("POST", "/rules", &rule("window", "SELECT n FROM s GROUP BY SLIDINGWINDOW(ss, 1) OVER (WHEN n)"));
+    // An earlier version took rules over such a column, too.
+    served.done("DELETE", "/streams/s?force=true", &Value::Null);
+    served.done("POST", "/streams", &json!({"sql": stream("s", "n BIGINT", "")}));
+    assert!(served.terminate().success());
+    let served = folder.serve();
+    for (id, clause) in [("filter", "WHERE"), ("window", "OVER")] {
+        let path = format!("/rules/{id}/status");
+        let status = served.answer_when(&path, id, |status| status["status"] == "stopped by error").await;
+        let message = status["message"].as_str().expect("a text");
+        assert!(message.contains(clause) && message.contains("n is never true or false"), "{message}");
+        let found = &status["diagnosis"][0];
+        assert!(found["cause"] == "notRunning" && found["message"].as_str().is_some_and(|text| text.contains(message)));
+    }
+    served.answer_when("/rules/good/status", "it runs", |status| status["status"] == "running").await;
+}

@@ -51,7 +51,10 @@ impl Compiler {
         written: &ast::Expr,
     ) -> Result<()> {
         use BinaryOp::*;
-        let wrong = || self.mismatch(written, format!("{} {op} {}", left.shown_type(), right.shown_type()));
+        let wrong = || {
+            let operation = format!("{} {op} {}", left.shown_type(), right.shown_type());
+            self.mismatch(written, operation, hint_for(op, left.class(), right.class()))
+        };
         if left.literal().is_some() && right.literal().is_some() {
             return Ok(());
         }
@@ -101,17 +104,48 @@ impl Compiler {
     ) -> Result<()> {
         match value.class() {
             Some(class) if class != wanted && value.literal().is_none() => {
-                self.mismatch(written, shown(&value.shown_type()))
+                self.mismatch(written, shown(&value.shown_type()), hint_to_get(wanted, class))
             }
             _ => Ok(()),
         }
     }
 
-    fn mismatch(&self, written: &ast::Expr, operation: String) -> Result<()> {
+    fn mismatch(&self, written: &ast::Expr, operation: String, hint: &str) -> Result<()> {
         if self.open_cases > 0 {
             return Ok(());
         }
         let kind = PlanErrorKind::Types { written: written.to_string(), operation };
-        Err(PlanError::at(kind, written.span))
+        Err(PlanError::at(kind, written.span).with_hint(hint.to_owned()))
+    }
+}
+
+/// How to make an operator work over operands of these classes.
+fn hint_for(op: BinaryOp, left: Option<Class>, right: Option<Class>) -> &'static str {
+    let either = |wanted: &[Class]| [left, right].into_iter().flatten().any(|class| wanted.contains(&class));
+    match op {
+        BinaryOp::And | BinaryOp::Or => "both sides are conditions, such as x > 0",
+        _ if either(&[Class::Array, Class::Struct]) => {
+            "operators take single values: read a member of a struct with ->, an element of an array with [0]"
+        }
+        BinaryOp::Add if left == Some(Class::Text) && left == right => "concat(a, b) joins texts",
+        _ if left == Some(Class::Bool) && left == right => {
+            "booleans are compared by = and !=, and combined by AND and OR"
+        }
+        _ => "convert one side, as in cast(x, \"float\") or cast(x, \"string\")",
+    }
+}
+
+/// How to get a value of the wanted class from one of the found class.
+fn hint_to_get(wanted: Class, found: Class) -> &'static str {
+    match (wanted, found) {
+        (Class::Struct, Class::Text) => "-> reads a member of a struct: parse_json(x)->y, if the text is JSON",
+        (Class::Struct, Class::Array) => "-> reads a member of a struct: x[0]->y reads that of an element",
+        (Class::Struct, _) => "-> reads a member of a struct: declare the column as STRUCT(…)",
+        (Class::Array, Class::Text) => "this needs an array: parse_json(x), if the text is JSON",
+        (Class::Array, Class::Struct) => "this needs an array: a member of a struct is read with ->",
+        (Class::Array, _) => "this needs an array: declare the column as ARRAY(…)",
+        (Class::Bool, _) => "this needs a condition, such as x > 0",
+        (Class::Number, _) => "this needs a number: convert the value, as in cast(x, \"float\")",
+        (Class::Text, _) => "this needs text: convert the value, as in cast(x, \"string\")",
     }
 }
