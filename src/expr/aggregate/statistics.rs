@@ -54,16 +54,24 @@ impl Spread {
 
     /// Null if there are no numbers, and for a sample also if there is only one.
     pub(super) fn answer(&self) -> Value {
-        let sample = matches!(self.aggregate, Aggregate::StddevSample | Aggregate::VarSample);
-        let freedom = self.count.saturating_sub(u64::from(sample));
+        use Aggregate as A;
+        let (is_sample, is_deviation) = match self.aggregate {
+            A::Var => (false, false),
+            A::VarSample => (true, false),
+            A::Stddev => (false, true),
+            A::StddevSample => (true, true),
+            // They have other states.
+            A::Count | A::CountDistinct | A::Sum | A::SumDistinct | A::Avg | A::AvgDistinct => return Value::Null,
+            A::Min | A::Max | A::Median | A::PercentileCont(_) | A::PercentileDisc(_) => return Value::Null,
+            A::Collect | A::CollectDistinct | A::CollectEnd { .. } | A::Merge => return Value::Null,
+            A::FirstValue { .. } | A::LastValue { .. } | A::Deduplicate { .. } => return Value::Null,
+        };
+        let freedom = self.count.saturating_sub(u64::from(is_sample));
         if freedom == 0 {
             return Value::Null;
         }
         let variance = self.squares / freedom as f64;
-        Value::Float(match self.aggregate {
-            Aggregate::Stddev | Aggregate::StddevSample => variance.sqrt(),
-            _ => variance,
-        })
+        Value::Float(if is_deviation { variance.sqrt() } else { variance })
     }
 }
 
@@ -125,14 +133,20 @@ pub(super) fn of_ranks(aggregate: Aggregate, count: usize, number: impl Fn(usize
         // Weighted, because the difference of two floats can overflow.
         Value::Float(if part == 0.0 || low == high { low } else { low * (1.0 - part) + high * part })
     };
+    use Aggregate as A;
     match aggregate {
-        Aggregate::PercentileDisc(Share(share)) => {
+        A::PercentileDisc(Share(share)) => {
             // 0.55 · 100 is slightly more than 55 in floats, which must not become rank 56.
             let rank = (share * count as f64 * (1.0 - 2.0 * f64::EPSILON)).ceil() as usize;
             number(rank.clamp(1, count) - 1).0
         }
-        Aggregate::PercentileCont(Share(share)) => between(share * (count - 1) as f64),
-        _ if count % 2 == 1 => number(count / 2).0,
-        _ => between((count - 1) as f64 / 2.0),
+        A::PercentileCont(Share(share)) => between(share * (count - 1) as f64),
+        A::Median if count % 2 == 1 => number(count / 2).0,
+        A::Median => between((count - 1) as f64 / 2.0),
+        // They have other states.
+        A::Count | A::CountDistinct | A::Sum | A::SumDistinct | A::Avg | A::AvgDistinct => Value::Null,
+        A::Min | A::Max | A::Stddev | A::StddevSample | A::Var | A::VarSample => Value::Null,
+        A::Collect | A::CollectDistinct | A::CollectEnd { .. } | A::Merge => Value::Null,
+        A::FirstValue { .. } | A::LastValue { .. } | A::Deduplicate { .. } => Value::Null,
     }
 }

@@ -87,23 +87,57 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Whether it would send the same messages on a connection.
+    /// Whether it wants the same of a connection. Every setting is named here, so that a new one is decided on.
     fn wants(&self, used: Use, settings: &Settings) -> bool {
-        let own = &self.settings;
+        let Settings {
+            // They find the endpoint, so all its links have the same.
+            role: _,
+            path: _,
+            shown_path: _,
+            tls: _,
+            headers: _,
+            proxy: _,
+            addresses: _,
+            address_mode: _,
+            connections: _,
+            // They belong to one source or sink, not to the connection.
+            checks: _,
+            client_queue: _,
+            slow_client: _,
+            cache: _,
+            check_connection: _,
+            on_open,
+            keep_alive,
+            subprotocols,
+            events,
+            connection,
+            data_timeout,
+            max_connection_age,
+            overlap,
+            ping_interval,
+            idle_timeout,
+            write_timeout,
+            reconnect,
+            handshake_timeout,
+            max_message_size,
+            per_message_deflate,
+        } = &self.settings;
         self.used == used
-            && own.events == settings.events
-            && own.connection == settings.connection
-            && own.sends_like(settings)
-            && own.data_timeout == settings.data_timeout
-            && own.max_connection_age == settings.max_connection_age
-            && own.overlap == settings.overlap
-            && own.ping_interval == settings.ping_interval
-            && own.idle_timeout == settings.idle_timeout
-            && own.write_timeout == settings.write_timeout
-            && own.reconnect == settings.reconnect
-            && own.handshake_timeout == settings.handshake_timeout
-            && own.max_message_size == settings.max_message_size
-            && own.per_message_deflate == settings.per_message_deflate
+            && *on_open == settings.on_open
+            && *keep_alive == settings.keep_alive
+            && *subprotocols == settings.subprotocols
+            && *events == settings.events
+            && *connection == settings.connection
+            && *data_timeout == settings.data_timeout
+            && *max_connection_age == settings.max_connection_age
+            && *overlap == settings.overlap
+            && *ping_interval == settings.ping_interval
+            && *idle_timeout == settings.idle_timeout
+            && *write_timeout == settings.write_timeout
+            && *reconnect == settings.reconnect
+            && *handshake_timeout == settings.handshake_timeout
+            && *max_message_size == settings.max_message_size
+            && *per_message_deflate == settings.per_message_deflate
     }
 }
 

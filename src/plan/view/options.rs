@@ -72,7 +72,9 @@ impl ViewOptions {
                 "EVENT_TIME" => options.event_time = flag(option)?,
                 "LATE_TOLERANCE" => options.late_tolerance = Some(duration(option)?),
                 "IDLE_TIMEOUT" => options.idle_timeout = Some(duration(option)?),
-                _ => options.checkpoint = Some(positive(option)?),
+                "CHECKPOINT" => options.checkpoint = Some(positive(option)?),
+                // The parser accepts the others only, see VIEW_OPTIONS.
+                _ => return Err(wrong(option, "nothing: no view reads this option")),
             }
         }
         // Outside windows, the order of messages does not depend on time.
@@ -158,5 +160,38 @@ fn flag(option: &ViewOption) -> Result<bool, PlanError> {
         "true" => Ok(true),
         "false" => Ok(false),
         _ => Err(wrong(option, "TRUE or FALSE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ViewOptions;
+    use crate::sql::ast::VIEW_OPTIONS;
+    use crate::sql::parse_view;
+
+    #[test]
+    fn every_option_is_read_and_only_it_changes() {
+        let read = |options: &str| {
+            let create =
+                parse_view(&format!("CREATE VIEW v {options} AS SELECT a FROM s GROUP BY a, TUMBLINGWINDOW(ss, 1)"));
+            format!("{:?}", ViewOptions::read(&create.unwrap()).unwrap())
+        };
+        let all: Vec<String> = VIEW_OPTIONS
+            .iter()
+            .map(|name| {
+                let value = match *name {
+                    "CLAIMS" => "a=b",
+                    "PATH" => "/p",
+                    "EVENT_TIME" => "true",
+                    "KEY" | "PARAMS" => "a",
+                    _ => "7",
+                };
+                read(&format!("WITH ({name} = \"{value}\")"))
+            })
+            .collect();
+        for (place, (name, one)) in VIEW_OPTIONS.iter().zip(&all).enumerate() {
+            assert_ne!(*one, read(""), "{name} is not read");
+            assert!(!all[..place].contains(one), "{name} is read as another option");
+        }
     }
 }
