@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json};
 
 use crate::definition::connection::{put, put_all};
+use crate::definition::name::LongName;
 use crate::io::connector;
 use crate::text::document::{Document, Node, Problem, Value};
 
@@ -50,6 +51,10 @@ impl PropertySets {
             problems.push(document.error(node.place, "", message));
         }
         for member in node.members() {
+            if let Err(error) = LongName::check(&member.key) {
+                problems.push(document.error(member.place, "conf key", error.to_string()));
+                continue;
+            }
             match &member.node.value {
                 Value::Map(_) | Value::Null => {
                     let set = member.node.json_members();

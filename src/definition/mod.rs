@@ -4,6 +4,7 @@
 //! opens and runs nothing.
 
 pub mod connection;
+pub mod name;
 pub mod rule;
 pub mod schedule;
 pub mod stream;

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use crate::config::{Config, PropertySets};
+use crate::definition::name::LongName;
 use crate::definition::rule::{self, Rule, RuleOptions};
 use crate::definition::stream::{Catalog, RelationKind};
 use crate::engine::{Keeps, RuleSpec, TableSpec};
@@ -339,6 +340,11 @@ impl Loader {
         let rule = rule::parse(document, node, key, &self.config.rule, &mut found);
         self.problems.extend(found.into_iter().map(|found| found.problem));
         let Some(rule) = rule else { return };
+        if let Err(error) = LongName::check(&rule.id) {
+            let place = node.field("id").map_or(node.place, |id| id.place);
+            self.problems.push(document.error(place, "rule", error.to_string()));
+            return;
+        }
         let subject = if rule.id.is_empty() { "rule".to_owned() } else { format!("rule {}", rule.id) };
         if !rule.id.is_empty() && !self.ids.insert(rule.id.clone()) {
             let hint = Some("each rule needs an id of its own".to_owned());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Loader, diagnose};
+use crate::definition::name::LongName;
 use crate::definition::stream::StreamDef;
 use crate::sql::{self, ast::Relation, ast::StreamOption};
 use crate::text::document::{Document, Member, Node, Problem, Value};
@@ -82,6 +83,13 @@ impl Loader {
             }
         };
         let name = create.name.name.to_string();
+        if let Err(error) = LongName::check(&name) {
+            let span = Some(create.name.span);
+            let subject = subject_of(create.relation, "").trim_end().to_owned();
+            self.problems.push(document.sql_error(statement, &subject, error.to_string(), span, None));
+            self.broken.insert(name);
+            return;
+        }
         let subject = subject_of(create.relation, &name);
         if let Some(key) = key.filter(|member| member.key != name) {
             let message = format!("is listed under the name {}; the name in the statement is used", key.key);

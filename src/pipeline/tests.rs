@@ -164,3 +164,27 @@ fn files_that_hold_nothing_are_refused() {
     assert!(problems_of(&["5"])[0].contains("the file holds a number"));
     assert!(problems_of(&["{}"])[0].contains("neither streams nor rules"));
 }
+
+#[test]
+fn names_have_a_longest_length() {
+    let file = |stream: &str, view: &str, rule: &str, key: &str| {
+        format!(
+            r#"{{"streams": ["CREATE STREAM {stream} () WITH (DATASOURCE=\"/s\", TYPE=\"websocket\", CONF_KEY=\"{key}\")"],
+                "sources": {{"websocket": {{"{key}": {{}}}}}},
+                "views": ["CREATE VIEW {view} WITH (KEY=\"k\") AS SELECT k FROM {stream}"],
+                "rules": [{{"id": "{rule}", "sql": "SELECT * FROM {stream}", "actions": [{{"nop": {{}}}}]}}]}}"#
+        )
+    };
+    let (longest, longer) = ("n".repeat(255), "n".repeat(256));
+    assert_eq!(problems_of(&[&file(&longest, &format!("v{}", &longest[1..]), &longest, &longest)]), [""; 0]);
+    for (text, what) in [
+        (file(&longer, "v", "r", "k"), "stream"),
+        (file("s", &longer, "r", "k"), "view"),
+        (file("s", "v", &longer, "k"), "rule"),
+        (file("s", "v", "r", &longer), "conf key"),
+    ] {
+        let problems = problems_of(&[&text]);
+        let expected = format!("error: {what}: the name {}… has 256 bytes, at most 255 are possible", &longer[..32]);
+        assert!(problems.iter().any(|problem| problem.contains(&expected)), "{what}: {problems:?}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Loader, PlannedRule, diagnose};
+use crate::definition::name::LongName;
 use crate::definition::stream::RelationKind;
 use crate::engine::{Keeps, RuleSpec, view_id};
 use crate::plan::PlanError;
@@ -98,6 +99,12 @@ impl Loader {
     fn read_view(&mut self, document: &Arc<Document>, node: &Node, create: CreateView, circle: Option<&PlanError>) {
         let Some(statement) = statement_of(node) else { return };
         let name = create.name.name.to_string();
+        if let Err(error) = LongName::check(&name) {
+            let span = Some(create.name.span);
+            self.problems.push(document.sql_error(statement, "view", error.to_string(), span, None));
+            self.broken.insert(name);
+            return;
+        }
         let subject = format!("view {name}");
         let mut refuse = |message: String| {
             let span = Some(create.name.span);

@@ -10,7 +10,8 @@ use serde_json::{Map, Value as Json, json};
 use super::error::ServiceError;
 use super::secrets::restored_props;
 use super::store::{Change, RecordKind, Records};
-use super::{Service, check_id, check_length, locked};
+use super::{Service, check_id, locked};
+use crate::definition::name::LongName;
 use crate::definition::rule::{self, RuleOptions};
 use crate::io::connector;
 use crate::property::{Fault, Warning};
@@ -76,7 +77,7 @@ impl Service {
         };
         let old = self.conf_keys(class, kind)?.get(key).and_then(Json::as_object).cloned();
         if old.is_none() {
-            check_length(key).map_err(|error| ServiceError::ConfKey(format!("Invalid confKey: {error}")))?;
+            LongName::check(key).map_err(|error| ServiceError::ConfKey(format!("Invalid confKey: {error}")))?;
         }
         let props = restored_props(props, old.as_ref()).map_err(ServiceError::ConfKey)?;
         self.check_reach(&props).map_err(|error| ServiceError::ConfKey(error.to_string()))?;

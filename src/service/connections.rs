@@ -22,8 +22,9 @@ use self::report::{is_named, unnamed};
 use super::error::ServiceError;
 use super::secrets::restored_props;
 use super::store::{Change, RecordKind, Records};
-use super::{Service, check_id, check_length, locked};
+use super::{Service, check_id, locked};
 use crate::definition::connection::{Connection, FileEntry, KINDS, selector};
+use crate::definition::name::LongName;
 use crate::definition::stream::LOOKUP_SOURCES;
 use crate::io::source::SourceSettings;
 use crate::io::websocket::{CheckError, DialError, Lease, Settings};
@@ -105,7 +106,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError`]; then nothing has changed.
     pub async fn create_connection(&self, id: &str, kind: &str, props: Map<String, Json>) -> Result<(), ServiceError> {
-        check_length(id)?;
+        LongName::check(id)?;
         let connection = self.checked_connection(id, kind, props)?;
         let _alone = self.inner.changing.lock().await;
         if locked(&self.inner.connections).live.contains_key(id) {
@@ -161,7 +162,7 @@ impl Service {
             Some(known) if known == connection => Ok(()),
             Some(_) => self.replace(id, connection).await,
             None => {
-                check_length(id)?;
+                LongName::check(id)?;
                 self.put(id, connection).await
             }
         }

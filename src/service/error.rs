@@ -1,6 +1,7 @@
 //! The service's errors, with eKuiper's texts and codes, which scripts match.
 
 use super::store::StoreError;
+use crate::definition::name::LongName;
 use crate::engine::{NotRecorded, NotTapped};
 use crate::plan::PlanError;
 
@@ -20,9 +21,6 @@ pub enum Code {
     ConfKey = 5000,
 }
 
-/// The longest name of a new rule, stream, table, view, connection or conf key, in bytes.
-pub const LONGEST_NAME: usize = 255;
-
 /// Why a request was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -30,12 +28,8 @@ pub enum ServiceError {
     Id(String),
     #[error("id cannot be empty")]
     EmptyId,
-    #[error("the name {shown}… has {length} bytes, at most {} are possible: choose a shorter one", LONGEST_NAME)]
-    LongName {
-        /// its beginning
-        shown: String,
-        length: usize,
-    },
+    #[error(transparent)]
+    LongName(#[from] LongName),
     #[error("{0}")]
     Statement(String),
     /// an older or equal version would replace a newer one

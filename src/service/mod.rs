@@ -552,17 +552,6 @@ pub fn check_id(id: &str) -> Result<(), ServiceError> {
     Err(ServiceError::Id(shown))
 }
 
-/// Checks the length of a new name.
-///
-/// # Errors
-/// [`ServiceError::LongName`]
-fn check_length(name: &str) -> Result<(), ServiceError> {
-    if name.len() <= error::LONGEST_NAME {
-        return Ok(());
-    }
-    Err(ServiceError::LongName { shown: name.chars().take(32).collect(), length: name.len() })
-}
-
 /// Milliseconds since the epoch.
 fn millis(time: SystemTime) -> i64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)

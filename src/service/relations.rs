@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::definition::{Definition, Planned};
 use super::error::ServiceError;
 use super::store::{Change, RecordKind};
-use super::{Service, check_length, locked};
+use super::{Service, locked};
+use crate::definition::name::LongName;
 use crate::definition::stream::{Catalog, RelationKind, StreamDef};
 use crate::definition::view::ViewShape;
 use crate::engine::TableSpec;
@@ -169,7 +170,7 @@ impl Service {
     pub async fn create_relation(&self, sql: &str) -> Result<Named, ServiceError> {
         let create = parse(sql)?;
         let name = create.name.name.to_string();
-        check_length(&name)?;
+        LongName::check(&name)?;
         // A new stream has no secrets to restore.
         self.restored_relation("", sql)?;
         let _alone = self.inner.changing.lock().await;
@@ -221,7 +222,7 @@ impl Service {
         let alone = self.inner.changing.lock().await;
         let old = locked(&self.inner.relations).named.get(name).cloned();
         if old.is_none() {
-            check_length(name)?;
+            LongName::check(name)?;
         }
         if let Some(old) = &old {
             if old.create.relation != relation {

@@ -26,7 +26,8 @@ use super::error::ServiceError;
 use super::relations::check_version;
 use super::status::Phase;
 use super::store::{Change, RecordKind};
-use super::{Service, check_id, check_length, locked};
+use super::{Service, check_id, locked};
+use crate::definition::name::LongName;
 use crate::definition::stream::Catalog;
 
 /// The status message of a rule that was stopped by hand.
@@ -71,7 +72,7 @@ impl Service {
 
     async fn insert_rule(&self, definition: &Arc<Definition>, text: &str) -> Result<(), ServiceError> {
         let id = definition.rule.id.as_str();
-        check_length(id)?;
+        LongName::check(id)?;
         let entry = Entry::new(id, State::of(definition, text));
         // The rule is registered first, so that its streams cannot be dropped in between.
         let _life = entry.life.lock().await;

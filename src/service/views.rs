@@ -14,7 +14,8 @@ pub use self::looks::{ViewReport, ViewRows};
 use super::error::ServiceError;
 use super::processes::Recipe;
 use super::store::{Change, RecordKind, Records};
-use super::{Service, check_length, locked};
+use super::{Service, locked};
+use crate::definition::name::LongName;
 use crate::definition::stream::{Catalog, RelationKind};
 use crate::definition::view::ViewShape;
 use crate::engine::{Keeps, RuleSpec, view_id};
@@ -170,7 +171,7 @@ impl Service {
         let create = parse(sql)?;
         let alone = self.inner.changing.lock().await;
         let name = create.name.name.to_string();
-        check_length(&name)?;
+        LongName::check(&name)?;
         let taken = if self.has_view(&name) {
             Some("view")
         } else {
