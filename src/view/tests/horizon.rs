@@ -1,6 +1,5 @@
 //! How far back cursors resume.
 
-use super::super::*;
 use super::model::*;
 use serde_json::json;
 
