@@ -5,6 +5,7 @@
 //! its streams have counted since it joined them.
 
 mod faults;
+mod feed;
 mod flow;
 mod latency;
 mod losses;
@@ -17,10 +18,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 pub use faults::{Failure, Fault, Place};
+pub use feed::{FeedCounts, FeedEvent, OpenGaps};
 pub use flow::{Flow, FlowCounts};
 pub use latency::{LATENCY_BOUNDS, Latency};
 pub use losses::{Losses, known_cause};
@@ -60,23 +61,30 @@ pub struct RuleMetrics {
     failed: AtomicBool,
     /// A stream was wrongly taken for simulated: its watermark is far ahead of the clock.
     misled: AtomicBool,
-    /// errors by operator; allocates nothing before the first
-    faults: Mutex<Vec<Fault>>,
     latency: Mutex<Latencies>,
     /// what the operators of a rule with state have let through
     pub flow: Flow,
     /// taps of its rows
     pub taps: Taps,
-    /// the probable unit of its timestamps, if they are read in another
-    unit: Mutex<Option<&'static str>>,
     /// how far the most recent late row was behind the watermark, ms
     late_by: AtomicI64,
-    /// Suspicious facts about its rows that cause no loss.
-    oddities: Mutex<Vec<String>>,
-    /// Feed events of streams that it no longer reads.
-    feed: Mutex<FeedCounts>,
+    /// `None` while there is nothing: most rules never have any of this.
+    rare: Mutex<Option<Box<Rare>>>,
     /// The streams that it reads, with its share of their counts.
     shares: Mutex<SmallVec<[Share; 1]>>,
+}
+
+/// What few rules have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// errors by operator
+    faults: Vec<Fault>,
+    /// the probable unit of its timestamps, if they are read in another
+    unit: Option<&'static str>,
+    /// Suspicious facts about its rows that cause no loss.
+    oddities: Vec<String>,
+    /// Feed events of streams that it no longer reads.
+    feed: FeedCounts,
 }
 
 /// A snapshot of the work of a rule's operators.
@@ -137,82 +145,6 @@ pub struct StreamMetrics {
     gaps: Mutex<OpenGaps>,
     /// Suspicious facts about its messages.
     oddities: Mutex<Vec<String>>,
-}
-
-/// Numbers of a feed's sequences that may still arrive (`gapWait`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OpenGaps {
-    pub numbers: u64,
-    /// All of them are missing from this time on, ms since the epoch.
-    pub due: i64,
-}
-
-/// Unusual messages of a feed that are not errors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FeedEvent {
-    /// A message of another shape, which was skipped (`ON_MISMATCH`).
-    Mismatched,
-    /// A message that another connection has delivered before, which was dropped (`dedupKey`).
-    Duplicate,
-    /// A number missing in the feed's sequence (`gapSequence`).
-    Missing,
-    /// A number that has arrived before.
-    Doubled,
-    /// A number that arrived after a later one.
-    Reordered,
-    /// A message without the fields of `dedupKey`, or with a null in one.
-    WithoutDedupKey,
-    /// The same for `gapSequence`.
-    WithoutGapSequence,
-    /// The same for `gapKey`.
-    WithoutGapKey,
-}
-
-/// Counts of each [`FeedEvent`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FeedCounts([u64; FeedEvent::ALL.len()]);
-
-impl FeedEvent {
-    pub const ALL: [FeedEvent; 8] = [
-        FeedEvent::Mismatched,
-        FeedEvent::Duplicate,
-        FeedEvent::Missing,
-        FeedEvent::Doubled,
-        FeedEvent::Reordered,
-        FeedEvent::WithoutDedupKey,
-        FeedEvent::WithoutGapSequence,
-        FeedEvent::WithoutGapKey,
-    ];
-
-    /// The name in status and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            FeedEvent::Mismatched => "mismatched",
-            FeedEvent::Duplicate => "duplicate",
-            FeedEvent::Missing => "missing",
-            FeedEvent::Doubled => "doubled",
-            FeedEvent::Reordered => "reordered",
-            FeedEvent::WithoutDedupKey => "without_dedup_key",
-            FeedEvent::WithoutGapSequence => "without_gap_sequence",
-            FeedEvent::WithoutGapKey => "without_gap_key",
-        }
-    }
-}
-
-impl FeedCounts {
-    /// Events with counts above 0.
-    pub fn each(&self) -> impl Iterator<Item = (FeedEvent, u64)> {
-        FeedEvent::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
-    }
-
-    /// The sum of these and another process's counts.
-    pub fn and(self, other: FeedCounts) -> FeedCounts {
-        self.combine(other, u64::wrapping_add)
-    }
-
-    fn combine(self, other: FeedCounts, with: fn(u64, u64) -> u64) -> FeedCounts {
-        FeedCounts(std::array::from_fn(|event| with(self.0[event], other.0[event])))
-    }
 }
 
 /// The share of a stream's counts that belongs to a rule.
@@ -335,9 +267,17 @@ impl RuleMetrics {
         self.rows_in.fetch_add(share.rows(), Ordering::Relaxed);
         let errors = share.errors();
         self.errors.fetch_add(errors, Ordering::Relaxed);
-        let mut left = locked(&self.feed);
-        *left = left.combine(share.feed(), u64::wrapping_add);
-        add(&mut locked(&self.faults), Place::Decoder, errors, &share.recent());
+        let (feed, recent) = (share.feed(), share.recent());
+        if errors > 0 || feed != FeedCounts::default() {
+            self.rarely(|rare| {
+                rare.feed = rare.feed.combine(feed, u64::wrapping_add);
+                add(&mut rare.faults, Place::Decoder, errors, &recent);
+            });
+        }
+    }
+
+    fn rarely<T>(&self, change: impl FnOnce(&mut Rare) -> T) -> T {
+        change(locked(&self.rare).get_or_insert_with(Box::default))
     }
 
     /// Counts a row at the rule itself.
@@ -358,7 +298,8 @@ impl RuleMetrics {
     /// Feed events of its streams, counted since it joined them.
     pub fn feed(&self) -> FeedCounts {
         let shares = locked(&self.shares);
-        shares.iter().map(Share::feed).fold(*locked(&self.feed), |sum, share| sum.combine(share, u64::wrapping_add))
+        let left = locked(&self.rare).as_ref().map(|rare| rare.feed).unwrap_or_default();
+        shares.iter().map(Share::feed).fold(left, |sum, share| sum.combine(share, u64::wrapping_add))
     }
 
     /// Rows and messages lost to errors.
@@ -381,7 +322,7 @@ impl RuleMetrics {
     pub fn error_of(&self, place: Place, text: impl Into<String>, message: Option<&str>) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         let failure = Failure::new(text.into(), message);
-        let count = add(&mut locked(&self.faults), place, 1, std::slice::from_ref(&failure));
+        let count = self.rarely(|rare| add(&mut rare.faults, place, 1, std::slice::from_ref(&failure)));
         let (rule, operator, error) = (self.id.as_str(), place.as_str(), failure.text.as_str());
         // If a rule fails on every row, errors are logged less and less often.
         if count.is_power_of_two() {
@@ -409,7 +350,7 @@ impl RuleMetrics {
 
     /// Notes the probable unit of timestamps.
     pub fn looks_like(&self, unit: &'static str) {
-        *locked(&self.unit) = Some(unit);
+        self.rarely(|rare| rare.unit = Some(unit));
     }
 
     /// Opens a tap of its rows; `None`: there are too many already.
@@ -458,7 +399,10 @@ impl RuleMetrics {
         let shares = locked(&self.shares);
         let brought = shares.iter().filter(|share| share.rows() > 0 || share.errors() > 0);
         let worked = self.worked.load(Ordering::Relaxed);
-        let mut faults = locked(&self.faults).clone();
+        let (mut faults, unit) = match &*locked(&self.rare) {
+            Some(rare) => (rare.faults.clone(), rare.unit),
+            None => Default::default(),
+        };
         for share in shares.iter() {
             add(&mut faults, Place::Decoder, share.errors(), &share.recent());
         }
@@ -486,7 +430,7 @@ impl RuleMetrics {
             handed: self.handed.load(Ordering::Relaxed),
             faults,
             flow: self.flow.counts(),
-            unit: *locked(&self.unit),
+            unit,
             late_by: self.late_by.load(Ordering::Relaxed),
             inputs,
             threads: threads.into_iter().collect(),
@@ -495,14 +439,15 @@ impl RuleMetrics {
 
     /// Notes a suspicious fact about the rows. Each of the few kinds is noted once.
     pub fn odd(&self, text: String) {
-        locked(&self.oddities).push(text);
+        self.rarely(|rare| rare.oddities.push(text));
     }
 
     /// Suspicious facts about the rows and about the messages of its streams.
     pub fn oddities(&self) -> Vec<String> {
         let shares = locked(&self.shares);
         let of_streams = shares.iter().flat_map(|share| locked(&share.stream.oddities).clone());
-        locked(&self.oddities).iter().cloned().chain(of_streams).collect()
+        let own = locked(&self.rare).as_ref().map(|rare| rare.oddities.clone()).unwrap_or_default();
+        own.into_iter().chain(of_streams).collect()
     }
 
     /// A stream was wrongly taken for simulated, so that rows with right times are late: only a restart with empty state
@@ -543,8 +488,9 @@ impl RuleMetrics {
 
     pub fn last_error(&self) -> Option<(SystemTime, String)> {
         let shares = locked(&self.shares);
-        let faults = locked(&self.faults);
-        let own = faults.iter().max_by_key(|fault| fault.time).map(|fault| (fault.time, fault.text.clone()));
+        let rare = locked(&self.rare);
+        let faults = rare.iter().flat_map(|rare| &rare.faults);
+        let own = faults.max_by_key(|fault| fault.time).map(|fault| (fault.time, fault.text.clone()));
         shares.iter().map(Share::last_error).fold(own, later)
     }
 

@@ -233,6 +233,13 @@ impl Tap {
 pub struct Taps {
     /// a bit for each point with a tap
     points: AtomicU8,
+    /// made with the first tap: most rules never have one
+    tapped: OnceLock<Box<Tapped>>,
+}
+
+/// What the taps of a rule or stream need.
+#[derive(Debug, Default)]
+struct Tapped {
     /// for each point
     rests: [Rest; Point::ALL.len()],
     own: Mutex<Vec<Arc<Tap>>>,
@@ -265,8 +272,9 @@ impl Taps {
 
     /// Offers a row to the taps of this point. `row` makes the text, only if one of them takes it.
     pub fn offer(&self, point: Point, row: impl FnOnce() -> String) {
+        let Some(tapped) = self.tapped.get() else { return };
         let now = Instant::now();
-        let rest = &self.rests[point as usize];
+        let rest = &tapped.rests[point as usize];
         if clock(now) < rest.until.load(Ordering::Relaxed) {
             rest.rows.fetch_add(1, Ordering::Relaxed);
             return;
@@ -315,7 +323,7 @@ impl Taps {
     pub(super) fn add(&self, tap: &Arc<Tap>) -> bool {
         self.tidy();
         {
-            let mut own = locked(&self.own);
+            let mut own = locked(&self.tapped.get_or_init(Box::default).own);
             if own.len() >= TAPS {
                 return false;
             }
@@ -327,24 +335,26 @@ impl Taps {
 
     /// Adds a tap of a rule that reads the stream. It ends with the rule.
     pub(super) fn lend(&self, tap: &Arc<Tap>) {
-        locked(&self.lent).push(Arc::downgrade(tap));
+        locked(&self.tapped.get_or_init(Box::default).lent).push(Arc::downgrade(tap));
         self.tidy();
     }
 
     fn all(&self) -> Vec<Arc<Tap>> {
-        let mut all: Vec<Arc<Tap>> = locked(&self.own).clone();
-        all.extend(locked(&self.lent).iter().filter_map(Weak::upgrade));
+        let Some(tapped) = self.tapped.get() else { return Vec::new() };
+        let mut all: Vec<Arc<Tap>> = locked(&tapped.own).clone();
+        all.extend(locked(&tapped.lent).iter().filter_map(Weak::upgrade));
         all
     }
 
     /// Removes taps that have ended.
     fn tidy(&self) {
-        locked(&self.own).retain(|tap| !tap.rows.is_closed());
-        locked(&self.lent).retain(|tap| tap.upgrade().is_some_and(|tap| !tap.rows.is_closed()));
+        let Some(tapped) = self.tapped.get() else { return };
+        locked(&tapped.own).retain(|tap| !tap.rows.is_closed());
+        locked(&tapped.lent).retain(|tap| tap.upgrade().is_some_and(|tap| !tap.rows.is_closed()));
         let points = self.all().iter().fold(0, |points, tap| points | tap.points);
         self.points.store(points, Ordering::Relaxed);
         // A new tap does not wait for the pause of others.
-        self.rests.iter().for_each(|rest| rest.until.store(0, Ordering::Relaxed));
+        tapped.rests.iter().for_each(|rest| rest.until.store(0, Ordering::Relaxed));
     }
 }
 
