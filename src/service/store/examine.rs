@@ -10,8 +10,9 @@ use super::record::{Total, named, opened};
 use super::tables::{ALL, META, forget_states, is_old, migrate, total};
 use super::{Damage, Records, StoreError, Target};
 
-/// Memory for pages of the file, bytes. Everything is read only once, so more would gain little.
-pub(super) const CACHE: usize = 4 << 20;
+/// Memory for pages of the file, bytes. Everything is read only once, and the system keeps pages too, so more would gain
+/// little.
+pub(super) const CACHE: usize = 1 << 20;
 
 /// What was read from a file.
 #[derive(Default)]
