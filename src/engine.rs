@@ -57,7 +57,7 @@ use crate::metrics::RuleMetrics;
 use crate::plan::physical::RulePlan;
 use crate::plan::spread::Spread;
 use crate::plan::view::Connected;
-use crate::sync::{KeyedLock, locked};
+use crate::sync::{KeyedLock, Shared, locked};
 use crate::time::Clock;
 use crate::value::Text;
 use crate::view::Views;
@@ -126,10 +126,11 @@ pub struct TableSpec {
     pub source: SourceSpec,
 }
 
-/// One sink of a rule, with the format of its messages.
+/// One sink of a rule, with the format of its messages. Equal sinks of many rules share their settings.
+#[derive(Clone)]
 pub struct SinkAction {
     pub spec: SinkSpec,
-    pub format: SinkFormat,
+    pub format: Arc<SinkFormat>,
     /// It gets failed messages, and no results.
     pub dead_letter: bool,
 }
@@ -175,6 +176,8 @@ pub struct Engine {
     starts: together::Starts,
     slots: AtomicUsize,
     homes: Homes,
+    /// The lists of streams of the running rules.
+    lists: Shared<Vec<StreamId>>,
     measured: measure::Last,
     sizes: Mutex<memory::Sizes>,
     /// Set if a client has held up the engine for the flush limit at the end of input.
@@ -193,7 +196,7 @@ pub struct Engine {
 struct Running {
     streams: HashMap<StreamId, RunningStream>,
     /// Unordered, so that removal is cheap.
-    rules: HashMap<String, RunningRule>,
+    rules: HashMap<String, Box<RunningRule>>,
     /// Ids of rules that are starting.
     starting: HashSet<String>,
     /// In the order of creation.
@@ -269,8 +272,8 @@ impl RunningStream {
 
 struct RunningRule {
     key: u64,
-    /// Without repetition.
-    streams: Vec<StreamId>,
+    /// Without repetition. Rules that read the same streams share the list.
+    streams: Arc<Vec<StreamId>>,
     threads: RuleThreads,
     spread: Spread,
     metrics: Arc<RuleMetrics>,
@@ -358,6 +361,7 @@ impl Engine {
         let connectors = Connectors::new(websockets);
         Ok(Engine {
             homes: Homes::new(threads.len()),
+            lists: Shared::default(),
             threads,
             traffic,
             connectors,

@@ -1,6 +1,8 @@
-//! Locks: one for short steps in memory, and one by name for work that waits. Also a count that can be awaited.
+//! Locks: one for short steps in memory, and one by name for work that waits. Also a count that can be awaited, and values
+//! that many owners share.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -35,6 +37,35 @@ impl Count {
     }
 }
 
+/// Values that are often equal: each is kept once, for all of its owners. A value without owners stays until new values
+/// need its place.
+pub struct Shared<T>(Mutex<HashSet<Arc<T>>>);
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Shared(Mutex::default())
+    }
+}
+
+impl<T: Eq + Hash> Shared<T> {
+    /// The known value that equals this one, or else this one.
+    pub fn share(&self, value: T) -> Arc<T> {
+        let mut known = locked(&self.0);
+        if let Some(same) = known.get(&value) {
+            return same.clone();
+        }
+        if known.len() == known.capacity() {
+            known.retain(|value| Arc::strong_count(value) > 1);
+            // As many new values come before the next search as this one has found.
+            let found = known.len();
+            known.reserve(found);
+        }
+        let value = Arc::new(value);
+        known.insert(value.clone());
+        value
+    }
+}
+
 /// A lock for each name in use: a stream is never opened twice at a time, nor read while it closes. Work on other names
 /// goes on. Unused names take no memory.
 #[derive(Default)]
@@ -60,5 +91,20 @@ impl KeyedLock {
             passed.push(lock.lock_owned().await);
         }
         passed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_values_are_kept_once_and_unused_ones_go() {
+        let shared = Shared::default();
+        let kept = shared.share("a".to_owned());
+        assert!(Arc::ptr_eq(&kept, &shared.share("a".to_owned())));
+        (0..1000).for_each(|number| drop(shared.share(number.to_string())));
+        assert!(Arc::ptr_eq(&kept, &shared.share("a".to_owned())));
+        assert!(locked(&shared.0).len() < 8);
     }
 }

@@ -198,7 +198,7 @@ struct WorkerLoop {
     stepped_back: i64,
     zone: jiff::tz::TimeZone,
     streams: HashMap<StreamKey, RunningStream>,
-    rules: HashMap<RuleKey, RunningRule>,
+    rules: HashMap<RuleKey, Box<RunningRule>>,
     mail: Mailbox,
     /// The rules that also receive results of other processes, by the name in their letters.
     relayed: HashMap<u64, RuleKey>,
@@ -372,12 +372,12 @@ impl WorkerLoop {
         // A rule that works, waits or pauses between two turns has not processed all its input.
         let busy = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.is_busy());
         let works = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.is_working());
-        if !self.rules.values().any(works) {
+        if !self.rules.values().any(|rule| works(rule)) {
             for done in self.settling.drain(..) {
                 let _ = done.send(());
             }
         }
-        if !self.draining.is_empty() && self.rules.values().any(busy) {
+        if !self.draining.is_empty() && self.rules.values().any(|rule| busy(rule)) {
             return true;
         }
         if !self.draining.is_empty() {
@@ -456,7 +456,7 @@ impl WorkerLoop {
                 self.rules.values().filter_map(|rule| rule.queue.as_ref()).for_each(|queue| queue.activate());
             }
             Command::CountUnprocessed(done) => {
-                let _ = done.send(self.rules.values().map(RunningRule::unprocessed).sum());
+                let _ = done.send(self.rules.values().map(|rule| rule.unprocessed()).sum());
             }
             Command::NextDeadline(done) => {
                 let _ = done.send(self.timers.next());

@@ -198,7 +198,7 @@ impl Engine {
         let (mut last, rules) = {
             let mut running = self.running();
             let last = running.status();
-            let mut rules: Vec<RunningRule> = running.rules.drain().map(|(_, rule)| rule).collect();
+            let mut rules: Vec<RunningRule> = running.rules.drain().map(|(_, rule)| *rule).collect();
             // Sorted like `last`.
             rules.sort_unstable_by_key(|rule| rule.key);
             (last, rules)

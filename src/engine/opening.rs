@@ -206,7 +206,7 @@ impl PreparedRule<'_> {
         let rule = self.installed();
         let mut running = self.engine.running();
         running.starting.remove(&self.id);
-        running.rules.insert(self.id.clone(), rule);
+        running.rules.insert(self.id.clone(), Box::new(rule));
         Ok(())
     }
 
@@ -467,12 +467,12 @@ impl PreparedRule<'_> {
             let outlet = sink.outlet();
             let shape = match &outlet {
                 SinkHandle::Messages(_) => action.format.clone(),
-                SinkHandle::Rows(_) => action.format.of_rows(),
+                SinkHandle::Rows(_) => Arc::new(action.format.of_rows()),
             };
             let encodings = if action.dead_letter { &mut self.dead_letters } else { &mut self.encodings };
-            let index = encodings.iter().position(|known| *known.format == shape).unwrap_or_else(|| {
+            let index = encodings.iter().position(|known| known.format == shape).unwrap_or_else(|| {
                 let name = if several { cluster::hash(&format!("{shape:?}")) } else { 0 };
-                encodings.push(Encoding { name, format: Arc::new(shape), outlets: Vec::new(), rows: Vec::new() });
+                encodings.push(Encoding { name, format: shape, outlets: Vec::new(), rows: Vec::new() });
                 encodings.len() - 1
             });
             if several && let SinkSpec::Websocket(settings) = &action.spec {
@@ -519,7 +519,7 @@ impl PreparedRule<'_> {
         let everywhere = self.threads.is_spread() || self.engine.processes.are_several();
         RunningRule {
             key: self.number,
-            streams: std::mem::take(&mut self.streams),
+            streams: self.engine.lists.share(std::mem::take(&mut self.streams)),
             threads: self.threads,
             spread: if everywhere { self.spread.clone() } else { Spread::Alone },
             metrics: self.metrics.clone(),

@@ -40,7 +40,7 @@ struct Old {
     key: u64,
     threads: RuleThreads,
     division: Option<Division>,
-    streams: Vec<StreamId>,
+    streams: Arc<Vec<StreamId>>,
     /// those that the new version has not taken over, each with its number
     sinks: Vec<(usize, Arc<dyn OpenSink>)>,
 }
@@ -90,7 +90,7 @@ impl PreparedRule<'_> {
             let status = rule.status(&self.id, sources);
             let last = LastStatus::new(status, ended_sources(&rule, alone), old.sinks);
             running.starting.remove(&self.id);
-            running.rules.insert(self.id.clone(), new);
+            running.rules.insert(self.id.clone(), Box::new(new));
             last
         };
         engine.wake(&old.streams);

@@ -182,6 +182,12 @@ impl Engine {
         running.rules.get(id).map(|rule| rule.status(id, running.sources(rule)))
     }
 
+    /// The status of each source of a rule, with its stream; empty if the rule does not run.
+    pub fn sources_of(&self, id: &str) -> Vec<(String, LinkStatus)> {
+        let running = self.running();
+        running.rules.get(id).map(|rule| running.sources(rule)).unwrap_or_default()
+    }
+
     /// Taps the rows of a rule.
     ///
     /// # Errors
@@ -198,8 +204,8 @@ impl Engine {
     /// [`NotRecorded`]
     pub fn record_stream(&self, name: &str) -> Result<MessageReader, NotRecorded> {
         let running = self.running();
-        let reads = |rule: &&RunningRule| rule.streams.iter().any(|stream| stream.name == name);
-        let streams = running.rules.values().filter(reads).map(|rule| rule.metrics.streams(name));
+        let reads = |rule: &RunningRule| rule.streams.iter().any(|stream| stream.name == name);
+        let streams = running.rules.values().filter(|rule| reads(rule)).map(|rule| rule.metrics.streams(name));
         // Rules that are limited to fewer threads read the stream separately; the reading on the most threads has all
         // messages.
         let streams = streams.max_by_key(Vec::len).filter(|streams| !streams.is_empty()).ok_or(NotRecorded::NotRead)?;
@@ -227,8 +233,8 @@ impl Engine {
     pub fn seen_of_stream(&self, name: &str) -> Option<SeenFields> {
         let metrics: Vec<Arc<RuleMetrics>> = {
             let running = self.running();
-            let reads = |rule: &&RunningRule| rule.streams.iter().any(|stream| stream.name == name);
-            running.rules.values().filter(reads).map(|rule| rule.metrics.clone()).collect()
+            let reads = |rule: &RunningRule| rule.streams.iter().any(|stream| stream.name == name);
+            running.rules.values().filter(|rule| reads(rule)).map(|rule| rule.metrics.clone()).collect()
         };
         let all = metrics.iter().flat_map(|metrics| metrics.seen());
         all.filter(|(stream, _)| stream == name).map(|(_, seen)| seen).max_by_key(|seen| seen.messages)
@@ -272,7 +278,7 @@ impl Engine {
 
 impl Running {
     pub(super) fn status(&self) -> Vec<RuleStatus> {
-        let mut rules: Vec<(&String, &RunningRule)> = self.rules.iter().collect();
+        let mut rules: Vec<(&String, &RunningRule)> = self.rules.iter().map(|(id, rule)| (id, &**rule)).collect();
         rules.sort_unstable_by_key(|(_, rule)| rule.key);
         rules.into_iter().map(|(id, rule)| rule.status(id, self.sources(rule))).collect()
     }

@@ -174,11 +174,11 @@ impl SourceSpec {
 #[derive(Clone, Debug, PartialEq)]
 pub enum SinkSpec {
     /// also for server-sent events
-    Websocket(Box<Settings>),
+    Websocket(Arc<Settings>),
     /// a topic for other rules
     Memory(MemorySink),
     /// HTTP requests
-    Rest(Box<RestSink>),
+    Rest(Arc<RestSink>),
     File(FileSink),
     /// lines on stdout
     Log(ConsoleSink),
@@ -203,11 +203,12 @@ impl SinkSpec {
         }
     }
 
+    /// Copies settings that are shared.
     pub fn settings_mut(&mut self) -> &mut dyn SinkSettings {
         match self {
-            SinkSpec::Websocket(settings) => &mut **settings,
+            SinkSpec::Websocket(settings) => Arc::<Settings>::make_mut(settings),
             SinkSpec::Memory(sink) => sink,
-            SinkSpec::Rest(sink) => &mut **sink,
+            SinkSpec::Rest(sink) => Arc::<RestSink>::make_mut(sink),
             SinkSpec::File(sink) => sink,
             SinkSpec::Log(sink) => sink,
             SinkSpec::Nop(sink) => sink,
@@ -452,13 +453,15 @@ impl Connectors {
         };
         Ok(match spec {
             SinkSpec::Websocket(settings) => Box::new(match store {
-                Some(store) => self.websockets.open_stored_sink(*settings, thread, signal, store).await?,
-                None => self.websockets.open_sink(*settings, thread, signal).await?,
+                Some(store) => {
+                    self.websockets.open_stored_sink(Arc::unwrap_or_clone(settings), thread, signal, store).await?
+                }
+                None => self.websockets.open_sink(Arc::unwrap_or_clone(settings), thread, signal).await?,
             }),
             SinkSpec::Memory(sink) => Box::new(self.topics.write(sink, signal)),
             SinkSpec::Rest(sink) => {
                 let store = store.map(|store| (store, signal));
-                Box::new(self.rest.open(*sink, self.egress.clone(), store).map_err(unopened)?)
+                Box::new(self.rest.open(Arc::unwrap_or_clone(sink), self.egress.clone(), store).map_err(unopened)?)
             }
             SinkSpec::File(sink) => Box::new(self.writers.open(sink, self.files.clone()).map_err(unopened)?),
             SinkSpec::Log(_) => Box::new(self.console.clone().unwrap_or_else(Console::stdout).open(signal)),

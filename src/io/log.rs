@@ -23,6 +23,10 @@ const WAITING: usize = 4096;
 pub struct ConsoleSink;
 
 impl SinkSettings for ConsoleSink {
+    fn has_files(&self) -> bool {
+        false
+    }
+
     fn kind(&self) -> &'static str {
         "log"
     }

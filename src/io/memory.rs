@@ -229,12 +229,20 @@ impl MemorySink {
 }
 
 impl SourceSettings for MemorySource {
+    fn has_files(&self) -> bool {
+        false
+    }
+
     fn is_local(&self) -> bool {
         true
     }
 }
 
 impl SinkSettings for MemorySink {
+    fn has_files(&self) -> bool {
+        false
+    }
+
     fn kind(&self) -> &'static str {
         "memory"
     }

@@ -15,6 +15,10 @@ pub const PROPERTIES: &[Property<()>] = &[Property::without_effect("log", Type::
 pub struct NopSink;
 
 impl SinkSettings for NopSink {
+    fn has_files(&self) -> bool {
+        false
+    }
+
     fn kind(&self) -> &'static str {
         "nop"
     }

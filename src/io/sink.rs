@@ -43,6 +43,16 @@ pub trait SinkSettings {
     /// Limits the variables that files read later may name, because others may write these files.
     fn limit_variables(&mut self, _allowed: &Variables) {}
 
+    /// Whether reading its properties again may give other settings, or an error, because files have changed.
+    fn has_files(&self) -> bool {
+        true
+    }
+
+    /// Whether a rule may be refused because a peer is missing.
+    fn has_checks(&self) -> bool {
+        false
+    }
+
     /// Allows a rule to start although a peer is missing, because the rule was accepted before.
     fn skip_checks(&mut self) {}
 }

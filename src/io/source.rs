@@ -38,6 +38,11 @@ pub trait SourceSettings {
     /// Limits the variables that files read later may name, because others may write these files.
     fn limit_variables(&mut self, _allowed: &Variables) {}
 
+    /// Whether reading its properties again may give other settings, or an error, because files have changed.
+    fn has_files(&self) -> bool {
+        true
+    }
+
     /// Allows a rule to start although a file or peer is missing, because the rule was accepted before; the source
     /// keeps trying.
     fn skip_checks(&mut self) {}

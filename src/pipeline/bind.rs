@@ -1,6 +1,7 @@
 //! Finds the source of a stream and the sink of an action by the configuration, for rule files and the service.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 
@@ -59,7 +60,7 @@ pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<Warning
     let format = formed.map_err(|reason| ConnectorError::Form { kind, reason })?;
     warnings.extend(selected.warnings);
     warnings.append(&mut resource_warnings);
-    Ok((SinkAction { spec, format, dead_letter: action.dead_letter }, warnings))
+    Ok((SinkAction { spec, format: Arc::new(format), dead_letter: action.dead_letter }, warnings))
 }
 
 /// The property that names a set of properties which the sink builds on.

@@ -6,6 +6,7 @@
 //! error at once. Reading opens nothing; [`start`] starts the result on an engine.
 
 mod bind;
+mod bindings;
 mod change;
 pub mod diagnose;
 pub mod schema;
@@ -33,6 +34,7 @@ use crate::text::document::{Document, Node, Place, Problem, Severity, Value};
 use crate::text::suggest;
 
 pub use self::bind::{Fault, Faults, UnknownKey, sink, source};
+pub use self::bindings::Bindings;
 pub use self::change::{Changes, Content, change, restart};
 pub use self::start::start;
 pub use self::views::PlannedView;

@@ -50,7 +50,7 @@ impl Service {
         let rule = json!({"id": "new", "sql": sql, "actions": [{"nop": {}}]});
         let text = rule.to_string();
         let planned = Definition::of(rule, None, &self.config().rule).and_then(|definition| {
-            let planned = definition.plan(&self.catalog(), &self.config())?;
+            let planned = definition.plan(&self.catalog(), &self.bindings())?;
             Ok(planned.nodes.explain(&definition.select))
         });
         match planned {

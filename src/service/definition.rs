@@ -10,13 +10,12 @@ use super::check_id;
 use super::error::ServiceError;
 use super::processes::Recipe;
 use super::topology::{Target, Topology};
-use crate::config::Config;
 use crate::definition::connection::selector;
 use crate::definition::rule::{self, Part, Rule, RuleOptions, RuleProblem};
 use crate::definition::stream::{Catalog, RelationKind, StreamDef};
 use crate::engine::{Keeps, RuleSpec, SinkAction};
 use crate::io::connector::{ConnectorError, SourceSpec};
-use crate::pipeline::{self, UnknownKey};
+use crate::pipeline::{self, Bindings};
 use crate::plan::physical::{Body, Role};
 use crate::plan::view::Connected;
 use crate::plan::{self, PlanError, PlanErrorKind};
@@ -26,7 +25,7 @@ use crate::sql::{self, SyntaxErrorKind};
 use crate::text::document::{Document, Severity};
 use crate::value::Text;
 
-/// A rule that was parsed once. Every start plans it again, against the current streams and settings.
+/// A parsed rule. Every start plans it again, against the current streams and settings.
 #[derive(Clone, Debug)]
 pub struct Definition {
     pub rule: Rule,
@@ -65,7 +64,8 @@ impl Planned {
         for source in self.spec.sources.iter_mut().flatten() {
             source.settings_mut().skip_checks();
         }
-        for sink in &mut self.spec.sinks {
+        // Settings that are shared would be copied.
+        for sink in self.spec.sinks.iter_mut().filter(|sink| sink.spec.settings().has_checks()) {
             sink.spec.settings_mut().skip_checks();
         }
         self.recipe.unchecked = true;
@@ -158,11 +158,6 @@ impl Definition {
         if self.rule.name.is_empty() { &self.rule.id } else { &self.rule.name }
     }
 
-    /// The same rule with other tags.
-    pub(super) fn with_tags(&self, tags: Vec<String>) -> Definition {
-        Definition { tags: Some(tags), ..self.clone() }
-    }
-
     /// Logs what has no effect, such as a misspelt option: eKuiper accepts such rules.
     pub fn warn(&self) {
         for warning in &self.warnings {
@@ -174,8 +169,8 @@ impl Definition {
     ///
     /// # Errors
     /// [`ServiceError`] for anything that is wrong with it.
-    pub fn plan(&self, catalog: &Catalog, config: &Config) -> Result<Planned, ServiceError> {
-        self.plan_with(catalog, config, |def| self.source(def, config))
+    pub fn plan(&self, catalog: &Catalog, bindings: &Bindings) -> Result<Planned, ServiceError> {
+        self.plan_with(catalog, bindings, |def| self.source(def, bindings))
     }
 
     /// The logical and the physical plan, and how the rule uses the data threads.
@@ -197,9 +192,9 @@ impl Definition {
     ///
     /// # Errors
     /// [`ServiceError`]
-    pub fn source(&self, def: &StreamDef, config: &Config) -> Result<SourceSpec, ServiceError> {
-        let (source, warnings) = pipeline::source(def, config, UnknownKey::Default).map_err(fault_of)?;
-        for warning in warnings {
+    pub fn source(&self, def: &Arc<StreamDef>, bindings: &Bindings) -> Result<SourceSpec, ServiceError> {
+        let (source, warnings) = bindings.source(def).map_err(fault_of)?;
+        for warning in &*warnings {
             tracing::warn!(rule = self.rule.id, stream = %def.name, "{warning}");
         }
         Ok(source)
@@ -212,8 +207,8 @@ impl Definition {
     pub fn plan_with(
         &self,
         catalog: &Catalog,
-        config: &Config,
-        source: impl Fn(&StreamDef) -> Result<SourceSpec, ServiceError>,
+        bindings: &Bindings,
+        source: impl Fn(&Arc<StreamDef>) -> Result<SourceSpec, ServiceError>,
     ) -> Result<Planned, ServiceError> {
         let Rule { id, sql, options, actions, .. } = &self.rule;
         let select = &*self.select;
@@ -225,8 +220,8 @@ impl Definition {
         }
         let mut sinks: Vec<SinkAction> = Vec::with_capacity(actions.len());
         for action in actions {
-            let (sink, warnings) = pipeline::sink(action, config).map_err(|error| connector_error(&error))?;
-            for warning in warnings {
+            let (sink, warnings) = bindings.sink(action).map_err(|error| connector_error(&error))?;
+            for warning in &*warnings {
                 tracing::warn!(rule = id, sink = action.kind, "{warning}");
             }
             sinks.push(sink);

@@ -72,7 +72,8 @@ use crate::engine::{Engine, EngineError, EngineSettings, Measured, RuleStatus, T
 pub use crate::engine::{NotShown, ScannedRow};
 use crate::io::egress::Egress;
 use crate::io::reach::{self, FileRoots, Reach, ReachError};
-use crate::sync::{KeyedLock, locked};
+use crate::pipeline::Bindings;
+use crate::sync::{KeyedLock, Shared, locked};
 use crate::time::Clock;
 use checkpoints::Checkpoints;
 use conf_keys::ConfKeys;
@@ -153,6 +154,10 @@ struct Inner {
     /// Held while a stream or table changes.
     changing: tokio::sync::Mutex<()>,
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
+    /// The names of the operators of rules that have run.
+    topologies: Shared<Topology>,
+    /// Sources and sinks by the current configuration, or by an earlier one.
+    bindings: Mutex<Arc<Bindings>>,
     views: Mutex<BTreeMap<String, ManagedView>>,
     /// whether the attempt to start the stored views is complete
     views_begun: tokio::sync::watch::Sender<bool>,
@@ -248,10 +253,13 @@ impl Service {
         shutdown: CancellationToken,
         clock: Clock,
     ) -> Service {
+        let config = Arc::new(config);
         let inner = Inner {
             engine: tokio::sync::RwLock::new(Some(engine)),
             store,
-            config: Mutex::new(Arc::new(config)),
+            bindings: Mutex::new(Arc::new(Bindings::of(config.clone()))),
+            topologies: Shared::default(),
+            config: Mutex::new(config),
             relations: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             rules: Mutex::default(),
@@ -295,9 +303,7 @@ impl Service {
             }
         }
         self.restore_views(records);
-        for (id, text) in records.of(RecordKind::Rule) {
-            self.restore_rule(id, text);
-        }
+        self.restore_rules(records);
         self.restore_states(records).await;
         if let Some(engine) = self.inner.engine.read().await.as_ref() {
             engine.retain_rules(|id| locked(&self.inner.rules).contains_key(id));
@@ -492,6 +498,16 @@ impl Service {
     /// The current configuration.
     pub fn config(&self) -> Arc<Config> {
         locked(&self.inner.config).clone()
+    }
+
+    /// The sources and sinks of rules by the current configuration.
+    fn bindings(&self) -> Arc<Bindings> {
+        let config = self.config();
+        let mut bindings = locked(&self.inner.bindings);
+        if !bindings.are_of(&config) {
+            *bindings = Arc::new(Bindings::of(config));
+        }
+        bindings.clone()
     }
 
     /// Checks the files and variables that properties from the API name.

@@ -315,7 +315,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError`] for anything that is wrong with it.
     pub(super) fn plan(&self, definition: &Definition, text: &str) -> Result<Planned, ServiceError> {
-        let planned = definition.plan(&self.catalog(), &self.config())?;
+        let planned = definition.plan(&self.catalog(), &self.bindings())?;
         let recipe = self.recipe(&definition.rule.id, text, definition.reads.clone());
         Ok(Planned { recipe, ..planned })
     }

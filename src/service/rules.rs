@@ -2,13 +2,16 @@
 //!
 //! Each rule has two locks. One serialises its changes: it is held from the first check of an operation until the
 //! change is on disk, so that concurrent calls on one rule run one after the other. The other guards its data and is
-//! held only for single steps, so that a query never waits. `life` has the transitions. A rule's text is parsed once,
-//! when it arrives; every start plans the definition again, against the current streams and settings.
+//! held only for single steps, so that a query never waits. `life` has the transitions. Between two starts only an outline
+//! of the definition is kept (`outline`); every start reads the rule's text and plans it again, against the current
+//! streams and settings (`resuming`: the start of all stored rules).
 
 mod entry;
 mod life;
 mod looks;
+mod outline;
 mod part;
+mod resuming;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -64,13 +67,13 @@ impl Service {
     pub async fn create_rule(&self, text: &str) -> Result<String, ServiceError> {
         // A new rule has no secrets to restore.
         self.restored_rule("", text)?;
-        let definition = Arc::new(Definition::read(text, None, &self.config().rule)?);
+        let definition = Definition::read(text, None, &self.config().rule)?;
         self.insert_rule(&definition, text).await?;
         definition.warn();
         Ok(definition.rule.id.clone())
     }
 
-    async fn insert_rule(&self, definition: &Arc<Definition>, text: &str) -> Result<(), ServiceError> {
+    async fn insert_rule(&self, definition: &Definition, text: &str) -> Result<(), ServiceError> {
         let id = definition.rule.id.as_str();
         LongName::check(id)?;
         let entry = Entry::new(id, State::of(definition, text));
@@ -94,12 +97,7 @@ impl Service {
     }
 
     /// Stores a definition and starts it, unless `triggered` is false, in place of the running rule with its id.
-    async fn put_in_place(
-        &self,
-        entry: &Arc<Entry>,
-        definition: &Arc<Definition>,
-        text: &str,
-    ) -> Result<(), ServiceError> {
+    async fn put_in_place(&self, entry: &Arc<Entry>, definition: &Definition, text: &str) -> Result<(), ServiceError> {
         let planned = self.plan(definition, text)?;
         let known = !locked(&entry.state).created;
         let record = match definition.rule.options.temporary {
@@ -119,59 +117,6 @@ impl Service {
         }
     }
 
-    /// Restores a stored rule; [`Service::resume`] starts it.
-    pub(super) fn restore_rule(&self, id: &str, text: &str) {
-        let state = match Definition::read(text, Some(id), &self.config().rule) {
-            Ok(definition) => {
-                definition.warn();
-                let phase = if definition.rule.triggered { Phase::Starting } else { Phase::Stopped };
-                State { phase, created: true, ..State::of(&Arc::new(definition), text) }
-            }
-            Err(error) => {
-                tracing::error!("the stored rule {id} cannot be used: {error}");
-                let message = error.to_string();
-                State { phase: Phase::Failed, message, created: true, ..State::unread(text) }
-            }
-        };
-        locked(&self.inner.rules).insert(id.to_owned(), Entry::new(id, state));
-    }
-
-    /// Starts the stored views and rules. Their sources begin after all are attached.
-    pub async fn resume(&self) {
-        let together = self.start_together().await;
-        self.resume_all().await;
-        self.begin_together(together).await;
-    }
-
-    async fn resume_all(&self) {
-        self.resume_views().await;
-        let entries: Vec<Arc<Entry>> = locked(&self.inner.rules).values().cloned().collect();
-        for entry in entries {
-            let _life = entry.life.lock().await;
-            if entry.phase() != Phase::Starting || locked(&entry.state).gone {
-                continue;
-            }
-            let planned = self.definition(&entry).and_then(|definition| {
-                let planned = self.plan(&definition, &entry.text())?;
-                Ok((definition, planned.unchecked()))
-            });
-            let started = match planned {
-                Ok((definition, planned)) => self.begin(&entry, &definition, planned, None, true).await,
-                Err(error) => Err(NotStarted::Refused(error)),
-            };
-            if let Err(NotStarted::Refused(error)) = started {
-                if matches!(error, ServiceError::Stopping) {
-                    return;
-                }
-                tracing::error!("rule {} cannot start: {error}", entry.id);
-                let mut state = locked(&entry.state);
-                (state.phase, state.message) = (Phase::Failed, error.to_string());
-            }
-            // Lets requests run in between, however many rules there are.
-            tokio::task::yield_now().await;
-        }
-    }
-
     /// Replaces a rule, or creates it. A running version is replaced between two messages: no endpoint that both use
     /// closes, and no client is disconnected.
     ///
@@ -180,7 +125,7 @@ impl Service {
     pub async fn update_rule(&self, id: &str, text: &str) -> Result<(), ServiceError> {
         check_id(id)?;
         let text = &*self.restored_rule(id, text)?;
-        let definition = Arc::new(Definition::read(text, Some(id), &self.config().rule)?);
+        let definition = Definition::read(text, Some(id), &self.config().rule)?;
         // Waits until a creation or deletion in progress is complete.
         let known = || locked(&self.inner.rules).get(id).cloned();
         let (entry, _life) = loop {
@@ -273,7 +218,7 @@ impl Service {
         let entry = self.registered(id)?;
         let _life = entry.life.lock().await;
         self.still_there(&entry)?;
-        let planned = self.definition(&entry).and_then(|definition| definition.plan(&self.catalog(), &self.config()));
+        let planned = self.definition(&entry).and_then(|definition| definition.plan(&self.catalog(), &self.bindings()));
         if let Err(error) = planned {
             if entry.phase() == Phase::Running {
                 self.halt(&entry, "", true).await?;
@@ -335,7 +280,7 @@ impl Service {
     /// What is wrong with the rule then.
     pub(super) fn check_rule(&self, id: &str, catalog: &Catalog) -> Result<(), ServiceError> {
         let Some(entry) = self.entry(id) else { return Ok(()) };
-        self.definition(&entry)?.plan(catalog, &self.config()).map(|_| ())
+        self.definition(&entry)?.plan(catalog, &self.bindings()).map(|_| ())
     }
 
     /// Tries to take the lock of a running rule.
@@ -364,16 +309,12 @@ impl Service {
         }
     }
 
-    /// The definition of a rule.
+    /// Reads the definition of a rule from its text.
     ///
     /// # Errors
     /// The error of a stored rule that cannot be parsed.
-    fn definition(&self, entry: &Entry) -> Result<Arc<Definition>, ServiceError> {
-        let known = locked(&entry.state).definition.clone();
-        match known {
-            Some(definition) => Ok(definition),
-            None => Definition::read(&entry.text(), Some(&entry.id), &self.config().rule).map(Arc::new),
-        }
+    fn definition(&self, entry: &Entry) -> Result<Definition, ServiceError> {
+        Definition::read(&entry.text(), Some(&entry.id), &self.config().rule)
     }
 
     /// Plans a rule against the current catalog and starts it in place of the running version.
@@ -453,8 +394,8 @@ impl Service {
         }
         self.amend(&entry, "tags", Json::from(tags.clone())).await?;
         let mut state = locked(&entry.state);
-        if let Some(definition) = &state.definition {
-            state.definition = Some(Arc::new(definition.with_tags(tags)));
+        if let Some(outline) = &mut state.outline {
+            Arc::make_mut(outline).tags = Some(tags.into());
         }
         Ok(())
     }

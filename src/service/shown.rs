@@ -21,7 +21,7 @@ use super::{Service, bounds, locked, millis};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::io::reach::Reach;
-use crate::pipeline::Content;
+use crate::pipeline::{Bindings, Content};
 use crate::time::Clock;
 
 /// Keeps the engine in place while this is held.
@@ -91,15 +91,12 @@ impl Service {
 
     /// An entry for a rule that runs on the engine.
     async fn running_rule(&self, id: &str, text: &str) -> Result<Arc<Entry>, super::ServiceError> {
-        let definition = Arc::new(Definition::read(text, Some(id), &self.config().rule)?);
+        let definition = Definition::read(text, Some(id), &self.config().rule)?;
         // The rule belongs to the operator, who may access everything.
         let config = Config { reach: None, ..Config::clone(&self.config()) };
-        let nodes = definition.plan(&self.catalog(), &config)?.nodes;
-        let status = match self.inner.engine.read().await.as_ref() {
-            Some(engine) => engine.rule_status(id).await,
-            None => None,
-        };
-        let base = status.as_ref().map(Baseline::of).unwrap_or_default();
+        let nodes = definition.plan(&self.catalog(), &Bindings::of(Arc::new(config)))?.nodes;
+        let engine = self.inner.engine.read().await;
+        let base = engine.as_ref().map(|engine| Baseline::of(&engine.sources_of(id))).unwrap_or_default();
         Ok(Entry::running(id, &definition, text, nodes, base, millis(SystemTime::now())))
     }
 

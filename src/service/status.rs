@@ -114,7 +114,7 @@ pub struct Link {
 
 /// The counts of a rule's sources at its start, since sources count for all their rules.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Baseline(Vec<SourceBase>);
+pub(super) struct Baseline(Box<[SourceBase]>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct SourceBase {
@@ -124,9 +124,10 @@ struct SourceBase {
 }
 
 impl Baseline {
-    pub fn of(status: &RuleStatus) -> Baseline {
+    /// From the status of each source.
+    pub fn of(sources: &[(String, LinkStatus)]) -> Baseline {
         let base = |link: &LinkStatus| SourceBase { messages: link.messages, failures: link.history.failures };
-        Baseline(status.sources.iter().map(|(_, link)| base(link)).collect())
+        Baseline(sources.iter().map(|(_, link)| base(link)).collect())
     }
 }
 

@@ -9,9 +9,17 @@ pub(super) async fn opened(data: &std::path::Path) -> Service {
 }
 
 async fn opened_by(data: &std::path::Path, clock: Clock) -> Service {
+    try_opened_by(data, clock).await.unwrap()
+}
+
+pub(super) async fn try_opened(data: &std::path::Path) -> Result<Service, StartError> {
+    try_opened_by(data, Clock::System).await
+}
+
+async fn try_opened_by(data: &std::path::Path, clock: Clock) -> Result<Service, StartError> {
     let server = ServerSettings { ip: "127.0.0.1".to_owned(), port: 0, ..ServerSettings::default() };
     let config = Config { server, ..Config::default() };
-    Service::open_by(ServiceSettings { config, data: data.to_owned(), workers: 1, cluster: None }, clock).await.unwrap()
+    Service::open_by(ServiceSettings { config, data: data.to_owned(), workers: 1, cluster: None }, clock).await
 }
 
 #[tokio::test]

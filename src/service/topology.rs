@@ -11,7 +11,7 @@ use crate::plan::physical::{Body, Input, Role, RulePlan, StepKind};
 use crate::sql::ast::{BinaryOp, Expr, ExprKind, Field, InSet, JoinKind, Select, WindowKind};
 use crate::value::Text;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Topology {
     /// the streams and tables that are read; lookup tables are queried instead
     pub sources: Box<[Text]>,
@@ -21,7 +21,7 @@ pub struct Topology {
 }
 
 /// One part with its name (`source_demo`, `op_2_decoder`, …), and the parts after it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Node {
     name: Text,
     part: Part,
@@ -29,7 +29,7 @@ struct Node {
 }
 
 /// The task of a part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
     /// delivers messages; the number of the rule's source
     Source(usize),

@@ -235,8 +235,8 @@ impl Service {
             "id": wanted.id, "sql": wanted.sql, "options": options, "temp": true,
             "actions": [{"nop": wanted.sink_props.unwrap_or_default()}],
         });
-        let config = self.config();
-        let definition = Definition::of(rule, None, &config.rule)?;
+        let definition = Definition::of(rule, None, &self.config().rule)?;
+        let bindings = self.bindings();
         let mut catalog = Catalog::clone(&self.catalog());
         for (name, _) in mocks {
             // A separate definition makes a separate stream, so rules on the real stream do not see these rows.
@@ -245,11 +245,11 @@ impl Service {
                 catalog.replace(StreamDef { format: Format::Json, compression: None, ..def });
             }
         }
-        let source = |def: &StreamDef| match mocks.iter().find(|(name, _)| *name == *def.name) {
+        let source = |def: &Arc<StreamDef>| match mocks.iter().find(|(name, _)| *name == *def.name) {
             Some((_, mock)) => Ok(SourceSpec::Mock(mock.clone())),
-            None => definition.source(def, &config),
+            None => definition.source(def, &bindings),
         };
-        let mut spec = definition.plan_with(&catalog, &config, source)?.spec;
+        let mut spec = definition.plan_with(&catalog, &bindings, source)?.spec;
         spec.id = format!("$$trial/{}/{:08x}", wanted.id, fastrand::u32(..));
         for action in &mut spec.sinks {
             action.spec = SinkSpec::Events(sink.clone());

@@ -464,7 +464,7 @@ impl<'a> Run<'a> {
         for action in actions {
             let (spec, _) =
                 connector::sink(&action.kind, &action.props).map_err(|error| error.to_string()).map_err(at("rule"))?;
-            sinks.push(SinkAction { spec, format: action.format, dead_letter: action.dead_letter });
+            sinks.push(SinkAction { spec, format: Arc::new(action.format), dead_letter: action.dead_letter });
         }
         let mut sources = Vec::new();
         for input in &mut plan.inputs {

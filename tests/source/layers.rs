@@ -49,7 +49,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("config", &["definition", "io", "logging", "property", "text"]),
-    ("pipeline", &["config", "definition", "engine", "io", "plan", "property", "sql", "text"]),
+    ("pipeline", &["config", "definition", "engine", "io", "plan", "property", "sql", "sync", "text", "value"]),
     (
         "service",
         &[

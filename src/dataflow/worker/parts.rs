@@ -177,7 +177,7 @@ impl WorkerLoop {
         let queue = if rule.event_time { queue.by_slowest_of(division.owners()) } else { queue };
         let key = begun.key;
         self.add_state(begun, Portion::Windows(division.clone()), queue, &mut running);
-        self.rules.insert(key, running);
+        self.rules.insert(key, Box::new(running));
         self.deliver_early(key);
     }
 

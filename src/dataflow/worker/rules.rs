@@ -94,7 +94,7 @@ impl WorkerLoop {
         running.queue.iter().for_each(|queue| queue.fed_by(inputs()));
         running.lanes.iter().for_each(|lane| lane.fed_by(inputs()));
         self.network.prepared(key);
-        self.rules.insert(key, running);
+        self.rules.insert(key, Box::new(running));
         self.deliver_early(key);
         let _ = rule.done.send(before);
     }
@@ -117,7 +117,7 @@ impl WorkerLoop {
         };
         self.network.begin(key, &self.tables, begin, Box::new(filled));
         let rule = RunningRule::new(slot, output);
-        self.rules.insert(key, rule);
+        self.rules.insert(key, Box::new(rule));
     }
 
     /// The state of a rule, including everything that its streams have passed to it.
@@ -125,7 +125,9 @@ impl WorkerLoop {
         self.rules.get(&key)?.memory.as_ref()?;
         // Nothing may be in flight within the rule's dataflow.
         self.settle(&[key]);
-        let RunningRule { queue: Some(queue), memory: Some(memory), .. } = self.rules.get(&key)? else { return None };
+        let RunningRule { queue: Some(queue), memory: Some(memory), .. } = &**self.rules.get(&key)? else {
+            return None;
+        };
         memory.save(queue, since)
     }
 

@@ -252,6 +252,10 @@ impl Settings {
 }
 
 impl SourceSettings for Settings {
+    fn has_files(&self) -> bool {
+        self.tls.is_some() || self.on_open.iter().any(Opening::is_file)
+    }
+
     fn checks(&self) -> FeedChecks {
         self.checks.clone()
     }
@@ -308,6 +312,14 @@ impl SinkSettings for Settings {
 
     fn limit_variables(&mut self, allowed: &Variables) {
         SourceSettings::limit_variables(self, allowed);
+    }
+
+    fn has_files(&self) -> bool {
+        SourceSettings::has_files(self)
+    }
+
+    fn has_checks(&self) -> bool {
+        self.check_connection
     }
 
     fn skip_checks(&mut self) {

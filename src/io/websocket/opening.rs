@@ -50,6 +50,10 @@ impl Opening {
         }
     }
 
+    pub fn is_file(&self) -> bool {
+        matches!(self, Opening::File { .. })
+    }
+
     /// Limits the variables that a file may name.
     pub fn limit_variables(&mut self, allowed: &Variables) {
         if let Opening::File { variables, .. } = self {

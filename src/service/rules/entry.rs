@@ -9,8 +9,10 @@ use super::super::error::ServiceError;
 use super::super::locked;
 use super::super::status::{Baseline, Phase};
 use super::super::topology::Topology;
+use super::outline::Outline;
 use crate::engine::LastStatus;
 use crate::metrics::Losses;
+use crate::value::Text;
 
 pub(in crate::service) struct Entry {
     pub(super) id: String,
@@ -23,8 +25,8 @@ pub(in crate::service) struct Entry {
 pub(super) struct State {
     /// The text as the API shows it.
     pub(super) text: Arc<str>,
-    /// `None` for a stored rule that cannot be parsed any more.
-    pub(super) definition: Option<Arc<Definition>>,
+    /// What queries need of its definition; `None` for a stored rule that cannot be parsed any more.
+    pub(super) outline: Option<Arc<Outline>>,
     /// Whether its creation is complete.
     pub(super) created: bool,
     /// It was deleted while another call waited for its lock.
@@ -39,7 +41,7 @@ pub(super) struct State {
     pub(super) begun: i64,
     /// The number of retries so far after a failure.
     pub(super) tries: u64,
-    /// The names of its operators, if it has ever run.
+    /// The names of its operators, if it has ever run. Rules of the same shape share them.
     pub(super) nodes: Option<Arc<Topology>>,
     pub(super) base: Baseline,
     /// Its status when it last stopped.
@@ -76,15 +78,15 @@ impl Past {
 }
 
 impl State {
-    pub(super) fn of(definition: &Arc<Definition>, text: &str) -> State {
-        State { definition: Some(definition.clone()), ..State::unread(text) }
+    pub(super) fn of(definition: &Definition, text: &str) -> State {
+        State { outline: Some(Arc::new(Outline::of(definition))), ..State::unread(text) }
     }
 
     /// A rule whose text was not parsed.
     pub(super) fn unread(text: &str) -> State {
         State {
             text: text.into(),
-            definition: None,
+            outline: None,
             created: false,
             gone: false,
             trace: false,
@@ -103,21 +105,31 @@ impl State {
     }
 
     /// Replaces the definition; the rule's history stays.
-    pub(super) fn redefine(&mut self, definition: &Arc<Definition>, text: &str) {
-        (self.definition, self.text) = (Some(definition.clone()), text.into());
+    pub(super) fn redefine(&mut self, definition: &Definition, text: &str) {
+        (self.outline, self.text) = (Some(Arc::new(Outline::of(definition))), text.into());
+    }
+
+    /// The display name, if it has one.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.outline.as_ref()?.name.as_deref()
     }
 
     pub(super) fn version(&self) -> &str {
-        self.definition.as_ref().map_or("", |definition| &definition.version)
+        self.outline.as_ref().map_or("", |outline| &outline.version)
     }
 
     pub(super) fn tags(&self) -> Option<Vec<String>> {
-        self.definition.as_ref()?.tags.clone()
+        self.outline.as_ref()?.tags.as_deref().map(<[String]>::to_vec)
     }
 
     /// Whether it is temporary: it is not stored, and its definition is not shown.
     pub(super) fn temporary(&self) -> bool {
-        self.definition.as_ref().is_some_and(|definition| definition.rule.options.temporary)
+        self.outline.as_ref().is_some_and(|outline| outline.temporary)
+    }
+
+    /// What it reads: streams, tables and views.
+    pub(super) fn reads(&self) -> &[Text] {
+        self.outline.as_ref().map_or(&[], |outline| &outline.reads)
     }
 }
 
@@ -129,7 +141,7 @@ impl Entry {
     /// A rule that was started elsewhere, at a time in ms since the epoch.
     pub(in crate::service) fn running(
         id: &str,
-        definition: &Arc<Definition>,
+        definition: &Definition,
         text: &str,
         nodes: Topology,
         base: Baseline,

@@ -15,9 +15,9 @@ use super::super::topology::Topology;
 use super::super::{Service, locked, millis};
 use super::BY_UPDATE;
 use super::entry::{Entry, NotStarted};
-use crate::definition::rule::RuleOptions;
-use crate::definition::schedule::Turn;
-use crate::engine::{EngineError, LastStatus, RuleStatus};
+use crate::definition::schedule::{RestartStrategy, Turn};
+use crate::engine::{EngineError, LastStatus};
+use crate::io::LinkStatus;
 use crate::io::connector::ConnectorError;
 use crate::io::file::FileError;
 use crate::io::websocket::ConnectError;
@@ -57,7 +57,7 @@ impl Service {
             Turn::Always | Turn::Over => {}
         }
         if started.is_err() {
-            self.try_later(entry, options);
+            self.try_later(entry, Some(&options.restart));
         }
         started
     }
@@ -77,9 +77,9 @@ impl Service {
     }
 
     /// Schedules the retry of a failed rule, if its restart strategy allows one.
-    fn try_later(&self, entry: &Entry, options: &RuleOptions) {
+    fn try_later(&self, entry: &Entry, restart: Option<&RestartStrategy>) {
         let mut state = locked(&entry.state);
-        if let Some(wait) = options.restart.wait(state.tries, fastrand::f64()) {
+        if let Some(wait) = restart.and_then(|restart| restart.wait(state.tries, fastrand::f64())) {
             state.tries += 1;
             self.inner.timer.note_retry(&entry.id, self.inner.clock.monotonic() + wait);
         }
@@ -91,7 +91,7 @@ impl Service {
         let scheduled = |entry: &&Arc<Entry>| {
             let state = locked(&entry.state);
             let started = matches!(state.phase, Phase::Running | Phase::Scheduled);
-            started && state.definition.as_ref().is_some_and(|rule| !rule.rule.options.schedule.is_always())
+            started && state.outline.as_ref().is_some_and(|outline| outline.schedule.is_some())
         };
         rules.values().filter(scheduled).map(|entry| entry.id.clone()).collect()
     }
@@ -101,34 +101,34 @@ impl Service {
         // Waits for a creation in progress: the first start may have failed before the rule is on disk.
         let Some(entry) = locked(&self.inner.rules).get(id).cloned() else { return };
         let _life = entry.life.lock().await;
-        let (phase, begun, definition) = {
+        let (phase, begun, outline) = {
             let state = locked(&entry.state);
             if state.gone {
                 return;
             }
-            (state.phase, state.begun, state.definition.clone())
+            (state.phase, state.begun, state.outline.clone())
         };
-        let Some(definition) = definition else { return };
+        let Some(outline) = outline else { return };
         if !matches!(phase, Phase::Running | Phase::Scheduled | Phase::Failed) {
             return;
         }
-        let options = &definition.rule.options;
         // The time of day may have stepped since the rule began.
         let (now, gone_by) = (self.inner.clock.now(), self.inner.clock.monotonic().saturating_sub(begun));
-        let turn = options.schedule.turn(now, &self.config().zone, Some(now.saturating_sub(gone_by)));
+        let turn = outline.schedule().turn(now, &self.config().zone, Some(now.saturating_sub(gone_by)));
         let runs = phase == Phase::Running;
         match turn {
             Turn::Run(_) | Turn::Always if !runs => {
                 if let Turn::Run(end) = turn {
                     self.inner.timer.note(id, Some(end));
                 }
-                let started = match self.plan(&definition, &entry.text()) {
+                let planned = self.definition(&entry).and_then(|definition| self.plan(&definition, &entry.text()));
+                let started = match planned {
                     Ok(planned) => self.launch(&entry, planned.unchecked(), None, true).await,
                     Err(error) => Err(NotStarted::Failed(error.to_string())),
                 };
                 if let Err(NotStarted::Failed(text) | NotStarted::Refused(ServiceError::Start(text))) = started {
                     fail(&entry, text);
-                    self.try_later(&entry, options);
+                    self.try_later(&entry, outline.restart.as_deref());
                 }
             }
             Turn::Run(end) => self.inner.timer.note(id, Some(end)),
@@ -169,13 +169,13 @@ impl Service {
             return;
         }
         let _ = self.halt(&entry, "", true).await;
-        let (own, definition) = {
+        let (own, outline) = {
             let state = locked(&entry.state);
-            (state.last.as_ref().and_then(|last| last.now().last_error), state.definition.clone())
+            (state.last.as_ref().and_then(|last| last.now().last_error), state.outline.clone())
         };
         fail(&entry, error.or(own.map(|(_, text)| text)).unwrap_or_default());
-        if let Some(definition) = definition {
-            self.try_later(&entry, &definition.rule.options);
+        if let Some(outline) = outline {
+            self.try_later(&entry, outline.restart.as_deref());
         }
     }
 
@@ -238,11 +238,10 @@ impl Service {
             return Err(refuse(error));
         }
         let replaced = self.begin_everywhere(engine, &entry.id, prepared, carry).await;
-        let status = engine.rule_status(&entry.id).await;
         match replaced {
             Ok(replaced) => {
                 let (last, saved) = replaced.map(|replaced| (replaced.last, replaced.saved)).unzip();
-                has_begun(entry, nodes, status.as_ref(), last);
+                has_begun(entry, self.inner.topologies.share(nodes), &engine.sources_of(&entry.id), last);
                 let saved = saved.flatten();
                 if carry && checkpoint_interval.is_some() {
                     self.keep_state(None, &entry.id, saved).await;
@@ -288,14 +287,19 @@ impl Service {
 }
 
 /// Records that a rule runs; `last` is the status of the version that it replaces.
-pub(super) fn has_begun(entry: &Entry, nodes: Topology, status: Option<&RuleStatus>, last: Option<Arc<LastStatus>>) {
+pub(super) fn has_begun(
+    entry: &Entry,
+    nodes: Arc<Topology>,
+    sources: &[(String, LinkStatus)],
+    last: Option<Arc<LastStatus>>,
+) {
     let now = millis(SystemTime::now());
     let mut state = locked(&entry.state);
-    (state.phase, state.nodes) = (Phase::Running, Some(Arc::new(nodes)));
+    (state.phase, state.nodes) = (Phase::Running, Some(nodes));
     state.message.clear();
     (state.last, state.last_start, state.next_start) = (None, now, 0);
     tracing::info!(rule = entry.id, "the rule runs");
-    state.base = status.map(Baseline::of).unwrap_or_default();
+    state.base = Baseline::of(sources);
     if let Some(last) = last {
         state.last_stop = now;
         state.past.add(last);

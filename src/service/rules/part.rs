@@ -35,7 +35,7 @@ struct Opened<'e> {
 }
 
 enum What {
-    Rule(Arc<Definition>, Topology),
+    Rule(Box<Definition>, Topology),
     View {
         about: Description,
         /// it did not exist before
@@ -109,8 +109,12 @@ impl Service {
             match (what, &begun) {
                 (What::Rule(definition, nodes), Ok(replaced)) => {
                     let entry = self.part(&recipe.id, &definition, &recipe.text);
-                    let status = engine.rule_status(&recipe.id).await;
-                    has_begun(&entry, nodes, status.as_ref(), replaced.as_ref().map(|old| old.last.clone()));
+                    has_begun(
+                        &entry,
+                        self.inner.topologies.share(nodes),
+                        &engine.sources_of(&recipe.id),
+                        replaced.as_ref().map(|old| old.last.clone()),
+                    );
                 }
                 (What::View { about, .. }, Ok(_)) => engine.describe_view(&about),
                 (_, Err(_)) => {}
@@ -131,7 +135,7 @@ impl Service {
         let (definition, planned) = self.plan_part(recipe).map_err(refusal_of_plan)?;
         let Planned { spec, nodes, .. } = planned;
         let prepared = engine.prepare_rule_as(spec, recipe.number, Some(recipe.home)).await.map_err(refusal_of)?;
-        Ok(Opened { what: What::Rule(definition, nodes), prepared })
+        Ok(Opened { what: What::Rule(Box::new(definition), nodes), prepared })
     }
 
     async fn open_view_part<'e>(&self, engine: &'e Engine, recipe: &Recipe) -> Result<Opened<'e>, Refusal> {
@@ -156,16 +160,16 @@ impl Service {
     }
 
     /// Makes the same plan of a rule as process 0.
-    fn plan_part(&self, recipe: &Recipe) -> Result<(Arc<Definition>, Planned), ServiceError> {
+    fn plan_part(&self, recipe: &Recipe) -> Result<(Definition, Planned), ServiceError> {
         let config = self.config();
         let definition = Definition::read(&recipe.text, Some(&recipe.id), &config.rule)?;
-        let planned = definition.plan(&*self.catalog_of(recipe)?, &config)?;
+        let planned = definition.plan(&*self.catalog_of(recipe)?, &self.bindings())?;
         let planned = if recipe.unchecked { planned.unchecked() } else { planned };
-        Ok((Arc::new(definition), planned))
+        Ok((definition, planned))
     }
 
     /// The entry of a rule, with this definition.
-    fn part(&self, id: &str, definition: &Arc<Definition>, text: &str) -> Arc<Entry> {
+    fn part(&self, id: &str, definition: &Definition, text: &str) -> Arc<Entry> {
         let mut rules = locked(&self.inner.rules);
         let new = || Entry::new(id, State { created: true, ..State::of(definition, text) });
         let entry = rules.entry(id.to_owned()).or_insert_with(new).clone();

@@ -1,11 +1,12 @@
 //! Tests of resets and refused updates.
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tempfile::TempDir;
 
-use super::super::Service;
 use super::super::status::Phase;
-use super::super::tests::opened;
+use super::super::tests::{opened, try_opened};
+use super::super::{Service, StartError, StoreError};
 use crate::sql::ast::Relation;
 
 /// A service with a stream, in a temporary folder.
@@ -30,6 +31,29 @@ impl Run {
     /// The number of the running version.
     async fn number(&self, id: &str) -> u64 {
         self.service.inner.engine.read().await.as_ref().and_then(|engine| engine.number_of(id)).unwrap_or_default()
+    }
+
+    /// Stops the service, and opens it again. Rules do not run yet.
+    async fn reopen(self) -> Run {
+        let Run { service, data } = self;
+        service.stop().await;
+        drop(service);
+        // The timer's task releases the service, and the store with it, shortly after.
+        loop {
+            match try_opened(data.path()).await {
+                Ok(service) => return Run { service, data },
+                Err(StartError::Store(StoreError::InUse(_))) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Creates this many rules that have no clients.
+    async fn fill(&self, rules: usize) -> Vec<String> {
+        let ids: Vec<String> = (0..rules).map(|number| format!("r{number:03}")).collect();
+        let made = ids.iter().map(|id| async move { self.service.create_rule(&rule(id, NOP, "")).await });
+        assert!(join_all(made).await.iter().all(Result::is_ok));
+        ids
     }
 
     async fn end(self) {
@@ -135,6 +159,49 @@ async fn a_running_rule_takes_up_the_new_definition_of_its_stream() {
         assert_eq!(there(), [false, true, false], "{path}");
     }
     assert_eq!((run.phase("runs").await.0, run.phase("nightly").await.0), (Phase::Running, Phase::Scheduled));
+    run.end().await;
+}
+
+#[tokio::test]
+async fn stored_rules_start_while_some_of_them_and_their_stream_change() {
+    let run = Run::new().await;
+    let ids = run.fill(600).await;
+    let Run { service, data } = run.reopen().await;
+    let changes = async {
+        let moved = "CREATE STREAM demo () WITH (DATASOURCE=\"/moved\", TYPE=\"websocket\")";
+        service.replace_relation(Relation::Stream, "demo", moved).await.unwrap();
+        service.update_rule("r599", &rule("r599", NOP, NIGHTLY)).await.unwrap();
+        service.delete_rule("r300").await.unwrap();
+        service.stop_rule("r598").await.unwrap();
+    };
+    tokio::join!(service.resume(), changes);
+    let run = Run { service, data };
+    for id in ids.iter().filter(|id| *id != "r300") {
+        let expected = match id.as_str() {
+            "r599" => Phase::Scheduled,
+            "r598" => Phase::Stopped,
+            _ => Phase::Running,
+        };
+        assert_eq!(run.phase(id).await.0, expected, "{id}");
+    }
+    assert!(run.service.rule_text("r300").is_err());
+    let websockets = run.service.inner.engine.read().await.as_ref().unwrap().websockets();
+    assert_eq!(["/in", "/moved"].map(|path| websockets.has_path(path)), [false, true]);
+    run.end().await;
+}
+
+#[tokio::test]
+async fn a_service_that_ends_while_stored_rules_start_starts_them_the_next_time() {
+    let run = Run::new().await;
+    let ids = run.fill(300).await;
+    let run = run.reopen().await;
+    // Both run at once, so the end comes while some rules run and others wait.
+    tokio::join!(run.service.resume(), run.service.stop());
+    let run = run.reopen().await;
+    run.service.resume().await;
+    for id in &ids {
+        assert_eq!(run.phase(id).await.0, Phase::Running, "{id}");
+    }
     run.end().await;
 }
 

@@ -23,7 +23,7 @@ impl Service {
             let state = locked(&entry.state);
             state.created.then(|| RuleSummary {
                 id: entry.id.clone(),
-                name: state.definition.as_ref().map_or(&*entry.id, |definition| definition.name()).to_owned(),
+                name: state.name().unwrap_or(&entry.id).to_owned(),
                 phase: state.phase,
                 version: state.version().to_owned(),
                 trace: state.trace,
@@ -59,7 +59,7 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::NoRule`], or the error of a stored rule that cannot be parsed.
-    pub(in crate::service) fn rule_definition(&self, id: &str) -> Result<Arc<Definition>, ServiceError> {
+    pub(in crate::service) fn rule_definition(&self, id: &str) -> Result<Definition, ServiceError> {
         self.rule_text(id)?;
         let entry = self.entry(id).ok_or_else(|| ServiceError::NoRule(id.to_owned()))?;
         self.definition(&entry)
@@ -68,14 +68,13 @@ impl Service {
     /// What these rules read: streams, tables and views.
     pub(in crate::service) fn read_by(&self, ids: &[String]) -> Vec<Text> {
         let entries = ids.iter().filter_map(|id| self.entry(id));
-        let definitions = entries.filter_map(|entry| locked(&entry.state).definition.clone());
-        definitions.flat_map(|definition| definition.reads.clone()).collect()
+        entries.flat_map(|entry| locked(&entry.state).reads().to_vec()).collect()
     }
 
     /// What each rule reads.
     pub(in crate::service) fn reads_of_rules(&self) -> Vec<Vec<Text>> {
         let rules = locked(&self.inner.rules);
-        rules.values().filter_map(|entry| Some(locked(&entry.state).definition.as_ref()?.reads.clone())).collect()
+        rules.values().filter_map(|entry| Some(locked(&entry.state).outline.as_ref()?.reads.to_vec())).collect()
     }
 
     /// The rules that read a stream or table, or will when they start. Rules that were stopped by hand do not count.
@@ -89,8 +88,7 @@ impl Service {
         let such = |entry: &&Arc<Entry>| {
             let state = locked(&entry.state);
             let by_hand = state.phase == Phase::Stopped && state.last_start > 0;
-            let uses = |definition: &Arc<Definition>| uses(&definition.reads, &definition.selects);
-            !by_hand && state.definition.as_ref().is_some_and(uses)
+            !by_hand && state.outline.as_ref().is_some_and(|outline| uses(&outline.reads, &outline.selects))
         };
         rules.values().filter(such).map(|entry| entry.id.clone()).collect()
     }
@@ -116,8 +114,7 @@ impl Service {
             (Some(nodes), Some(status)) => status::counters(nodes, status, &state.base, &losses, !runs),
             _ => Vec::new(),
         };
-        let reads = state.definition.iter().flat_map(|definition| &definition.reads);
-        let dropped = if runs { self.dropped_of(reads) } else { Vec::new() };
+        let dropped = if runs { self.dropped_of(state.reads().iter()) } else { Vec::new() };
         let message = match dropped.first() {
             Some(name) if state.message.is_empty() => diagnosis::was_dropped(name),
             _ => state.message.clone(),
@@ -162,7 +159,7 @@ impl Service {
     /// [`ServiceError`]
     pub fn explain_rule(&self, id: &str) -> Result<String, ServiceError> {
         let definition = self.rule_definition(id)?;
-        let planned = definition.plan(&self.catalog(), &self.config())?;
+        let planned = definition.plan(&self.catalog(), &self.bindings())?;
         Ok(planned.nodes.explain(&definition.select))
     }
 
@@ -181,7 +178,7 @@ impl Service {
     pub fn validate_rule(&self, text: &str) -> Result<Vec<String>, ServiceError> {
         let mut definition = Definition::read(text, None, &self.config().rule)?;
         definition.rule.actions.clear();
-        definition.plan(&self.catalog(), &self.config())?;
+        definition.plan(&self.catalog(), &self.bindings())?;
         Ok(definition.reads.iter().map(ToString::to_string).collect())
     }
 
