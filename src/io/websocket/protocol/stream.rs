@@ -262,8 +262,9 @@ mod tests {
                 }
             }
             assert!(bytes > 18 * (READ_FAST - 64 * 1024), "{bytes} bytes in 20 reads");
-            let settled = &memory[4..];
-            assert!(settled.iter().all(|place| *place == settled[0]), "{size}: {memory:?}");
+            // Usually one place. Other tests of the process may take some of what the allocator has free.
+            let settled: std::collections::BTreeSet<_> = memory[4..].iter().collect();
+            assert!(settled.len() <= 3, "{size}: {memory:?}");
         }
     }
 }
