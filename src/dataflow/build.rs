@@ -192,6 +192,9 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
                         timers.request(at, slot);
                         idle_check = Some(at);
                     }
+                    if let Some(at) = queue.take_look(now) {
+                        timers.request(at, slot);
+                    }
                 }
                 let reached = stamp(if event_time { queue.watermark() } else { clock.tick() });
                 if reached > *capability.time() {

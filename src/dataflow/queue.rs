@@ -47,6 +47,8 @@ pub struct RuleQueue {
     /// The last watermark that the rule's dataflow got.
     delivered: Cell<i64>,
     ended: Cell<bool>,
+    /// When the rule's dataflow looks at the watermark again, by the clock.
+    next_look: Cell<i64>,
     /// The number of changes of the watermark and its inputs.
     changes: Cell<u64>,
     activator: RefCell<Option<Activator>>,
@@ -110,6 +112,7 @@ impl RuleQueue {
             watermark: Cell::new(i64::MIN),
             delivered: Cell::new(i64::MIN),
             ended: Cell::new(false),
+            next_look: Cell::new(i64::MIN),
             changes: Cell::new(0),
             activator: RefCell::new(None),
             streams_waiting: RefCell::default(),
@@ -250,11 +253,13 @@ impl RuleQueue {
         if event_time {
             let sent = rows.weight();
             let stream = &self.streams[usize::from(input)];
-            stream.set_behind(from, behind);
-            let reached = advances.iter().map(|advance| advance.reached).fold(stream.reached_on(from), i64::max);
-            let slice_end = |slices: &Alignment| slices.bounds(reached).1.saturating_sub(1);
-            stream.set_held(from, self.slices.as_ref().filter(|_| holds).map(slice_end));
+            // What the thread may hold from now on comes after these rows.
+            stream.set_behind(from, true);
             (refused.late, refused.late_by) = self.remove_late(from, &mut rows, &advances, now);
+            let slice_end = |slices: &Alignment| slices.bounds(stream.reached_on(from)).1.saturating_sub(1);
+            stream.set_held(from, self.slices.as_ref().filter(|_| holds).map(slice_end));
+            stream.set_behind(from, behind);
+            self.refresh(now);
             // Late rows are not waiting here, so their sender may continue at once.
             self.confirm(from, sent - rows.weight());
         } else {
@@ -337,6 +342,7 @@ impl RuleQueue {
 
     /// Restarts the idle time of all streams at `now`: the clock has stepped.
     pub fn restart_idle(&self, now: i64) {
+        self.next_look.set(i64::MIN);
         self.streams.iter().for_each(|stream| stream.seen.set(now));
     }
 
@@ -345,7 +351,7 @@ impl RuleQueue {
         self.clocks.judge(input, time, now, skew)
     }
 
-    /// Updates which streams are idle at `now`; returns when that may change next.
+    /// Updates the watermark at `now`, and which streams are idle; returns when that may change next.
     pub fn refresh(&self, now: i64) -> Option<i64> {
         let mut least = i64::MAX;
         let mut next: Option<i64> = None;
@@ -358,6 +364,7 @@ impl RuleQueue {
                 }
                 next = Some(next.map_or(idle_at, |next| next.min(idle_at)));
             }
+            stream.note(now);
             least = least.min(stream.reached());
             if self.slices.is_some() {
                 self.ask(stream);
@@ -369,6 +376,18 @@ impl RuleQueue {
             self.changes.set(self.changes.get() + 1);
         }
         next
+    }
+
+    /// When the watermark must be looked at again although no message arrives, since it waits for a thread; each time
+    /// once.
+    pub fn take_look(&self, now: i64) -> Option<i64> {
+        let next = self.next_change().filter(|_| self.next_look.get() <= now)?;
+        self.next_look.set(next);
+        Some(next)
+    }
+
+    fn next_change(&self) -> Option<i64> {
+        self.streams.iter().filter(|stream| stream.counts).filter_map(StreamTime::next_change).min()
     }
 
     /// Asks the threads that hold back the time of a stream for what they hold.
@@ -425,9 +444,11 @@ impl RuleQueue {
         self.watermark.get()
     }
 
-    /// Activates the rule's dataflow if there is anything new.
+    /// Activates the rule's dataflow if there is anything new, or if nobody else will look at the watermark again.
     pub fn hand_over(&self) {
-        if self.batch.borrow().is_empty() && self.delivered.get() == self.watermark.get() {
+        let is_known = self.delivered.get() == self.watermark.get();
+        if is_known && self.batch.borrow().is_empty() && self.next_change().is_none_or(|at| at <= self.next_look.get())
+        {
             return;
         }
         self.delivered.set(self.watermark.get());
@@ -523,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_with_messages_waiting_holds_the_watermark_back_and_an_idle_one_does_not() {
+    fn a_thread_with_messages_waiting_holds_the_watermark_back_and_an_idle_one_for_a_moment() {
         let queue = shared(1);
         assert_eq!(queue.accept(1, rows(0, &[5000], false), 0, true).late, 0);
         assert_eq!(queue.watermark(), 5000, "the other threads have none");
@@ -538,7 +559,13 @@ mod tests {
         assert_eq!(queue.watermark(), 7500, "this thread is behind");
         queue.set_behind(0, false);
         queue.refresh(0);
-        assert_eq!(queue.watermark(), 9000);
+        assert_eq!(queue.watermark(), 7500, "its next message may be on its way");
+        let look = queue.take_look(0).expect("time waits");
+        assert_eq!(queue.take_look(0), None, "the next look is known");
+        queue.refresh(look);
+        let look = queue.take_look(look).expect("time waits");
+        queue.refresh(look);
+        assert_eq!((queue.watermark(), queue.take_look(look)), (9000, None));
         assert_eq!(queue.take().times, [5000, 6000, 9000, 6001, 7000, 8000]);
     }
 

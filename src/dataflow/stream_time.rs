@@ -1,10 +1,15 @@
 //! The progress of an input of a rule in event time, over the threads that read it.
 //!
-//! A thread without messages holds nothing back: the input's time is that of the thread that is furthest ahead. A
+//! The input's time follows the thread that is furthest ahead. Threads that are further behind hold it back for a
+//! moment only, since their messages may not have arrived yet ([`WAIT`]); without that, threads that read a recording
+//! as fast as they can would make each other's rows late. Afterwards, a thread without messages holds nothing back. A
 //! thread with waiting messages holds time back to the last row that it has seen. A thread that may hold accumulated
 //! rows holds time back to the end of their slice, and is asked for them when the other threads have passed that.
 
 use std::cell::Cell;
+
+/// How long time waits for threads that are behind, ms; up to twice as long, since it is measured in steps.
+const WAIT: i64 = 50;
 
 /// The time of one input. Times are ms since the epoch; `i64::MIN`: nothing was seen.
 pub struct StreamTime {
@@ -15,6 +20,17 @@ pub struct StreamTime {
     pub counts: bool,
     /// If set, time follows the thread among these that is furthest behind.
     least_of: Option<Box<[usize]>>,
+    trail: Cell<Trail>,
+}
+
+/// Where the thread that is furthest ahead was a moment ago.
+#[derive(Clone, Copy)]
+struct Trail {
+    /// Where it was when `newer` was noted before: time waits for nobody up to here.
+    older: i64,
+    newer: i64,
+    /// When `newer` was noted, by the clock.
+    at: i64,
 }
 
 /// The progress of one thread with an input.
@@ -38,7 +54,8 @@ impl StreamTime {
             asked: Cell::new(false),
         };
         let threads = (0..threads).map(|_| thread()).collect();
-        StreamTime { threads, seen: Cell::new(now), counts, least_of: None }
+        let trail = Cell::new(Trail { older: i64::MIN, newer: i64::MIN, at: i64::MIN });
+        StreamTime { threads, seen: Cell::new(now), counts, least_of: None, trail }
     }
 
     /// The same for this many threads.
@@ -61,12 +78,29 @@ impl StreamTime {
             let reached = threads.iter().map(|thread| self.reached_on(*thread));
             return reached.min().unwrap_or(i64::MIN);
         }
-        let limits = self
-            .threads
-            .iter()
-            .filter(|thread| thread.reached.get() > i64::MIN)
-            .filter_map(|thread| if thread.behind.get() { Some(thread.reached.get()) } else { thread.holds.get() });
-        limits.fold(self.furthest(), i64::min)
+        let waits_until = self.trail.get().older;
+        let limit = |thread: &ThreadTime| match (thread.behind.get(), thread.holds.get()) {
+            (true, _) => thread.reached.get(),
+            (false, Some(holds)) => holds,
+            (false, None) => thread.reached.get().max(waits_until),
+        };
+        let begun = self.threads.iter().filter(|thread| thread.reached.get() > i64::MIN);
+        begun.map(limit).fold(self.furthest(), i64::min)
+    }
+
+    /// Notes where the thread that is furthest ahead is `now`.
+    pub fn note(&self, now: i64) {
+        let trail = self.trail.get();
+        if self.threads.len() > 1 && !(0..WAIT).contains(&now.saturating_sub(trail.at)) {
+            self.trail.set(Trail { older: trail.newer, newer: self.furthest(), at: now });
+        }
+    }
+
+    /// When time may go on although no message arrives.
+    pub fn next_change(&self) -> Option<i64> {
+        let Trail { older, at, .. } = self.trail.get();
+        let waits = self.threads.len() > 1 && self.least_of.is_none() && older < self.furthest();
+        (waits && self.reached() < self.furthest()).then(|| at.saturating_add(WAIT))
     }
 
     /// The time of the thread that is furthest ahead.
@@ -107,9 +141,9 @@ impl StreamTime {
 
     /// The threads to ask for what they hold, each once until it has answered.
     pub fn to_ask(&self) -> impl Iterator<Item = usize> {
-        let furthest = self.furthest();
+        let passed = self.trail.get().older;
         let asks = move |thread: &ThreadTime| {
-            thread.holds.get().is_some_and(|holds| holds < furthest) && !thread.asked.replace(true)
+            thread.holds.get().is_some_and(|holds| holds < passed) && !thread.asked.replace(true)
         };
         self.threads.iter().enumerate().filter(move |(_, thread)| asks(thread)).map(|(number, _)| number)
     }
@@ -119,14 +153,46 @@ impl StreamTime {
 mod tests {
     use super::*;
 
+    /// Lets so much time pass that it waits for nobody.
+    fn wait(stream: &StreamTime, now: &mut i64) {
+        for _ in 0..2 {
+            *now += WAIT;
+            stream.note(*now);
+        }
+    }
+
+    #[test]
+    fn time_waits_a_moment_for_a_thread_that_is_behind() {
+        let (stream, mut now) = (StreamTime::new(3, true, 0), 0);
+        stream.reach(1, 3_000);
+        stream.note(now);
+        assert_eq!((stream.reached(), stream.next_change()), (3_000, None), "the others have not begun");
+        stream.reach(2, 5_000);
+        stream.note(now + WAIT - 1);
+        assert_eq!((stream.reached(), stream.next_change()), (3_000, Some(WAIT)));
+        stream.note(now + WAIT);
+        assert_eq!((stream.reached(), stream.next_change()), (3_000, Some(2 * WAIT)));
+        stream.reach(1, 4_000);
+        assert_eq!(stream.reached(), 4_000);
+        wait(&stream, &mut now);
+        assert_eq!((stream.reached(), stream.next_change()), (5_000, None));
+        stream.reach(2, 6_000);
+        now -= 3_600_000;
+        wait(&stream, &mut now);
+        assert_eq!(stream.reached(), 6_000, "the clock has stepped back");
+    }
+
     #[test]
     fn a_thread_that_may_hold_rows_is_asked_for_them_once_the_others_have_passed_their_slice() {
-        let stream = StreamTime::new(3, true, 0);
+        let (stream, mut now) = (StreamTime::new(3, true, 0), 0);
         stream.reach(1, 3_000);
         stream.set_held(1, Some(9_999));
         stream.reach(2, 5_000);
+        wait(&stream, &mut now);
         assert_eq!((stream.reached(), stream.to_ask().count()), (5_000, 0), "the slice goes on");
         stream.reach(2, 12_000);
+        assert_eq!((stream.reached(), stream.to_ask().count()), (9_999, 0), "it may end the slice itself");
+        wait(&stream, &mut now);
         assert_eq!(stream.reached(), 9_999);
         assert_eq!(stream.to_ask().collect::<Vec<_>>(), [1]);
         assert_eq!(stream.to_ask().count(), 0, "it was asked");

@@ -370,7 +370,7 @@ fn threads_without_rows_hold_no_window_back() {
     threads.drain();
     assert_eq!(threads.rows(), Vec::<Json>::new());
     threads.send(2, [json!({"k": 2, "v": 1, "ts": 5_000})]);
-    threads.drain();
+    threads.drain_and_wait();
     assert_eq!(threads.rows(), [json!({"k": 1, "l": [1, 2]})]);
     threads.send(1, [json!({"k": 1, "v": 3, "ts": 300}), json!({"k": 1, "v": 4, "ts": 5_001})]);
     threads.drain();
@@ -379,6 +379,30 @@ fn threads_without_rows_hold_no_window_back() {
     threads.end();
     assert_eq!(threads.rows().len(), 1 + 2 + 9);
     threads.stop();
+}
+
+#[test]
+fn threads_that_run_ahead_of_each_other_make_no_row_late() {
+    for sql in [
+        "SELECT k, count(*) AS n FROM a GROUP BY k, TUMBLINGWINDOW(ss, 1)",
+        "SELECT k, collect(v) AS l FROM a GROUP BY k, TUMBLINGWINDOW(ss, 1)",
+        "SELECT count(*) AS n, last_value(v, true) AS l FROM a GROUP BY TUMBLINGWINDOW(ss, 1)",
+    ] {
+        let threads = Threads::new(sql, &event_time(0));
+        let rows = |from: i64, count: i64| (from..from + count).map(|v| json!({"k": v % 3, "v": v, "ts": v * 100}));
+        (0..THREADS).for_each(|thread| threads.send(thread, rows(1, 1)));
+        threads.drain();
+        for turn in 0..10 {
+            // Each thread runs through ten seconds before the next one has anything to read.
+            for thread in 0..THREADS {
+                threads.send(thread, rows(2 + turn * 100, 100));
+                threads.drain();
+            }
+        }
+        threads.end();
+        assert_eq!(threads.metrics.late.load(Ordering::Relaxed), 0, "{sql}");
+        threads.stop();
+    }
 }
 
 #[test]

@@ -115,7 +115,7 @@ fn a_row_is_late_behind_those_of_its_thread_and_behind_the_end_of_its_window() {
         Threads::new("SELECT count(*) AS n, window_end() AS e FROM a GROUP BY TUMBLINGWINDOW(ss, 1)", &event_time(100));
     let send = |thread: usize, times: &[i64]| {
         threads.send(thread, times.iter().map(|ts| json!({"ts": ts})));
-        threads.drain();
+        threads.drain_and_wait();
         threads.metrics.late.load(Ordering::Relaxed)
     };
     assert_eq!(send(0, &[500, 400, 399]), 1, "399 is behind the watermark of its thread");
@@ -135,7 +135,7 @@ fn whether_a_row_is_late_does_not_depend_on_how_it_is_sent() {
     let threads = Threads::new(sql, &event_time(0));
     let send = |thread: usize, rows: Vec<(i64, i64)>| {
         threads.send(thread, rows.into_iter().map(|(ts, k)| json!({"ts": ts, "k": k})));
-        threads.drain();
+        threads.drain_and_wait();
         threads.metrics.late.load(Ordering::Relaxed)
     };
     // Each row is a group of its own: this thread sends the next rows as they are.

@@ -257,6 +257,15 @@ impl Threads {
         self.ask_until_quiet(Command::Settle);
     }
 
+    /// The same, and lets a moment pass: time waits for no thread any more.
+    pub(super) fn drain_and_wait(&self) {
+        self.drain();
+        for _ in 0..2 {
+            self.clock.fetch_add(100, Ordering::Relaxed);
+            self.drain();
+        }
+    }
+
     fn ask_until_quiet(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
         loop {
             let before = self.traffic.counts();
@@ -388,16 +397,18 @@ fn a_row_is_late_behind_rows_of_any_thread() {
     let threads = Threads::new(sql, &event_time(100));
     let send = |thread: usize, rows: &[(i64, i64)]| {
         threads.send(thread, rows.iter().map(|(ts, k)| json!({"ts": ts, "k": k})));
-        threads.drain();
+        threads.drain_and_wait();
+        threads.metrics.late.load(Ordering::Relaxed)
     };
-    send(0, &[(500, 1), (450, 1)]);
-    send(2, &[(900, 1)]);
+    assert_eq!(send(0, &[(500, 1), (450, 1)]), 0);
+    assert_eq!(send(2, &[(900, 1)]), 0);
     // A row that does not pass also moves the watermark: to 900, then to 1100.
-    send(0, &[(1000, 0), (899, 1), (950, 1), (1200, 0), (1099, 1), (1100, 1)]);
-    assert_eq!(threads.metrics.late.load(Ordering::Relaxed), 2);
-    send(HOME, &[(1099, 1), (1500, 1)]);
-    send(2, &[(1399, 1), (1400, 1)]);
-    assert_eq!(threads.metrics.late.load(Ordering::Relaxed), 4);
+    assert_eq!(send(0, &[(1000, 0)]), 0);
+    assert_eq!(send(2, &[(899, 1), (950, 1)]), 1);
+    assert_eq!(send(0, &[(1200, 0)]), 1);
+    assert_eq!(send(2, &[(1099, 1), (1100, 1)]), 2);
+    assert_eq!(send(HOME, &[(1099, 1), (1500, 1)]), 3);
+    assert_eq!(send(2, &[(1399, 1), (1400, 1)]), 4);
     threads.end();
     assert_eq!(threads.rows(), [json!({"n": 4, "e": 1000, "k": 1}), json!({"n": 3, "e": 2000, "k": 1})]);
     threads.stop();
