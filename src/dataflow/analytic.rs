@@ -27,7 +27,7 @@ use super::state::quarter;
 pub struct Elements {
     /// The slot of the element.
     pub slot: usize,
-    /// The step with which each continues.
+    /// The step that each row continues with.
     pub next: usize,
     pub values: VecDeque<Value>,
 }

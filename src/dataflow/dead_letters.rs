@@ -77,7 +77,7 @@ impl DeadLetters {
         }
     }
 
-    /// Sends the failed messages.
+    /// Sends the messages that have failed since the last call.
     pub fn hand_over(&mut self) {
         if self.waiting.is_empty() {
             return;

@@ -228,8 +228,8 @@ impl Egress {
         self.check(to, address, own).map(|()| here)
     }
 
-    /// The same for a host that is an address, or a name of this machine. Other names are checked when their addresses
-    /// are known.
+    /// Checks a host that is written as an address, or that names this machine. Other names are checked when they are
+    /// resolved.
     ///
     /// # Errors
     /// [`EgressError`]

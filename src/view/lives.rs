@@ -78,9 +78,9 @@ pub enum Change {
 /// The current life of each row.
 #[derive(Debug)]
 enum Current {
-    /// by entry, for rows with one
+    /// by entry, in a division whose rows all are in a part; [`NONE`] without a life
     All(Vec<u32>),
-    /// for the few rows with more
+    /// in a division of which only watched parts exist
     Some(HashMap<u32, u32, RandomState>),
 }
 

@@ -150,7 +150,7 @@ impl View {
         Pulled::Frame(Frame::snapshot(s))
     }
 
-    /// The rows of the part of a cohort, and their size.
+    /// The number of rows that a cohort sees, and their size in bytes.
     pub(super) fn extent(&self, cohort: u32) -> (usize, usize) {
         let cohort = &self.cohorts[cohort];
         let Some(division) = cohort.division.map(|place| &self.divisions[place]) else { return (0, 0) };

@@ -134,7 +134,7 @@ impl Session {
         }
     }
 
-    /// Whether it has a subscription or something to send.
+    /// Whether the client has a subscription, or an answer is still to be sent.
     pub fn is_subscribed(&self) -> bool {
         !self.subscriptions.is_empty() || !self.answers.is_empty()
     }

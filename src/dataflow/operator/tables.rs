@@ -10,9 +10,9 @@ use crate::value::Value;
 
 /// The tables that are joined with the rows of streams.
 pub struct Tables {
-    /// By input.
+    /// scan tables, by the number of their input
     pub scanned: HashMap<usize, ScanTable>,
-    /// By input.
+    /// lookup tables, by the number of their input
     pub lookups: HashMap<usize, Lookup>,
 }
 

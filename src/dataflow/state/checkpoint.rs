@@ -125,7 +125,7 @@ impl Flavor for Limited {
 }
 
 impl<'a> CheckpointReader<'a> {
-    /// Opens a checkpoint, if it is one of this plan.
+    /// Opens a checkpoint that a rule with this plan has written.
     ///
     /// # Errors
     /// [`CheckpointError`]

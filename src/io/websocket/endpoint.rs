@@ -509,7 +509,8 @@ impl Endpoint {
         let (_delivering, subscribers) = self.begun_subscribers().await;
         let Some((last, others)) = subscribers.split_last() else {
             let before = self.unread.fetch_add(frames.len() as u64, Ordering::Relaxed);
-            if before == self.unread_logged.load(Ordering::Relaxed) {
+            // At the end of the process, what peers still send has no reader any more.
+            if before == self.unread_logged.load(Ordering::Relaxed) && !*self.closing.borrow() {
                 tracing::warn!(
                     endpoint = %self.settings.address(),
                     "messages arrive and are ignored: no stream reads this endpoint"
