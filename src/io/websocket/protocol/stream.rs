@@ -176,7 +176,11 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Stream<W> {
 
     /// Makes room for a read if the next frame needs `need` bytes.
     fn make_room(&mut self, need: usize) {
-        if self.buffer.len() < MIN_READ && self.buffer.capacity() - self.buffer.len() < MIN_READ {
+        let wanted = self.usual.saturating_sub(self.buffer.len()).max(MIN_READ);
+        if self.buffer.len() < MIN_READ
+            && self.buffer.capacity() - self.buffer.len() < MIN_READ
+            && !self.buffer.try_reclaim(wanted)
+        {
             let mut buffer = SPARE.with_borrow_mut(std::mem::take);
             buffer.extend_from_slice(&self.buffer);
             self.buffer = buffer;
@@ -262,9 +266,8 @@ mod tests {
                 }
             }
             assert!(bytes > 18 * (READ_FAST - 64 * 1024), "{bytes} bytes in 20 reads");
-            // Usually one place. Other tests of the process may take some of what the allocator has free.
-            let settled: std::collections::BTreeSet<_> = memory[4..].iter().collect();
-            assert!(settled.len() <= 3, "{size}: {memory:?}");
+            let settled = &memory[4..];
+            assert!(settled.iter().all(|place| *place == settled[0]), "{size}: {memory:?}");
         }
     }
 }
