@@ -27,8 +27,9 @@ const SILENT: Duration = Duration::from_secs(31);
 
 /// Watch a live view: its current rows, then each change
 ///
-/// On a terminal, the rows are a table that changes in place, with as many of the first rows as fit. Otherwise, and with --json, each new, changed or removed
-/// row is a line of JSON. A broken connection is dialled again, and continues where it stopped.
+/// On a terminal, the rows are a table that changes in place, with as many of the first rows as fit. Otherwise, and
+/// with --json, each new, changed or removed row is a line of JSON. A broken connection is dialled again, and continues
+/// where it stopped.
 #[derive(Args)]
 pub struct Watch {
     /// ws://host:port/path of the view, or its name; a name is looked up at the data server of the service that --url

@@ -301,7 +301,6 @@ impl RuleQueue {
                 }
             }
         }
-        self.refresh(now);
         if !late.is_empty() {
             rows.remove(&late);
         }

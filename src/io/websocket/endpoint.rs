@@ -106,9 +106,10 @@ impl Link {
             slow_client: _,
             cache: _,
             check_connection: _,
-            on_open,
-            keep_alive,
-            subprotocols,
+            // `sends_like` compares them.
+            on_open: _,
+            keep_alive: _,
+            subprotocols: _,
             events,
             connection,
             data_timeout,
@@ -123,9 +124,7 @@ impl Link {
             per_message_deflate,
         } = &self.settings;
         self.used == used
-            && *on_open == settings.on_open
-            && *keep_alive == settings.keep_alive
-            && *subprotocols == settings.subprotocols
+            && self.settings.sends_like(settings)
             && *events == settings.events
             && *connection == settings.connection
             && *data_timeout == settings.data_timeout
